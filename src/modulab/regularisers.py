@@ -1,0 +1,174 @@
+"""Regularisers: penalties on weights times activity, added to each member's own loss.
+
+The family is R_pq = sum over weight matrices l, sum_ij |W^l_ij|^p E_x |a^(l-1)_j|^q, where a^(l-1) is the
+activity that W^l reads and E_x the mean over the minibatch.
+
+For one hidden layer, a linear readout with K outputs and mean squared error, noise of law (c0, c1, c2)
+adds variance sigma^2 sum_j W_oj^2 (c0 + c1 |a_j| + c2 a_j^2) to output o, so
+
+    E_xi[loss] = loss + (sigma^2 / K) (c0 R_20 + c1 R_21 + c2 R_22)
+
+with R over the readout: (p, q) = (2, 1) at strength sigma^2 / K is the deterministic twin of Poisson noise.
+
+A regulariser is a class whose fields are numbers, one a member when stacked, and whose `penalty` turns a
+forward pass into one value a member. To write another, see the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from modulab.networks import ACTIVATIONS, PopulationWeights, Trace
+from modulab.noise import NoiseLaw, relative_variance
+from modulab.schema import Settings
+
+
+def _power(magnitude: Tensor, exponent: Tensor, at_zero_exponent: Tensor | float) -> Tensor:
+    """Return magnitude^exponent, with derivative 0 at magnitude 0 and a stated value for exponent 0."""
+    positive = torch.where(magnitude > 0, magnitude, 1.0)
+    general = torch.where(magnitude > 0, torch.exp(exponent * torch.log(positive)), 0.0)
+    result = torch.where(exponent == 1, magnitude, torch.where(exponent == 2, magnitude.square(), general))
+    return torch.where(exponent == 0, at_zero_exponent, result)
+
+
+def mean_activity_power(
+    activity: Float[Tensor, "member features batch"], exponents: Float[Tensor, " member"], variant: str
+) -> Float[Tensor, "member features"]:
+    """Return E_x |a|^q for each unit; variant `whole` serves the exponents 0, 1 and 2 without a logarithm a sample."""
+    exponent = exponents[:, None]
+    magnitude = activity.abs()
+    if variant == "whole":
+        first, second = magnitude.mean(dim=2), activity.square().mean(dim=2)
+        return torch.where(exponent == 0, 1.0, torch.where(exponent == 1, first, second))
+    return _power(magnitude, exponent[:, :, None], 1.0).mean(dim=2)
+
+
+class Regulariser(Settings):
+    """What every regulariser shares: a strength, and a penalty computed from a forward pass."""
+
+    strength: float = Field(ge=0, description="lambda, the factor before the penalty; 0 switches it off")
+
+    @property
+    def variant(self) -> str:
+        """Return which of a class's formulas a member needs; members of one variant are computed together."""
+        return ""
+
+    def coefficients(self) -> dict[str, float]:
+        """Return the numbers that `penalty` needs of this member: by default every numeric field."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+
+    @staticmethod
+    def penalty(
+        network: PopulationWeights,
+        inputs: Tensor,
+        trace: Trace,
+        mask: PopulationWeights,
+        coefficients: Mapping[str, Tensor],
+        variant: str,
+    ) -> Float[Tensor, " member"]:
+        """Return each member's penalty, before the strength; `coefficients` holds each numeric field as (member,)."""
+        raise NotImplementedError
+
+
+class PowerRegulariser(Regulariser):
+    """R_pq, the family of products of weight and activity powers."""
+
+    name: str = Field(description="how tables call it")
+    weight_power: float = Field(ge=0, description="p, 0 or at least 1")
+    activity_power: float = Field(ge=0, description="q, 0 or at least 1")
+    sites: Literal["hidden", "all"] | None = Field(
+        description="the weight matrices penalised: those that leave hidden layers, or all; "
+        "null means hidden where q > 0 and all where q = 0"
+    )
+
+    @field_validator("weight_power", "activity_power")
+    @classmethod
+    def _finite_slope_at_zero(cls, power: float) -> float:
+        if 0 < power < 1:
+            raise ValueError(
+                f"a power of {power} has an infinite slope at 0, which gradient descent cannot follow. "
+                "Use 0, or 1 and above."
+            )
+        return power
+
+    @property
+    def variant(self) -> str:
+        """Return `whole` for activity powers 0, 1 and 2, which need no logarithm a sample, else `real`."""
+        return "whole" if self.activity_power in (0, 1, 2) else "real"
+
+    def coefficients(self) -> dict[str, float]:
+        """Return strength and powers, and as `first_layer` 1 where the matrix that reads the inputs counts, else 0."""
+        sites = self.sites or ("hidden" if self.activity_power > 0 else "all")
+        return {**super().coefficients(), "first_layer": float(sites == "all")}
+
+    @staticmethod
+    def penalty(
+        network: PopulationWeights,
+        inputs: Tensor,
+        trace: Trace,
+        mask: PopulationWeights,
+        coefficients: Mapping[str, Tensor],
+        variant: str,
+    ) -> Float[Tensor, " member"]:
+        """Return R_pq; |W|^0 counts the connections that the mask leaves."""
+        weight_power = coefficients["weight_power"][:, None, None]
+        read_by = (inputs.transpose(1, 2), *trace.activities)
+        total = torch.zeros_like(coefficients["weight_power"])
+        for layer, (weight, layer_mask, activity) in enumerate(
+            zip(network.weights, mask.weights, read_by, strict=True)
+        ):
+            strengths = _power(weight.abs(), weight_power, layer_mask).sum(dim=1)
+            activities = mean_activity_power(activity, coefficients["activity_power"], variant)
+            term = (strengths * activities).sum(dim=1)
+            total = total + (term * coefficients["first_layer"] if layer == 0 else term)
+        return total
+
+
+class JacobianRegulariser(Regulariser):
+    """The second-order exact penalty of activity noise: sum_l E_x sum_j v(a_j) |dy/da_j|^2, summed over outputs.
+
+    v(a) = c0 + c1 |a| + c2 a^2. Expanding the outputs to first order in small noise on every hidden layer
+    gives output variance sigma^2 times this, so strength sigma^2 / K matches noise of scale sigma under
+    mean squared error over K outputs. With one hidden layer it equals c0 R_20 + c1 R_21 + c2 R_22.
+    """
+
+    name: str = Field(description="how tables call it")
+    constant: float = Field(ge=0, description="c0 of the noise law that it stands for")
+    linear: float = Field(ge=0, description="c1 of the noise law that it stands for")
+    quadratic: float = Field(ge=0, description="c2 of the noise law that it stands for")
+
+    @staticmethod
+    def penalty(
+        network: PopulationWeights,
+        inputs: Tensor,
+        trace: Trace,
+        mask: PopulationWeights,
+        coefficients: Mapping[str, Tensor],
+        variant: str,
+    ) -> Float[Tensor, " member"]:
+        """Return the noise-weighted squared Jacobian, by the chain rule from the outputs back."""
+        law = NoiseLaw(
+            coefficients["strength"],
+            coefficients["constant"],
+            coefficients["linear"],
+            coefficients["quadratic"],
+        )
+        derivative = ACTIVATIONS[network.activation].derivative
+        total = torch.zeros_like(coefficients["strength"])
+        if not trace.activities:
+            return total
+        jacobian = network.weights[-1][:, :, :, None]
+        for layer in range(len(trace.activities) - 1, -1, -1):
+            variance = relative_variance(trace.activities[layer], law)
+            total = total + (jacobian.square().sum(dim=1) * variance).sum(dim=1).mean(dim=1)
+            if layer > 0:
+                through = jacobian * derivative(trace.pre_activations[layer])[:, None]
+                jacobian = torch.einsum("mohb,mhg->mogb", through, network.weights[layer])
+        return total

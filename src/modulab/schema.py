@@ -1,0 +1,103 @@
+"""Checked settings: what a user may write, with types, ranges, meanings, and errors that mend themselves."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from modulab.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """A checked, immutable group of settings: unknown keys, wrong types and values out of range are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+STRUCTURAL: dict[str, Any] = {"structural": True}
+"""Marks a field whose value all members of a population share: it sets tensor shapes or the compiled step."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the closest known word or, where none is close, all of them."""
+    candidates = sorted(known)
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Known: {', '.join(candidates)}." if candidates else ""
+
+
+def import_target(path: object, key: str) -> Any:
+    """Return the object that a dotted path names. Raises ConfigError where there is none; `key` says where it stood."""
+    if not isinstance(path, str) or "." not in path:
+        raise ConfigError(f"{key}={path!r} is not a dotted path. Write it as package.module.Name.")
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{key}={path}: cannot import '{module_name}' ({error}). "
+            "Check the spelling; a module of your own must lie in the current folder or on PYTHONPATH."
+        ) from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(f"{key}={path}: '{module_name}' has no '{attribute}'. {suggest(attribute, public)}")
+    return getattr(module, attribute)
+
+
+def read_settings(node: object, path: str, expected: type[SettingsType]) -> SettingsType:
+    """Return checked settings from one group of a config.
+
+    A group with a `_target_` is read by the class that it names, which must derive from `expected`.
+
+    Raises: ConfigError, which names every wrong key of the group with its path.
+    """
+    if not isinstance(node, Mapping):
+        raise ConfigError(
+            f"{path}={node!r} should be a group of settings. "
+            f"Choose one with {path}=NAME, a file in configs/{path}/, or set its keys as {path}.KEY=VALUE."
+        )
+    values = {str(key): value for key, value in node.items()}
+    schema: type[SettingsType] = expected
+    if "_target_" in values:
+        target = import_target(values.pop("_target_"), f"{path}._target_")
+        if not (isinstance(target, type) and issubclass(target, expected)):
+            raise ConfigError(
+                f"{path}._target_ must name a class derived from {expected.__module__}.{expected.__name__}."
+            )
+        schema = target
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error, path, schema))) from None
+
+
+def _sentences(error: ValidationError, path: str, schema: type[BaseModel]) -> list[str]:
+    sentences: list[str] = []
+    for problem in error.errors():
+        location = ".".join([path, *(str(part) for part in problem["loc"])])
+        name = str(problem["loc"][-1]) if problem["loc"] else ""
+        match problem["type"]:
+            case "extra_forbidden":
+                hint = suggest(name, schema.model_fields)
+                sentences.append(f"{location}: there is no such key. {hint}")
+            case "missing":
+                sentences.append(f"{location}: a value is missing. {_meaning(schema, name)}")
+            case "value_error":
+                sentences.append(f"{location}: {problem['ctx']['error']}")
+            case _:
+                sentences.append(
+                    f"{location}={problem['input']!r}: {problem['msg']}. {_meaning(schema, name)}"
+                )
+    return [sentence.rstrip() for sentence in sentences]
+
+
+def _meaning(schema: type[BaseModel], name: str) -> str:
+    field = schema.model_fields.get(name)
+    return f"It means: {field.description}." if field is not None and field.description else ""

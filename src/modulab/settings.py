@@ -1,0 +1,185 @@
+"""The settings of one member: everything that determines its result, group by group as in configs/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from modulab.errors import ConfigError
+from modulab.regularisers import Regulariser
+from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
+from modulab.tasks.base import Task
+
+
+class Architecture(Settings):
+    """A multilayer perceptron, and the share of cross-module connections that its mask keeps."""
+
+    name: str = Field(description="how tables call it")
+    width: int = Field(ge=1, description="units in each hidden layer", json_schema_extra=STRUCTURAL)
+    depth: int = Field(
+        ge=0, description="number of hidden layers; 0 is a linear map", json_schema_extra=STRUCTURAL
+    )
+    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
+        description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
+    )
+    cross_connections: float = Field(
+        ge=0,
+        le=1,
+        description="share of cross-module connections kept: 1 dense, 0 premodular, between them partial",
+    )
+    initial_scale: float = Field(
+        gt=0, description="initial weights are uniform on +-initial_scale / sqrt(fan-in)"
+    )
+
+
+class Noise(Settings):
+    """Activity noise of variance scale^2 (constant + linear |a| + quadratic a^2) on every hidden unit in training."""
+
+    name: str = Field(description="how tables call it")
+    scale: float = Field(ge=0, description="sigma; 0 switches noise off")
+    constant: float = Field(ge=0, description="c0, the variance that does not depend on activity")
+    linear: float = Field(ge=0, description="c1, the variance in proportion to activity (Poisson-like)")
+    quadratic: float = Field(ge=0, description="c2, the variance in proportion to squared activity")
+
+
+class Data(Settings):
+    """How much a member sees."""
+
+    num_samples: int | None = Field(
+        ge=1, description="number of distinct training points; null draws fresh points at every step"
+    )
+
+
+class Training(Settings):
+    """The optimiser and its schedule."""
+
+    steps: int = Field(ge=1, description="optimiser steps", json_schema_extra=STRUCTURAL)
+    batch_size: int = Field(
+        ge=1, description="points a step, drawn with replacement", json_schema_extra=STRUCTURAL
+    )
+    optimiser: Literal["adam", "adamw", "sgd"] = Field(
+        description="adam and sgd add weight decay to the gradient, adamw applies it to the weights",
+        json_schema_extra=STRUCTURAL,
+    )
+    learning_rate: float = Field(gt=0, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        description="how the learning rate falls from its peak to 0 at the last step"
+    )
+    warmup_steps: int = Field(
+        ge=0, description="steps over which the learning rate first rises linearly to its peak"
+    )
+    weight_decay: float = Field(ge=0, description="coefficient of weight decay on weights and biases")
+    gradient_clip: float | None = Field(
+        gt=0, description="largest gradient norm of a member; null never clips"
+    )
+    momentum: float = Field(ge=0, lt=1, description="momentum of sgd")
+    beta1: float = Field(ge=0, lt=1, description="decay of adam's mean gradient")
+    beta2: float = Field(ge=0, lt=1, description="decay of adam's mean squared gradient")
+    epsilon: float = Field(gt=0, description="added to adam's denominator")
+    curve_every: int = Field(
+        ge=1,
+        description="steps between points of the curves, which are also the resumable chunks",
+        json_schema_extra=STRUCTURAL,
+    )
+
+
+class Probes(Settings):
+    """What is measured after training, and on how much."""
+
+    num_samples: int = Field(ge=1, description="evaluation points a member", json_schema_extra=STRUCTURAL)
+    repeats: int = Field(
+        ge=1, description="independent draws of each random perturbation", json_schema_extra=STRUCTURAL
+    )
+    levels: list[float] = Field(
+        min_length=1, description="levels of the noise perturbations, rising", json_schema_extra=STRUCTURAL
+    )
+    ablated_fractions: list[float] = Field(
+        description="shares of hidden units to ablate, each in (0, 1)", json_schema_extra=STRUCTURAL
+    )
+    ranges: list[float] = Field(
+        description="factors of the training range at which to test extrapolation",
+        json_schema_extra=STRUCTURAL,
+    )
+    error_floor: float = Field(
+        gt=0,
+        description="tolerance is the level where error reaches twice the larger of clean error and this",
+        json_schema_extra=STRUCTURAL,
+    )
+    measures: dict[str, str | None] = Field(
+        description="dotted paths of measure functions; null leaves one out", json_schema_extra=STRUCTURAL
+    )
+
+
+class Member(Settings):
+    """One run: a network to train, with everything that determines its result."""
+
+    seed: int = Field(ge=0, lt=2**63, description="keys the data, initial weights, minibatches and noise")
+    task: Task
+    architecture: Architecture
+    noise: Noise
+    regulariser: Regulariser
+    data: Data
+    training: Training
+    probes: Probes
+
+
+_GROUPS: dict[str, type[Settings]] = {
+    "task": Task,
+    "architecture": Architecture,
+    "noise": Noise,
+    "regulariser": Regulariser,
+    "data": Data,
+    "training": Training,
+    "probes": Probes,
+}
+
+
+def read_member(config: Mapping[str, Any]) -> Member:
+    """Return checked settings from a plain, resolved config with the keys of `Member` and no others.
+
+    Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
+    """
+    for key in config:
+        if key not in Member.model_fields:
+            raise ConfigError(f"{key}: there is no such key. {suggest(str(key), Member.model_fields)}")
+    for key in Member.model_fields:
+        if key not in config:
+            raise ConfigError(f"{key}: a value is missing.")
+    groups = {name: read_settings(config[name], name, expected) for name, expected in _GROUPS.items()}
+    seed = read_settings({"seed": config["seed"]}, "", _Seed).seed
+    member = Member.model_construct(seed=seed, **groups)
+    _check_combinations(member)
+    return member
+
+
+class _Seed(Settings):
+    seed: int = Field(ge=0, lt=2**63, description="keys the data, initial weights, minibatches and noise")
+
+
+def _check_combinations(member: Member) -> None:
+    architecture, modules = member.architecture, member.task.modules
+    if architecture.cross_connections < 1 and architecture.depth > 0 and architecture.width < modules:
+        raise ConfigError(
+            f"architecture.width={architecture.width} cannot give each of task.modules={modules} a hidden unit, "
+            f"which architecture.cross_connections={architecture.cross_connections} asks for. "
+            f"Set architecture.width to {modules} or more."
+        )
+    if member.training.warmup_steps > member.training.steps:
+        raise ConfigError(
+            f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "
+            "Lower it, or train longer."
+        )
+
+
+def structural_key(member: Member) -> tuple[tuple[str, object], ...]:
+    """Return every setting that all members of a population must share, as (dotted key, value)."""
+    found: list[tuple[str, object]] = [("task", type(member.task))]
+    for name in _GROUPS:
+        group: Settings = getattr(member, name)
+        for field, information in type(group).model_fields.items():
+            extra = information.json_schema_extra
+            if isinstance(extra, dict) and extra.get("structural"):
+                found.append((f"{name}.{field}", repr(getattr(group, field))))
+    return tuple(found)

@@ -1,0 +1,131 @@
+"""Counter-based random streams: every draw is a pure function of a member's key and the draw's place.
+
+A serial generator hands its numbers out in order, so what a network gets depends on who asked before it.
+Here a number is a hash of (key, counter), where the key is the member's own and the counter says which
+draw is meant. A member therefore sees the same data, minibatches and noise alone, in company, resumed,
+on a CPU or on a GPU.
+
+A key is a pair of 32-bit words, folded together from the member's seed, the stream and, for noise, the
+step and the layer. The hash is the two-multiply finaliser `lowbias32` (C. Wellons, "Prospecting for Hash
+Functions", 2018), applied twice with one key word injected before each pass. Everything is written in
+int32 tensor operations, which wrap in torch, so that a compiler can fuse the draw into its use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+
+class Stream(IntEnum):
+    """What a draw is for. The numbers are part of every result: never change or reuse one."""
+
+    INITIALISATION = 1
+    DATA = 2
+    MINIBATCH = 3
+    NOISE = 4
+    EVALUATION_DATA = 5
+    EVALUATION_NOISE = 6
+    WEIGHT_NOISE = 7
+    INPUT_NOISE = 8
+    ABLATION = 9
+    MASK = 10
+    TASK = 11
+
+
+def _signed(word: int) -> int:
+    """Return the int32 with the same 32 bits as `word`."""
+    word &= 0xFFFFFFFF
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+_MULTIPLIER_1 = _signed(0x7FEB352D)
+_MULTIPLIER_2 = _signed(0x846CA68B)
+_GOLDEN_1 = _signed(0x9E3779B9)
+_GOLDEN_2 = _signed(0x85EBCA6B)
+
+
+def _shift_right(words: Tensor, places: int) -> Tensor:
+    """Shift right and fill with zeros; torch's own shift copies the sign bit."""
+    return (words >> places) & ((1 << (32 - places)) - 1)
+
+
+def _mix(words: Tensor) -> Tensor:
+    """Return the lowbias32 finaliser of int32 words: a bijection in which every input bit reaches every output bit."""
+    words = (words ^ _shift_right(words, 16)) * _MULTIPLIER_1
+    words = (words ^ _shift_right(words, 15)) * _MULTIPLIER_2
+    return words ^ _shift_right(words, 16)
+
+
+def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int32[Tensor, "member 2"]:
+    """Return one key a seed. A seed is any integer in [0, 2^63); members with equal seeds share their draws.
+
+    Equal seeds under different settings see the same data, initial weights, minibatches and noise, so
+    that settings can be compared in pairs.
+    """
+    low = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int32, device=device)
+    high = torch.tensor([_signed(seed >> 32) for seed in seeds], dtype=torch.int32, device=device)
+    keys = torch.stack([_mix(low + _GOLDEN_1), _mix(high + _GOLDEN_2)], dim=1)
+    return fold_in(keys, 0)
+
+
+def fold_in(keys: Int32[Tensor, "member 2"], word: int | Int32[Tensor, ""]) -> Int32[Tensor, "member 2"]:
+    """Return new keys that depend on the old ones and on `word` (a stream, a step, a layer)."""
+    if isinstance(word, int):
+        word = _signed(word)
+    first, second = keys[:, 0], keys[:, 1]
+    new_first = _mix(_mix(first + word * _GOLDEN_1) ^ second)
+    new_second = _mix(_mix(second ^ (word * _GOLDEN_2)) + new_first)
+    return torch.stack([new_first, new_second], dim=1)
+
+
+def _two_hashes(keys: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two hashes of (key, counter); keys gain trailing axes to broadcast against counters."""
+    shape = (-1,) + (1,) * (counters.dim() - 1)
+    first = _mix(_mix(counters + keys[:, 0].view(shape)) ^ keys[:, 1].view(shape))
+    return first, _mix(first + _GOLDEN_1)
+
+
+def random_bits(
+    keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "#member *draws"]
+) -> Int32[Tensor, "member *draws"]:
+    """Return 32 random bits for each counter of each member."""
+    return _two_hashes(keys, counters)[0]
+
+
+def uniforms(
+    keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "#member *draws"]
+) -> Float[Tensor, "member *draws"]:
+    """Return uniform draws from the open interval (0, 1), on a grid of 2^-23 offset by half a step."""
+    return (_shift_right(random_bits(keys, counters), 9).float() + 0.5) * 2.0**-23
+
+
+def integers(
+    keys: Int32[Tensor, "member 2"],
+    counters: Int32[Tensor, "#member *draws"],
+    limits: Int32[Tensor, " member"],
+) -> Int32[Tensor, "member *draws"]:
+    """Return draws from 0 to limit - 1; the remainder of 31 bits, so a bias of at most limit / 2^31."""
+    bits = _shift_right(random_bits(keys, counters), 1)
+    return bits % limits.view((-1,) + (1,) * (counters.dim() - 1))
+
+
+def normals(keys: Int32[Tensor, "member 2"], rows: int, columns: int) -> Float[Tensor, "member rows columns"]:
+    """Return standard normal draws by the transform of Box and Muller (1958).
+
+    Two hashes give a radius sqrt(-2 ln u), u on a grid of 2^-24 so that |draw| is at most 5.77, and an
+    angle; cosine and sine of it fill the left and the right half of each row. The two halves of one hash
+    are the reason draws are made a matrix at a time: half the logarithms and half the hashing.
+    """
+    half = (columns + 1) // 2
+    counters = torch.arange(rows * half, dtype=torch.int32, device=keys.device).view(1, rows, half)
+    first, second = _two_hashes(keys, counters)
+    radius = torch.sqrt(-2.0 * torch.log((_shift_right(first, 8).float() + 1.0) * 2.0**-24))
+    angle = second.float() * (math.pi * 2.0**-31)
+    draws = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2)
+    return draws if columns % 2 == 0 else draws[:, :, :columns]

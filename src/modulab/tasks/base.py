@@ -1,0 +1,109 @@
+"""What a task is: modules, each with its own inputs, function and outputs, and the inputs seen in training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int32
+from pydantic import Field
+from torch import Tensor
+
+from modulab.schema import STRUCTURAL, Settings
+from modulab.streams import Stream, fold_in, member_keys, normals
+
+Loss = Literal["squared", "cross_entropy"]
+Region = Literal["train", "full", "withheld"]
+"""`train`: the task's training support. `full`: independent modules. `withheld`: combinations never trained on."""
+Split = Literal["train", "test"]
+"""Which images or other recorded examples may be drawn; synthetic inputs are the same in both."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Points of a task. `targets` are outputs for squared loss, class indices (as floats) a module otherwise."""
+
+    inputs: Float[Tensor, "member batch in_features"]
+    targets: Float[Tensor, "member batch target"]
+
+
+class Task(Settings):
+    """A modular task. Derive from it, state the four sizes and `draw`, and name the class in a config."""
+
+    name: str = Field(description="how tables call it")
+    modules: int = Field(ge=1, description="d, the number of modules", json_schema_extra=STRUCTURAL)
+    mixing: bool = Field(
+        default=False, description="show the network Qx, Q a fixed random rotation, instead of x"
+    )
+    mixing_seed: int = Field(default=0, ge=0, description="which rotation `mixing` uses")
+
+    @property
+    @abstractmethod
+    def inputs_per_module(self) -> int:
+        """Return how many inputs each module reads."""
+
+    @property
+    @abstractmethod
+    def outputs_per_module(self) -> int:
+        """Return how many network outputs each module has: values for squared loss, classes for cross-entropy."""
+
+    @property
+    @abstractmethod
+    def loss(self) -> Loss:
+        """Return `squared` (mean squared error over outputs) or `cross_entropy` (averaged over modules)."""
+
+    @property
+    @abstractmethod
+    def withholds(self) -> bool:
+        """Return whether the training support leaves out combinations, so that a `withheld` region exists."""
+
+    @property
+    def ranges(self) -> bool:
+        """Return whether inputs can range beyond the training range, as `draw`'s scales ask."""
+        return False
+
+    @property
+    def in_features(self) -> int:
+        """Return the number of network inputs."""
+        return self.modules * self.inputs_per_module
+
+    @property
+    def out_features(self) -> int:
+        """Return the number of network outputs."""
+        return self.modules * self.outputs_per_module
+
+    @property
+    def num_targets(self) -> int:
+        """Return the number of target values of one sample."""
+        return self.out_features if self.loss == "squared" else self.modules
+
+    @abstractmethod
+    def draw(
+        self,
+        keys: Int32[Tensor, "member 2"],
+        counters: Int32[Tensor, "member batch"],
+        region: Region,
+        split: Split,
+        scales: Float[Tensor, " module"] | None = None,
+    ) -> Samples:
+        """Return one point for each key and counter, a pure function of both, in module coordinates (unmixed).
+
+        `scales` widens each module's input range by a factor; only where `ranges` says that it can.
+        """
+
+
+def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:
+    """Return Q, the rotation through which the network sees the task's inputs: Qx. The identity without `mixing`.
+
+    Q is the orthogonal factor of a matrix of standard normals, its columns' signs fixed so that Q is drawn
+    uniformly (Haar measure; F. Mezzadri, "How to generate random matrices from the classical compact
+    groups", 2007).
+    """
+    if not task.mixing:
+        return torch.eye(task.in_features)
+    keys = fold_in(member_keys([task.mixing_seed]), Stream.TASK)
+    entries = normals(keys, task.in_features, task.in_features)[0].double()
+    orthogonal, triangular = torch.linalg.qr(entries)
+    return (orthogonal * torch.sign(torch.diagonal(triangular))).float()
