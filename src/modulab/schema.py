@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -33,6 +34,21 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(candidates)}." if candidates else ""
 
 
+def suggest_key(key: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known dotted keys closest to `key`: in its group, or by its ending."""
+    known = sorted(set(known))
+    groups = {name.split(".")[0] for name in known}
+    group, _, _ = key.partition(".")
+    if "." in key and group in groups:
+        return suggest(key, [name for name in known if name.startswith(f"{group}.")])
+    last = key.rsplit(".", 1)[-1]
+    same_ending = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    if same_ending:
+        return f"Did you mean {' or '.join(repr(name) for name in same_ending)}?"
+    close = suggest(key, known)
+    return close if close.startswith("Did") else suggest(group, groups)
+
+
 def import_target(path: object, key: str) -> Any:
     """Return the object that a dotted path names. Raises ConfigError where there is none; `key` says where it stood."""
     if not isinstance(path, str) or "." not in path:
@@ -44,6 +60,11 @@ def import_target(path: object, key: str) -> Any:
         raise ConfigError(
             f"{key}={path}: cannot import '{module_name}' ({error}). "
             "Check the spelling; a module of your own must lie in the current folder or on PYTHONPATH."
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{key}={path}: importing '{module_name}' failed with {type(error).__name__}: {error}. "
+            f"Run python -c 'import {module_name}' to see where."
         ) from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
@@ -72,6 +93,11 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
                 f"{path}._target_ must name a class derived from {expected.__module__}.{expected.__name__}."
             )
         schema = target
+    if inspect.isabstract(schema):
+        raise ConfigError(
+            f"{path}._target_: a value is missing. It names the class of {path}, derived from "
+            f"{expected.__module__}.{expected.__name__}. Choose a file of configs/{path}/ with {path}=NAME."
+        )
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -81,7 +107,7 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
 def _sentences(error: ValidationError, path: str, schema: type[BaseModel]) -> list[str]:
     sentences: list[str] = []
     for problem in error.errors():
-        location = ".".join([path, *(str(part) for part in problem["loc"])])
+        location = ".".join([*([path] if path else []), *(str(part) for part in problem["loc"])])
         name = str(problem["loc"][-1]) if problem["loc"] else ""
         match problem["type"]:
             case "extra_forbidden":
@@ -90,7 +116,7 @@ def _sentences(error: ValidationError, path: str, schema: type[BaseModel]) -> li
             case "missing":
                 sentences.append(f"{location}: a value is missing. {_meaning(schema, name)}")
             case "value_error":
-                sentences.append(f"{location}: {problem['ctx']['error']}")
+                sentences.append(f"{location}: {problem.get('ctx', {}).get('error')}")
             case _:
                 sentences.append(
                     f"{location}={problem['input']!r}: {problem['msg']}. {_meaning(schema, name)}"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modulab.errors import ConfigError
-from modulab.regularisers import Regulariser
+from modulab.regularisers import PowerRegulariser, Regulariser
 from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
 from modulab.tasks.base import Task
 
@@ -136,6 +136,34 @@ _GROUPS: dict[str, type[Settings]] = {
 }
 
 
+class Trainer(Settings):
+    """How members are trained. Nothing here is part of a result, beyond rounding."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        description="device; auto takes CUDA where there is one"
+    )
+    engine: Literal["auto", "eager", "compiled"] = Field(
+        description="compiled fuses each step with torch.compile; auto compiles where the work repays it"
+    )
+    threads: int | None = Field(ge=1, description="CPU threads; null takes all cores")
+    memory_gib: float | None = Field(
+        gt=0, description="memory that a population may use; null takes half of what is free"
+    )
+    checkpoint_seconds: float = Field(ge=0, description="least time between checkpoints of a population")
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        description="a bar on a terminal, plain lines elsewhere; auto tells which it is"
+    )
+
+
+class Population(Settings):
+    """Members that one run trains together, besides the one that its other settings describe."""
+
+    seeds: int = Field(ge=1, description="number of seeds: seed, seed + 1, and so on, for every grid point")
+    grid: list[dict[str, list[Any]]] = Field(
+        description="values for each key or group, all combinations; a list of such grids trains the union"
+    )
+
+
 def read_member(config: Mapping[str, Any]) -> Member:
     """Return checked settings from a plain, resolved config with the keys of `Member` and no others.
 
@@ -149,8 +177,9 @@ def read_member(config: Mapping[str, Any]) -> Member:
             raise ConfigError(f"{key}: a value is missing.")
     groups = {name: read_settings(config[name], name, expected) for name, expected in _GROUPS.items()}
     seed = read_settings({"seed": config["seed"]}, "", _Seed).seed
-    member = Member.model_construct(seed=seed, **groups)
+    member = Member.model_validate({"seed": seed, **groups})
     _check_combinations(member)
+    _check_effects(member)
     return member
 
 
@@ -170,6 +199,23 @@ def _check_combinations(member: Member) -> None:
         raise ConfigError(
             f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "
             "Lower it, or train longer."
+        )
+
+
+def _check_effects(member: Member) -> None:
+    noise, regulariser = member.noise, member.regulariser
+    if noise.scale > 0 and noise.constant == noise.linear == noise.quadratic == 0:
+        raise ConfigError(
+            f"noise.scale={noise.scale} has no effect, because noise={noise.name} has no variance. "
+            "Choose a law, such as noise=poisson, or set noise.scale=0."
+        )
+    powerless = isinstance(regulariser, PowerRegulariser) and (
+        regulariser.weight_power == regulariser.activity_power == 0
+    )
+    if powerless and regulariser.strength > 0:
+        raise ConfigError(
+            f"regulariser.strength={regulariser.strength} has no effect, because both powers are 0. "
+            "Choose another, such as regulariser=activity_weight, or set regulariser.strength=0."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a task is: modules, each with its own inputs, function and outputs, and the inputs seen in training."""
+"""What a task is: modules, each with its inputs, function and outputs, and the inputs seen in training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from modulab.streams import Stream, fold_in, member_keys, normals
 
 Loss = Literal["squared", "cross_entropy"]
 Region = Literal["train", "full", "withheld"]
-"""`train`: the task's training support. `full`: independent modules. `withheld`: combinations never trained on."""
+"""`train`: the training support. `full`: independent modules. `withheld`: combinations never trained on."""
 Split = Literal["train", "test"]
 """Which images or other recorded examples may be drawn; synthetic inputs are the same in both."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Points of a task. `targets` are outputs for squared loss, class indices (as floats) a module otherwise."""
+    """Points of a task. `targets` are outputs for squared loss, else a class index a module, as a float."""
 
     inputs: Float[Tensor, "member batch in_features"]
     targets: Float[Tensor, "member batch target"]
@@ -34,10 +34,8 @@ class Task(Settings):
 
     name: str = Field(description="how tables call it")
     modules: int = Field(ge=1, description="d, the number of modules", json_schema_extra=STRUCTURAL)
-    mixing: bool = Field(
-        default=False, description="show the network Qx, Q a fixed random rotation, instead of x"
-    )
-    mixing_seed: int = Field(default=0, ge=0, description="which rotation `mixing` uses")
+    mixing: bool = Field(description="show the network Qx, Q a fixed random rotation, instead of x")
+    mixing_seed: int = Field(ge=0, lt=2**63, description="which rotation `mixing` uses")
 
     @property
     @abstractmethod
@@ -47,7 +45,7 @@ class Task(Settings):
     @property
     @abstractmethod
     def outputs_per_module(self) -> int:
-        """Return how many network outputs each module has: values for squared loss, classes for cross-entropy."""
+        """Return the number of outputs of each module: values for squared loss, classes for cross-entropy."""
 
     @property
     @abstractmethod
@@ -88,14 +86,14 @@ class Task(Settings):
         split: Split,
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
-        """Return one point for each key and counter, a pure function of both, in module coordinates (unmixed).
+        """Return one point for each key and counter, a pure function of both, unmixed.
 
-        `scales` widens each module's input range by a factor; only where `ranges` says that it can.
+        `scales` multiplies each module's inputs by a factor; only where `ranges` says that it can.
         """
 
 
 def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:
-    """Return Q, the rotation through which the network sees the task's inputs: Qx. The identity without `mixing`.
+    """Return Q, the rotation through which the network sees inputs: Qx. The identity without `mixing`.
 
     Q is the orthogonal factor of a matrix of standard normals, its columns' signs fixed so that Q is drawn
     uniformly (Haar measure; F. Mezzadri, "How to generate random matrices from the classical compact

@@ -1,0 +1,78 @@
+"""torch.func: one stacked module state, vmap of the gradient over the population, fused Adam on the stack.
+
+`prepare_compiled` is the same under torch.compile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, summarise
+from benchmark_contenders.workload import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    NUM_SAMPLES,
+    Repeat,
+    Timing,
+    Workload,
+)
+
+Gradients = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], tuple[dict[str, Tensor], Tensor]]
+
+
+def population_gradients(workload: Workload) -> Gradients:
+    """Return a function from stacked parameters, minibatches, targets and sigmas to gradients and losses."""
+    skeleton = NoisyPerceptron(workload.noise)
+
+    def loss(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, sigma: Tensor) -> Tensor:
+        return nn.functional.mse_loss(functional_call(skeleton, parameters, (inputs, sigma)), targets)
+
+    return vmap(grad_and_value(loss), randomness="different")
+
+
+def _prepare(workload: Workload, compiled: bool) -> Repeat:
+    networks = workload.population
+    gradients = population_gradients(workload)
+    if compiled:
+        gradients = torch.compile(gradients, fullgraph=True)
+    sigmas = torch.full((networks,), workload.sigma)
+    first_point = torch.arange(networks)[:, None] * NUM_SAMPLES
+
+    def train(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
+        optimiser = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE, fused=True)
+        losses: list[Tensor] = []
+        for _ in range(workload.steps):
+            chosen = (first_point + torch.randint(NUM_SAMPLES, (networks, BATCH_SIZE))).view(-1)
+            batch, wanted = (
+                table.index_select(0, chosen).view(networks, BATCH_SIZE, -1) for table in (inputs, targets)
+            )
+            gradient, loss = gradients(parameters, batch, wanted, sigmas)
+            for name, parameter in parameters.items():
+                parameter.grad = gradient[name]
+            optimiser.step()
+            losses.append(loss)
+        return losses
+
+    def repeat(number: int) -> Timing:
+        torch.manual_seed(number)
+        inputs, targets = (table.flatten(0, 1) for table in draw_points(networks))
+        parameters, _ = stack_module_state([NoisyPerceptron(workload.noise) for _ in range(networks)])
+        parameters = {name: parameter.detach() for name, parameter in parameters.items()}
+        start = time.perf_counter()
+        losses = train(parameters, inputs, targets)
+        return summarise(losses, time.perf_counter() - start, networks * workload.steps)
+
+    return repeat
+
+
+def prepare(workload: Workload) -> Repeat:
+    return _prepare(workload, compiled=False)
+
+
+def prepare_compiled(workload: Workload) -> Repeat:
+    return _prepare(workload, compiled=True)

@@ -1,0 +1,60 @@
+"""The Python interface: train members and read them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modulab.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run gave: a row a member, curves as (run_id, step, measure, value), and their folder."""
+
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    folder: Path
+
+
+def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Results:
+    """Train and measure what `modulab train` would with these overrides, and return the results.
+
+    Without a folder, a new one below outputs/ in the current folder.
+
+    Raises: ConfigError for whatever a user can set right.
+    """
+    from modulab.composing import compose_checked, hydra_composer, override_key, plan_run, replace_grid
+    from modulab.experiment import run_members
+    from modulab.sweep.results import check_folder, load_curves, load_results
+
+    overrides = replace_grid(overrides)
+    for override in overrides:
+        if override_key(override) == "hydra.run.dir":
+            raise ConfigError(f"{override}: give the folder to modulab.train(..., folder=FOLDER) instead.")
+    with hydra_composer() as compose:
+        plan = plan_run(compose_checked(compose, overrides), overrides, compose)
+    path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+    check_folder(path)
+    run_members(plan.members, plan.trainer, path)
+    return Results(load_results(path), load_curves(path), path)
+
+
+def load_results(path: str | Path) -> pd.DataFrame:
+    """Return the results under a path: a run's or sweep's folder, a folder of such folders, or a file."""
+    from modulab.sweep import results
+
+    return results.load_results(path)
+
+
+def load_members(path: str | Path) -> Any:
+    """Return the trained members that a run's or sweep's folder holds."""
+    from modulab import experiment
+
+    return experiment.load_members(path)

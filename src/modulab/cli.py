@@ -1,0 +1,279 @@
+"""The command line. Torch is imported only once there is something to train."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modulab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_COMMANDS = {
+    "train": "train and measure one run, a population, or with -m a sweep",
+    "table": "print mean and interval over seeds, grouped by what varies",
+}
+
+_TRAIN_USAGE = """usage: modulab train [-m] [KEY=VALUE ...] [GROUP=OPTION ...]
+
+Train a network, or many, measure them, print a table, and write results.parquet to a folder below outputs/.
+
+  modulab train noise.scale=0.2                                one network
+  modulab train population.seeds=16                            the same at seeds 0 to 15, trained at once
+  modulab train 'population.grid={noise.scale: [0, 0.1, 0.2]}' every value of a grid, trained at once
+  modulab train experiment=regression                          a prepared experiment
+  modulab train -m architecture=dense,premodular               a sweep, each run in its own folder
+
+  hydra.run.dir=FOLDER   where to write; the same folder again goes on where it stopped
+  --config-dir FOLDER    a folder of further configs; modules in the current folder can be named as _target_
+  --cfg job              print the composed config and train nothing
+  --hydra-help           Hydra's own options
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 1 if members failed, 2 for a user's error, 130 on Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        if given[:1] == ["train"]:
+            return _train(given[1:])
+        return _other(given)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `modulab table PATH | head`. Flushing at exit must not
+        # fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"error: {_system_error(error)}", file=sys.stderr)
+        return 2
+
+
+def _system_error(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return f"{place}cannot write there ({error.strerror}). Choose another folder: hydra.run.dir=FOLDER."
+    return f"{place}{error.strerror or error}."
+
+
+def _other(given: Sequence[str]) -> int:
+    from modulab.schema import suggest
+
+    parser = argparse.ArgumentParser(
+        prog="modulab", description="Find out when, why and to what end neural networks become modular."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("train", help=_COMMANDS["train"], add_help=False)
+    table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
+    table.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
+    table.add_argument("--csv", type=Path, metavar="FILE", help="also write every measure to a CSV file")
+    table.add_argument(
+        "--by", metavar="KEYS", help="settings to group by, with commas between; default: all that vary"
+    )
+    table.add_argument(
+        "--metric", metavar="NAMES", help="measures to show, with commas between; robustness/* takes them all"
+    )
+    if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
+        raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
+    if not given:
+        parser.print_help()
+        return 2
+    return _table(parser.parse_args(given))
+
+
+def _table(options: argparse.Namespace) -> int:
+    from modulab.sweep.results import load_results
+    from modulab.table import show_results, summarise, to_csv
+
+    results = load_results(options.path)
+    by = None if options.by is None else [key.strip() for key in options.by.split(",")]
+    metrics = None if options.metric is None else [name.strip() for name in options.metric.split(",")]
+    show_results(results, by, metrics)
+    if options.csv is not None:
+        options.csv.write_text(to_csv(summarise(results, by, ["*"] if metrics is None else metrics)))
+    return 0
+
+
+class _Job:
+    """The function that Hydra runs, once a run or once a job of a sweep, and what is to be told at the end."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.multirun = False
+        self.error: ConfigError | None = None
+
+    def __call__(self, config: DictConfig) -> None:
+        """Train one run. In a sweep an error is Hydra's to report, after the other jobs."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        hydra_config = HydraConfig.get()
+        self.multirun = hydra_config.mode == RunMode.MULTIRUN
+        self.folder = Path(hydra_config.sweep.dir if self.multirun else hydra_config.run.dir)
+        try:
+            self._run(config, Path(hydra_config.runtime.output_dir))
+        except ConfigError as error:
+            if self.multirun:
+                raise
+            self.error = error
+
+    def _run(self, config: DictConfig, folder: Path) -> None:
+        import hydra
+        from hydra.core.hydra_config import HydraConfig
+
+        from modulab.composing import check_hydra_keys, plan_run
+        from modulab.sweep.results import check_folder
+
+        hydra_config = HydraConfig.get()
+        check_hydra_keys(hydra_config)
+        name = str(hydra_config.job.config_name)
+        plan = plan_run(
+            config,
+            [str(override) for override in hydra_config.overrides.task],
+            lambda overrides: hydra.compose(name, overrides=list(overrides)),
+        )
+        check_folder(folder)
+        from modulab.experiment import run_members
+
+        run_members(plan.members, plan.trainer, folder)
+
+
+def _train(given: Sequence[str]) -> int:
+    if any(word in ("-h", "--help") for word in given):
+        print(train_help())
+        return 0
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from modulab.composing import config_folder, explain, hydra_composer, replace_grid
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    folders: list[str] = parser.parse_known_args(given)[0].config_dir
+
+    # Hydra prints tracebacks and exits by itself unless it is told to let errors through.
+    asked_for_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["modulab train", *replace_grid(given)]
+    job = _Job()
+    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+    try:
+        main(job.__call__)()
+    except KeyboardInterrupt:
+        print(_how_to_go_on(job, given), file=sys.stderr)
+        return 130
+    except (HydraException, OmegaConfBaseException) as error:
+        if asked_for_traceback:
+            raise
+        overrides = [word for word in given if "=" in word and not word.startswith("-")]
+        with hydra_composer([folder for folder in folders if Path(folder).is_dir()]) as compose:
+            raise ConfigError(explain(error, overrides, compose)) from error
+    if job.error is not None:
+        raise job.error
+    return 0 if job.folder is None else _report(job.folder)
+
+
+def _report(folder: Path) -> int:
+    from modulab.sweep.results import RESULTS, load_results
+    from modulab.table import show_results
+
+    results = load_results(folder)
+    show_results(results, None, None)
+    print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
+    return 1 if bool((results["status"] == "failed").any()) else 0
+
+
+def _how_to_go_on(job: _Job, given: Sequence[str]) -> str:
+    if job.folder is None:
+        return "Interrupted before training began; nothing was written."
+    key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"
+    words = [word for word in given if not word.startswith(f"{key}=")]
+    command = shlex.join(["modulab", "train", *words, f"{key}={job.folder}"])
+    return f"Interrupted. What is finished is kept in {job.folder}. To go on:\n  {command}"
+
+
+def train_help() -> str:
+    """Return the help of `modulab train`: usage, groups with their options, every key with its meaning."""
+    from modulab.composing import config_folder
+
+    folder = config_folder()
+    lines = [_TRAIN_USAGE, "Groups, as GROUP=OPTION:"]
+    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+        lines.append(f"  {group.name}")
+        for file in sorted(group.rglob("*.yaml")):
+            option = file.relative_to(group).with_suffix("").as_posix()
+            lines.append(f"    {option:<18} {config_meaning(file)}")
+    lines.append("")
+    lines.append("Keys, as GROUP.KEY=VALUE:")
+    for heading, fields in _documented_settings():
+        lines.append(f"  {heading}")
+        lines += [f"    {key:<24} {meaning}" for key, meaning in fields]
+    return "\n".join(lines)
+
+
+def config_meaning(file: Path) -> str:
+    """Return the comment that opens a config file, after Hydra's own header."""
+    lines = (line for line in file.read_text().splitlines() if not line.startswith("# @"))
+    return next((line[1:].strip() for line in lines if line.startswith("#")), "")
+
+
+def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return what each settings class is and its keys mean, read from source: importing it imports torch."""
+    package = Path(__file__).parent
+    found: list[tuple[str, list[tuple[str, str]]]] = []
+    for path in (
+        package / "settings.py",
+        package / "regularisers.py",
+        *sorted((package / "tasks").glob("*.py")),
+    ):
+        for name, text, fields in _settings_classes(path):
+            if not name.startswith("_"):
+                own = [field for field in fields if name != "Member" or field[0] == "seed"]
+                found.append((f"{name}: {text}", own))
+    return found
+
+
+def _settings_classes(path: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    classes: list[tuple[str, str, list[tuple[str, str]]]] = []
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        fields = [
+            (item.target.id, meaning)
+            for item in node.body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            for meaning in [_description(item)]
+            if meaning
+        ]
+        if fields:
+            classes.append((node.name, (ast.get_docstring(node) or "").partition("\n")[0], fields))
+    return classes
+
+
+def _description(field: ast.AnnAssign) -> str:
+    if not isinstance(field.value, ast.Call):
+        return ""
+    options = ""
+    if isinstance(field.annotation, ast.Subscript) and ast.unparse(field.annotation.value) == "Literal":
+        options = f" ({ast.unparse(field.annotation.slice).strip('()')})".replace("'", "")
+    for word in field.value.keywords:
+        if word.arg == "description" and isinstance(word.value, ast.Constant):
+            return f"{word.value.value}{options}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,360 @@
+"""From a Hydra config to the members of a run: the one place that reads configs, and everything above it.
+
+A run trains the member that its settings describe, at `population.seeds` seeds, at every point of
+`population.grid`. A key of the grid is a leaf (`noise.scale`) or a whole group (`architecture`), whose values
+are the names of config files. Hydra composes each distinct combination of groups once, so that a choice means
+what it means on the command line; leaves are then set directly, which is a thousand times faster, and
+interpolations that depend on them are resolved anew for every point.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from modulab.errors import ConfigError
+from modulab.schema import Settings, import_target, read_settings, suggest, suggest_key
+
+if TYPE_CHECKING:
+    from modulab.settings import Trainer
+
+Compose = Callable[[Sequence[str]], DictConfig]
+"""Turns overrides, as on the command line, into a config."""
+
+GROUPS = ("task", "architecture", "noise", "regulariser", "data", "training", "probes")
+"""The config groups that describe a member."""
+
+_MEMBER_KEYS = ("seed", *GROUPS)
+_RUN_KEYS = ("population", "trainer")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains: a checked, plain config a member, all different, and how to train them."""
+
+    members: list[dict[str, Any]]
+    run_ids: list[str]
+    trainer: Trainer
+
+
+@dataclass(frozen=True)
+class Point:
+    """One member as a departure from a run's own settings."""
+
+    choices: tuple[tuple[str, str], ...]
+    leaves: tuple[tuple[str, Any], ...]
+
+
+def config_folder() -> Path:
+    """Return the folder of configs: inside the installed package or, in a checkout, beside src."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def run_id(member: Mapping[str, Any]) -> str:
+    """Return the name of a member's result: a hash of its config as `check_member` returns it."""
+    canonical = json.dumps(member, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def check_member(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a member's config as its settings understood it, so that equal settings are written alike.
+
+    Raises: ConfigError for whatever `read_member` objects to.
+    """
+    from modulab.settings import read_member
+
+    member = read_member(config)
+    checked: dict[str, Any] = {"seed": member.seed}
+    for name in GROUPS:
+        group: Settings = getattr(member, name)
+        target = {"_target_": config[name]["_target_"]} if "_target_" in config[name] else {}
+        checked[name] = target | group.model_dump(mode="json")
+    return checked
+
+
+@contextmanager
+def hydra_composer(search_path: Sequence[str | Path] = (), config_name: str = "train") -> Generator[Compose]:
+    """Give a function that composes configs as the command line does; `search_path` holds further folders."""
+    import hydra
+
+    folders = ",".join(f"'file://{Path(folder).resolve()}'" for folder in search_path)
+    extra = [f"hydra.searchpath=[{folders}]"] if folders else []
+    with hydra.initialize_config_dir(str(config_folder()), job_name="train", version_base="1.3"):
+        yield lambda overrides: hydra.compose(config_name, overrides=[*extra, *overrides])
+
+
+def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:
+    """Return a composed config. Raises: ConfigError, in words to act on, for what Hydra objects to."""
+    try:
+        return compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides, compose)) from error
+
+
+def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> Plan:
+    """Return what a composed config asks for; `overrides` made it, and `compose` composes others like it.
+
+    Raises: ConfigError for unknown keys, wrong values, and a grid that cannot be expanded.
+    """
+    from modulab.settings import Population, Trainer
+
+    known = (*_MEMBER_KEYS, *_RUN_KEYS)
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"{key}: there is no such key. {suggest(str(key), known)}")
+    trainer = read_settings(_resolved(config, "trainer"), "trainer", Trainer)
+    # The grid's own interpolations refer to a member's other settings: they are resolved in each member.
+    settings = _unresolved(config).get("population")
+    if isinstance(settings, dict) and "grid" in settings:
+        settings["grid"] = _grids(cast("dict[str, Any]", settings)["grid"])
+    population = read_settings(settings, "population", Population)
+    points = expand(population.grid, population.seeds, _resolved(config, "seed"))
+    _check_conflicts(population.grid, overrides)
+    members: dict[str, dict[str, Any]] = {}
+    for member in compose_members(points, config, overrides, compose):
+        members.setdefault(run_id(member), member)
+    return Plan(list(members.values()), list(members), trainer)
+
+
+def expand(grids: Sequence[Mapping[str, Sequence[Any]]], seeds: int, first_seed: Any) -> list[Point]:
+    """Return every point of a union of grids, at `seeds` consecutive seeds each."""
+    points: list[Point] = []
+    for grid in grids or [{}]:
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            choices = tuple((key, value) for key, value in point.items() if key in GROUPS)
+            leaves = tuple((key, value) for key, value in point.items() if key not in (*GROUPS, "seed"))
+            seed = point.get("seed", first_seed)
+            if not isinstance(seed, int) or isinstance(seed, bool):
+                raise ConfigError(f"seed={seed!r} should be a whole number, 0 or more.")
+            points += [Point(choices, (*leaves, ("seed", seed + offset))) for offset in range(seeds)]
+    return points
+
+
+def compose_members(
+    points: Iterable[Point], config: DictConfig, overrides: Sequence[str], compose: Compose
+) -> Iterator[dict[str, Any]]:
+    """Yield each point's checked config, in order; `overrides` without choices compose to `config`."""
+    templates: dict[tuple[object, ...], _Template] = {}
+    for point in points:
+        kind = (point.choices, tuple(key for key, _ in point.leaves))
+        if kind not in templates:
+            chosen = [f"{group}={name}" for group, name in point.choices]
+            composed = (
+                compose_checked(compose, [*_without(overrides, point.choices), *chosen]) if chosen else config
+            )
+            templates[kind] = _Template(composed, [key for key, _ in point.leaves])
+        yield check_member(templates[kind].member(point.leaves))
+
+
+class _Template:
+    """A composed config whose leaves can be set quickly: only what interpolates is resolved again."""
+
+    def __init__(self, config: DictConfig, keys: Sequence[str]) -> None:
+        plain = _unresolved(config)
+        for key in _MEMBER_KEYS:
+            if key not in plain:
+                raise ConfigError(f"{key}: a value is missing.")
+        self._plain = {key: plain[key] for key in _MEMBER_KEYS}
+        present = leaf_keys(self._plain)
+        for key in keys:
+            if not _reaches(self._plain, key):
+                raise ConfigError(f"population.grid: there is no key {key}. {suggest_key(key, present)}")
+        missing = [key for key in present if _get(self._plain, key) == "???" and key not in keys]
+        if missing:
+            raise ConfigError(f"{missing[0]}: a value is missing. Set it with {missing[0]}=VALUE.")
+        self._interpolating = [key for key in present if _interpolates(_get(self._plain, key))]
+        self._config = copy.deepcopy(config)
+        self._set: dict[str, Any] = {}
+
+    def member(self, leaves: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the config with these leaves, unchecked; it shares what it can with its neighbours."""
+        member = dict(self._plain)
+        for key, value in leaves:
+            _set(member, key, value)
+        keys = [key for key, _ in leaves]
+        unresolved = [key for key in self._interpolating if key not in keys]
+        unresolved += [key for key, value in leaves if _interpolates(value)]
+        if unresolved:
+            for key, value in leaves:
+                if key not in self._set or self._set[key] is not value:
+                    OmegaConf.update(self._config, key, value, merge=False, force_add=True)
+                    self._set[key] = value
+            for key in unresolved:
+                _set(member, key, _resolved(self._config, key))
+        return member
+
+
+def _grids(grid: Any) -> list[dict[str, list[Any]]]:
+    """Return a grid, or a list of grids, as a list. Raises: ConfigError that says what is wrong with it."""
+    grids: list[Any] = cast("list[Any]", grid) if isinstance(grid, list) else [] if grid is None else [grid]
+    for each in grids:
+        if not isinstance(each, dict):
+            raise ConfigError(
+                f"population.grid: {each!r} is not a grid. Write {{noise.scale: [0, 0.1], architecture: "
+                "[dense, premodular]}, or a list of such grids."
+            )
+        for key, values in cast("dict[str, Any]", each).items():
+            if not isinstance(values, list) or not values:
+                raise ConfigError(
+                    f"population.grid: {key} should have a list of values, such as [0, 0.1], not {values!r}."
+                )
+            if key in GROUPS:
+                for value in cast("list[Any]", values):
+                    if not isinstance(value, str) or value == "???":
+                        raise ConfigError(
+                            f"population.grid: {key}={value!r} is not the name of a file in configs/{key}/. "
+                            f"To vary one of its settings, write {key}.KEY."
+                        )
+    return grids
+
+
+def _check_conflicts(grids: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key = override_key(override)
+        if grids and all(key in grid for grid in grids):
+            raise ConfigError(
+                f"{override} has no effect, because population.grid sets {key} for every member. "
+                f"Leave one of them out; population.grid=[] clears an experiment's grid."
+            )
+
+
+def check_hydra_keys(hydra_config: Any) -> None:
+    """Raise ConfigError for a key below `hydra` that Hydra does not know, as in `++hydra.typo=1`."""
+    from hydra.conf import HydraConf
+
+    plain = cast("dict[str, Any]", OmegaConf.to_container(hydra_config, resolve=False))
+    plain.pop("env", None)  # Hydra's own defaults add this group, which its schema lacks.
+    try:
+        OmegaConf.merge(OmegaConf.structured(HydraConf), plain)
+    except OmegaConfBaseException as error:
+        known = leaf_keys(cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.structured(HydraConf))))
+        key = f"hydra.{error.full_key}"
+        raise ConfigError(
+            f"{key}: there is no such key. {suggest(key, [f'hydra.{name}' for name in known])}"
+        ) from error
+
+
+def override_key(override: str) -> str:
+    """Return the key or group that an override sets."""
+    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+
+
+def _without(overrides: Sequence[str], choices: Iterable[tuple[str, str]]) -> list[str]:
+    chosen = {group for group, _ in choices}
+    return [override for override in overrides if override_key(override) not in chosen]
+
+
+def replace_grid(overrides: Iterable[str]) -> list[str]:
+    """Return overrides in which `population.grid=...` replaces the configs' grid, instead of joining it."""
+    replaced: list[str] = []
+    for override in overrides:
+        if override.startswith("population.grid="):
+            replaced += ["~population.grid", f"+{override}"]
+        else:
+            replaced.append(override)
+    return replaced
+
+
+def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a nested dict's leaves; lists and empty dicts are leaves."""
+    found: list[str] = []
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            found += leaf_keys(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
+    """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no such option. {suggest(name, error.options or [])}".rstrip()
+    text = str(error)
+    if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        key = match[1].split("@")[0]
+        try:
+            base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
+        except (HydraException, OmegaConfBaseException):
+            base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
+        known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
+        return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"
+    if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
+        return f"{match[1]} exists already. Set it with {match[1]}=VALUE, without +."
+    if match := re.match(r"(?:Sweep parameters '(.+)' requires|Ambiguous value for argument '(.+)')", text):
+        return f"{match[1] or match[2]} is a sweep. Add -m, or give the values to population.grid."
+    causes = [text]
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        causes.append(str(error.__cause__))
+    lines = [line.strip() for cause in causes for line in cause.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
+
+
+def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
+    keys = ((override_key(override), override) for override in overrides)
+    return [override for key, override in keys if key in (*GROUPS, "experiment") and key != unknown]
+
+
+def _unresolved(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain Python values, interpolations left as strings."""
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
+
+
+def _resolved(config: DictConfig, key: str) -> Any:
+    """Return a node of a config as plain Python values."""
+    if key not in config and "." not in key:
+        raise ConfigError(f"{key}: a value is missing.")
+    try:
+        value = OmegaConf.select(config, key)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def _interpolates(value: Any) -> bool:
+    if isinstance(value, str):
+        return "${" in value
+    return isinstance(value, list) and any(_interpolates(each) for each in cast("list[Any]", value))
+
+
+def _get(node: Any, key: str) -> Any:
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def _set(node: dict[str, Any], key: str, value: Any) -> None:
+    """Set a leaf; dicts on the way to it are copied first, because members share them."""
+    *groups, last = key.split(".")
+    for group in groups:
+        inner = node.get(group)
+        node[group] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
+        node = node[group]
+    node[last] = value
+
+
+def _reaches(plain: Mapping[str, Any], key: str) -> bool:
+    """Return whether a leaf stands in a config, or is a field of its group's class."""
+    group, _, rest = key.partition(".")
+    try:
+        return not isinstance(_get(plain, key), dict)
+    except (KeyError, TypeError):
+        if group not in GROUPS or not isinstance(plain[group], dict) or "_target_" not in plain[group]:
+            return False
+        return rest in import_target(plain[group]["_target_"], f"{group}._target_").model_fields

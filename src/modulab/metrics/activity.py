@@ -1,0 +1,47 @@
+"""How much the hidden units of a network speak, and how many of them do."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from modulab.metrics.probe import Probe
+
+ACTIVE_SHARE_OF_INPUTS = 0.01
+"""A unit counts as active if it is so on at least this share of inputs."""
+
+_SPEAKS_ABOVE = 1e-3
+"""A unit is active on an input where |a| exceeds this share of its layer's mean |a|. Exactly zero activity, which
+would do for relu, never occurs in a softplus or sigmoid unit however silent; a share, not a level, because a relu
+layer's scale is arbitrary."""
+
+
+def mean_activity(
+    activities: tuple[Float[Tensor, "member _hidden batch"], ...],
+) -> Float[Tensor, " member"]:
+    """Return mean |a| over all hidden units and inputs. Raises: IndexError without hidden layers."""
+    units = torch.cat([activity.abs().mean(dim=2) for activity in activities], dim=1)
+    return units.mean(dim=1)
+
+
+def active_units(
+    activities: tuple[Float[Tensor, "member _hidden batch"], ...],
+) -> Float[Tensor, " member"]:
+    """Return how many hidden units, over all layers, are active on at least 1% of inputs."""
+    counts: list[Tensor] = []
+    for activity in activities:
+        magnitude = activity.abs()
+        threshold = _SPEAKS_ABOVE * magnitude.mean(dim=2).mean(dim=1)
+        share = (magnitude > threshold[:, None, None]).float().mean(dim=2)
+        counts.append((share >= ACTIVE_SHARE_OF_INPUTS).float().sum(dim=1))
+    return torch.stack(counts).sum(dim=0)
+
+
+def measure_activity(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
+    """Return `activity/mean` and `activity/active_units`; NaN and 0 in a network without hidden layers."""
+    activities = probe.clean.activities
+    if not activities:
+        nothing = torch.zeros(len(probe.keys), device=probe.keys.device)
+        return {"activity/mean": nothing * torch.nan, "activity/active_units": nothing}
+    return {"activity/mean": mean_activity(activities), "activity/active_units": active_units(activities)}

@@ -1,0 +1,245 @@
+"""How modular a network is: by its paths, by its input-output derivatives, and unit by unit.
+
+Module m of d owns an equal, consecutive share of the inputs and of the outputs. A chance-corrected share is
+(s - 1/d) / (1 - 1/d): 0 at chance, 1 when perfect. With one module there is no chance to correct for, and
+all modularity measures are NaN; so they are where nothing is there to share out (a network of dead units).
+
+Sums over evaluation points run over chunks of them and hold about 4 MiB a member (`probe.BATCH_ELEMENTS`),
+or what one point needs if that is more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from modulab.metrics.errors import module_losses
+from modulab.metrics.probe import BATCH_ELEMENTS, Probe
+from modulab.networks import ACTIVATIONS, PopulationWeights, Trace, forward
+from modulab.tasks.base import Samples, Task
+
+
+def path_strength(
+    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"]
+) -> Float[Tensor, "member out_features in_features"]:
+    """Return P = E_x[ |W_L| D_(L-1)(x) |W_(L-1)| ... D_1(x) |W_1| ], D = diag |activation'(z)|.
+
+    The total absolute path weight from each input to each output; a dead unit has D = 0 and does not count.
+    """
+    weights = [weight.abs() for weight in network.weights]
+    chunks = [_summed_product(weights, gates, points) for gates, points in _gate_chunks(network, inputs)]
+    return torch.stack(chunks).sum(dim=0) / inputs.shape[1]
+
+
+def mean_absolute_jacobian(
+    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"]
+) -> Float[Tensor, "member out_features in_features"]:
+    """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies."""
+    if len(network.weights) == 1:
+        return network.weights[0].abs()
+    chunks = [_products(network.weights, gates).abs().sum(dim=1) for gates, _ in _gate_chunks(network, inputs)]
+    return torch.stack(chunks).sum(dim=0) / inputs.shape[1]
+
+
+def block_sums(
+    matrix: Float[Tensor, "member out_features in_features"], modules: int
+) -> Float64[Tensor, "member module_out module_in"]:
+    """Return the sum of each block that one module's inputs and one module's outputs span."""
+    out_features, in_features = matrix.shape[1:]
+    blocks = matrix.double().unflatten(2, (modules, in_features // modules))
+    return blocks.unflatten(1, (modules, out_features // modules)).sum(dim=(2, 4))
+
+
+def chance_corrected(share: Float64[Tensor, "*shape"], modules: int) -> Float64[Tensor, "*shape"]:
+    """Return (s - 1/d) / (1 - 1/d), written so that s = 1 gives exactly 1. NaN with one module."""
+    if modules == 1:
+        return torch.full_like(share, torch.nan)
+    return (modules * share - 1) / (modules - 1)
+
+
+def diagonal_modularity(
+    matrix: Float[Tensor, "member out_features in_features"], modules: int
+) -> Float64[Tensor, " member"]:
+    """Return the chance-corrected share of a non-negative matrix that lies on its diagonal blocks."""
+    blocks = block_sums(matrix, modules)
+    within = torch.diagonal(blocks, dim1=1, dim2=2).sum(dim=1)
+    # Within and across are added apart, so that nothing across gives a share of exactly 1.
+    across = torch.where(torch.eye(modules, dtype=torch.bool, device=matrix.device), 0.0, blocks).sum(dim=(1, 2))
+    return chance_corrected(within / (within + across), modules)
+
+
+def selectivity(
+    strengths: Float[Tensor, "member unit module"], weights: Float[Tensor, "member unit"]
+) -> Float64[Tensor, " member"]:
+    """Return the share of each unit's best module, averaged over units by weight, chance-corrected.
+
+    A unit that serves no module (all strengths 0) counts as serving all alike.
+    """
+    modules = strengths.shape[2]
+    strengths, weights = strengths.double(), weights.double()
+    best, total = strengths.amax(dim=2), strengths.sum(dim=2)
+    shares = torch.where(total == 0, 1 / modules, best / torch.where(total == 0, 1.0, total))
+    return chance_corrected((weights * shares).sum(dim=1) / weights.sum(dim=1), modules)
+
+
+def unit_specialisation(
+    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], modules: int
+) -> Float64[Tensor, " member"]:
+    """Return how far each hidden unit carries one module's paths only, over all hidden layers.
+
+    A unit's strength for module m is its path strength from m's inputs, times its mean gate, times its path
+    strength to m's outputs; its weight is the same with all inputs and all outputs. The three means over x
+    are taken apart, which is exact with one hidden layer. NaN without hidden layers.
+    """
+    weights = [weight.abs() for weight in network.weights]
+    hidden = range(1, len(weights))
+    if not hidden:
+        return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
+    incoming: list[list[Tensor]] = [[] for _ in hidden]
+    outgoing: list[list[Tensor]] = [[] for _ in hidden]
+    mean_gates: list[list[Tensor]] = [[] for _ in hidden]
+    batch = inputs.shape[1]
+    for gates, points in _gate_chunks(network, inputs, hidden_rows=True):
+        magnitudes = [gate.abs() for gate in gates]
+        for index, layer in enumerate(hidden):
+            reads = _summed_product(weights[:layer], magnitudes[: layer - 1], points)
+            writes = _summed_product(weights[layer:], magnitudes[layer:], points)
+            incoming[index].append(_sum_by_module(reads / batch, modules))
+            outgoing[index].append(_sum_by_module(writes.transpose(1, 2) / batch, modules))
+            mean_gates[index].append(magnitudes[index].double().sum(dim=2) / batch)
+    strengths: list[Tensor] = []
+    totals: list[Tensor] = []
+    for pieces in zip(incoming, outgoing, mean_gates, strict=True):
+        reads, writes, gate = (torch.stack(chunks).sum(dim=0) for chunks in pieces)
+        strengths.append(reads * gate[:, :, None] * writes)
+        totals.append(reads.sum(dim=2) * gate * writes.sum(dim=2))
+    return selectivity(torch.cat(strengths, dim=1), torch.cat(totals, dim=1))
+
+
+def ablation_loss_rises(
+    network: PopulationWeights, samples: Samples, trace: Trace, task: Task
+) -> Float[Tensor, "member unit module"]:
+    """Return how much each module's loss rises when one hidden unit is silenced: unit after unit, layer after layer.
+
+    `trace` is the forward pass of `network` on `samples`. Units are taken a few at a time, about
+    4 MiB a member.
+    """
+    clean = module_losses(trace.outputs, samples.targets, task)
+    batch = samples.inputs.shape[1]
+    rises: list[Tensor] = []
+    for layer, activity in enumerate(trace.activities):
+        weight = network.weights[layer + 1]
+        last = layer + 1 == len(network.weights) - 1
+        read = (
+            trace.outputs.transpose(1, 2)
+            if last
+            else torch.baddbmm(network.biases[layer + 1][:, :, None], weight, activity)
+        )
+        widest = max(other.shape[1] for other in network.weights[layer + 1 :])
+        units = max(1, BATCH_ELEMENTS // (widest * batch))
+        for start in range(0, activity.shape[1], units):
+            silenced = slice(start, start + units)
+            lost = weight[:, :, silenced].transpose(1, 2)[:, :, :, None] * activity[:, silenced, None, :]
+            values = (read[:, None] - lost).flatten(0, 1)
+            outputs = values.transpose(1, 2) if last else _continue(network, layer + 1, values)
+            count = lost.shape[1]
+            losses = module_losses(outputs, samples.targets.repeat_interleave(count, dim=0), task)
+            rises.append(losses.unflatten(0, (-1, count)) - clean[:, None])
+    return torch.cat(rises, dim=1)
+
+
+def ablation_selectivity(
+    network: PopulationWeights, samples: Samples, trace: Trace, task: Task
+) -> Float64[Tensor, " member"]:
+    """Return how far silencing one unit hurts one module only, over all hidden units; NaN without any.
+
+    A loss that falls counts as one that does not rise.
+    """
+    if not trace.activities:
+        members = len(samples.inputs)
+        return torch.full((members,), torch.nan, dtype=torch.float64, device=samples.inputs.device)
+    rises = ablation_loss_rises(network, samples, trace, task).double().clamp(min=0)
+    return selectivity(rises, rises.sum(dim=2))
+
+
+def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
+    """Return `modularity/structural`, from path strength."""
+    strength = path_strength(probe.network, probe.samples.inputs)
+    return {"modularity/structural": diagonal_modularity(strength, probe.task.modules)}
+
+
+def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
+    """Return `modularity/functional`, from the mean absolute Jacobian."""
+    jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
+    return {"modularity/functional": diagonal_modularity(jacobian, probe.task.modules)}
+
+
+def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
+    """Return `modularity/unit_specialisation`."""
+    values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.modules)
+    return {"modularity/unit_specialisation": values}
+
+
+def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
+    """Return `modularity/ablation`."""
+    return {
+        "modularity/ablation": ablation_selectivity(probe.network, probe.samples, probe.clean, probe.task)
+    }
+
+
+def _gate_chunks(
+    network: PopulationWeights, inputs: Tensor, hidden_rows: bool = False
+) -> Iterator[tuple[list[Tensor], int]]:
+    """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
+
+    A chunk is sized so that a matrix a point, from a hidden layer to the outputs (or to another hidden
+    layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`.
+    """
+    derivative = ACTIVATIONS[network.activation].derivative
+    widths = [weight.shape[1] for weight in network.weights]
+    rows = max(widths) if hidden_rows else widths[-1]
+    size = max(1, BATCH_ELEMENTS // (rows * max(*widths, network.weights[0].shape[2])))
+    for chunk in inputs.split(size, dim=1):
+        trace = forward(network, chunk)
+        yield [derivative(values) for values in trace.pre_activations], chunk.shape[1]
+
+
+def _products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
+    """Return W_L D_(L-1) ... D_1 W_1 for each point: (member, batch, rows, columns)."""
+    product = weights[-1][:, None]
+    for weight, gate in zip(reversed(weights[:-1]), reversed(gates), strict=True):
+        gated = product * gate.transpose(1, 2)[:, :, None, :]
+        product = torch.bmm(gated.flatten(1, 2), weight).unflatten(1, gated.shape[1:3])
+    return product
+
+
+def _summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: int) -> Tensor:
+    """Return the sum over points of W_L |D_(L-1)| ... |D_1| W_1; points are summed before the last product."""
+    if not gates:
+        return weights[0] * points
+    first = gates[0].abs()
+    if len(gates) == 1:
+        return torch.bmm(weights[1] * first.sum(dim=2)[:, None, :], weights[0])
+    product = _products(weights[1:], [gate.abs() for gate in gates[1:]])
+    summed = (product * first.transpose(1, 2)[:, :, None, :]).sum(dim=1)
+    return torch.bmm(summed, weights[0])
+
+
+def _sum_by_module(values: Tensor, modules: int) -> Tensor:
+    """Return (member, unit, module) from (member, unit, feature)."""
+    return values.double().unflatten(2, (modules, -1)).sum(dim=3)
+
+
+def _continue(network: PopulationWeights, layer: int, pre_activations: Tensor) -> Tensor:
+    """Return the outputs that follow from a hidden layer's pre-activations; several rows for each member."""
+    activity = ACTIVATIONS[network.activation].function(pre_activations)
+    count = len(pre_activations) // network.num_members
+    rest = PopulationWeights(
+        tuple(weight.repeat_interleave(count, dim=0) for weight in network.weights[layer + 1 :]),
+        tuple(bias.repeat_interleave(count, dim=0) for bias in network.biases[layer + 1 :]),
+        network.activation,
+    )
+    return forward(rest, activity.transpose(1, 2)).outputs

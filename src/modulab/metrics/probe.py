@@ -1,0 +1,209 @@
+"""What every measure is given, and the loop that takes all configured measures of a population.
+
+A measure is a function `(probe: Probe) -> {name: (member,) tensor}` that a config names under
+`probes.measures`. It must be pure, and draw what is random from streams folded from `probe.keys`, so that
+a member measured in company scores what it scores alone, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int32
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.networks import NetworkShape, PopulationWeights, Trace, forward, population_weights
+from modulab.schema import import_target
+from modulab.settings import Probes
+from modulab.streams import Stream, fold_in
+from modulab.tasks.base import Region, Samples, Task, mixing_matrix
+
+BATCH_ELEMENTS = 1 << 18
+"""Elements a member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
+keep it, by a rule that sees one member's sizes only, lest sums depend on how many members there are."""
+
+BLOCK_BYTES = 64 << 20
+"""Default memory of a block of members measured together; small enough to be kind to a CPU's caches."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A block of members that share a task, their clean networks, and the points they are evaluated at."""
+
+    task: Task
+    settings: Probes
+    keys: Int32[Tensor, "member 2"]
+    """The members' own keys, from `streams.member_keys`."""
+    network: PopulationWeights
+    """In module coordinates: it takes unmixed inputs, and its first layer reads W_1 Q."""
+    seen_network: PopulationWeights
+    """As trained: it takes mixed inputs Qx. The same as `network` without mixing."""
+    rotation: Float[Tensor, "in_features in_features"] | None
+    """Q, or None without mixing."""
+    samples: Samples
+    """Evaluation points of `full` support, test split, in module coordinates."""
+    clean: Trace
+    """The forward pass of `network` on `samples`."""
+
+
+Measure = Callable[[Probe], Mapping[str, Tensor]]
+
+
+class _Draw(IntEnum):
+    """Keeps the points of one region apart from those of another. Part of every result: never change one."""
+
+    FULL = 0
+    TRAIN = 1
+    WITHHELD = 2
+
+
+_DRAWS: dict[Region, _Draw] = {"full": _Draw.FULL, "train": _Draw.TRAIN, "withheld": _Draw.WITHHELD}
+
+
+def in_module_coordinates(
+    network: PopulationWeights, rotation: Float[Tensor, "in_features in_features"] | None
+) -> PopulationWeights:
+    """Return the network that does on x what `network` does on Qx: its first layer is W_1 Q."""
+    if rotation is None:
+        return network
+    first = network.weights[0]
+    turned = torch.bmm(first, rotation.expand(first.shape[0], -1, -1))
+    return PopulationWeights((turned, *network.weights[1:]), network.biases, network.activation)
+
+
+def evaluation_samples(
+    task: Task,
+    keys: Int32[Tensor, "member 2"],
+    num_samples: int,
+    region: Region,
+    scales: Float[Tensor, " module"] | None = None,
+) -> Samples:
+    """Return each member's evaluation points of a region, test split, in module coordinates.
+
+    The points under `scales` are those without, stretched: differences between ranges are not sampling error.
+    """
+    region_keys = fold_in(fold_in(keys, Stream.EVALUATION_DATA), int(_DRAWS[region]))
+    counters = torch.arange(num_samples, dtype=torch.int32, device=keys.device).expand(len(keys), -1)
+    return task.draw(region_keys, counters, region, "test", scales)
+
+
+def make_probe(
+    task: Task, network: PopulationWeights, keys: Int32[Tensor, "member 2"], settings: Probes
+) -> Probe:
+    """Return a probe of networks as trained, which see mixed inputs where the task mixes."""
+    rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
+    unmixed = in_module_coordinates(network, rotation)
+    samples = evaluation_samples(task, keys, settings.num_samples, "full")
+    return Probe(
+        task, settings, keys, unmixed, network, rotation, samples, forward(unmixed, samples.inputs)
+    )
+
+
+def measure_population(
+    task: Task,
+    parameters: Float[Tensor, "member parameter"],
+    shape: NetworkShape,
+    keys: Int32[Tensor, "member 2"],
+    settings: Probes,
+    block_bytes: int = BLOCK_BYTES,
+) -> dict[str, Float64[Tensor, " member"]]:
+    """Return every configured measure of members that share a task, by name.
+
+    Members are measured a block at a time, in about `block_bytes` of memory, or what two members need if
+    that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Blocks change no result.
+
+    Raises: ConfigError where `probes.measures` names something that is no measure.
+    """
+    measures = _import_measures(settings)
+    _check_levels(settings)
+    size = max(2, block_bytes // bytes_per_member(shape, settings))
+    blocks: list[dict[str, Tensor]] = []
+    with torch.no_grad():
+        for start in range(0, len(parameters), size):
+            block_parameters, block_keys = parameters[start : start + size], keys[start : start + size]
+            members = len(block_parameters)
+            if members == 1:
+                # A batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
+                block_parameters, block_keys = block_parameters.repeat(2, 1), block_keys.repeat(2, 1)
+            probe = make_probe(task, population_weights(block_parameters, shape), block_keys, settings)
+            found = take_measures(probe, measures)
+            blocks.append({name: values[:members] for name, values in found.items()})
+    return {name: torch.cat([block[name] for block in blocks]) for name in (blocks[0] if blocks else {})}
+
+
+def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Float64[Tensor, " member"]]:
+    """Return what all measures find, checked: one value a member, no name twice."""
+    found: dict[str, Tensor] = {}
+    finder: dict[str, str] = {}
+    members = len(probe.keys)
+    for key, measure in measures.items():
+        where = f"probes.measures.{key}"
+        values: Any = measure(probe)
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"{where}: returned {type(values).__name__}. Return a dict from names to (member,) tensors."
+            )
+        for name, value in values.items():
+            if name in finder:
+                raise ConfigError(
+                    f"{where}: '{name}' is already measured by probes.measures.{finder[name]}. "
+                    "Rename it, or set one of the two to null."
+                )
+            if not isinstance(value, Tensor) or value.shape != (members,):
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ConfigError(
+                    f"{where}: '{name}' has {got}, for {members} members. "
+                    "Return one value a member, a tensor of shape (member,)."
+                )
+            finder[name] = key
+            found[name] = value.double()
+    return found
+
+
+def bytes_per_member(shape: NetworkShape, settings: Probes) -> int:
+    """Return about how much memory measuring one more member takes at its peak.
+
+    The evaluation points' inputs, outputs and activities are held thrice at most, noise on the widest layer
+    needs a dozen temporaries of eight bytes an element, weight noise `repeats` copies of the network, and
+    chunked sums four tensors of `BATCH_ELEMENTS`.
+    """
+    features = shape.in_features + sum(shape.hidden_features) + shape.out_features
+    widest = max((*shape.hidden_features, shape.in_features))
+    per_point = 12 * features + 96 * widest
+    return (
+        settings.num_samples * per_point
+        + settings.repeats * 12 * shape.num_parameters
+        + 4 * 4 * BATCH_ELEMENTS
+    )
+
+
+def _import_measures(settings: Probes) -> dict[str, Measure]:
+    measures: dict[str, Measure] = {}
+    for key, path in settings.measures.items():
+        if path is None:
+            continue
+        where = f"probes.measures.{key}"
+        target = import_target(path, where)
+        if not callable(target):
+            raise ConfigError(f"{where}={path} is not a function. Name one that takes a Probe.")
+        measures[key] = target
+    return measures
+
+
+def _check_levels(settings: Probes) -> None:
+    for key in ("levels", "ablated_fractions", "ranges"):
+        values: list[float] = getattr(settings, key)
+        if any(value <= 0 for value in values) or any(
+            later <= earlier for earlier, later in zip(values, values[1:], strict=False)
+        ):
+            raise ConfigError(f"probes.{key}={values}: values must be above 0 and rise, each once.")
+    if any(fraction >= 1 for fraction in settings.ablated_fractions):
+        raise ConfigError(
+            f"probes.ablated_fractions={settings.ablated_fractions}: shares must be below 1. "
+            "Ablating every unit leaves no network."
+        )

@@ -1,0 +1,1 @@
+"""Many members: their results, on disk."""

@@ -1,0 +1,44 @@
+"""How many members fit in one population."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from modulab.settings import Member, Trainer
+from modulab.training.program import network_shape
+
+_COPIES_OF_PARAMETERS = 8
+"""Parameters, two moments, the mask, and what initialisation, checkpoints and measures hold beside them."""
+_COPIES_OF_POINTS = 3
+"""The data table, and what drawing it holds beside it."""
+
+
+def member_bytes(member: Member) -> int:
+    """Return about how much memory one more member of a population takes, besides the block being trained."""
+    training, task = member.training, member.task
+    points = member.data.num_samples
+    if points is None:
+        points = min(training.curve_every, training.steps) * training.batch_size
+    features = task.in_features + task.num_targets
+    parameters = network_shape(member).num_parameters
+    curve_points = 4 * -(-training.steps // training.curve_every)
+    return (
+        4 * (_COPIES_OF_POINTS * points * features + _COPIES_OF_PARAMETERS * parameters) + 32 * curve_points
+    )
+
+
+def available_bytes(trainer: Trainer) -> float:
+    """Return the memory that a population may take: what the config says, or half of what is free."""
+    if trainer.memory_gib is not None:
+        return trainer.memory_gib * 2**30
+    if trainer.accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / 2
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
+
+def population_size(members: Sequence[Member], trainer: Trainer) -> int:
+    """Return how many of these members may train in one population, counting each as the largest; at least 1."""
+    return max(1, int(available_bytes(trainer) // max(member_bytes(member) for member in members)))

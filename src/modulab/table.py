@@ -1,0 +1,301 @@
+"""Tables of results: mean and bootstrap interval over seeds, a row for each setting that varies."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from modulab.errors import ConfigError
+from modulab.schema import suggest, suggest_key
+
+DEFAULT_METRICS = (
+    "error/test",
+    "robustness/poisson@0.3",
+    "modularity/structural",
+    "modularity/functional",
+    "activity/mean",
+    "extrapolation/combination",
+)
+"""What a table shows unless told otherwise, where results have it."""
+
+_STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
+"""Leaves shown whenever they vary, even where the name beside them tells the value."""
+
+_RESAMPLES = 2000
+_LEVEL = 0.95
+_SETTLED_COLUMNS = ("run_id", "status", "error", "seconds")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Results by setting: a row a group in every frame, and in `mean`, `low` and `high` a column a metric."""
+
+    settings: pd.DataFrame
+    counts: pd.DataFrame
+    mean: pd.DataFrame
+    low: pd.DataFrame
+    high: pd.DataFrame
+
+
+def metric_names(results: pd.DataFrame) -> list[str]:
+    """Return the measures that results have, in their order."""
+    return [
+        str(name)
+        for name in results.columns
+        if name not in _SETTLED_COLUMNS and not str(name).startswith(("config.", "version."))
+    ]
+
+
+def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> list[str]:
+    """Return the measures that names or patterns (`robustness/*`) stand for; by default a short list.
+
+    Raises: ConfigError for a name that is no measure of these results.
+    """
+    names = metric_names(results)
+    if patterns is None:
+        return [name for name in DEFAULT_METRICS if name in names]
+    chosen: list[str] = []
+    for pattern in patterns:
+        found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            raise ConfigError(
+                f"--metric {pattern}: these results have no such measure. {suggest(pattern, names)}"
+            )
+        chosen += [name for name in found if name not in chosen]
+    return chosen
+
+
+def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None) -> list[str]:
+    """Return the config columns to group by: those named, or else whatever varies besides the seed.
+
+    Raises: ConfigError for a key that is no setting of these results.
+    """
+    columns = [str(name) for name in results.columns if str(name).startswith("config.")]
+    if keys is None:
+        return _varying(results, [name for name in columns if name != "config.seed"])
+    chosen: list[str] = []
+    for key in keys:
+        column = next(
+            (name for name in (f"config.{key}", f"config.{key}.name", key) if name in columns), None
+        )
+        if column is None:
+            known = [name.removeprefix("config.") for name in columns]
+            known += {name.split(".")[0] for name in known}
+            raise ConfigError(f"--by {key}: these results have no such setting. {suggest_key(key, known)}")
+        chosen.append(column)
+    return chosen
+
+
+def _varying(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return columns of more than one value, less those that another column of their group tells."""
+    codes = {name: _codes(results, name) for name in columns}
+    varying = [name for name in columns if codes[name].max(initial=0) > 0]
+    kept: list[str] = []
+    for name in sorted(varying, key=lambda name: (not name.endswith(".name"), name.endswith("._target_"))):
+        rivals = [other for other in kept if _group(other) == _group(name)]
+        if name in _STRENGTHS or not any(_tells(codes[other], codes[name]) for other in rivals):
+            kept.append(name)
+    return [name for name in varying if name in kept]
+
+
+def _group(column: str) -> str:
+    return column.split(".")[1]
+
+
+def _codes(results: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    codes, _ = pd.factorize(results[name].to_numpy(), use_na_sentinel=False)
+    return np.asarray(codes, dtype=np.int64)
+
+
+def _tells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+    """Return whether each value of one column goes with a single value of the other."""
+    pairs = np.unique(np.stack([one, other]), axis=1)
+    return pairs.shape[1] == np.unique(one).size
+
+
+def bootstrap_interval(
+    values: NDArray[np.float64], resamples: int = _RESAMPLES, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of each column's 95% percentile bootstrap interval of the mean over rows, NaN left out.
+
+    Resampling whole rows keeps columns comparable. With fewer than two rows there is no interval: NaN.
+    """
+    rows, columns = values.shape
+    if rows < 2:
+        return np.full(columns, np.nan), np.full(columns, np.nan)
+    present = ~np.isnan(values)
+    filled = np.where(present, values, 0.0)
+    drawn = np.random.default_rng(seed).integers(rows, size=(resamples, rows))
+    weights = np.zeros((resamples, rows))
+    np.add.at(weights, (np.arange(resamples)[:, None], drawn), 1.0)
+    counts = weights @ present
+    means = np.divide(weights @ filled, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    tail = (1 - _LEVEL) / 2
+    low, high = np.full(columns, np.nan), np.full(columns, np.nan)
+    enough = present.sum(axis=0) >= 2
+    if enough.any():
+        low[enough], high[enough] = np.nanquantile(means[:, enough], (tail, 1 - tail), axis=0)
+    return low, high
+
+
+def summarise(
+    results: pd.DataFrame, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+) -> Summary:
+    """Return mean and interval of each metric over the completed members of each group of settings."""
+    columns = choose_settings(results, by)
+    chosen = choose_metrics(results, metrics)
+    groups = [np.arange(len(results))]
+    if columns:
+        codes = np.stack([_codes(results, name) for name in columns], axis=1)
+        _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(np.asarray(inverse).reshape(-1), kind="stable")
+        sizes = np.bincount(np.asarray(inverse).reshape(-1))
+        groups = np.split(order, np.cumsum(sizes)[:-1])
+        groups = [groups[place] for place in _reading_order(results, columns, first)]
+    status = results["status"].to_numpy(dtype=str)
+    values = results[chosen].to_numpy(dtype=np.float64, na_value=np.nan)
+    means, lows, highs = (np.full((len(groups), len(chosen)), np.nan) for _ in range(3))
+    for row, members in enumerate(groups):
+        completed = values[members[status[members] == "completed"]]
+        present = ~np.isnan(completed)
+        counts = present.sum(axis=0)
+        totals = np.where(present, completed, 0.0).sum(axis=0)
+        np.divide(totals, counts, out=means[row], where=counts > 0)
+        lows[row], highs[row] = bootstrap_interval(completed)
+    tally = {
+        name: [int((status[members] == name).sum()) for members in groups]
+        for name in ("completed", "diverged", "failed")
+    }
+    settings = results.iloc[[int(members[0]) for members in groups]][columns].reset_index(drop=True)
+    settings.columns = [name.removeprefix("config.") for name in columns]
+    frames = (pd.DataFrame(array, columns=chosen) for array in (means, lows, highs))
+    return Summary(settings, pd.DataFrame(tally), *frames)
+
+
+def _reading_order(results: pd.DataFrame, columns: Sequence[str], first: NDArray[np.intp]) -> list[int]:
+    """Return groups sorted by numbers that vary, names staying in the order in which they first came."""
+    frame = results.iloc[first][list(columns)].reset_index(drop=True)
+    keys: list[NDArray[np.float64]] = []
+    for name in columns:
+        if pd.api.types.is_numeric_dtype(results[name]):
+            keys.append(frame[name].to_numpy(dtype=np.float64, na_value=np.inf))
+        else:
+            seen: list[object] = list(dict.fromkeys(results[name].tolist()))
+            keys.append(np.array([_place(seen, value) for value in frame[name]], dtype=np.float64))
+    return np.lexsort(keys[::-1]).tolist()
+
+
+def _place(seen: list[object], value: object) -> int:
+    return next((place for place, each in enumerate(seen) if each is value or each == value), len(seen))
+
+
+def to_csv(summary: Summary) -> str:
+    """Return every row and column of a summary as CSV, a metric's interval beside its mean."""
+    columns = {f"{name}": summary.mean[name] for name in summary.mean}
+    for name in summary.mean:
+        columns |= {f"{name}.low": summary.low[name], f"{name}.high": summary.high[name]}
+    ordered = [f"{name}{end}" for name in summary.mean for end in ("", ".low", ".high")]
+    frame = pd.concat([summary.settings, summary.counts, pd.DataFrame(columns)[ordered]], axis=1)
+    return frame.to_csv(index=False)
+
+
+def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Return a summary's headings and rows as text; diverged and failed members only where there are any."""
+    counts = [
+        name for name in summary.counts if name == "completed" or bool((summary.counts[name] > 0).any())
+    ]
+    headings = [*summary.settings, *("n" if name == "completed" else str(name) for name in counts)]
+    headings += list(summary.mean)
+    rows: list[list[str]] = []
+    for row in range(len(summary.counts)):
+        texts = [_setting(summary.settings.iloc[row][name]) for name in summary.settings]
+        texts += [str(summary.counts[name].iloc[row]) for name in counts]
+        texts += [
+            _value(summary.mean[name].iloc[row], summary.low[name].iloc[row], summary.high[name].iloc[row])
+            for name in summary.mean
+        ]
+        rows.append(texts)
+    return [str(heading) for heading in headings], rows
+
+
+def member_cells(
+    results: pd.DataFrame, metrics: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Return one member's measures as text, a row each; by default without those at one of many levels."""
+    row = results.iloc[0]
+    names = choose_metrics(results, metrics)
+    if metrics is None:
+        names = [name for name in metric_names(results) if "@" not in name or name in DEFAULT_METRICS]
+    rows = [[name, _number(float(row[name]))] for name in names if not pd.isna(row[name])]
+    if row["status"] != "completed":
+        rows.insert(0, ["status", str(row["status"])])
+        rows.insert(1, ["error", "" if pd.isna(row["error"]) else str(row["error"])])
+    return ["measure", "value"], rows
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3g}"
+
+
+def _value(mean: float, low: float, high: float) -> str:
+    interval = "" if np.isnan(low) else f" [{_number(low)}, {_number(high)}]"
+    return f"{_number(mean)}{interval}"
+
+
+def _setting(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plain_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return aligned columns, two spaces apart."""
+    lines = [list(headings), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn by rich on a terminal, plain aligned text elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        print(plain_text(headings, rows))
+        return
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> None:
+    """Print the table of some results; one member alone gets a row a measure."""
+    if len(results) == 1 and by is None:
+        show(*member_cells(results, metrics))
+        return
+    show(*cells(summarise(results, by, metrics)))
+    for problem in _problems(results):
+        print(problem)
+
+
+def _problems(results: pd.DataFrame) -> list[str]:
+    """Return one line for each different reason for which members failed or diverged."""
+    pairs = zip(results["status"].tolist(), results["error"].tolist(), strict=True)
+    troubles = Counter((status, error) for status, error in pairs if status != "completed")
+    return [
+        f"{count} {status}: {error}" if isinstance(error, str) else f"{count} {status}"
+        for (status, error), count in troubles.items()
+    ]

@@ -1,0 +1,42 @@
+"""Checkpoints: one file a population, written in one move and read with care."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer as LightningTrainer
+
+from modulab.errors import ConfigError
+
+CHECKPOINT_FORMAT = 1
+"""Goes up when a checkpoint changes its meaning; files of another version are refused."""
+
+
+def save_checkpoint(trainer: LightningTrainer, path: Path) -> None:
+    """Write the trainer's state beside `path`, and then put it in its place in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    trainer.save_checkpoint(beside)
+    beside.replace(path)
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Return a population's checkpoint. Raises: ConfigError where it is damaged or of another version."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a different kind for each way a file can be broken
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
+            "Restore it from a copy, or move it away and run the same command again to train its members anew."
+        ) from error
+    found = content.get("modulab", {}).get("format") if isinstance(content, dict) else None
+    if found != CHECKPOINT_FORMAT:
+        raise ConfigError(
+            f"{path} was written by another version of modulab (checkpoint format {found}; this one reads "
+            f"{CHECKPOINT_FORMAT}). Use that version for it, or another folder for new runs."
+        )
+    return content

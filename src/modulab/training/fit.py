@@ -1,0 +1,116 @@
+"""Fit a population: set up, train under Lightning from wherever a checkpoint left off, and measure."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer as LightningTrainer
+
+from modulab.errors import ConfigError
+from modulab.progress import ProgressReport
+from modulab.settings import Member, Trainer
+from modulab.training.checkpoints import read_checkpoint
+from modulab.training.data import PopulationData
+from modulab.training.engine import choose_engine, keep_freed_memory
+from modulab.training.learner import PopulationLearner
+from modulab.training.measuring import measure_members
+from modulab.training.recorder import Curves, Interrupted, Recorder
+
+
+@dataclass(frozen=True)
+class PopulationResult:
+    """What a fit gave: a value a member for each measure, and curves as [step][member]."""
+
+    measures: dict[str, list[float]]
+    diverged_at: list[int]
+    """The step at which each member's loss or weights ceased to be finite, or -1."""
+    curve_steps: list[int]
+    curves: Curves
+    seconds: float
+
+
+class SetUpError(Exception):
+    """A population could not begin: its cause may lie in a single member, or in too little memory for all."""
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """Return the device to train on. Raises: ConfigError where CUDA is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise ConfigError(
+            "trainer.accelerator=cuda, but torch finds no CUDA device here. "
+            "Use trainer.accelerator=cpu, or install a CUDA build of torch."
+        )
+    return torch.device("cuda" if accelerator != "cpu" and available else "cpu")
+
+
+def fit_population(
+    members: Sequence[Member], trainer: Trainer, checkpoint: Path | None, progress: ProgressReport
+) -> PopulationResult:
+    """Train members that share every structural setting, and measure them.
+
+    With a checkpoint at hand the fit goes on from it; the end is the same as without the break.
+
+    Raises: ConfigError for an engine or device that is not here or a checkpoint that cannot be read;
+    SetUpError where the fit failed before its first step; Interrupted when Ctrl-C stopped it.
+    """
+    device = choose_device(trainer.accelerator)
+    engine = choose_engine(trainer.engine, members, device)
+    keep_freed_memory()
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress)
+    try:
+        learner, data = _set_up(members, engine, device, checkpoint, recorder)
+    except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise SetUpError(f"{type(error).__name__}: {error}") from error
+    if data.num_chunks > 0:
+        _lightning_fit(learner, data, recorder, device)
+        if int(learner.next_step) < members[0].training.steps:
+            raise Interrupted
+    measures = measure_members(members, learner, members[0].probes)
+    return PopulationResult(
+        measures, learner.member_divergence().tolist(), recorder.steps, recorder.curves, recorder.seconds
+    )
+
+
+def _set_up(
+    members: Sequence[Member], engine: str, device: torch.device, checkpoint: Path | None, recorder: Recorder
+) -> tuple[PopulationLearner, PopulationData]:
+    learner = PopulationLearner(members, engine, device)
+    if checkpoint is not None and checkpoint.exists():
+        content = read_checkpoint(checkpoint)
+        learner.load_state_dict(content["state_dict"])
+        recorder.resume(content["modulab"])
+    data = PopulationData(learner.row_members, int(learner.next_step), device)
+    learner.read_data(data.offsets, data.counts)
+    return learner, data
+
+
+def _lightning_fit(
+    learner: PopulationLearner, data: PopulationData, recorder: Recorder, device: torch.device
+) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Lightning advises worker processes for a loader whose one item is made on the spot, and an
+        # optimiser for a module that updates by itself.
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = LightningTrainer(
+            accelerator="cuda" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=data.num_chunks,
+            callbacks=[recorder],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(learner, datamodule=data)

@@ -1,0 +1,169 @@
+"""The Lightning module: a population's parameters and optimiser state, advanced a chunk of steps at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from modulab.networks import PopulationWeights, architecture_mask, initial_parameters, population_weights
+from modulab.settings import Member
+from modulab.streams import Stream, fold_in, member_keys
+from modulab.training.engine import Chunk, block_size, run_chunk, step_function
+from modulab.training.program import Program, program_of, stack_coefficients
+from modulab.training.step import Block
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The rows of a block and the members in them; a member alone is trained beside a twin."""
+
+    start: int
+    stop: int
+    program: Program
+    members: tuple[int, ...]
+
+
+def arrange(members: Sequence[Member], device: torch.device) -> list[_Place]:
+    """Return blocks of members of one program each, none of a single row.
+
+    A batch of one matrix is multiplied by other code than a batch of several, with other rounding, so a
+    member left alone in its block is doubled.
+    """
+    by_program: defaultdict[Program, list[int]] = defaultdict(list)
+    for index, member in enumerate(members):
+        by_program[program_of(member)].append(index)
+    places: list[_Place] = []
+    start = 0
+    for program, indices in by_program.items():
+        size = block_size(program, device)
+        for first in range(0, len(indices), size):
+            block = indices[first : first + size]
+            rows = block * 2 if len(block) == 1 else block
+            places.append(_Place(start, start + len(rows), program, tuple(rows)))
+            start += len(rows)
+    return places
+
+
+class PopulationLearner(LightningModule):
+    """Trains members side by side; each ends where it would have ended alone.
+
+    The parameters of all members are one (row, parameter) tensor, so that an optimiser step is one fused
+    update and a checkpoint one array. Rows are members in block order; `row_of_member` finds them again.
+    """
+
+    parameters_by_row: nn.Parameter
+    first_moments: Tensor
+    second_moments: Tensor
+    next_step: Tensor
+    diverged_at: Tensor
+
+    def __init__(self, members: Sequence[Member], engine: str, device: torch.device) -> None:
+        """Lay out and initialise `members`, which share every structural setting."""
+        super().__init__()
+        self.automatic_optimization = False
+        self._engine = engine
+        self._places = arrange(members, device)
+        rows = [index for place in self._places for index in place.members]
+        self._row_members = [members[index] for index in rows]
+        row_of_member = torch.empty(len(members), dtype=torch.int64)
+        row_of_member[torch.tensor(rows)] = torch.arange(len(rows))
+        self.row_of_member: Int64[Tensor, " member"] = row_of_member
+        self.shape = self._places[0].program.shape
+        keys = member_keys([member.seed for member in self._row_members])
+        shares = [member.architecture.cross_connections for member in self._row_members]
+        scales = torch.tensor([member.architecture.initial_scale for member in self._row_members])
+        mask = architecture_mask(self.shape, members[0].task.modules, shares, keys)
+        parameters = initial_parameters(self.shape, mask, scales, keys)
+        self.parameters_by_row = nn.Parameter(parameters, requires_grad=False)
+        self.register_buffer("first_moments", torch.zeros_like(parameters))
+        self.register_buffer("second_moments", torch.zeros_like(parameters))
+        self.register_buffer("next_step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("diverged_at", torch.full((len(rows),), -1, dtype=torch.int64))
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("minibatch_keys", fold_in(keys, Stream.MINIBATCH), persistent=False)
+        self.register_buffer("noise_keys", fold_in(keys, Stream.NOISE), persistent=False)
+        self._coefficients = [
+            stack_coefficients([members[index] for index in place.members]) for place in self._places
+        ]
+        self._offsets = torch.zeros(len(rows), dtype=torch.int64)
+        self._counts = torch.ones(len(rows), dtype=torch.int32)
+        self.chunk_losses = torch.zeros(len(members))
+        self._blocks: list[Block] = []
+
+    @property
+    def row_members(self) -> Sequence[Member]:
+        """Return the members in row order, twins included: the order in which data is laid out."""
+        return self._row_members
+
+    def read_data(self, offsets: Int64[Tensor, " row"], counts: torch.Tensor) -> None:
+        """Take where each row's points lie in the data table, and how many there are."""
+        self._offsets, self._counts = offsets, counts
+
+    def configure_optimizers(self) -> None:
+        """Return nothing: the update is part of the step."""
+
+    def on_fit_start(self) -> None:
+        """Cut the population into blocks, once its tensors are where they will be trained."""
+        device = self.device
+        offsets, counts = self._offsets.to(device), self._counts.to(device)
+        self._blocks = []
+        for place, coefficients in zip(self._places, self._coefficients, strict=True):
+            rows = slice(place.start, place.stop)
+            self._blocks.append(
+                Block(
+                    parameters=self.parameters_by_row.data[rows],
+                    first_moments=self.first_moments[rows],
+                    second_moments=self.second_moments[rows],
+                    mask=self._buffer("mask")[rows],
+                    coefficients=coefficients.to(device),
+                    minibatch_keys=self._buffer("minibatch_keys")[rows],
+                    noise_keys=self._buffer("noise_keys")[rows],
+                    offsets=offsets[rows],
+                    counts=counts[rows],
+                )
+            )
+
+    def _buffer(self, name: str) -> Tensor:
+        return self.get_buffer(name)
+
+    def training_step(self, chunk: Chunk) -> None:
+        """Advance every block by a chunk of optimiser steps."""
+        row_losses = torch.empty(chunk.num_steps, self.parameters_by_row.shape[0], device=self.device)
+        for place, block in zip(self._places, self._blocks, strict=True):
+            step = step_function(self._engine, place.program, self.device)
+            members = self._row_members[place.start : place.stop]
+            row_losses[:, place.start : place.stop] = run_chunk(step, place.program, block, members, chunk)
+        self._note_divergence(row_losses, chunk.first_step)
+        self.chunk_losses = row_losses.T.contiguous().mean(dim=1)[self.row_of_member.to(self.device)].cpu()
+        self.next_step += chunk.num_steps
+
+    def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
+        broken = ~torch.isfinite(losses)
+        unusable = ~torch.isfinite(self.parameters_by_row).all(dim=1)
+        first = torch.where(broken.any(dim=0), broken.int().argmax(dim=0), losses.shape[0] - 1) + first_step
+        newly = (broken.any(dim=0) | unusable) & (self.diverged_at < 0)
+        self.diverged_at = torch.where(newly, first, self.diverged_at)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the chunk as it is: the data module keeps its table on the device."""
+        del device, dataloader_idx
+        return batch
+
+    def member_parameters(self) -> Float[Tensor, "member parameter"]:
+        """Return every member's parameters, in the order in which the members were given, on the CPU."""
+        return self.parameters_by_row.detach()[self.row_of_member.to(self.parameters_by_row.device)].cpu()
+
+    def member_divergence(self) -> Int64[Tensor, " member"]:
+        """Return the step at which each member's loss or weights ceased to be finite, or -1."""
+        return self.diverged_at[self.row_of_member.to(self.diverged_at.device)].cpu()
+
+    def member_weights(self) -> PopulationWeights:
+        """Return every member's weights and biases, in the order in which the members were given."""
+        return population_weights(self.member_parameters(), self.shape)

@@ -1,0 +1,134 @@
+"""The callback beside a fit: curves after every chunk, checkpoints now and then, and a clean stop on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Trainer as LightningTrainer
+
+from modulab.progress import ProgressReport
+from modulab.settings import Member, Probes
+from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
+from modulab.training.learner import PopulationLearner
+from modulab.training.measuring import measure_members
+
+Curves = dict[str, list[list[float]]]
+"""Each curve's values, by measure: one list a point in time, with one value a member."""
+
+_SAMPLES = 512
+_MEASURES: dict[str, str | None] = {
+    "errors": "modulab.metrics.errors.measure_errors",
+    "structural": "modulab.metrics.modularity.measure_structural",
+}
+_MEASURED_CURVES = ("error/test", "modularity/structural")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C arrived; the population's checkpoint holds everything up to the last whole chunk."""
+
+
+class Recorder(Callback):
+    """Keeps what a fit gives as it goes on, so that a break loses no more than the time since a checkpoint."""
+
+    def __init__(
+        self, members: Sequence[Member], checkpoint: Path | None, seconds: float, progress: ProgressReport
+    ) -> None:
+        """Save to `checkpoint`, where there is one, at least `seconds` apart and at the end."""
+        self._members = members
+        self._checkpoint = checkpoint
+        self._checkpoint_seconds = seconds
+        self._progress = progress
+        self._begun = self._saved = time.monotonic()
+        self._seconds_before = 0.0
+        self._interrupted = False
+        self._previous_handler: Any = None
+        self.steps: list[int] = []
+        self.curves: Curves = {name: [] for name in ("training/loss", *_MEASURED_CURVES)}
+
+    @property
+    def seconds(self) -> float:
+        """Return the time spent on this population, in this process and those before it."""
+        return self._seconds_before + time.monotonic() - self._begun
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Take up the curves and the time of a checkpoint."""
+        self.steps = list(saved["curve_steps"])
+        self.curves = {name: list(values) for name, values in saved["curves"].items()}
+        self._seconds_before = float(saved["seconds"])
+        self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
+
+    def on_fit_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C, which otherwise would strike in the middle of a chunk."""
+        del trainer, pl_module
+        try:
+            self._previous_handler = signal.signal(signal.SIGINT, self._interrupt)
+        except ValueError:  # not in the main thread, which alone may handle signals
+            self._previous_handler = None
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._interrupted:
+            raise Interrupted
+        self._interrupted = True
+
+    def _give_signal_back(self) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+
+    def on_fit_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Give Ctrl-C back."""
+        del trainer, pl_module
+        self._give_signal_back()
+
+    def on_exception(
+        self, trainer: LightningTrainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give Ctrl-C back."""
+        del trainer, pl_module, exception
+        self._give_signal_back()
+
+    def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Add a point to every curve, and save where it is time."""
+        assert isinstance(pl_module, PopulationLearner)
+        step = int(pl_module.next_step)
+        chunk_steps = step - (self.steps[-1] if self.steps else 0)
+        self.steps.append(step)
+        self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
+        found = measure_members(self._members, pl_module, _curve_settings(self._members[0].probes))
+        for name in _MEASURED_CURVES:
+            self.curves[name].append(found[name])
+        last = step >= self._members[0].training.steps
+        due = time.monotonic() - self._saved >= self._checkpoint_seconds
+        if self._checkpoint is not None and (last or due or self._interrupted):
+            save_checkpoint(trainer, self._checkpoint)
+            self._saved = time.monotonic()
+        self._progress.advance(chunk_steps * len(self._members))
+        if self._interrupted:
+            trainer.should_stop = True
+
+    def on_save_checkpoint(
+        self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what a resumed fit and `modulab.load_members` need beside the tensors."""
+        assert isinstance(pl_module, PopulationLearner)
+        del trainer
+        shape = pl_module.shape
+        checkpoint["modulab"] = {
+            "format": CHECKPOINT_FORMAT,
+            "members": [member.model_dump(mode="json", serialize_as_any=True) for member in self._members],
+            "row_of_member": pl_module.row_of_member,
+            "shape": [shape.in_features, list(shape.hidden_features), shape.out_features, shape.activation],
+            "curve_steps": list(self.steps),
+            "curves": {name: list(values) for name, values in self.curves.items()},
+            "seconds": self.seconds,
+        }
+
+
+def _curve_settings(probes: Probes) -> Probes:
+    return probes.model_copy(update={"num_samples": min(_SAMPLES, probes.num_samples), "measures": _MEASURES})

@@ -1,0 +1,137 @@
+"""One optimiser step of a block of members: draw a minibatch, run, differentiate, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int32, Int64
+from torch import Tensor
+from torch.func import grad_and_value
+
+from modulab.networks import PopulationWeights, Trace, forward, population_weights
+from modulab.noise import NoiseLaw, add_activity_noise
+from modulab.streams import fold_in, integers
+from modulab.training.optimisers import UPDATES, clip_gradients
+from modulab.training.program import Program
+
+
+@dataclass(frozen=True)
+class Block:
+    """Members of one program, trained together: what a step reads and, of the first three, changes."""
+
+    parameters: Float[Tensor, "member parameter"]
+    first_moments: Float[Tensor, "member parameter"]
+    second_moments: Float[Tensor, "member parameter"]
+    mask: Float[Tensor, "member parameter"]
+    coefficients: Float[Tensor, "coefficient member"]
+    minibatch_keys: Int32[Tensor, "member 2"]
+    noise_keys: Int32[Tensor, "member 2"]
+    offsets: Int64[Tensor, " member"]
+    """Where each member's points begin in the data table."""
+    counts: Int32[Tensor, " member"]
+    """How many points each member draws its minibatches from; 0 takes the next points in order, all fresh."""
+
+
+def data_losses(
+    outputs: Float[Tensor, "member batch out_features"],
+    targets: Float[Tensor, "member batch target"],
+    program: Program,
+) -> Float[Tensor, " member"]:
+    """Return each member's mean squared error over outputs, or its cross-entropy averaged over modules."""
+    if program.loss == "squared":
+        return (outputs - targets).square().mean(dim=(1, 2))
+    logits = outputs.unflatten(2, (program.modules, -1))
+    largest = logits.detach().amax(dim=3, keepdim=True)
+    log_normaliser = (logits - largest).exp().sum(dim=3).log() + largest[..., 0]
+    classes = torch.arange(logits.shape[3], device=logits.device)
+    of_target = torch.where(classes == targets[..., None], logits, 0.0).sum(dim=3)
+    return (log_normaliser - of_target).mean(dim=(1, 2))
+
+
+def population_losses(
+    parameters: Float[Tensor, "member parameter"],
+    program: Program,
+    samples: Float[Tensor, "member batch feature"],
+    mask: PopulationWeights,
+    coefficients: Mapping[str, Tensor],
+    noise_keys: Int32[Tensor, "member 2"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, " member"]]:
+    """Return the sum over members, which separates into their gradients, and each member's loss with its penalty."""
+    network = population_weights(parameters, program.shape)
+    inputs = samples[:, :, : program.shape.in_features]
+    targets = samples[:, :, program.shape.in_features :]
+
+    def add_noise(layer: int, activity: Tensor) -> Tensor:
+        law = NoiseLaw(
+            *(coefficients[f"noise.{name}"] for name in ("scale", "constant", "linear", "quadratic"))
+        )
+        return add_activity_noise(activity, law, fold_in(noise_keys, layer))
+
+    trace = forward(network, inputs, add_noise if program.noisy else None)
+    losses = data_losses(trace.outputs, targets, program)
+    if program.regulariser is not None:
+        losses = losses + _penalties(network, inputs, trace, mask, coefficients, program)
+    return losses.sum(), losses
+
+
+def _penalties(
+    network: PopulationWeights,
+    inputs: Tensor,
+    trace: Trace,
+    mask: PopulationWeights,
+    coefficients: Mapping[str, Tensor],
+    program: Program,
+) -> Tensor:
+    assert program.regulariser is not None
+    own = {
+        name.removeprefix("regulariser."): value
+        for name, value in coefficients.items()
+        if name.startswith("regulariser.")
+    }
+    return own["strength"] * program.regulariser.penalty(network, inputs, trace, mask, own, program.variant)
+
+
+def draw_minibatch(
+    block: Block,
+    table: Float[Tensor, "row feature"],
+    batch_size: int,
+    step: Int32[Tensor, ""],
+    position: Int32[Tensor, ""],
+) -> Float[Tensor, "member batch feature"]:
+    """Return each member's minibatch: its points drawn with replacement or, where they are fresh, those at `position`."""
+    counters = torch.arange(batch_size, dtype=torch.int32, device=table.device).view(1, batch_size)
+    drawn = integers(fold_in(block.minibatch_keys, step), counters, block.counts.clamp(min=1))
+    rows = torch.where(block.counts[:, None] > 0, drawn, counters + position)
+    # Laid out with the batch innermost, as `forward` reads it: strided loads would halve the step's speed.
+    return table[block.offsets[:, None] + rows].transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def population_step(
+    program: Program,
+    block: Block,
+    table: Float[Tensor, "row feature"],
+    row: Float[Tensor, "3 member"],
+    step: Int32[Tensor, ""],
+    position: Int32[Tensor, ""],
+) -> Float[Tensor, " member"]:
+    """Advance a block by one optimiser step, in place, and return the losses before it.
+
+    `row` holds the learning rates and bias corrections of this step; `position` is where the step's fresh
+    points begin within each member's part of the table.
+    """
+    coefficients = dict(zip(program.coefficient_names, block.coefficients, strict=True))
+    samples = draw_minibatch(block, table, program.batch_size, step, position)
+    mask = population_weights(block.mask, program.shape)
+    gradients, (_, losses) = grad_and_value(population_losses, has_aux=True)(
+        block.parameters, program, samples, mask, coefficients, fold_in(block.noise_keys, step)
+    )
+    gradients = clip_gradients(gradients * block.mask, coefficients["gradient_clip"])
+    parameters, moments = UPDATES[program.optimiser](
+        block.parameters, gradients, (block.first_moments, block.second_moments), coefficients, row
+    )
+    block.parameters.copy_(parameters)
+    block.first_moments.copy_(moments[0])
+    block.second_moments.copy_(moments[1])
+    return losses

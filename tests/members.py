@@ -1,0 +1,48 @@
+"""Members for tests: the reference setting of configs/, with dotted keys replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modulab.settings import Member, Trainer, read_member
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+EAGER = Trainer(
+    accelerator="cpu", engine="eager", threads=1, memory_gib=None, checkpoint_seconds=0.0, progress="off"
+)
+
+
+def _group(name: str, option: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIGS / name / f"{option}.yaml").read_text())
+
+
+def member_config(choices: dict[str, str] | None = None, **overrides: Any) -> dict[str, Any]:
+    """Return a plain member config; write dots in keys as two underscores."""
+    picked = {
+        "task": "regression",
+        "architecture": "dense",
+        "noise": "none",
+        "regulariser": "activity_weight",
+        "data": "default",
+        "training": "default",
+        "probes": "default",
+    } | (choices or {})
+    config: dict[str, Any] = {"seed": 0} | {group: _group(group, option) for group, option in picked.items()}
+    if "regulariser" not in (choices or {}):
+        config["regulariser"]["strength"] = 0.0
+    for key, value in overrides.items():
+        *path, leaf = key.split("__")
+        node = config
+        for part in path:
+            node = node[part]
+        assert leaf in node, key
+        node[leaf] = value
+    return config
+
+
+def make_member(choices: dict[str, str] | None = None, **overrides: Any) -> Member:
+    """Return a checked member; write dots in keys as two underscores."""
+    return read_member(member_config(choices, **overrides))

@@ -1,0 +1,31 @@
+"""Training without measures, for tests that look at weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from modulab.settings import Member
+from modulab.training.data import PopulationData
+from modulab.training.learner import PopulationLearner
+
+CPU = torch.device("cpu")
+
+
+def train_learner(members: Sequence[Member], engine: str = "eager") -> PopulationLearner:
+    """Return a learner trained through all chunks of its members."""
+    learner = PopulationLearner(members, engine, CPU)
+    data = PopulationData(learner.row_members, 0, CPU)
+    learner.read_data(data.offsets, data.counts)
+    learner.on_fit_start()
+    for index in range(data.num_chunks):
+        learner.training_step(data.chunk(index))
+    return learner
+
+
+def trained_parameters(members: Sequence[Member], engine: str = "eager") -> torch.Tensor:
+    """Return the parameters of members trained in one population, in the order given."""
+    return train_learner(members, engine).member_parameters()
+
+

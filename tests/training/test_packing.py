@@ -1,0 +1,91 @@
+"""A member trained in company ends with the weights it has when trained alone, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modulab.settings import Member
+from tests.members import make_member
+from tests.training.fitting import trained_parameters
+
+NOISES = ("none", "gaussian", "poisson", "multiplicative")
+REGULARISERS = ("activity_weight", "scale_free", "multiplicative", "l1", "l2", "activity_l1", "activity_l2", "jacobian")
+
+neighbours = st.builds(
+    lambda noise, regulariser, strength, **values: make_member(
+        {"noise": noise, "regulariser": regulariser}, regulariser__strength=strength, **values
+    ),
+    noise=st.sampled_from(NOISES),
+    regulariser=st.sampled_from(REGULARISERS),
+    strength=st.sampled_from([0.0, 0.01, 0.3]),
+    seed=st.integers(0, 2**63 - 1),
+    noise__scale=st.sampled_from([0.0, 0.2, 3.0]),
+    architecture__cross_connections=st.sampled_from([0.0, 0.3, 1.0]),
+    data__num_samples=st.sampled_from([1, 7, 64, None]),
+    training__learning_rate=st.sampled_from([1e-3, 0.1, 1e30]),
+    training__weight_decay=st.sampled_from([0.0, 0.1]),
+    training__gradient_clip=st.sampled_from([None, 0.5]),
+    training__schedule=st.sampled_from(["constant", "linear", "cosine"]),
+)
+
+
+def reshaped(member: Member, width: int, depth: int, batch_size: int, activation: str, steps: int) -> Member:
+    """Return a member with other structural settings."""
+    architecture = member.architecture.model_copy(
+        update={"width": width, "depth": depth, "activation": activation}
+    )
+    training = member.training.model_copy(
+        update={"batch_size": batch_size, "steps": steps, "curve_every": steps}
+    )
+    return member.model_copy(update={"architecture": architecture, "training": training})
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    subject=neighbours,
+    company=st.lists(neighbours, min_size=1, max_size=8),
+    place=st.integers(0, 8),
+    width=st.sampled_from([2, 5, 17, 48]),
+    depth=st.integers(0, 2),
+    batch_size=st.sampled_from([1, 13, 37, 64]),
+    activation=st.sampled_from(["relu", "tanh", "sigmoid", "softplus", "linear"]),
+)
+def test_company_of_any_kind_leaves_a_members_weights_bit_identical(
+    subject: Member, company: list[Member], place: int,
+    width: int, depth: int, batch_size: int, activation: str,
+) -> None:  # fmt: skip
+    torch.set_num_threads(1)
+    shaped = [reshaped(member, width, depth, batch_size, activation, 8) for member in [subject, *company]]
+    subject, company = shaped[0], shaped[1:]
+    packed = [*company[:place], subject, *company[place:]]
+    alone = trained_parameters([subject])[0]
+    together = trained_parameters(packed)[packed.index(subject)]
+    assert torch.equal(alone.view(torch.int32), together.view(torch.int32))
+
+
+@pytest.mark.slow
+def test_member_among_299_others_ends_bit_identical_after_500_steps() -> None:
+    torch.set_num_threads(1)
+    shared = {
+        "training__steps": 500, "training__curve_every": 100, "architecture__width": 24, "training__batch_size": 64,
+    }  # fmt: skip
+    members = [
+        make_member(
+            {"noise": NOISES[index % 4], "regulariser": REGULARISERS[index % 8]},
+            seed=index // 2,
+            noise__scale=0.1 * (index % 5),
+            regulariser__strength=0.02 * (index % 3),
+            architecture__cross_connections=(1.0, 0.0, 0.5)[index % 3],
+            data__num_samples=(16, 256, None)[index % 3],
+            training__learning_rate=(1e-3, 3e-3, 1e-2, 1e20)[index % 4],
+            **shared,
+        )
+        for index in range(300)
+    ]
+    together = trained_parameters(members)
+    for index in (0, 1, 2, 59, 122, 299):
+        alone = trained_parameters([members[index]])[0]
+        assert torch.equal(alone.view(torch.int32), together[index].view(torch.int32)), index
