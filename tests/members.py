@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from modulab.settings import Member, Trainer, read_member
 
@@ -16,7 +16,9 @@ EAGER = Trainer(
 
 
 def _group(name: str, option: str) -> dict[str, Any]:
-    return yaml.safe_load((CONFIGS / name / f"{option}.yaml").read_text())
+    group = OmegaConf.to_container(OmegaConf.load(CONFIGS / name / f"{option}.yaml"))
+    assert isinstance(group, dict)
+    return {str(key): value for key, value in group.items()}
 
 
 def member_config(choices: dict[str, str] | None = None, **overrides: Any) -> dict[str, Any]:

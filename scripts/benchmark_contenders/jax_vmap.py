@@ -1,4 +1,8 @@
-"""JAX: all steps in one scan, vmapped over the population, jit-compiled."""
+"""JAX: all steps in one scan, vmapped over the population, jit-compiled.
+
+`prepare_blocked` runs the population through the same in blocks of eight (lax.map's batch_size), whose
+activity stays in the processor's cache. The default generator, threefry, was the fastest of JAX's here.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,10 @@ from benchmark_contenders.workload import (
     Workload,
 )
 
+_BLOCK = 8
 
-def prepare(workload: Workload) -> Repeat:
+
+def _prepare(workload: Workload, blocked: bool) -> Repeat:
     if importlib.util.find_spec("jax") is None:
         raise SkippedContender("JAX is not installed; pip install '.[benchmark]' brings it.")
     import jax
@@ -76,7 +82,12 @@ def prepare(workload: Workload) -> Repeat:
 
     networks = workload.population
     initialise_all = jax.jit(jax.vmap(initialise))
-    train_all = jax.jit(jax.vmap(train))
+    if blocked:
+        train_all = jax.jit(
+            lambda *arguments: jax.lax.map(lambda each: train(*each), arguments, batch_size=_BLOCK)
+        )
+    else:
+        train_all = jax.jit(jax.vmap(train))
     sigmas = jnp.full((networks,), workload.sigma)
 
     def repeat(number: int) -> Timing:
@@ -89,3 +100,11 @@ def prepare(workload: Workload) -> Repeat:
         return Timing(seconds, networks * workload.steps, float(first), float(last))
 
     return repeat
+
+
+def prepare(workload: Workload) -> Repeat:
+    return _prepare(workload, blocked=False)
+
+
+def prepare_blocked(workload: Workload) -> Repeat:
+    return _prepare(workload, blocked=True)

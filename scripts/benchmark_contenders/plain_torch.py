@@ -22,7 +22,10 @@ from benchmark_contenders.workload import (
 
 
 class NoisyPerceptron(nn.Module):
-    """The reference network; `sigma` is a float, or a tensor where networks are stacked."""
+    """The reference network; `sigma` is a float, or a tensor where networks are stacked.
+
+    Noise is drawn here unless `draws` brings it.
+    """
 
     def __init__(self, noise: bool) -> None:
         super().__init__()
@@ -30,10 +33,11 @@ class NoisyPerceptron(nn.Module):
         self.readout = nn.Linear(HIDDEN_FEATURES, OUT_FEATURES)
         self.noise = noise
 
-    def forward(self, inputs: Tensor, sigma: float | Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, sigma: float | Tensor, draws: Tensor | None = None) -> Tensor:
         activity = torch.relu(self.first(inputs))
         if self.noise:
-            activity = activity + sigma * torch.sqrt(activity) * torch.randn_like(activity)
+            draws = torch.randn_like(activity) if draws is None else draws
+            activity = activity + sigma * torch.sqrt(activity) * draws
         return self.readout(activity)
 
 

@@ -1,6 +1,7 @@
 """torch.func: one stacked module state, vmap of the gradient over the population, fused Adam on the stack.
 
-`prepare_compiled` is the same under torch.compile.
+`prepare_compiled` is the same under torch.compile, with noise drawn by torch.randn outside: the generator
+that the compiler writes for the CPU is several times slower.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, summarise
 from benchmark_contenders.workload import (
     BATCH_SIZE,
+    HIDDEN_FEATURES,
     LEARNING_RATE,
     NUM_SAMPLES,
     Repeat,
@@ -22,15 +24,18 @@ from benchmark_contenders.workload import (
     Workload,
 )
 
-Gradients = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], tuple[dict[str, Tensor], Tensor]]
+Gradients = Callable[..., tuple[dict[str, Tensor], Tensor]]
 
 
 def population_gradients(workload: Workload) -> Gradients:
-    """Return a function from stacked parameters, minibatches, targets and sigmas to gradients and losses."""
+    """Return a function of stacked parameters, minibatches, targets, sigmas and perhaps noise: gradients, losses."""
     skeleton = NoisyPerceptron(workload.noise)
 
-    def loss(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, sigma: Tensor) -> Tensor:
-        return nn.functional.mse_loss(functional_call(skeleton, parameters, (inputs, sigma)), targets)
+    def loss(
+        parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, sigma: Tensor, *draws: Tensor
+    ) -> Tensor:
+        outputs = functional_call(skeleton, parameters, (inputs, sigma, *draws))
+        return nn.functional.mse_loss(outputs, targets)
 
     return vmap(grad_and_value(loss), randomness="different")
 
@@ -40,6 +45,7 @@ def _prepare(workload: Workload, compiled: bool) -> Repeat:
     gradients = population_gradients(workload)
     if compiled:
         gradients = torch.compile(gradients, fullgraph=True)
+    draw_outside = compiled and workload.noise
     sigmas = torch.full((networks,), workload.sigma)
     first_point = torch.arange(networks)[:, None] * NUM_SAMPLES
 
@@ -51,7 +57,8 @@ def _prepare(workload: Workload, compiled: bool) -> Repeat:
             batch, wanted = (
                 table.index_select(0, chosen).view(networks, BATCH_SIZE, -1) for table in (inputs, targets)
             )
-            gradient, loss = gradients(parameters, batch, wanted, sigmas)
+            draws = [torch.randn(networks, BATCH_SIZE, HIDDEN_FEATURES)] if draw_outside else []
+            gradient, loss = gradients(parameters, batch, wanted, sigmas, *draws)
             for name, parameter in parameters.items():
                 parameter.grad = gradient[name]
             optimiser.step()

@@ -33,7 +33,7 @@ class SkippedContender(Exception):
 
 @dataclass(frozen=True)
 class Workload:
-    """How much to train in one repeat. `population` networks; a contender that trains them one by one takes a sample."""
+    """How much to train in one repeat: a population or, where networks are trained one by one, a sample of it."""
 
     population: int
     steps: int

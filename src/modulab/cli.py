@@ -10,12 +10,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from modulab.errors import ConfigError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 _COMMANDS = {
     "train": "train and measure one run, a population, or with -m a sweep",
@@ -114,7 +111,7 @@ class _Job:
         self.multirun = False
         self.error: ConfigError | None = None
 
-    def __call__(self, config: DictConfig) -> None:
+    def __call__(self, config: Any) -> None:
         """Train one run. In a sweep an error is Hydra's to report, after the other jobs."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
@@ -129,7 +126,7 @@ class _Job:
                 raise
             self.error = error
 
-    def _run(self, config: DictConfig, folder: Path) -> None:
+    def _run(self, config: Any, folder: Path) -> None:
         import hydra
         from hydra.core.hydra_config import HydraConfig
 

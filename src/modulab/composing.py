@@ -20,15 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modulab.errors import ConfigError
 from modulab.schema import Settings, import_target, read_settings, suggest, suggest_key
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from modulab.settings import Trainer
+else:
+    # Annotations are checked in tests. DictConfig derives from deprecated generics, of which that check warns,
+    # and importing modulab.settings imports torch.
+    DictConfig, Trainer = object, Settings
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """Turns overrides, as on the command line, into a config."""
@@ -179,7 +185,6 @@ class _Template:
             raise ConfigError(f"{missing[0]}: a value is missing. Set it with {missing[0]}=VALUE.")
         self._interpolating = [key for key in present if _interpolates(_get(self._plain, key))]
         self._config = copy.deepcopy(config)
-        self._set: dict[str, Any] = {}
 
     def member(self, leaves: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         """Return the config with these leaves, unchecked; it shares what it can with its neighbours."""
@@ -189,14 +194,29 @@ class _Template:
         keys = [key for key, _ in leaves]
         unresolved = [key for key in self._interpolating if key not in keys]
         unresolved += [key for key, value in leaves if _interpolates(value)]
-        if unresolved:
+        remaining: list[str] = []
+        for key in unresolved:
+            found, value = _look_up(member, _get(member, key))
+            if found:
+                _set(member, key, value)
+            else:
+                remaining.append(key)
+        if remaining:
             for key, value in leaves:
-                if key not in self._set or self._set[key] is not value:
-                    OmegaConf.update(self._config, key, value, merge=False, force_add=True)
-                    self._set[key] = value
-            for key in unresolved:
+                OmegaConf.update(self._config, key, value, merge=False, force_add=True)
+            for key in remaining:
                 _set(member, key, _resolved(self._config, key))
         return member
+
+
+def _look_up(member: Mapping[str, Any], text: Any) -> tuple[bool, Any]:
+    """Return whether an interpolation names a plain leaf, and its value; OmegaConf's parser is slow at this."""
+    match = re.fullmatch(r"\$\{([\w.]+)\}", text) if isinstance(text, str) else None
+    try:
+        value = _get(member, match[1]) if match else None
+    except (KeyError, TypeError):
+        return False, None
+    return match is not None and not isinstance(value, dict) and not _interpolates(value), value
 
 
 def _grids(grid: Any) -> list[dict[str, list[Any]]]:
@@ -299,6 +319,10 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
         return f"{match[1]} exists already. Set it with {match[1]}=VALUE, without +."
     if match := re.match(r"(?:Sweep parameters '(.+)' requires|Ambiguous value for argument '(.+)')", text):
         return f"{match[1] or match[2]} is a sweep. Add -m, or give the values to population.grid."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
+        )
     causes = [text]
     if isinstance(error.__cause__, OmegaConfBaseException):
         causes.append(str(error.__cause__))

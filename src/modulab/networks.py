@@ -78,8 +78,8 @@ class NetworkShape:
 class PopulationWeights:
     """The effective weights and the biases of every member, a tensor a layer, input side first."""
 
-    weights: tuple[Float[Tensor, "member out_features in_features"], ...]
-    biases: tuple[Float[Tensor, "member out_features"], ...]
+    weights: tuple[Float[Tensor, "member _out_features _in_features"], ...]
+    biases: tuple[Float[Tensor, "member _out_features"], ...]
     activation: str
 
     @property
@@ -100,8 +100,8 @@ class PopulationWeights:
 class Trace:
     """What a forward pass computed; `activities` are clean: before any perturbation of that layer."""
 
-    pre_activations: tuple[Float[Tensor, "member hidden_features batch"], ...]
-    activities: tuple[Float[Tensor, "member hidden_features batch"], ...]
+    pre_activations: tuple[Float[Tensor, "member _hidden_features batch"], ...]
+    activities: tuple[Float[Tensor, "member _hidden_features batch"], ...]
     outputs: Float[Tensor, "member batch out_features"]
 
 

@@ -18,6 +18,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        # pydantic's own hash of a frozen model fails on fields that are lists.
+        return hash((type(self), self.model_dump_json(serialize_as_any=True)))
+
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
 

@@ -29,6 +29,7 @@ _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
 
 _RESAMPLES = 2000
 _LEVEL = 0.95
+_DRAWS_AT_ONCE = 2**20
 _SETTLED_COLUMNS = ("run_id", "status", "error", "seconds")
 
 
@@ -131,11 +132,15 @@ def bootstrap_interval(
         return np.full(columns, np.nan), np.full(columns, np.nan)
     present = ~np.isnan(values)
     filled = np.where(present, values, 0.0)
-    drawn = np.random.default_rng(seed).integers(rows, size=(resamples, rows))
-    weights = np.zeros((resamples, rows))
-    np.add.at(weights, (np.arange(resamples)[:, None], drawn), 1.0)
-    counts = weights @ present
-    means = np.divide(weights @ filled, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    generator = np.random.default_rng(seed)
+    means = np.full((resamples, columns), np.nan)
+    block = max(1, _DRAWS_AT_ONCE // rows)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = generator.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype(np.float64)
+        counts = times @ present
+        np.divide(times @ filled, counts, out=means[start : start + size], where=counts > 0)
     tail = (1 - _LEVEL) / 2
     low, high = np.full(columns, np.nan), np.full(columns, np.nan)
     enough = present.sum(axis=0) >= 2

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from modulab.errors import ConfigError
 from modulab.tasks import supports
-from modulab.tasks.digits import load_images
+from modulab.tasks.digits import _joint_label_weights, load_images
 
 CPU = torch.device("cpu")
 LEAST_P = 1e-4
@@ -81,6 +81,13 @@ def test_labels_support_is_full_support_given_the_joint_label(make_task, points)
         assert stats.chisquare(seen[allowed].numpy(), expected.numpy()).pvalue > LEAST_P
         if region == "train":
             assert all(len(targets[:, :, module].unique()) == 10 for module in range(2))
+
+
+def test_joint_labels_weigh_as_many_pairs_of_images_as_show_them():
+    counts = load_images("train", CPU).counts
+    withheld = supports.withheld_combinations(10, 2, 0.25, 0)
+    weights = _joint_label_weights(2, 0.25, 0, False, counts)
+    assert torch.equal(weights.long(), torch.outer(counts, counts).flatten() * ~withheld)
 
 
 def test_six_digits_can_withhold_joint_labels(make_task, points):

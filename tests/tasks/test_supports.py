@@ -208,7 +208,7 @@ def test_withheld_combinations_depend_on_the_seed():
 
 
 def test_withheld_combinations_withhold_each_combination_as_often_over_seeds():
-    counts = sum(supports.withheld_combinations(3, 2, 2 / 9, seed).long() for seed in range(300))
+    counts = sum(supports.withheld_combinations(3, 2, 2 / 9, seed).long() for seed in range(150))
     assert stats.chisquare(counts.numpy()).pvalue > LEAST_P
 
 

@@ -40,7 +40,9 @@ def mean_absolute_jacobian(
     """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies."""
     if len(network.weights) == 1:
         return network.weights[0].abs()
-    chunks = [_products(network.weights, gates).abs().sum(dim=1) for gates, _ in _gate_chunks(network, inputs)]
+    chunks = [
+        _products(network.weights, gates).abs().sum(dim=1) for gates, _ in _gate_chunks(network, inputs)
+    ]
     return torch.stack(chunks).sum(dim=0) / inputs.shape[1]
 
 
@@ -67,7 +69,9 @@ def diagonal_modularity(
     blocks = block_sums(matrix, modules)
     within = torch.diagonal(blocks, dim1=1, dim2=2).sum(dim=1)
     # Within and across are added apart, so that nothing across gives a share of exactly 1.
-    across = torch.where(torch.eye(modules, dtype=torch.bool, device=matrix.device), 0.0, blocks).sum(dim=(1, 2))
+    across = torch.where(torch.eye(modules, dtype=torch.bool, device=matrix.device), 0.0, blocks).sum(
+        dim=(1, 2)
+    )
     return chance_corrected(within / (within + across), modules)
 
 

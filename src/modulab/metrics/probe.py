@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -99,9 +100,7 @@ def make_probe(
     rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
     unmixed = in_module_coordinates(network, rotation)
     samples = evaluation_samples(task, keys, settings.num_samples, "full")
-    return Probe(
-        task, settings, keys, unmixed, network, rotation, samples, forward(unmixed, samples.inputs)
-    )
+    return Probe(task, settings, keys, unmixed, network, rotation, samples, forward(unmixed, samples.inputs))
 
 
 def measure_population(
@@ -121,6 +120,7 @@ def measure_population(
     """
     measures = _import_measures(settings)
     _check_levels(settings)
+    keys = keys.to(parameters.device)
     size = max(2, block_bytes // bytes_per_member(shape, settings))
     blocks: list[dict[str, Tensor]] = []
     with torch.no_grad():
@@ -188,7 +188,7 @@ def _import_measures(settings: Probes) -> dict[str, Measure]:
         if path is None:
             continue
         where = f"probes.measures.{key}"
-        target = import_target(path, where)
+        target: Any = import_target(path, where)
         if not callable(target):
             raise ConfigError(f"{where}={path} is not a function. Name one that takes a Probe.")
         measures[key] = target
@@ -199,7 +199,7 @@ def _check_levels(settings: Probes) -> None:
     for key in ("levels", "ablated_fractions", "ranges"):
         values: list[float] = getattr(settings, key)
         if any(value <= 0 for value in values) or any(
-            later <= earlier for earlier, later in zip(values, values[1:], strict=False)
+            later <= earlier for earlier, later in pairwise(values)
         ):
             raise ConfigError(f"probes.{key}={values}: values must be above 0 and rise, each once.")
     if any(fraction >= 1 for fraction in settings.ablated_fractions):

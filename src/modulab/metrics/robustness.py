@@ -193,12 +193,21 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tensor]:
     noise_keys = _noise_keys(probe, kind)
     ones = torch.ones(len(probe.keys), device=probe.keys.device)
-    constant, linear, quadratic = (coefficient * ones for coefficient in _LAWS[kind])
+    coefficients = tuple(coefficient * ones for coefficient in _LAWS[kind])
+    clean = probe.clean.activities
+    # At every level the first hidden layer has the same activity, so its noise is drawn once and scaled.
+    first_noise = (
+        add_activity_noise(clean[0], NoiseLaw(ones, *coefficients), layer_keys(noise_keys, 0)) - clean[0]
+        if clean
+        else torch.zeros(())
+    )
 
     def outputs_at(level: float) -> Tensor:
-        law = NoiseLaw(level * ones, constant, linear, quadratic)
+        law = NoiseLaw(level * ones, *coefficients)
 
         def perturb(layer: int, activity: Tensor) -> Tensor:
+            if layer == 0:
+                return activity + level * first_noise
             return add_activity_noise(activity, law, layer_keys(noise_keys, layer))
 
         return forward(probe.network, probe.samples.inputs, perturb).outputs

@@ -173,6 +173,7 @@ class RegressionTask(Task):
         """Return points of a region, widened by `scales`, with the functions' values there."""
         inputs = supports.region_inputs(keys, counters, region, self._law)
         inputs = supports.widen(inputs, scales)[..., 0]
+        # Contiguous columns, so that sines always take the same path, however the inputs are strided.
         targets = [
             module_function(self.functions[module % len(self.functions)], self.function_seed, module)(
                 inputs[..., module].contiguous()

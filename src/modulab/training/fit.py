@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class SetUpError(Exception):
     """A population could not begin: its cause may lie in a single member, or in too little memory for all."""
 
 
+def cpu_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def choose_device(accelerator: str) -> torch.device:
     """Return the device to train on. Raises: ConfigError where CUDA is asked for and there is none."""
     available = torch.cuda.is_available()
@@ -62,8 +68,7 @@ def fit_population(
     device = choose_device(trainer.accelerator)
     engine = choose_engine(trainer.engine, members, device)
     keep_freed_memory()
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
+    torch.set_num_threads(trainer.threads or (1 if engine == "eager" else cpu_count()))
     recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress)
     try:
         learner, data = _set_up(members, engine, device, checkpoint, recorder)

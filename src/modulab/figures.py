@@ -1,0 +1,75 @@
+"""Figures of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from modulab.table import bootstrap_interval
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+_LABELS = {
+    "modularity/structural": "Structural modularity",
+    "robustness/poisson@0.3": "Error under Poisson noise 0.3",
+}
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
+    """Return completed members in full support with their `arm`, and `sigma`: noise scale, or the scale matched.
+
+    A regularised member without noise stands at sigma = sqrt(strength K) for K network outputs, the scale of
+    the Poisson-like noise that its penalty is the expectation of.
+    """
+    chosen = results[(results["status"] == "completed") & (results["config.task.support"] == "full")].copy()
+    outputs = chosen["config.task.modules"]
+    matched = np.sqrt(chosen["config.regulariser.strength"] * outputs)
+    regularised = chosen["config.regulariser.strength"] > 0
+    chosen["sigma"] = np.where(regularised, matched, chosen["config.noise.scale"])
+    chosen["arm"] = np.where(
+        regularised,
+        chosen["config.architecture.name"] + ", matched regulariser",
+        chosen["config.architecture.name"] + ", " + chosen["config.noise.name"] + " noise",
+    )
+    return chosen
+
+
+def noise_figure(results: pd.DataFrame, path: Path) -> None:
+    """Save a figure of structural modularity and of error under noise against noise scale, every seed shown.
+
+    Lines join means over seeds; shading is their 95% bootstrap interval; small marks are single members.
+    """
+    arms = noise_arms(results)
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        for axes, measure in zip(figure.subplots(1, 2), _LABELS, strict=True):
+            for index, (arm, members) in enumerate(arms.groupby("arm", sort=True)):
+                _draw_arm(axes, members, measure, str(arm), COLOURS[index], _MARKERS[index])
+            axes.set_xscale("symlog", linthresh=0.05, linscale=0.5)
+            scales = sorted(set(arms["config.noise.scale"]))
+            axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
+            axes.minorticks_off()
+            axes.set_xlabel("Noise scale σ in training (matched, for the regulariser)")
+            axes.set_ylabel(_LABELS[measure])
+        left, right = figure.axes
+        left.set_ylim(0, 1.04)
+        right.set_yscale("log")
+        right.legend(frameon=False, fontsize=8)
+        figure.savefig(path, dpi=160)
+
+
+def _draw_arm(axes: Axes, members: pd.DataFrame, measure: str, arm: str, colour: str, marker: str) -> None:
+    groups = [(float(str(sigma)), group[measure].to_numpy()) for sigma, group in members.groupby("sigma")]
+    sigmas = [sigma for sigma, _ in groups]
+    intervals = [bootstrap_interval(values[:, None]) for _, values in groups]
+    lows, highs = ([float(interval[end][0]) for interval in intervals] for end in (0, 1))
+    axes.fill_between(sigmas, lows, highs, color=colour, alpha=0.2, lw=0)
+    axes.plot(sigmas, [values.mean() for _, values in groups], color=colour, marker=marker, ms=5, label=arm)
+    axes.plot(members["sigma"], members[measure], ls="", marker=marker, ms=2.5, color=colour, alpha=0.5)

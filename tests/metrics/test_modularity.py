@@ -1,0 +1,281 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from populations import make_network, make_task, probe_of
+from torch import Tensor
+
+from modulab.metrics import probe as probe_module
+from modulab.metrics.errors import module_losses
+from modulab.metrics.modularity import (
+    ablation_loss_rises,
+    ablation_selectivity,
+    block_sums,
+    chance_corrected,
+    diagonal_modularity,
+    mean_absolute_jacobian,
+    measure_ablation,
+    measure_functional,
+    measure_structural,
+    measure_unit_specialisation,
+    path_strength,
+    selectivity,
+    unit_specialisation,
+)
+from modulab.networks import ACTIVATIONS, PopulationWeights, forward
+from modulab.tasks.base import mixing_matrix
+
+MEASURES = [measure_structural, measure_functional, measure_unit_specialisation, measure_ablation]
+HIDDEN = [(), (5,), (4, 3), (3, 4, 3)]
+
+
+def inputs_for(network: PopulationWeights, points: int = 6) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    shape = (network.num_members, points, network.weights[0].shape[2])
+    return torch.rand(shape, generator=generator) * 2 - 1
+
+
+def enumerated_paths(network: PopulationWeights, inputs: Tensor) -> Tensor:
+    """Add up |weight| times |activation'| along every path, one path and one point at a time."""
+    derivative = ACTIVATIONS[network.activation].derivative
+    pre_activations = forward(network, inputs).pre_activations
+    gates = [derivative(values).abs().double() for values in pre_activations]
+    sizes = [network.weights[0].shape[2], *(weight.shape[1] for weight in network.weights)]
+    total = torch.zeros(network.num_members, sizes[-1], sizes[0], dtype=torch.float64)
+    for member, point in itertools.product(range(network.num_members), range(inputs.shape[1])):
+        for path in itertools.product(*(range(size) for size in sizes)):
+            strength = 1.0
+            for layer, (source, target) in enumerate(itertools.pairwise(path)):
+                strength *= abs(network.weights[layer][member, target, source].item())
+                if layer < len(gates):
+                    strength *= gates[layer][member, target, point].item()
+            total[member, path[-1], path[0]] += strength
+    return total / inputs.shape[1]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_path_strength_equals_the_sum_over_enumerated_paths(hidden: tuple[int, ...], activation: str) -> None:
+    network = make_network(make_task(), *hidden, members=2, activation=activation)
+    inputs = inputs_for(network, points=3)
+    torch.testing.assert_close(path_strength(network, inputs).double(), enumerated_paths(network, inputs))
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_jacobian_equals_that_of_autograd(hidden: tuple[int, ...], activation: str) -> None:
+    network = make_network(make_task(modules=3), *hidden, activation=activation)
+    inputs = inputs_for(network)
+    expected = torch.zeros(3, 3, 3)
+    for member in range(3):
+        one = network.select(slice(member, member + 1))
+        for point in inputs[member]:
+            jacobian = torch.autograd.functional.jacobian(
+                lambda x, one=one: forward(one, x[None, None]).outputs[0, 0], point
+            )
+            expected[member] += jacobian.abs() / inputs.shape[1]
+    torch.testing.assert_close(mean_absolute_jacobian(network, inputs), expected)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN[1:])
+def test_chunks_of_points_change_sums_by_rounding_only(
+    hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    network = make_network(task, *hidden, activation="tanh")
+    probe = probe_of(task, network, num_samples=101)
+    whole = [measure(probe) for measure in MEASURES]
+    monkeypatch.setattr("modulab.metrics.modularity.BATCH_ELEMENTS", 150)
+    chunked = [measure(probe) for measure in MEASURES]
+    assert probe_module.BATCH_ELEMENTS > 150
+    torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_block_sums_add_each_block() -> None:
+    matrix = torch.arange(24.0).view(1, 4, 6)
+    expected = [[[matrix[0, 2 * o : 2 * o + 2, 3 * i : 3 * i + 3].sum() for i in range(2)] for o in range(2)]]
+    assert block_sums(matrix, 2).tolist() == expected
+
+
+@pytest.mark.parametrize("modules", range(2, 12))
+def test_chance_correction_maps_one_to_one_and_chance_to_zero(modules: int) -> None:
+    shares = torch.tensor([1.0, 1 / modules], dtype=torch.float64)
+    corrected = chance_corrected(shares, modules)
+    assert corrected[0] == 1
+    assert abs(corrected[1]) < 1e-15
+
+
+def test_chance_correction_is_undefined_for_one_module() -> None:
+    assert chance_corrected(torch.ones(2, dtype=torch.float64), 1).isnan().all()
+
+
+@pytest.mark.parametrize("modules", [2, 3, 5, 7])
+def test_diagonal_modularity_of_a_uniform_matrix_is_zero(modules: int) -> None:
+    uniform = torch.full((2, 2 * modules, 3 * modules), 0.37)
+    torch.testing.assert_close(diagonal_modularity(uniform, modules), torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("modules", [2, 3, 5])
+@pytest.mark.parametrize("hidden", [(), (11,), (11, 13), (10, 11, 12)])
+@pytest.mark.parametrize("name", ["regression", "classification"])
+def test_premodular_network_scores_exactly_one(modules: int, hidden: tuple[int, ...], name: str) -> None:
+    task = make_task(name, modules=modules)
+    network = make_network(task, *hidden, cross_connections=0.0)
+    probe = probe_of(task, network, num_samples=64)
+    for measure in MEASURES if hidden else MEASURES[:2]:
+        for values in measure(probe).values():
+            assert values.tolist() == [1.0] * 3
+
+
+def test_network_that_treats_all_modules_alike_scores_zero() -> None:
+    task = make_task(modules=2, functions=["sine"])
+    dense = make_network(task, 8, activation="linear")
+    alike = PopulationWeights(
+        (dense.weights[0][:, :, :1].expand(-1, -1, 2), dense.weights[1][:, :1].expand(-1, 2, -1)),
+        dense.biases,
+        "linear",
+    )
+    inputs = inputs_for(alike)
+    zeros = torch.zeros(3, dtype=torch.float64)
+    torch.testing.assert_close(diagonal_modularity(path_strength(alike, inputs), 2), zeros)
+    torch.testing.assert_close(diagonal_modularity(mean_absolute_jacobian(alike, inputs), 2), zeros)
+    torch.testing.assert_close(unit_specialisation(alike, inputs, 2), zeros)
+
+
+def test_paths_that_cancel_count_in_structure_and_not_in_function() -> None:
+    # Units 0 and 1 carry input 0 to output 1 with opposite signs; units 2 and 3 are the modules' own.
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    second = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, -1.0, 0.0, 1.0]])
+    network = PopulationWeights(
+        (first[None], second[None]), (torch.full((1, 4), 2.0), torch.zeros(1, 2)), "relu"
+    )
+    inputs = inputs_for(network)
+    assert diagonal_modularity(mean_absolute_jacobian(network, inputs), 2).item() == 1
+    assert diagonal_modularity(path_strength(network, inputs), 2).item() == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("hidden", [(9,), (9, 7)])
+def test_order_of_hidden_units_does_not_matter(measure, hidden: tuple[int, ...]) -> None:
+    task = make_task()
+    network = make_network(task, *hidden, activation="tanh")
+    weights, biases = list(network.weights), list(network.biases)
+    for layer, width in enumerate(hidden):
+        order = torch.randperm(width, generator=torch.Generator().manual_seed(layer))
+        weights[layer], biases[layer] = weights[layer][:, order], biases[layer][:, order]
+        weights[layer + 1] = weights[layer + 1][:, :, order]
+    shuffled = PopulationWeights(tuple(weights), tuple(biases), network.activation)
+    torch.testing.assert_close(
+        measure(probe_of(task, shuffled)), measure(probe_of(task, network)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_dead_units_do_not_count(measure) -> None:
+    task = make_task()
+    network = make_network(task, 12, cross_connections=0.0)
+    crossing = torch.ones(3, 4, 2)
+    with_dead = PopulationWeights(
+        (
+            torch.cat([network.weights[0], crossing], dim=1),
+            torch.cat([network.weights[1], crossing.transpose(1, 2)], 2),
+        ),
+        (torch.cat([network.biases[0], torch.full((3, 4), -50.0)], dim=1), network.biases[1]),
+        "relu",
+    )
+    assert next(iter(measure(probe_of(task, with_dead)).values())).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@settings(max_examples=15, deadline=None)
+@given(exponents=st.lists(st.integers(-6, 6), min_size=8, max_size=8))
+def test_rescaling_relu_units_changes_no_bit(measure, exponents: list[int]) -> None:
+    # a -> c a, W -> W / c leaves the function as it is; powers of two leave the rounding too.
+    task = make_task()
+    network = make_network(task, 8)
+    factors = torch.tensor([2.0**exponent for exponent in exponents])
+    rescaled = PopulationWeights(
+        (network.weights[0] * factors[:, None], network.weights[1] / factors),
+        (network.biases[0] * factors, network.biases[1]),
+        "relu",
+    )
+    for name, values in measure(probe_of(task, network, num_samples=64)).items():
+        assert torch.equal(measure(probe_of(task, rescaled, num_samples=64))[name], values)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_mixed_network_is_measured_in_module_coordinates(measure) -> None:
+    task = make_task("classification", modules=3)
+    mixed_task = make_task("classification", modules=3, mixing=True)
+    network = make_network(task, 12, 9, cross_connections=0.0)
+    rotation = mixing_matrix(mixed_task)
+    # What a premodular network looks like to one who trains it behind Q: W_1 Q^T acts on Qx.
+    seen = PopulationWeights(
+        (network.weights[0] @ rotation.T, *network.weights[1:]), network.biases, network.activation
+    )
+    probe = probe_of(mixed_task, seen)
+    torch.testing.assert_close(probe.clean.outputs, forward(seen, probe.samples.inputs @ rotation.T).outputs)
+    values = next(iter(measure(probe).values()))
+    torch.testing.assert_close(values, torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-5)
+    assert (next(iter(measure(probe_of(task, seen)).values())) < 0.9).all()
+
+
+def test_selectivity_weighs_units_and_corrects_for_chance() -> None:
+    strengths = torch.tensor([[[3.0, 1.0], [0.0, 2.0], [0.0, 0.0]]])
+    weights = torch.tensor([[1.0, 2.0, 1.0]])
+    share = (1 * 0.75 + 2 * 1.0 + 1 * 0.5) / 4
+    assert selectivity(strengths, weights).item() == pytest.approx(2 * share - 1)
+
+
+def test_unit_specialisation_with_one_layer_equals_the_formula_unit_by_unit() -> None:
+    network = make_network(make_task(), 7)
+    inputs = inputs_for(network, points=50)
+    gates = (forward(network, inputs).pre_activations[0] > 0).double().mean(dim=2)
+    for member, found in enumerate(unit_specialisation(network, inputs, 2).tolist()):
+        reads, writes = network.weights[0][member].abs().double(), network.weights[1][member].abs().double()
+        weighted, total = 0.0, 0.0
+        for unit in range(7):
+            own = [(reads[unit, module] * writes[module, unit]).item() for module in range(2)]
+            weight = (reads[unit].sum() * writes[:, unit].sum() * gates[member, unit]).item()
+            weighted += weight * max(own) / sum(own)
+            total += weight
+        assert found == pytest.approx(2 * weighted / total - 1)
+
+
+@pytest.mark.parametrize("name", ["regression", "classification"])
+@pytest.mark.parametrize("hidden", [(5,), (5, 4), (3, 4, 3)])
+def test_ablation_equals_a_forward_pass_with_the_unit_silenced(name: str, hidden: tuple[int, ...]) -> None:
+    task = make_task(name)
+    probe = probe_of(task, make_network(task, *hidden, activation="tanh"), num_samples=40)
+    rises = ablation_loss_rises(probe.network, probe.samples, probe.clean, task)
+    clean = module_losses(probe.clean.outputs, probe.samples.targets, task)
+    places = [(layer, unit) for layer, width in enumerate(hidden) for unit in range(width)]
+    for place, (layer, unit) in enumerate(places):
+
+        def silence(at: int, activity: Tensor, layer: int = layer, unit: int = unit) -> Tensor:
+            kept = torch.ones_like(activity)
+            kept[:, unit] = float(at != layer)
+            return activity * kept
+
+        outputs = forward(probe.network, probe.samples.inputs, silence).outputs
+        expected = module_losses(outputs, probe.samples.targets, task) - clean
+        torch.testing.assert_close(rises[:, place], expected, rtol=1e-4, atol=1e-5)
+    assert rises.shape[1] == len(places)
+
+
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 4)])
+def test_modularity_of_one_module_is_undefined(hidden: tuple[int, ...]) -> None:
+    task = make_task(modules=1)
+    probe = probe_of(task, make_network(task, *hidden))
+    for measure in MEASURES:
+        for values in measure(probe).values():
+            assert values.isnan().all()
+
+
+def test_unit_measures_without_hidden_units_are_undefined() -> None:
+    task = make_task()
+    probe = probe_of(task, make_network(task))
+    assert unit_specialisation(probe.network, probe.samples.inputs, 2).isnan().all()
+    assert ablation_selectivity(probe.network, probe.samples, probe.clean, task).isnan().all()

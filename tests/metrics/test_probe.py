@@ -1,0 +1,176 @@
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from populations import make_network, make_parameters, make_settings, make_shape, make_task, probe_of
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.metrics.probe import Probe, evaluation_samples, measure_population
+from modulab.streams import member_keys
+
+SMALL: dict[str, Any] = {"num_samples": 130, "levels": [0.3, 1.0], "ranges": [2.0], "repeats": 3}
+CASES = {
+    "regression": (make_task(support="band"), (12,), "relu"),
+    "deep": (make_task(modules=3, mixing=True), (7, 10), "softplus"),
+    "linear map": (make_task(), (), "linear"),
+    "classification": (make_task("classification", support="labels"), (10,), "sigmoid"),
+    "digits": (make_task("digits"), (8,), "tanh"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def population(case: str, members: int = 11) -> tuple[Any, Tensor, Any, Tensor]:
+    """Return networks of which one has diverged and one overflows."""
+    task, hidden, activation = CASES[case]
+    shape = make_shape(task, *hidden, activation=activation)
+    parameters = make_parameters(shape, members, task.modules)
+    parameters[3] = torch.nan
+    parameters[4] *= 1e30
+    return task, parameters, shape, member_keys(range(members))
+
+
+def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor], places: list[int]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        wanted = expected[name][places]
+        assert torch.equal(values.view(torch.int64), wanted.view(torch.int64)), name
+
+
+@pytest.mark.parametrize("case", list(CASES))
+@settings(max_examples=12, deadline=None)
+@given(places=st.lists(st.integers(0, 10), min_size=1, max_size=14), block_mib=st.sampled_from([1, 60, 4000]))
+def test_members_score_alone_what_they_score_in_any_company(
+    case: str, places: list[int], block_mib: int
+) -> None:
+    task, parameters, shape, keys = population(case)
+    chosen = make_settings(**SMALL)
+    if (case, "everyone") not in CACHE:
+        CACHE[case, "everyone"] = measure_population(task, parameters, shape, keys, chosen)
+    found = measure_population(task, parameters[places], shape, keys[places], chosen, block_mib << 20)
+    assert_same_bits(found, CACHE[case, "everyone"], places)
+
+
+CACHE: dict[tuple[str, str], dict[str, Tensor]] = {}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_every_member_scores_alone_what_it_scores_among_others(case: str) -> None:
+    task, parameters, shape, keys = population(case)
+    together = measure_population(task, parameters, shape, keys, make_settings(**SMALL))
+    for member in range(len(parameters)):
+        one = slice(member, member + 1)
+        alone = measure_population(task, parameters[one], shape, keys[one], make_settings(**SMALL))
+        assert_same_bits(alone, together, [member])
+
+
+def test_diverged_member_scores_nan_and_finite_members_finite() -> None:
+    task, parameters, shape, keys = population("regression")
+    found = measure_population(task, parameters, shape, keys, make_settings(**SMALL))
+    for name, values in found.items():
+        assert values[[0, 1, 2, 5, 6]].isfinite().all(), name
+        assert values[3].isnan() or name == "activity/active_units", name
+
+
+def test_default_measures_have_the_names_of_the_science_page() -> None:
+    task = make_task(support="band")
+    shape = make_shape(task, 8)
+    found = measure_population(task, make_parameters(shape, 2), shape, member_keys([0, 1]), make_settings())
+    levels = ("0.1", "0.2", "0.3", "0.5", "1")
+    noises = ("gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise")
+    assert set(found) == {
+        *("error/test", "error/module_1", "error/module_2", "error/train_support"),
+        *("modularity/structural", "modularity/functional", "modularity/unit_specialisation"),
+        *("modularity/ablation", "activity/mean", "activity/active_units"),
+        *(f"robustness/{noise}@{level}" for noise in noises for level in levels),
+        *(f"robustness/ablation@{fraction}" for fraction in ("0.05", "0.1", "0.2", "0.4")),
+        *(f"robustness/{noise}/tolerance" for noise in (*noises, "ablation")),
+        *("extrapolation/combination", "extrapolation/combination_ratio"),
+        *(f"extrapolation/{kind}_range@{r}" for kind in ("own", "other") for r in ("1.5", "2", "4", "10")),
+    }
+    assert all(values.dtype == torch.float64 for values in found.values())
+
+
+def test_evaluation_points_of_a_smaller_probe_are_the_first_of_a_larger_one() -> None:
+    task, keys = make_task(support="cells"), member_keys([5, 6])
+    for region in ("full", "train", "withheld"):
+        few, many = (evaluation_samples(task, keys, number, region) for number in (10, 40))
+        assert torch.equal(few.inputs, many.inputs[:, :10])
+    assert not torch.equal(
+        evaluation_samples(task, keys, 10, "full").inputs, evaluation_samples(task, keys, 10, "train").inputs
+    )
+
+
+def no_dict(probe: Probe) -> Any:
+    return torch.zeros(len(probe.keys))
+
+
+def wrong_shape(probe: Probe) -> dict[str, Tensor]:
+    return {"my/measure": torch.zeros(1, len(probe.keys))}
+
+
+def repeats_a_name(probe: Probe) -> dict[str, Tensor]:
+    return {"error/test": torch.zeros(len(probe.keys))}
+
+
+def own_measure(probe: Probe) -> dict[str, Tensor]:
+    return {"my/measure": probe.clean.outputs.abs().amax(dim=(1, 2))}
+
+
+NOT_CALLABLE = 3
+
+
+def measure_with(monkeypatch: pytest.MonkeyPatch, path: str, **changes: Any) -> dict[str, Tensor]:
+    monkeypatch.syspath_prepend(str(__file__).rpartition("/")[0])
+    task = make_task()
+    shape = make_shape(task, 4)
+    measures = {"errors": "modulab.metrics.errors.measure_errors", "mine": path, "left_out": None}
+    chosen = make_settings(**{**SMALL, "measures": measures, **changes})
+    return measure_population(task, make_parameters(shape, 3), shape, member_keys(range(3)), chosen)
+
+
+def test_measures_of_ones_own_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measure_with(monkeypatch, f"{__name__}.own_measure")
+    task = make_task()
+    probe = probe_of(task, make_network(task, 4), num_samples=130)
+    assert torch.equal(found["my/measure"], own_measure(probe)["my/measure"].double())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_dict", "returned Tensor"),
+        ("wrong_shape", r"'my/measure' has shape \(1, 3\), for 3 members"),
+        ("repeats_a_name", "'error/test' is already measured by probes.measures.errors"),
+        ("NOT_CALLABLE", "is not a function"),
+        ("own_mesure", "Did you mean 'own_measure'"),
+    ],
+)
+def test_faulty_measures_are_named(monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"probes\.measures\.mine.*{message}"):
+        measure_with(monkeypatch, f"{__name__}.{name}")
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("levels", [0.3, 0.1]),
+        ("levels", [0.0, 0.1]),
+        ("ranges", [2.0, 2.0]),
+        ("ablated_fractions", [0.5, 1.0]),
+    ],
+)
+def test_levels_that_do_not_rise_are_refused(
+    monkeypatch: pytest.MonkeyPatch, key: str, values: list[float]
+) -> None:
+    with pytest.raises(ConfigError, match=f"probes.{key}="):
+        measure_with(monkeypatch, f"{__name__}.own_measure", **{key: values})

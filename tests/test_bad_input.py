@@ -1,0 +1,267 @@
+"""Every mistake a user can make gives one readable message and exit code 2, and loses nothing."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from modulab.cli import main
+from modulab.composing import config_folder
+from modulab.sweep.results import load_results
+from tests.test_cli import SMALL
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Fails:
+    """Give a function that runs a command, asserts that it fails as it should, and returns the message."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def run(*arguments: str) -> str:
+        before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+        capfd.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as stop:  # argparse leaves so when it cannot read a flag
+            code = stop.code
+        captured = capfd.readouterr()
+        assert code == 2, captured
+        assert "Traceback" not in captured.err
+        assert captured.err.count("error: ") == 1
+        for path, content in before.items():
+            assert ".hydra" in path.parts or path.suffix == ".log" or path.read_bytes() == content, path
+        return captured.err
+
+    return run
+
+
+TYPOS = [
+    # A key that does not exist, in each place and way in which it can be written.
+    ("noise.scal=0.1", "noise.scal: there is no such key. Did you mean 'noise.scale'?"),
+    ("+noise.scal=0.1", "noise.scal: there is no such key. Did you mean 'scale'?"),
+    ("++noise.scal=0.1", "noise.scal: there is no such key. Did you mean 'scale'?"),
+    ("~noise.scal", "noise.scal: there is no such key. Did you mean 'noise.scale'?"),
+    ("sed=1", "sed: there is no such key. Did you mean 'seed'?"),
+    ("+sed=1", "sed: there is no such key. Did you mean 'seed'?"),
+    ("++sed=1", "sed: there is no such key. Did you mean 'seed'?"),
+    ("width=64", "width: there is no such key. Did you mean 'architecture.width'?"),
+    ("nois=poisson", "nois: there is no such key. Did you mean 'noise'?"),
+    ("+nois=poisson", "nois: there is no such key. Did you mean 'noise'?"),
+    ("++nois.scale=1", "nois: there is no such key. Did you mean 'noise'?"),
+    ("task.suport=band", "task.suport: there is no such key. Did you mean 'task.support'?"),
+    ("++task.suport=band", "task.suport: there is no such key. Did you mean 'support'?"),
+    ("++architecture.width.typo=1", "architecture.width"),
+    ("training.step=10", "Did you mean 'training.steps'?"),
+    ("++data.samples=10", "data.samples: there is no such key. Did you mean 'num_samples'?"),
+    ("++regulariser.strenght=1", "Did you mean 'strength'?"),
+    ("trainer.thread=1", "Did you mean 'trainer.threads'?"),
+    ("++trainer.thread=1", "trainer.thread: there is no such key. Did you mean 'threads'?"),
+    ("population.seed=2", "Did you mean 'population.seeds'?"),
+    ("++population.seed=2", "population.seed: there is no such key. Did you mean 'seeds'?"),
+    ("++probes.level=[0.1]", "probes.level: there is no such key. Did you mean 'levels'?"),
+    ("probes.measures.structral=null", "Did you mean 'probes.measures.structural'?"),
+    ("hydra.run.dri=x", "hydra.run.dri"),
+    ("++hydra.run.dri=x", "hydra.run.dri: there is no such key. Did you mean 'hydra.run.dir'?"),
+    ("++hydra.typo=1", "hydra.typo: there is no such key."),
+    # An option that does not exist.
+    ("architecture=densse", "architecture=densse: there is no such option. Did you mean 'dense'?"),
+    ("experiment=regresion", "Did you mean 'regression'?"),
+    ("noise=nothing", "Known: default, gaussian, multiplicative, none, poisson."),
+    # The same inside a grid.
+    ("population.grid={noise.scal: [0]}", "population.grid: there is no key noise.scal. Did you mean"),
+    ("population.grid={nois: [poisson]}", "population.grid: there is no key nois. Did you mean 'noise'?"),
+    ("population.grid={noise: [poison]}", "noise=poison: there is no such option. Did you mean 'poisson'?"),
+    ("population.grid={architecture.units: [4]}", "population.grid: there is no key architecture.units."),
+    ("population.grid={experiment: [digits]}", "population.grid: there is no key experiment."),
+]
+
+WRONG_TYPES = [
+    ("noise.scale=loud", "noise.scale='loud': Input should be a valid number. It means: sigma"),
+    ("noise.scale=true", "noise.scale=True"),
+    ("noise.scale=[0.1]", "noise.scale=[0.1]"),
+    ("noise.scale=null", "noise.scale=None"),
+    ("noise.scale={a: 1}", "noise.scale={'a': 1}"),
+    ("architecture.width=48.5", "architecture.width=48.5: Input should be a valid integer"),
+    ("architecture.width='48'", "architecture.width='48'"),
+    ("seed=first", "seed='first' should be a whole number"),
+    ("seed=0.5", "seed=0.5 should be a whole number"),
+    ("task.functions=sine", "task.functions='sine'"),
+    ("task.mixing=1", "task.mixing=1"),
+    ("training.optimiser=adamax", "Input should be 'adam', 'adamw' or 'sgd'"),
+    ("architecture.activation=relux", "architecture.activation='relux'"),
+    ("trainer.engine=fast", "trainer.engine='fast'"),
+    ("population.seeds=few", "population.seeds='few'"),
+    ("population.grid=3", "population.grid: 3 is not a grid."),
+    ("population.grid={noise.scale: 0.1}", "noise.scale should have a list of values"),
+    ("population.grid={noise.scale: []}", "noise.scale should have a list of values"),
+    ("population.grid={noise.scale: [loud]}", "noise.scale='loud'"),
+    ("population.grid={noise: [{scale: 1}]}", "is not the name of a file in configs/noise/"),
+    ("population.grid={seed: [a]}", "seed='a' should be a whole number"),
+    ("noise=null", "noise"),
+    ("task._target_=modulab.tasks.regression.RegressionTsk", "Did you mean 'RegressionTask'?"),
+    ("task._target_=modulab.tasks.regresion.RegressionTask", "cannot import 'modulab.tasks.regresion'"),
+    ("task._target_=modulab.errors.ConfigError", "must name a class derived from modulab.tasks.base.Task"),
+    ("task._target_=3", "task._target_=3 is not a dotted path"),
+    ("~task._target_", "task._target_: a value is missing."),
+    ("~noise.scale", "noise.scale: a value is missing. It means: sigma"),
+    ("~noise", "noise: a value is missing."),
+    ("noise.scale=???", "noise.scale: a value is missing."),
+    ("noise.scale=${nois.scale}", "noise.scale: Interpolation key 'nois.scale' not found"),
+    ("noise.scale=${typo:1}", "noise.scale: Unsupported interpolation type typo"),
+    ("noise.scale=[", "noise.scale=[: cannot be read as KEY=VALUE."),
+    ("noise.scale=0,0.1", "noise.scale=0,0.1 is a sweep. Add -m"),
+    ("+noise.scale=0.1", "noise.scale exists already."),
+    ("probes.measures.structural=modulab.metrics.modularity.typo", "probes.measures.structural"),
+]
+
+IMPOSSIBLE = [
+    ("noise.scale=-1", "noise.scale=-1: Input should be greater than or equal to 0"),
+    ("noise.scale=inf", "noise.scale=inf"),
+    ("noise.scale=nan", "noise.scale=nan"),
+    ("seed=-1", "seed=-1"),
+    ("seed=9223372036854775808", "seed"),
+    ("architecture.width=0", "architecture.width=0: Input should be greater than or equal to 1"),
+    ("architecture.cross_connections=1.5", "architecture.cross_connections=1.5"),
+    ("task.modules=0", "task.modules=0"),
+    ("data.num_samples=0", "data.num_samples=0"),
+    ("training.learning_rate=0", "training.learning_rate=0"),
+    ("training.warmup_steps=4001", "training.warmup_steps=4001 exceeds training.steps=4000"),
+    ("regulariser.weight_power=0.5", "regulariser.weight_power: a power of 0.5 has an infinite slope at 0"),
+    ("population.seeds=0", "population.seeds=0"),
+    ("trainer.threads=0", "trainer.threads=0"),
+    ("trainer.memory_gib=0", "trainer.memory_gib=0"),
+    ("task.support=cells task.withheld_fraction=1", "task"),
+    ("task=digits task.support=labels task.withheld_fraction=1", "task"),
+    ("architecture=premodular architecture.width=1", "Set architecture.width to 2 or more."),
+    ("noise=none noise.scale=0.1", "noise.scale=0.1 has no effect, because noise=none has no variance."),
+    ("regulariser=none regulariser.strength=1", "regulariser.strength=1.0 has no effect"),
+    ("noise.scale=1 population.grid={noise.scale:[0]}", "has no effect, because population.grid sets"),
+    ("task=regression task=digits", "task"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), TYPOS + WRONG_TYPES)
+def test_a_wrong_override_is_explained(fails: Fails, override: str, message: str) -> None:
+    assert message in fails("train", override, "hydra.run.dir=run")
+    assert not list(Path().rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(("overrides", "message"), IMPOSSIBLE)
+def test_an_impossible_value_or_combination_is_explained(fails: Fails, overrides: str, message: str) -> None:
+    assert message in fails("train", *overrides.split(" "), "hydra.run.dir=run")
+    assert not list(Path().rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "message"),
+    [
+        ("noise/mine", "scal: 1", "noise.scal: there is no such key. Did you mean 'scale'?"),
+        ("task/mine", "suport: full", "task.suport: there is no such key. Did you mean 'support'?"),
+        ("regulariser/mine", "strenght: 1", "regulariser.strenght: there is no such key."),
+        ("trainer/mine", "thread: 1", "trainer.thread: there is no such key. Did you mean 'threads'?"),
+        ("population/mine", "sed: 1", "population.sed: there is no such key."),
+        ("experiment/mine", "nois: {scale: 1}", "nois: there is no such key. Did you mean 'noise'?"),
+        ("experiment/mine", "noise: {scal: 1}", "noise.scal: there is no such key. Did you mean 'scale'?"),
+        ("experiment/mine", "population: {grid: {noise.scal: [1]}}", "there is no key noise.scal."),
+        ("experiment/mine", "defaults: [override /nois: poisson]", "nois"),
+        ("experiment/mine", "defaults: [override /noise: poison]", "Did you mean 'poisson'?"),
+        ("experiment/mine", "noise: [", "mine.yaml"),
+    ],
+)
+def test_a_mistake_in_a_file_is_explained(fails: Fails, file: str, key: str, message: str) -> None:
+    group, name = file.split("/")
+    path = Path("conf", f"{file}.yaml")
+    path.parent.mkdir(parents=True)
+    shipped = {"noise": "poisson", "task": "regression", "regulariser": "l1", "population": "single"}
+    start = "# @package _global_\n"
+    if group != "experiment":
+        start = (config_folder() / group / f"{shipped.get(group, 'default')}.yaml").read_text()
+    path.write_text(f"{start}{key}\n")
+    assert message in fails("train", "--config-dir", "conf", f"{group}={name}", "hydra.run.dir=run")
+
+
+def test_a_module_of_ones_own_that_breaks_is_explained(fails: Fails) -> None:
+    Path("broken_task.py").write_text("def (:\n")
+    message = fails("train", "task._target_=broken_task.Task", "hydra.run.dir=run")
+    assert "importing 'broken_task' failed with SyntaxError" in message
+
+
+def test_a_missing_config_folder_is_explained(fails: Fails) -> None:
+    assert "nowhere" in fails("train", "--config-dir", "nowhere")
+
+
+def test_an_unknown_command_or_flag_is_explained(fails: Fails) -> None:
+    assert "Did you mean 'table'?" in fails("tabel")
+    assert "--typo" in fails("table", "--typo", "x")
+    assert "--typo" in fails("train", "--typo")
+
+
+def test_a_bad_job_of_a_sweep_is_explained_and_the_good_one_kept(fails: Fails) -> None:
+    message = fails("train", "-m", *SMALL, "noise.scale=0,loud", "hydra.sweep.dir=sweep")
+    assert "noise.scale='loud'" in message
+    assert load_results("sweep")["config.noise.scale"].tolist() == [0]
+
+
+def test_an_unwritable_folder_is_explained(fails: Fails) -> None:
+    Path("file").touch()
+    for key in ("hydra.run.dir=file", "hydra.run.dir=file/run"):
+        assert re.search(r"file.*cannot write there", fails("train", *SMALL, key))
+    assert "file/x.csv" in fails("table", str(trained(fails)), "--csv", "file/x.csv")
+
+
+def trained(fails: Fails) -> Path:
+    """Return the folder of a finished run."""
+    assert main(["train", *SMALL, "hydra.run.dir=run"]) == 0
+    return Path("run")
+
+
+def test_a_truncated_checkpoint_is_explained_and_results_are_kept(fails: Fails) -> None:
+    folder = trained(fails)
+    [checkpoint] = folder.glob("populations/*.ckpt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    results = folder / "results.parquet"
+    results.rename(folder / "kept")
+    message = fails("train", *SMALL, f"hydra.run.dir={folder}")
+    assert re.search(r"populations/\w+\.ckpt is damaged and cannot be read", message)
+    (folder / "kept").rename(results)
+    assert load_results(folder)["status"].tolist() == ["completed"]
+
+
+def test_truncated_results_are_explained_by_train_and_table(fails: Fails) -> None:
+    folder = trained(fails)
+    results = folder / "results.parquet"
+    results.write_bytes(results.read_bytes()[:1000])
+    for arguments in (["table", str(folder)], ["train", *SMALL, f"hydra.run.dir={folder}", "seed=1"]):
+        assert "run/results.parquet is damaged and cannot be read" in fails(*arguments)
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "curves.parquet"])
+def test_a_results_file_of_another_version_is_explained_before_training(fails: Fails, name: str) -> None:
+    folder = trained(fails)
+    path = folder / name
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"modulab.format": b"7"}), path)
+    message = fails("train", *SMALL, f"hydra.run.dir={folder}", "seed=1")
+    assert f"run/{name} was written by another version of modulab (file format 7" in message
+    if name == "results.parquet":
+        assert "another version of modulab" in fails("table", str(folder))
+
+
+def test_a_table_of_nothing_is_explained(fails: Fails) -> None:
+    assert "there is no such path" in fails("table", "nowhere")
+    Path("empty").mkdir()
+    assert "it holds no results.parquet" in fails("table", "empty")
+
+
+def test_wrong_names_for_a_table_are_explained(fails: Fails) -> None:
+    folder = str(trained(fails))
+    assert "Did you mean 'noise.scale'?" in fails("table", folder, "--by", "noise.scal")
+    assert "Did you mean 'error/test'?" in fails("table", folder, "--metric", "eror/test")

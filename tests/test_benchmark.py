@@ -1,0 +1,140 @@
+"""The benchmark: every contender is there, and each does the whole of the work."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+COMPILING = {"modulab", "vmap_compiled"}
+JAX = {"jax", "jax_blocked"}
+PLAIN = {"modulab_eager", "lightning", "lightning_tuned", "torch_loop", "vmap"}
+
+
+@pytest.fixture(scope="module")
+def quick_benchmark(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    output = tmp_path_factory.mktemp("benchmark") / "new" / "benchmark.json"
+    finished = subprocess.run(
+        [str(SCRIPTS / "benchmark"), "--quick", "--output", str(output)],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout, json.loads(output.read_text())
+
+
+@pytest.fixture
+def contenders(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module
+
+
+@pytest.mark.slow
+def test_quick_benchmark_reports_every_contender_or_why_not(
+    quick_benchmark: tuple[str, dict[str, Any]],
+) -> None:
+    printed, content = quick_benchmark
+    status = {record["contender"]: record["status"] for record in content["results"]}
+    assert set(status) == PLAIN | COMPILING | JAX
+    ran = PLAIN | (JAX if importlib.util.find_spec("jax") else set())
+    assert {name for name, word in status.items() if word == "ok"} == ran
+    for record in content["results"]:
+        assert record["title"] in printed
+        if record["status"] == "ok":
+            assert record["us_per_network_step"] > 0
+        else:
+            assert record["status"] == "skipped"
+            assert record["reason"] in printed.replace("\n", " ")
+    fastest = min(r["us_per_network_step"] for r in content["results"] if r["contender"] == "modulab_eager")
+    for record in content["results"]:
+        if record["status"] == "ok":
+            assert record["ratio"] == pytest.approx(record["us_per_network_step"] / fastest)
+
+
+@pytest.mark.slow
+def test_contenders_reach_the_same_loss(quick_benchmark: tuple[str, dict[str, Any]]) -> None:
+    for record in quick_benchmark[1]["results"]:
+        if record["status"] == "ok":
+            # 100 steps take a mean squared error of about 0.45 to about 0.13, whatever trains.
+            assert 0.3 < record["first_loss"] < 0.7, record
+            assert 0.07 < record["last_loss"] < 0.25, record
+
+
+@pytest.mark.slow
+def test_benchmark_prints_memory_of_an_extra_member(quick_benchmark: tuple[str, dict[str, Any]]) -> None:
+    printed, content = quick_benchmark
+    # A member's points alone take 4,096 * 4 * 4 bytes = 64 KiB.
+    assert content["memory"]["kib_per_extra_member"] > 64
+    assert f"{content['memory']['kib_per_extra_member']:.0f} KiB an extra member" in printed
+
+
+def test_torch_contenders_follow_the_noise_law_and_its_zero_gradient(contenders: Any) -> None:
+    plain = contenders("benchmark_contenders.plain_torch")
+    torch.manual_seed(0)
+    network = plain.NoisyPerceptron(noise=True)
+    inputs = torch.rand(256, 2) * 2 - 1
+    draws = torch.randn(256, 48)
+    with torch.no_grad():
+        network.first.bias[:24] = -10.0  # half of the units are silent on every input
+    network(inputs, 0.2, draws).square().mean().backward()
+    found = [parameter.grad.clone() for parameter in network.parameters()]
+
+    network.zero_grad()
+    activity = torch.relu(network.first(inputs))
+    active = activity > 0
+    deviation = torch.where(active, torch.sqrt(torch.where(active, activity, 1.0)), 0.0)
+    network.readout(activity + 0.2 * deviation * draws).square().mean().backward()
+    for gradient, parameter in zip(found, network.parameters(), strict=True):
+        assert torch.isfinite(gradient).all()
+        torch.testing.assert_close(gradient, parameter.grad)
+    assert found[0][:24].abs().max() == 0
+
+
+def test_vmap_contender_gives_each_network_its_own_gradient_and_noise(contenders: Any) -> None:
+    plain = contenders("benchmark_contenders.plain_torch")
+    vmap = contenders("benchmark_contenders.torch_vmap")
+    workload = contenders("benchmark_contenders.workload").Workload(3, 1, noise=True, threads=1)
+    torch.manual_seed(0)
+    networks = [plain.NoisyPerceptron(noise=True) for _ in range(3)]
+    stacked, _ = torch.func.stack_module_state(networks)
+    inputs, targets, draws = torch.rand(3, 256, 2), torch.rand(3, 256, 2), torch.randn(3, 256, 48)
+    sigmas = torch.tensor([0.1, 0.2, 0.3])
+    gradients = vmap.population_gradients(workload)
+    found, losses = gradients(stacked, inputs, targets, sigmas, draws)
+    for member, network in enumerate(networks):
+        loss = torch.nn.functional.mse_loss(
+            network(inputs[member], float(sigmas[member]), draws[member]), targets[member]
+        )
+        loss.backward()
+        torch.testing.assert_close(losses[member], loss.detach())
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(found[name][member], parameter.grad)
+
+    twins = {name: value[:1].detach().expand(3, *value.shape[1:]) for name, value in stacked.items()}
+    same = [table[:1].expand(3, -1, -1) for table in (inputs, targets)]
+    _, losses = gradients(twins, *same, torch.full((3,), 0.2))
+    assert len(set(losses.tolist())) == 3
+
+
+def test_benchmark_names_a_contender_that_it_does_not_know() -> None:
+    finished = subprocess.run(
+        [str(SCRIPTS / "benchmark"), "--only", "torch_lop"],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert "torch_lop" in finished.stderr
+    assert "torch_loop" in finished.stderr

@@ -1,0 +1,216 @@
+"""The command line, run as users run it, and in this process where that is enough."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import modulab
+from modulab.cli import main, train_help
+from modulab.composing import config_folder, hydra_composer, leaf_keys
+from modulab.sweep.results import load_curves, load_results
+
+Command = Callable[..., tuple[int, str, str]]
+
+SMALL = [
+    "training.steps=4",
+    "training.batch_size=8",
+    "training.curve_every=2",
+    "data.num_samples=16",
+    "architecture.width=6",
+    "probes.num_samples=32",
+    "probes.repeats=1",
+    "probes.levels=[0.3]",
+    "trainer.accelerator=cpu",
+    "trainer.engine=eager",
+    "trainer.threads=1",
+]
+
+MODULAB = [sys.executable, "-m", "modulab.cli"]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Give a function that runs a command in an empty folder and returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["table", "--help"]])
+def test_help_answers_in_under_a_second_and_without_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from modulab.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1
+
+
+def test_importing_modulab_does_not_import_torch() -> None:
+    code = "import sys, modulab; assert 'torch' not in sys.modules; assert modulab.ConfigError"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_train_help_names_every_group_option_and_key() -> None:
+    text = train_help()
+    for file in config_folder().rglob("*.yaml"):
+        if file.parent != config_folder():
+            assert re.search(rf"^    {file.stem} ", text, re.MULTILINE), file
+            assert re.search(rf"^  {file.parent.name}$", text, re.MULTILINE), file
+    with hydra_composer() as compose:
+        from omegaconf import OmegaConf
+
+        for task in ("regression", "classification", "digits"):
+            config = OmegaConf.to_container(compose([f"task={task}"]))
+            assert isinstance(config, dict)
+            config["probes"]["measures"] = 0
+            for key in leaf_keys(config):
+                leaf = key.rsplit(".", 1)[-1]
+                assert leaf == "_target_" or re.search(rf"^    {leaf} +\w", text, re.MULTILINE), key
+
+
+def test_train_writes_results_and_prints_the_measures_of_one_member(command: Command) -> None:
+    code, out, err = command("train", *SMALL, "hydra.run.dir=run", "seed=3")
+    assert code == 0, err
+    assert re.search(r"^error/test +[\d.e-]+$", out, re.MULTILINE)
+    assert out.endswith("Results: run/results.parquet\n")
+    results = load_results("run")
+    assert results["status"].tolist() == ["completed"]
+    assert results["config.seed"].tolist() == [3]
+    assert load_curves("run")["step"].max() == 4
+
+
+def test_train_prints_the_table_of_a_population_and_table_prints_it_again(command: Command) -> None:
+    grid = "population.grid={architecture: [dense, premodular], noise.scale: [0, 0.1]}"
+    code, out, err = command("train", *SMALL, "hydra.run.dir=run", "population.seeds=2", grid)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert re.match(r"architecture.name +noise.scale +n +error/test", lines[0])
+    assert [line.split()[:3] for line in lines[1:5]] == [
+        ["dense", "0", "2"],
+        ["dense", "0.1", "2"],
+        ["premodular", "0", "2"],
+        ["premodular", "0.1", "2"],
+    ]
+    code, again, err = command("table", "run")
+    assert code == 0
+    assert again.splitlines() == lines[:5]
+    code, out, err = command("table", "run", "--by", "architecture", "--metric", "error/*", "--csv", "x.csv")
+    assert code == 0
+    assert pd.read_csv("x.csv")["architecture.name"].tolist() == ["dense", "premodular"]
+
+
+def test_a_multirun_gives_each_job_a_folder_and_one_table_of_all(command: Command) -> None:
+    code, out, err = command("train", "-m", *SMALL, "noise.scale=0,0.1", "hydra.sweep.dir=sweep")
+    assert code == 0, err
+    assert (Path("sweep/0/results.parquet").exists(), Path("sweep/1/results.parquet").exists()) == (
+        True,
+        True,
+    )
+    assert "noise.scale  n  error/test" in out
+    assert sorted(load_results("sweep")["config.noise.scale"]) == [0, 0.1]
+
+
+def test_a_task_of_ones_own_in_the_current_folder_can_be_trained(command: Command, tmp_path: Path) -> None:
+    Path("my_task.py").write_text(
+        "from modulab.tasks.regression import RegressionTask\nclass MyTask(RegressionTask): pass\n"
+    )
+    Path("conf/task").mkdir(parents=True)
+    shipped = (config_folder() / "task" / "regression.yaml").read_text()
+    own = shipped.replace("modulab.tasks.regression.RegressionTask", "my_task.MyTask")
+    Path("conf/task/mine.yaml").write_text(own.replace("name: regression", "name: mine"))
+    code, _, err = command("train", "--config-dir", "conf", "task=mine", *SMALL, "hydra.run.dir=run")
+    sys.modules.pop("my_task", None)
+    assert code == 0, err
+    assert load_results("run")["config.task._target_"].tolist() == ["my_task.MyTask"]
+
+
+def test_the_same_command_again_trains_nothing_twice(command: Command) -> None:
+    command("train", *SMALL, "hydra.run.dir=run", "population.seeds=2")
+    first = load_results("run")
+    code, _, err = command("train", *SMALL, "hydra.run.dir=run", "population.seeds=3")
+    assert code == 0, err
+    second = load_results("run")
+    assert second["config.seed"].tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(second.iloc[:2], first)
+
+
+def test_the_python_interface_gives_what_the_command_line_gives(command: Command, tmp_path: Path) -> None:
+    overrides = [*SMALL, "population.grid={noise.scale: [0, 0.1]}"]
+    code, _, err = command("train", *overrides, "hydra.run.dir=run")
+    assert code == 0, err
+    results = modulab.train(overrides, folder=tmp_path / "api")
+    assert results.folder == tmp_path / "api"
+    pd.testing.assert_frame_equal(
+        results.table.drop(columns="seconds"), load_results("run").drop(columns="seconds")
+    )
+    pd.testing.assert_frame_equal(results.curves, load_curves("run"))
+    assert sum(len(group.configs) for group in modulab.load_members(results.folder)) == 2
+
+
+def test_a_reader_that_stops_early_is_no_error(command: Command) -> None:
+    command("train", *SMALL, "hydra.run.dir=run")
+    process = subprocess.Popen(
+        [*MODULAB, "table", "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == 0
+
+
+def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(tmp_path: Path) -> None:
+    overrides = [word for word in SMALL if not word.startswith("training.steps")]
+    steps = ["training.steps=3000", "trainer.checkpoint_seconds=0", "trainer.progress=lines"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*MODULAB, "train", *overrides, *steps, "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/populations/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "Interrupted" in err
+    command = shlex.split(err.rstrip().splitlines()[-1])
+    assert command[:2] == ["modulab", "train"]
+    resumed = subprocess.run(
+        [*MODULAB, *command[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    whole = modulab.train([*overrides, *steps], folder=tmp_path / "whole")
+    pd.testing.assert_frame_equal(
+        load_results(tmp_path / "run").drop(columns="seconds"), whole.table.drop(columns="seconds")
+    )

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+
+from modulab.cli import config_meaning
+from modulab.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
+from modulab.settings import Trainer
+
+FILES = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml"))
+OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file]
+
+
+def plan(*overrides: str) -> Plan:
+    with hydra_composer() as compose:
+        return plan_run(compose_checked(compose, overrides), overrides, compose)
+
+
+def choice(option: str) -> str:
+    group, _, name = option.partition("/")
+    return f"{group}={name}"
+
+
+@pytest.mark.parametrize("option", ["", *OPTIONS])
+def test_every_file_composes_to_members_that_read(option: str) -> None:
+    made = plan(*([choice(option)] if option else []))
+    assert made.members
+    assert len(set(made.run_ids)) == len(made.members)
+    assert isinstance(made.trainer, Trainer)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_says_first_what_it_means(file: str) -> None:
+    assert config_meaning(config_folder() / file).endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.split("/")[0] in ("task", "architecture", "noise", "regulariser")]
+)
+def test_every_named_option_names_itself(option: str) -> None:
+    group, name = option.split("/")
+    [member] = plan(choice(option)).members
+    assert member[group]["name"] == name or name == "default"
+
+
+@pytest.mark.parametrize("name", ["regression", "classification", "digits"])
+def test_every_experiment_overrides_what_its_task_needs_to_withhold_or_vary(name: str) -> None:
+    members = plan(f"experiment={name}").members
+    assert {member["task"]["name"] for member in members} == {name}
+    assert {member["architecture"]["name"] for member in members} == {"dense", "premodular"}
+    assert len({member["seed"] for member in members}) >= 3
+
+
+def test_the_default_is_the_reference_setting_without_noise_or_regulariser() -> None:
+    [member] = plan().members
+    architecture, training = member["architecture"], member["training"]
+    assert member["task"]["functions"][:2] == ["sine", "parabola"]
+    assert member["task"]["modules"] == 2
+    assert (architecture["width"], architecture["depth"], architecture["activation"]) == (48, 1, "relu")
+    assert architecture["cross_connections"] == 1
+    assert (member["noise"]["scale"], member["regulariser"]["strength"]) == (0, 0)
+    assert member["data"]["num_samples"] == 4096
+    assert (training["steps"], training["batch_size"]) == (4000, 256)
+    assert (training["optimiser"], training["learning_rate"], training["schedule"]) == (
+        "adam",
+        3e-3,
+        "cosine",
+    )
+
+
+def test_a_noise_scale_or_strength_alone_switches_on_poisson_noise_and_its_regulariser() -> None:
+    [member] = plan("noise.scale=0.4", "regulariser.strength=0.08").members
+    assert member["noise"] == {
+        "name": "poisson",
+        "scale": 0.4,
+        "constant": 0.0,
+        "linear": 1.0,
+        "quadratic": 0.0,
+    }
+    regulariser = member["regulariser"]
+    assert (regulariser["weight_power"], regulariser["activity_power"]) == (2, 1)
+    assert regulariser["strength"] == 0.08
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [("none", (0, 0, 0)), ("gaussian", (1, 0, 0)), ("poisson", (0, 1, 0)), ("multiplicative", (0, 0, 1))],
+)
+def test_each_noise_has_its_law(name: str, law: tuple[float, ...]) -> None:
+    [member] = plan(f"noise={name}").members
+    noise = member["noise"]
+    assert (noise["constant"], noise["linear"], noise["quadratic"]) == law
+    assert (noise["scale"] > 0) == (name != "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "powers"),
+    [
+        ("activity_weight", (2, 1)),
+        ("scale_free", (1, 1)),
+        ("multiplicative", (2, 2)),
+        ("l1", (1, 0)),
+        ("l2", (2, 0)),
+        ("activity_l1", (0, 1)),
+        ("activity_l2", (0, 2)),
+    ],
+)
+def test_each_regulariser_has_its_powers(name: str, powers: tuple[float, float]) -> None:
+    [member] = plan(f"regulariser={name}").members
+    regulariser = member["regulariser"]
+    assert (regulariser["weight_power"], regulariser["activity_power"]) == powers
+    assert regulariser["strength"] > 0
+
+
+@pytest.mark.parametrize(("name", "share"), [("dense", 1.0), ("premodular", 0.0), ("partial", 0.1)])
+def test_architectures_differ_only_in_name_and_cross_connections(name: str, share: float) -> None:
+    [dense] = plan().members
+    [member] = plan(f"architecture={name}").members
+    assert member["architecture"] == dense["architecture"] | {"name": name, "cross_connections": share}
+
+
+def test_the_wheel_ships_the_configs() -> None:
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert 'configs = "modulab/configs"' in project

@@ -1,0 +1,224 @@
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from modulab.errors import ConfigError
+from modulab.table import (
+    DEFAULT_METRICS,
+    bootstrap_interval,
+    cells,
+    choose_metrics,
+    choose_settings,
+    member_cells,
+    plain_text,
+    summarise,
+    to_csv,
+)
+
+
+def results(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    base = {"status": "completed", "error": None, "seconds": 1.0, "config.seed": 0, "version.modulab": "0"}
+    return pd.DataFrame([{"run_id": str(place), **base, **row} for place, row in enumerate(rows)])
+
+
+def grid(scales: list[float], seeds: int, value: Any) -> pd.DataFrame:
+    return results(
+        [
+            {"config.seed": seed, "config.noise.scale": scale, "error/test": value(scale, seed)}
+            for scale in scales
+            for seed in range(seeds)
+        ]
+    )
+
+
+def test_means_and_counts_are_those_of_each_group() -> None:
+    summary = summarise(grid([0.2, 0.1], 4, lambda scale, seed: 10 * scale + seed))
+    assert summary.settings["noise.scale"].tolist() == [0.1, 0.2]
+    assert summary.mean["error/test"].tolist() == [2.5, 3.5]
+    assert summary.counts["completed"].tolist() == [4, 4]
+
+
+def test_bootstrap_interval_approaches_the_normal_one_for_many_values() -> None:
+    values = np.random.default_rng(1).normal(size=(400, 3))
+    low, high = bootstrap_interval(values, resamples=4000)
+    error = values.std(axis=0) / np.sqrt(400)
+    np.testing.assert_allclose(low, values.mean(axis=0) - 1.96 * error, atol=0.15 * error.max())
+    np.testing.assert_allclose(high, values.mean(axis=0) + 1.96 * error, atol=0.15 * error.max())
+
+
+def test_bootstrap_interval_of_two_values_is_their_range() -> None:
+    low, high = bootstrap_interval(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    assert low.tolist() == [1.0, 5.0]
+    assert high.tolist() == [3.0, 5.0]
+
+
+def test_bootstrap_interval_leaves_out_missing_values() -> None:
+    values = np.random.default_rng(1).normal(size=(50, 1))
+    padded = np.concatenate([values, np.full((50, 1), np.nan)])
+    low, high = bootstrap_interval(np.concatenate([padded, padded + 1], axis=1), resamples=4000)
+    full_low, full_high = bootstrap_interval(values, resamples=4000)
+    assert low[0] == pytest.approx(full_low[0], abs=0.1)
+    assert high[0] == pytest.approx(full_high[0], abs=0.1)
+    assert (low[1], high[1]) == pytest.approx((low[0] + 1, high[0] + 1))
+
+
+def test_one_seed_has_a_mean_and_no_interval() -> None:
+    summary = summarise(grid([0.1, 0.2], 1, lambda scale, seed: scale))
+    assert summary.low["error/test"].isna().all()
+    assert cells(summary)[1] == [["0.1", "1", "0.1"], ["0.2", "1", "0.2"]]
+
+
+def test_intervals_are_the_same_every_time() -> None:
+    frame = grid([0.1], 5, lambda scale, seed: seed**2)
+    assert to_csv(summarise(frame)) == to_csv(summarise(frame))
+
+
+def test_failed_and_diverged_members_are_counted_and_not_averaged() -> None:
+    frame = results(
+        [
+            {"error/test": 1.0, "config.noise.scale": 0.1},
+            {"error/test": 9.0, "config.noise.scale": 0.1, "status": "diverged"},
+            {"error/test": None, "config.noise.scale": 0.1, "status": "failed"},
+            {"error/test": None, "config.noise.scale": 0.2, "status": "failed"},
+        ]
+    )
+    summary = summarise(frame)
+    assert summary.mean["error/test"].tolist()[0] == 1.0
+    headings, rows = cells(summary)
+    assert headings == ["noise.scale", "n", "diverged", "failed", "error/test"]
+    assert rows == [["0.1", "1", "1", "1", "1"], ["0.2", "0", "0", "1", "-"]]
+
+
+def test_groups_are_what_varies_less_what_a_name_tells() -> None:
+    def row(name: str, share: float, scale: float, seed: int) -> dict[str, Any]:
+        return {
+            "config.seed": seed,
+            "config.architecture.name": name,
+            "config.architecture.cross_connections": share,
+            "config.architecture.width": 48,
+            "config.noise.scale": scale,
+        }
+
+    frame = results(
+        [
+            row(name, share, scale, seed)
+            for name, share in (("dense", 1.0), ("premodular", 0.0))
+            for scale in (0.0, 0.1)
+            for seed in (0, 1)
+        ]
+    )
+    assert choose_settings(frame, None) == ["config.architecture.name", "config.noise.scale"]
+
+
+def test_a_noise_scale_is_shown_even_where_the_name_tells_it() -> None:
+    frame = results(
+        [
+            {"config.noise.name": name, "config.noise.scale": scale, "config.noise.constant": constant}
+            for name, scale, constant in (("poisson", 0.0, 0.0), ("gaussian", 0.1, 1.0))
+        ]
+    )
+    assert choose_settings(frame, None) == ["config.noise.name", "config.noise.scale"]
+
+
+def test_groups_of_different_config_groups_never_hide_one_another() -> None:
+    frame = results(
+        [
+            {"config.noise.name": noise, "config.regulariser.name": regulariser}
+            for noise, regulariser in (("poisson", "none"), ("none", "l1"))
+        ]
+    )
+    assert choose_settings(frame, None) == ["config.noise.name", "config.regulariser.name"]
+
+
+def test_a_missing_setting_is_a_group_of_its_own() -> None:
+    frame = results(
+        [{"config.data.num_samples": value, "error/test": 1.0} for value in (pd.NA, 32, pd.NA, 32, 8)]
+    )
+    frame["config.data.num_samples"] = frame["config.data.num_samples"].astype("Int64")
+    headings, rows = cells(summarise(frame))
+    assert headings == ["data.num_samples", "n", "error/test"]
+    assert [row[:2] for row in rows] == [["8", "1"], ["32", "2"], ["-", "2"]]
+
+
+def test_settings_can_be_named_by_key_or_group_and_the_seed_among_them() -> None:
+    frame = results([{"config.noise.name": "poisson", "config.noise.scale": 0.1}])
+    assert choose_settings(frame, ["noise", "seed", "noise.scale"]) == [
+        "config.noise.name",
+        "config.seed",
+        "config.noise.scale",
+    ]
+
+
+def test_metrics_can_be_named_by_pattern() -> None:
+    frame = results([{"error/test": 1.0, "robustness/poisson@0.1": 2.0, "robustness/poisson@0.3": 3.0}])
+    assert choose_metrics(frame, None) == ["error/test", "robustness/poisson@0.3"]
+    assert choose_metrics(frame, ["robustness/*", "error/test"]) == [
+        "robustness/poisson@0.1",
+        "robustness/poisson@0.3",
+        "error/test",
+    ]
+
+
+def test_unknown_names_are_errors_that_suggest_the_right_one() -> None:
+    frame = results([{"config.noise.scale": 0.1, "error/test": 1.0}])
+    with pytest.raises(ConfigError, match=r"--by nois.scale: .* Did you mean 'noise.scale'"):
+        choose_settings(frame, ["nois.scale"])
+    with pytest.raises(ConfigError, match=r"--by scale: .* Did you mean 'noise.scale'"):
+        choose_settings(frame, ["scale"])
+    with pytest.raises(ConfigError, match=r"--metric eror/test: .* Did you mean 'error/test'"):
+        choose_metrics(frame, ["eror/test"])
+
+
+def test_csv_holds_every_number_in_full() -> None:
+    frame = grid([0.1, 0.2], 3, lambda scale, seed: scale / (seed + 3))
+    summary = summarise(frame, None, ["*"])
+    read = pd.read_csv(io.StringIO(to_csv(summary)))
+    assert read.columns.tolist() == [
+        "noise.scale",
+        "completed",
+        "diverged",
+        "failed",
+        "error/test",
+        "error/test.low",
+        "error/test.high",
+    ]
+    for end, frame in (("", summary.mean), (".low", summary.low), (".high", summary.high)):
+        assert read[f"error/test{end}"].tolist() == pytest.approx(frame["error/test"].tolist(), rel=1e-14)
+
+
+def test_one_member_shows_its_measures_without_those_at_many_levels() -> None:
+    frame = results([{"error/test": 0.5, "robustness/poisson@0.1": 2.0, "robustness/poisson@0.3": 3.0}])
+    headings, rows = member_cells(frame)
+    assert headings == ["measure", "value"]
+    assert rows == [["error/test", "0.5"], ["robustness/poisson@0.3", "3"]]
+
+
+def test_one_member_that_diverged_says_so_first() -> None:
+    frame = results([{"error/test": None, "status": "diverged", "error": "at step 3"}])
+    assert member_cells(frame)[1] == [["status", "diverged"], ["error", "at step 3"]]
+
+
+def test_plain_text_is_aligned() -> None:
+    assert plain_text(["a", "bb"], [["1", "2"], ["333", "4"]]) == "a    bb\n1    2\n333  4"
+
+
+def test_default_metrics_are_named_as_in_the_science_page() -> None:
+    assert set(DEFAULT_METRICS) >= {"error/test", "modularity/structural", "modularity/functional"}
+
+
+def test_a_hundred_thousand_members_are_tabulated_in_seconds() -> None:
+    seeds = 1000
+    frame = pd.DataFrame(
+        {
+            "status": "completed",
+            "error": None,
+            "config.seed": np.tile(np.arange(seeds), 100),
+            "config.noise.scale": np.repeat(np.arange(100) / 100, seeds),
+            "error/test": np.repeat(np.arange(100.0), seeds),
+        }
+    )
+    summary = summarise(frame)
+    assert summary.mean["error/test"].tolist() == list(np.arange(100.0))
