@@ -135,6 +135,13 @@ def test_a_multirun_gives_each_job_a_folder_and_one_table_of_all(command: Comman
     assert sorted(load_results("sweep")["config.noise.scale"]) == [0, 0.1]
 
 
+def test_an_override_may_interpolate_what_a_grid_sets(command: Command) -> None:
+    grid = "population.grid={noise.scale: [0, 0.1], architecture: [dense]}"
+    code, _, err = command("train", *SMALL, "regulariser.strength=${noise.scale}", grid, "hydra.run.dir=run")
+    assert code == 0, err
+    assert sorted(load_results("run")["config.regulariser.strength"]) == [0, 0.1]
+
+
 def test_a_task_of_ones_own_in_the_current_folder_can_be_trained(command: Command, tmp_path: Path) -> None:
     Path("my_task.py").write_text(
         "from modulab.tasks.regression import RegressionTask\nclass MyTask(RegressionTask): pass\n"

@@ -107,6 +107,7 @@ class _Job:
     """The function that Hydra runs, once a run or once a job of a sweep, and what is to be told at the end."""
 
     def __init__(self) -> None:
+        self.began = False
         self.folder: Path | None = None
         self.multirun = False
         self.error: ConfigError | None = None
@@ -116,6 +117,7 @@ class _Job:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        self.began = True
         hydra_config = HydraConfig.get()
         self.multirun = hydra_config.mode == RunMode.MULTIRUN
         self.folder = Path(hydra_config.sweep.dir if self.multirun else hydra_config.run.dir)
@@ -129,6 +131,7 @@ class _Job:
     def _run(self, config: Any, folder: Path) -> None:
         import hydra
         from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
 
         from modulab.composing import check_hydra_keys, plan_run
         from modulab.sweep.results import check_folder
@@ -136,11 +139,9 @@ class _Job:
         hydra_config = HydraConfig.get()
         check_hydra_keys(hydra_config)
         name = str(hydra_config.job.config_name)
-        plan = plan_run(
-            config,
-            [str(override) for override in hydra_config.overrides.task],
-            lambda overrides: hydra.compose(name, overrides=list(overrides)),
-        )
+        # Unresolved: an override may hold an interpolation, which would resolve here, or fail.
+        overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
         check_folder(folder)
         from modulab.experiment import run_members
 
@@ -152,10 +153,8 @@ def _train(given: Sequence[str]) -> int:
         print(train_help())
         return 0
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
-    from modulab.composing import config_folder, explain, hydra_composer, replace_grid
+    from modulab.composing import COMPOSING_ERRORS, config_folder, explain, hydra_composer, replace_grid
 
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
@@ -172,8 +171,12 @@ def _train(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(_how_to_go_on(job, given), file=sys.stderr)
         return 130
-    except (HydraException, OmegaConfBaseException) as error:
-        if asked_for_traceback:
+    except COMPOSING_ERRORS as error:
+        if (
+            asked_for_traceback
+            or isinstance(error, ConfigError)
+            or (job.began and isinstance(error, ValueError))
+        ):
             raise
         overrides = [word for word in given if "=" in word and not word.startswith("-")]
         with hydra_composer([folder for folder in folders if Path(folder).is_dir()]) as compose:

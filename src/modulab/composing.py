@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from modulab.errors import ConfigError
 from modulab.schema import Settings, import_target, read_settings, suggest, suggest_key
@@ -41,6 +42,9 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 GROUPS = ("task", "architecture", "noise", "regulariser", "data", "training", "probes")
 """The config groups that describe a member."""
+
+COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+"""What composing raises over a mistake in an override or a file; `explain` puts it into words."""
 
 _MEMBER_KEYS = ("seed", *GROUPS)
 _RUN_KEYS = ("population", "trainer")
@@ -107,7 +111,7 @@ def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:
     """Return a composed config. Raises: ConfigError, in words to act on, for what Hydra objects to."""
     try:
         return compose(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING_ERRORS as error:
         raise ConfigError(explain(error, overrides, compose)) from error
 
 
@@ -133,6 +137,10 @@ def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> 
     members: dict[str, dict[str, Any]] = {}
     for member in compose_members(points, config, overrides, compose):
         members.setdefault(run_id(member), member)
+    # Measures are imported after training: better to hear of a typo before.
+    measures = {item for member in members.values() for item in member["probes"]["measures"].items()}
+    for name, path in sorted((name, path) for name, path in measures if path is not None):
+        import_target(path, f"probes.measures.{name}")
     return Plan(list(members.values()), list(members), trainer)
 
 
@@ -221,7 +229,9 @@ def _look_up(member: Mapping[str, Any], text: Any) -> tuple[bool, Any]:
 
 def _grids(grid: Any) -> list[dict[str, list[Any]]]:
     """Return a grid, or a list of grids, as a list. Raises: ConfigError that says what is wrong with it."""
-    grids: list[Any] = cast("list[Any]", grid) if isinstance(grid, list) else [] if grid is None else [grid]
+    grids: list[Any] = (
+        cast("list[Any]", grid) if isinstance(grid, list) else [] if grid in (None, "none") else [grid]
+    )
     for each in grids:
         if not isinstance(each, dict):
             raise ConfigError(
@@ -249,7 +259,7 @@ def _check_conflicts(grids: Sequence[Mapping[str, Any]], overrides: Sequence[str
         if grids and all(key in grid for grid in grids):
             raise ConfigError(
                 f"{override} has no effect, because population.grid sets {key} for every member. "
-                f"Leave one of them out; population.grid=[] clears an experiment's grid."
+                f"Leave one of them out; population.grid=none clears an experiment's grid."
             )
 
 
@@ -311,7 +321,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
         key = match[1].split("@")[0]
         try:
             base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
-        except (HydraException, OmegaConfBaseException):
+        except COMPOSING_ERRORS:
             base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
         known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
         return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"

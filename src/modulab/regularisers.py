@@ -17,6 +17,7 @@ forward pass into one value a member. To write another, see the README.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -49,6 +50,16 @@ def mean_activity_power(
     return _power(magnitude, exponent[:, :, None], 1.0).mean(dim=2)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass of a population, and what it ran on."""
+
+    network: PopulationWeights
+    mask: PopulationWeights
+    inputs: Float[Tensor, "member batch in_features"]
+    trace: Trace
+
+
 class Regulariser(Settings):
     """What every regulariser shares: a strength, and a penalty computed from a forward pass."""
 
@@ -65,14 +76,7 @@ class Regulariser(Settings):
         return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
     @staticmethod
-    def penalty(
-        network: PopulationWeights,
-        inputs: Tensor,
-        trace: Trace,
-        mask: PopulationWeights,
-        coefficients: Mapping[str, Tensor],
-        variant: str,
-    ) -> Float[Tensor, " member"]:
+    def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
         """Return each member's penalty, before the strength; `coefficients` holds each numeric field as (member,)."""
         raise NotImplementedError
 
@@ -109,20 +113,13 @@ class PowerRegulariser(Regulariser):
         return {**super().coefficients(), "first_layer": float(sites == "all")}
 
     @staticmethod
-    def penalty(
-        network: PopulationWeights,
-        inputs: Tensor,
-        trace: Trace,
-        mask: PopulationWeights,
-        coefficients: Mapping[str, Tensor],
-        variant: str,
-    ) -> Float[Tensor, " member"]:
+    def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
         """Return R_pq; |W|^0 counts the connections that the mask leaves."""
         weight_power = coefficients["weight_power"][:, None, None]
-        read_by = (inputs.transpose(1, 2), *trace.activities)
+        read_by = (run.inputs.transpose(1, 2), *run.trace.activities)
         total = torch.zeros_like(coefficients["weight_power"])
         for layer, (weight, layer_mask, activity) in enumerate(
-            zip(network.weights, mask.weights, read_by, strict=True)
+            zip(run.network.weights, run.mask.weights, read_by, strict=True)
         ):
             strengths = _power(weight.abs(), weight_power, layer_mask).sum(dim=1)
             activities = mean_activity_power(activity, coefficients["activity_power"], variant)
@@ -145,15 +142,10 @@ class JacobianRegulariser(Regulariser):
     quadratic: float = Field(ge=0, description="c2 of the noise law that it stands for")
 
     @staticmethod
-    def penalty(
-        network: PopulationWeights,
-        inputs: Tensor,
-        trace: Trace,
-        mask: PopulationWeights,
-        coefficients: Mapping[str, Tensor],
-        variant: str,
-    ) -> Float[Tensor, " member"]:
+    def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
         """Return the noise-weighted squared Jacobian, by the chain rule from the outputs back."""
+        del variant
+        network, trace = run.network, run.trace
         law = NoiseLaw(
             coefficients["strength"],
             coefficients["constant"],

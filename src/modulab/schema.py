@@ -120,7 +120,8 @@ def _sentences(error: ValidationError, path: str, schema: type[BaseModel]) -> li
             case "missing":
                 sentences.append(f"{location}: a value is missing. {_meaning(schema, name)}")
             case "value_error":
-                sentences.append(f"{location}: {problem.get('ctx', {}).get('error')}")
+                reason = str(problem.get("ctx", {}).get("error"))
+                sentences.append(reason if reason.startswith(location) else f"{location}: {reason}")
             case _:
                 sentences.append(
                     f"{location}={problem['input']!r}: {problem['msg']}. {_meaning(schema, name)}"

@@ -145,7 +145,9 @@ class Trainer(Settings):
     engine: Literal["auto", "eager", "compiled"] = Field(
         description="compiled fuses each step with torch.compile; auto compiles where the work repays it"
     )
-    threads: int | None = Field(ge=1, description="CPU threads; null takes one for the eager engine, whose operations are small, and all cores for compiled")
+    threads: int | None = Field(
+        ge=1, description="CPU threads; null takes one for the eager engine, all cores for the compiled one"
+    )
     memory_gib: float | None = Field(
         gt=0, description="memory that a population may use; null takes half of what is free"
     )

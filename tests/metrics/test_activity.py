@@ -1,3 +1,4 @@
+import pytest
 import torch
 from populations import make_network, make_task, probe_of
 
@@ -7,7 +8,7 @@ from modulab.metrics.activity import active_units, mean_activity, measure_activi
 def test_mean_activity_is_over_units_of_all_layers() -> None:
     first = torch.full((1, 2, 5), -3.0)
     second = torch.full((1, 4, 5), 1.0)
-    assert mean_activity((first, second)).item() == (2 * 3 + 4 * 1) / 6
+    assert mean_activity((first, second)).item() == pytest.approx((2 * 3 + 4 * 1) / 6)
 
 
 def test_unit_is_active_if_it_is_on_one_input_in_a_hundred() -> None:

@@ -51,8 +51,8 @@ def test_ties_and_nan_are_not_right_answers() -> None:
 def test_test_error_is_the_mean_over_modules_and_in_support_error_differs_only_off_full_support() -> None:
     for support, differs in (("full", False), ("band", True)):
         task = make_task(support=support)
-        found = measure_errors(probe_of(task, make_network(task, 12), num_samples=20_000))
+        found = measure_errors(probe_of(task, make_network(task, 12), num_samples=8_000))
         modules = torch.stack([found["error/module_1"], found["error/module_2"]])
         assert torch.equal(found["error/test"], modules.mean(dim=0))
         ratio = found["error/train_support"] / found["error/test"]
-        assert bool(((ratio - 1).abs() > 0.03).any()) == differs
+        assert bool(((ratio - 1).abs() > 0.05).any()) == differs

@@ -104,12 +104,12 @@ def test_weight_noise_acts_on_weights_as_trained_where_the_task_mixes() -> None:
     # One linear map: noise adds level^2 sum_i W_oi^2 (Qx)_i^2, with W and Qx as the network sees them.
     task = make_task(mixing=True, modules=3)
     network = make_network(task, members=2)
-    probe = probe_of(task, network, num_samples=20_000, repeats=10_000, levels=[0.5])
+    probe = probe_of(task, network, num_samples=6_000, repeats=6_000, levels=[0.5])
     seen = probe.samples.inputs @ mixing_matrix(task).T
     added = torch.einsum("moi,mbi->mbo", network.weights[0].square(), seen.square()).mean(dim=(1, 2)) * 0.25
     expected = mean_errors(probe.network, probe.samples, task) + added
     found = measure_weight_noise(probe)["robustness/weight_noise@0.5"]
-    torch.testing.assert_close(found, expected, rtol=0.03, atol=0)
+    torch.testing.assert_close(found, expected, rtol=0.06, atol=0)
 
 
 def test_input_noise_through_a_linear_map_adds_its_squared_weights() -> None:
@@ -206,7 +206,7 @@ def test_perturbations_of_hidden_units_leave_a_network_without_any_as_it_is() ->
     for measure in (*ALL[:4], measure_ablation):
         for name, values in measure(probe).items():
             if "@" in name:
-                assert torch.equal(values, clean)
+                torch.testing.assert_close(values, clean)
 
 
 def test_names_follow_the_levels() -> None:

@@ -27,5 +27,3 @@ def train_learner(members: Sequence[Member], engine: str = "eager") -> Populatio
 def trained_parameters(members: Sequence[Member], engine: str = "eager") -> torch.Tensor:
     """Return the parameters of members trained in one population, in the order given."""
     return train_learner(members, engine).member_parameters()
-
-

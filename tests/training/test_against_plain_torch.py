@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from modulab.streams import Stream, fold_in, integers, member_keys
-from tests.members import make_member
-from tests.training.fitting import CPU, trained_parameters
 from modulab.networks import unflatten
+from modulab.streams import Stream, fold_in, integers, member_keys
 from modulab.training.data import PopulationData, training_points
 from modulab.training.learner import PopulationLearner
+from tests.members import make_member
+from tests.training.fitting import CPU, trained_parameters
 
 STEPS = 200
 
@@ -47,7 +47,9 @@ def plain_loop(member, task_loss: str) -> torch.Tensor:
         if task_loss == "squared":
             loss = nn.functional.mse_loss(outputs, targets)
         else:
-            loss = nn.functional.cross_entropy(outputs.view(-1, task.outputs_per_module), targets.flatten().long())
+            loss = nn.functional.cross_entropy(
+                outputs.view(-1, task.outputs_per_module), targets.flatten().long()
+            )
         optimiser.zero_grad()
         loss.backward()
         if training.gradient_clip is not None:
@@ -86,7 +88,9 @@ def test_population_of_one_follows_torch_cross_entropy() -> None:
     member = make_member(
         {"task": "classification"}, training__steps=STEPS, architecture__activation="tanh", seed=6
     )
-    torch.testing.assert_close(trained_parameters([member])[0], plain_loop(member, "cross_entropy"), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        trained_parameters([member])[0], plain_loop(member, "cross_entropy"), rtol=0, atol=1e-5
+    )
 
 
 def test_minibatch_points_are_those_the_data_module_lays_out() -> None:

@@ -12,7 +12,16 @@ from tests.members import make_member
 from tests.training.fitting import trained_parameters
 
 NOISES = ("gaussian", "poisson", "multiplicative")
-REGULARISERS = ("activity_weight", "scale_free", "multiplicative", "l1", "l2", "activity_l1", "activity_l2", "jacobian")
+REGULARISERS = (
+    "activity_weight",
+    "scale_free",
+    "multiplicative",
+    "l1",
+    "l2",
+    "activity_l1",
+    "activity_l2",
+    "jacobian",
+)
 
 neighbours = st.builds(
     lambda noise, regulariser, strength, **values: make_member(

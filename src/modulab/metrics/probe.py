@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float64, Int32
@@ -188,10 +188,10 @@ def _import_measures(settings: Probes) -> dict[str, Measure]:
         if path is None:
             continue
         where = f"probes.measures.{key}"
-        target: Any = import_target(path, where)
+        target = import_target(path, where)
         if not callable(target):
             raise ConfigError(f"{where}={path} is not a function. Name one that takes a Probe.")
-        measures[key] = target
+        measures[key] = cast(Measure, target)
     return measures
 
 

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 from torch.func import grad_and_value
 
-from modulab.networks import PopulationWeights, Trace, forward, population_weights
+from modulab.networks import PopulationWeights, forward, population_weights
 from modulab.noise import NoiseLaw, add_activity_noise
+from modulab.regularisers import Pass, Regulariser
 from modulab.streams import fold_in, integers
 from modulab.training.optimisers import UPDATES, clip_gradients
 from modulab.training.program import Program
@@ -72,25 +73,19 @@ def population_losses(
     trace = forward(network, inputs, add_noise if program.noisy else None)
     losses = data_losses(trace.outputs, targets, program)
     if program.regulariser is not None:
-        losses = losses + _penalties(network, inputs, trace, mask, coefficients, program)
+        run = Pass(network, mask, inputs, trace)
+        losses = losses + _penalties(run, program.regulariser, coefficients, program.variant)
     return losses.sum(), losses
 
 
 def _penalties(
-    network: PopulationWeights,
-    inputs: Tensor,
-    trace: Trace,
-    mask: PopulationWeights,
-    coefficients: Mapping[str, Tensor],
-    program: Program,
+    run: Pass, regulariser: type[Regulariser], coefficients: Mapping[str, Tensor], variant: str
 ) -> Tensor:
-    assert program.regulariser is not None
+    prefix = "regulariser."
     own = {
-        name.removeprefix("regulariser."): value
-        for name, value in coefficients.items()
-        if name.startswith("regulariser.")
+        name.removeprefix(prefix): value for name, value in coefficients.items() if name.startswith(prefix)
     }
-    return own["strength"] * program.regulariser.penalty(network, inputs, trace, mask, own, program.variant)
+    return own["strength"] * regulariser.penalty(run, own, variant)
 
 
 def draw_minibatch(
@@ -100,7 +95,7 @@ def draw_minibatch(
     step: Int32[Tensor, ""],
     position: Int32[Tensor, ""],
 ) -> Float[Tensor, "member batch feature"]:
-    """Return each member's minibatch: its points drawn with replacement or, where they are fresh, those at `position`."""
+    """Return each member's minibatch: points drawn with replacement or, where they are fresh, those at `position`."""
     counters = torch.arange(batch_size, dtype=torch.int32, device=table.device).view(1, batch_size)
     drawn = integers(fold_in(block.minibatch_keys, step), counters, block.counts.clamp(min=1))
     rows = torch.where(block.counts[:, None] > 0, drawn, counters + position)

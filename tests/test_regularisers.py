@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modulab.networks import (
+    NetworkShape,
+    PopulationWeights,
+    Trace,
+    forward,
+    initial_parameters,
+    population_weights,
+)
+from modulab.noise import NoiseLaw, add_activity_noise
+from modulab.regularisers import JacobianRegulariser, Pass, PowerRegulariser, mean_activity_power
+from modulab.streams import fold_in, member_keys
+from tests.members import make_member
+
+MEMBERS = 3
+
+
+def example(depth: int, activation: str = "relu", outputs: int = 2):
+    shape = NetworkShape(3, (6,) * depth, outputs, activation)
+    keys = member_keys(range(MEMBERS))
+    mask = (
+        torch.rand(MEMBERS, shape.num_parameters, generator=torch.Generator().manual_seed(0)) < 0.8
+    ).float()
+    parameters = initial_parameters(shape, mask, torch.full((MEMBERS,), 1.5), keys)
+    network = population_weights(parameters, shape)
+    inputs = torch.rand(MEMBERS, 11, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return shape, network, population_weights(mask, shape), inputs
+
+
+def values(**columns: object) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.as_tensor(value).float().expand(MEMBERS).contiguous() for name, value in columns.items()
+    }
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("first_layer", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("weight_power", "activity_power", "variant"),
+    [(2, 1, "whole"), (1, 1, "whole"), (2, 2, "whole"), (1, 0, "whole"), (2, 0, "whole"), (0, 1, "whole"),
+     (0, 2, "whole"), (1.5, 2.5, "real"), (3, 1, "real")],
+)  # fmt: skip
+def test_penalty_is_the_double_sum_of_its_definition(
+    depth: int, first_layer: float, weight_power: float, activity_power: float, variant: str
+) -> None:
+    _, network, mask, inputs = example(depth)
+    trace = forward(network, inputs)
+    coefficients = values(weight_power=weight_power, activity_power=activity_power, first_layer=first_layer)
+    found = PowerRegulariser.penalty(Pass(network, mask, inputs, trace), coefficients, variant)
+    for member in range(MEMBERS):
+        total = 0.0
+        reads = [inputs[member].T, *(activity[member] for activity in trace.activities)]
+        for layer, weight in enumerate(network.weights):
+            if layer == 0 and first_layer == 0:
+                continue
+            for i in range(weight.shape[1]):
+                for j in range(weight.shape[2]):
+                    if mask.weights[layer][member, i, j] == 0:
+                        continue
+                    strength = abs(float(weight[member, i, j])) ** weight_power
+                    total += strength * float((reads[layer][j].abs() ** activity_power).mean())
+        assert float(found[member]) == pytest.approx(total, rel=1e-5, abs=1e-7)
+
+
+def test_variants_agree_on_whole_powers() -> None:
+    activity = torch.relu(torch.randn(4, 5, 100))
+    exponents = torch.tensor([0.0, 1.0, 2.0, 1.0])
+    whole = mean_activity_power(activity, exponents, "whole")
+    torch.testing.assert_close(whole, mean_activity_power(activity, exponents, "real"))
+
+
+def test_penalty_gradient_is_finite_where_weights_and_activity_are_zero() -> None:
+    for power, variant in ((1.0, "whole"), (1.5, "real")):
+        weight = torch.zeros(1, 2, 3, requires_grad=True)
+        activity = torch.zeros(1, 3, 4, requires_grad=True)
+        first = torch.ones(1, 3, 2)
+        network = PopulationWeights((first, weight), (torch.zeros(1, 3), torch.zeros(1, 2)), "relu")
+        trace = Trace((activity,), (activity,), torch.zeros(1, 4, 2))
+        ones = PopulationWeights((torch.ones(1, 3, 2), torch.ones(1, 2, 3)), network.biases, "relu")
+        coefficients = {
+            "weight_power": torch.tensor([power]), "activity_power": torch.tensor([power]),
+            "first_layer": torch.zeros(1),
+        }  # fmt: skip
+        PowerRegulariser.penalty(
+            Pass(network, ones, torch.zeros(1, 4, 2), trace), coefficients, variant
+        ).sum().backward()
+        assert torch.isfinite(weight.grad).all()
+        assert torch.isfinite(activity.grad).all()
+
+
+def test_jacobian_of_one_hidden_layer_is_a_sum_of_three_powers() -> None:
+    _, network, mask, inputs = example(1, "tanh")
+    trace = forward(network, inputs)
+    found = JacobianRegulariser.penalty(
+        Pass(network, mask, inputs, trace), values(strength=1.0, constant=0.5, linear=1.5, quadratic=0.25), ""
+    )
+    expected = sum(
+        factor
+        * PowerRegulariser.penalty(
+            Pass(network, mask, inputs, trace),
+            values(weight_power=2, activity_power=power, first_layer=0),
+            "whole",
+        )
+        for power, factor in ((0, 0.5), (1, 1.5), (2, 0.25))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_jacobian_of_three_layers_is_output_variance_under_small_noise() -> None:
+    _, network, mask, inputs = example(3, "tanh")
+    sigma, repeats = 1e-2, 6000
+    clean = forward(network, inputs)
+    law = NoiseLaw(*(torch.full((MEMBERS,), value) for value in (sigma, 0.3, 1.0, 0.2)))
+    keys = member_keys(range(MEMBERS))
+    outputs = torch.stack([
+        forward(
+            network, inputs, lambda layer, a, s=step: add_activity_noise(a, law, fold_in(fold_in(keys, s), layer))
+        ).outputs
+        for step in range(repeats)
+    ])  # fmt: skip
+    variance = outputs.var(dim=0).sum(dim=2).mean(dim=1)
+    penalty = JacobianRegulariser.penalty(
+        Pass(network, mask, inputs, clean), values(strength=1.0, constant=0.3, linear=1.0, quadratic=0.2), ""
+    )
+    torch.testing.assert_close(sigma**2 * penalty, variance, rtol=0.03, atol=0)
+
+
+def test_penalties_of_equal_powers_alone_survive_rescaling_of_relu_units() -> None:
+    shape, network, mask, inputs = example(1)
+    scaled = type(network)(
+        (network.weights[0] * 10, network.weights[1] / 10),
+        (network.biases[0] * 10, network.biases[1]),
+        "relu",
+    )
+    assert shape.activation == "relu"
+    torch.testing.assert_close(forward(scaled, inputs).outputs, forward(network, inputs).outputs)
+    for powers, factor in (((1, 1), 1.0), ((2, 1), 0.1), ((2, 2), 1.0)):
+        coefficients = values(weight_power=powers[0], activity_power=powers[1], first_layer=0)
+        penalties = [
+            PowerRegulariser.penalty(Pass(each, mask, inputs, forward(each, inputs)), coefficients, "whole")
+            for each in (network, scaled)
+        ]
+        torch.testing.assert_close(penalties[1], factor * penalties[0])
+
+
+def test_sites_default_to_hidden_with_activity_and_to_all_without() -> None:
+    assert make_member({"regulariser": "activity_weight"}).regulariser.coefficients()["first_layer"] == 0
+    assert make_member({"regulariser": "l1"}).regulariser.coefficients()["first_layer"] == 1
+    explicit = make_member({"regulariser": "l1"}, regulariser__sites="hidden")
+    assert explicit.regulariser.coefficients()["first_layer"] == 0
