@@ -106,7 +106,7 @@ WRONG_TYPES = [
     ("population.grid={noise.scale: [loud]}", "noise.scale='loud'"),
     ("population.grid={noise: [{scale: 1}]}", "is not the name of a file in configs/noise/"),
     ("population.grid={seed: [a]}", "seed='a' should be a whole number"),
-    ("noise=null", "noise"),
+    ("noise=null", "a group takes the name of a file"),
     ("task._target_=modulab.tasks.regression.RegressionTsk", "Did you mean 'RegressionTask'?"),
     ("task._target_=modulab.tasks.regresion.RegressionTask", "cannot import 'modulab.tasks.regresion'"),
     ("task._target_=modulab.errors.ConfigError", "must name a class derived from modulab.tasks.base.Task"),

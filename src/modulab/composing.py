@@ -311,6 +311,23 @@ def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+_SENTENCES = (
+    (
+        r"Could not append to config. An item is already at '([^']+)'",
+        "{0} exists already. Set it with {0}=VALUE, without +.",
+    ),
+    (
+        r"(?:Sweep parameters|Ambiguous value for argument) '(.+)'",
+        "{0} is a sweep. Add -m, or give the values to population.grid.",
+    ),
+    (
+        r"Config group override must be a string or a list",
+        "{overrides}: a group takes the name of a file, as in noise=none. modulab train --help lists them.",
+    ),
+)
+"""What Hydra says, and what we say instead."""
+
+
 def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
     """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -325,14 +342,13 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
             base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
         known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
         return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"
-    if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
-        return f"{match[1]} exists already. Set it with {match[1]}=VALUE, without +."
-    if match := re.match(r"(?:Sweep parameters '(.+)' requires|Ambiguous value for argument '(.+)')", text):
-        return f"{match[1] or match[2]} is a sweep. Add -m, or give the values to population.grid."
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
         )
+    for pattern, sentence in _SENTENCES:
+        if match := re.match(pattern, text):
+            return sentence.format(*match.groups(), overrides=" ".join(overrides))
     causes = [text]
     if isinstance(error.__cause__, OmegaConfBaseException):
         causes.append(str(error.__cause__))

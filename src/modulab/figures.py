@@ -28,7 +28,8 @@ def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
     A regularised member without noise stands at sigma = sqrt(strength K) for K network outputs, the scale of
     the Poisson-like noise that its penalty is the expectation of.
     """
-    chosen = results[(results["status"] == "completed") & (results["config.task.support"] == "full")].copy()
+    wanted = (results["status"] == "completed") & (results["config.task.support"] == "full")
+    chosen = results.loc[wanted, :].copy()
     outputs = chosen["config.task.modules"]
     matched = np.sqrt(chosen["config.regulariser.strength"] * outputs)
     regularised = chosen["config.regulariser.strength"] > 0

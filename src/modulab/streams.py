@@ -93,14 +93,14 @@ def _two_hashes(keys: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
 
 def random_bits(
     keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "#member *draws"]
-) -> Int32[Tensor, member *draws]:
+) -> Int32[Tensor, "#member *draws"]:
     """Return 32 random bits for each counter of each member."""
     return _two_hashes(keys, counters)[0]
 
 
 def uniforms(
     keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "#member *draws"]
-) -> Float[Tensor, member *draws]:
+) -> Float[Tensor, "#member *draws"]:
     """Return uniform draws from the open interval (0, 1), on a grid of 2^-23 offset by half a step."""
     return (_shift_right(random_bits(keys, counters), 9).float() + 0.5) * 2.0**-23
 
@@ -109,7 +109,7 @@ def integers(
     keys: Int32[Tensor, "member 2"],
     counters: Int32[Tensor, "#member *draws"],
     limits: Int32[Tensor, " member"],
-) -> Int32[Tensor, member *draws]:
+) -> Int32[Tensor, "#member *draws"]:
     """Return draws from 0 to limit - 1; the remainder of 31 bits, so a bias of at most limit / 2^31."""
     bits = _shift_right(random_bits(keys, counters), 1)
     return bits % limits.view((-1,) + (1,) * (counters.dim() - 1))

@@ -25,14 +25,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def population(case: str, members: int = 11) -> tuple[Task, Tensor, NetworkShape, Tensor]:
     """Return what to measure: networks of which one has diverged and one overflows."""
     task, hidden, activation = CASES[case]
@@ -62,10 +54,9 @@ def everyone() -> Callable[[str], dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("case", list(CASES))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(places=st.lists(st.integers(0, 10), min_size=1, max_size=14))
 @example(places=[10])
-@example(places=[3, 0])
 @example(places=[9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10])
 def test_members_score_alone_what_they_score_in_any_company(case: str, places: list[int], everyone) -> None:
     task, parameters, shape, keys = population(case)

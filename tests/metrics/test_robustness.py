@@ -53,14 +53,14 @@ def readout_variance(network: PopulationWeights, variance: torch.Tensor) -> torc
 def test_noise_on_one_hidden_layer_adds_the_variance_of_its_law(measure, name, law, activation) -> None:
     task = make_task()
     network = make_network(task, 20, members=2, activation=activation)
-    probe = probe_of(task, network, num_samples=20_000)
+    probe = probe_of(task, network, num_samples=8_000)
     activity = probe.clean.activities[0]
     variance = law[0] + law[1] * activity.abs() + law[2] * activity.square()
     clean = mean_errors(probe.network, probe.samples, task)
     found = measure(probe)
     for level in LEVELS:
         expected = clean + level**2 * readout_variance(network, variance)
-        torch.testing.assert_close(found[f"robustness/{name}@{level:g}"], expected, rtol=0.05, atol=0.005)
+        torch.testing.assert_close(found[f"robustness/{name}@{level:g}"], expected, rtol=0.06, atol=0.005)
 
 
 @pytest.mark.parametrize("measure", [measure_gaussian, measure_poisson, measure_poisson_counts])

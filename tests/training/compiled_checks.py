@@ -1,0 +1,53 @@
+"""Checks of the compiled engine, run in a process of their own: shape checking would be compiled as well.
+
+Prints one JSON object of findings, which test_compiled.py judges.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from modulab.settings import Member
+from modulab.training.engine import keep_freed_memory
+from tests.members import make_member
+from tests.training.fitting import trained_parameters
+
+
+def packed_members(activation: str, width: int, batch_size: int) -> list[Member]:
+    """Return 40 members of one program, varied in everything else."""
+    return [
+        make_member(
+            {"noise": ("poisson", "gaussian", "multiplicative")[index % 3]},
+            seed=index,
+            noise__scale=0.1 + 0.1 * (index % 4),
+            architecture__activation=activation,
+            architecture__width=width,
+            architecture__cross_connections=(1.0, 0.0)[index % 2],
+            data__num_samples=(16, 4096, None)[index % 3],
+            training__learning_rate=(1e-3, 3e-3)[index % 2],
+            training__steps=100,
+            training__batch_size=batch_size,
+            training__curve_every=50,
+        )
+        for index in range(40)
+    ]
+
+
+def main() -> None:
+    keep_freed_memory()
+    torch.set_num_threads(int(sys.argv[1]))
+    findings: dict[str, dict[str, list[float]]] = {}
+    for activation, width, batch_size in (("relu", 48, 256), ("tanh", 17, 37)):
+        members = packed_members(activation, width, batch_size)
+        compiled = trained_parameters(members, "compiled")
+        apart = (compiled - trained_parameters(members)).abs().amax(dim=1)
+        alone = {index: trained_parameters([members[index]], "compiled")[0] for index in (0, 7, 38, 39)}
+        changed = [index for index, value in alone.items() if not torch.equal(value, compiled[index])]
+        findings[activation] = {"compiled from eager": apart.tolist(), "changed by company": changed}
+    print(json.dumps(findings))
+
+
+main()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from modulab.errors import ConfigError
+from modulab.progress import ProgressReport
+from modulab.settings import Member, Trainer
+from modulab.training.checkpoints import read_checkpoint
+from modulab.training.engine import choose_engine
+from modulab.training.fit import fit_population
+from modulab.training.optimisers import schedule_rows
+from modulab.training.recorder import Interrupted
+from tests.members import EAGER, make_member
+from tests.training.fitting import CPU, train_learner, trained_parameters
+
+QUICK = {
+    "training__steps": 50, "training__curve_every": 10, "training__batch_size": 16, "architecture__width": 8,
+    "probes__num_samples": 64, "probes__repeats": 1,
+}  # fmt: skip
+
+
+def quick_members() -> list[Member]:
+    return [
+        make_member({"noise": "poisson"}, seed=1, **QUICK),
+        make_member(seed=2, data__num_samples=None, **QUICK),
+        make_member({"regulariser": "l1"}, seed=3, architecture__cross_connections=0.0, **QUICK),
+    ]
+
+
+class CtrlC(ProgressReport):
+    """Presses Ctrl-C once, when the given number of network-steps is done."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__("off", 1, 1)
+        self._left = after
+
+    def advance(self, steps: int, resumed: bool = False) -> None:
+        self._left -= 0 if resumed else steps
+        if self._left <= 0 < self._left + steps and not resumed:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_fit_stopped_by_ctrl_c_and_resumed_equals_one_that_was_not(tmp_path: Path, chunks: int) -> None:
+    members = quick_members()
+    whole = fit_population(members, EAGER, tmp_path / "whole.ckpt", ProgressReport("off", 3, 150))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted):
+        fit_population(members, EAGER, tmp_path / "broken.ckpt", CtrlC(after=chunks * 30))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert read_checkpoint(tmp_path / "broken.ckpt")["modulab"]["curve_steps"][-1] < 50
+    resumed = fit_population(members, EAGER, tmp_path / "broken.ckpt", ProgressReport("off", 3, 150))
+    assert resumed.curve_steps == whole.curve_steps == [10, 20, 30, 40, 50]
+    assert resumed.curves == whole.curves
+    assert repr(resumed.measures) == repr(whole.measures)
+    states = [read_checkpoint(tmp_path / name)["state_dict"] for name in ("whole.ckpt", "broken.ckpt")]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_finished_population_is_measured_again_from_its_checkpoint(tmp_path: Path) -> None:
+    members = quick_members()
+    first = fit_population(members, EAGER, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
+    again = fit_population(members, EAGER, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
+    assert repr(again.measures) == repr(first.measures)
+    assert again.curves == first.curves
+
+
+def test_length_of_chunks_does_not_change_training() -> None:
+    for num_samples in (40, None):
+        coarse, fine = (
+            make_member(data__num_samples=num_samples, **(QUICK | {"training__curve_every": every}))
+            for every in (50, 7)
+        )
+        assert torch.equal(trained_parameters([coarse]), trained_parameters([fine]))
+
+
+def test_diverging_member_is_recorded_and_leaves_its_neighbours_as_they_were() -> None:
+    healthy = [make_member(seed=seed, **QUICK) for seed in (1, 2)]
+    diverging = make_member(seed=3, training__learning_rate=1e30, training__optimiser="adam", **QUICK)
+    learner = train_learner([healthy[0], diverging, healthy[1]])
+    first, broken, second = learner.member_divergence().tolist()
+    assert first == second == -1
+    assert 0 <= broken < 50
+    assert torch.equal(learner.member_parameters()[[0, 2]], trained_parameters(healthy))
+
+
+def test_gradient_clipping_is_per_member() -> None:
+    free, clipped = (
+        make_member(seed=1, training__gradient_clip=clip, training__optimiser="sgd", **QUICK)
+        for clip in (None, 1e-3)
+    )
+    together = trained_parameters([free, clipped])
+    assert torch.equal(together[0], trained_parameters([free])[0])
+    start = trained_parameters(
+        [make_member(seed=1, **(QUICK | {"training__steps": 1, "training__learning_rate": 1e-30}))]
+    )
+    travelled = (together[1] - start[0]).norm()
+    assert travelled <= 50 * 3e-3 * 1e-3
+    assert (together[0] - start[0]).norm() > 10 * travelled
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedule_warms_up_linearly_and_falls_to_its_end(schedule: str) -> None:
+    member = make_member(training__schedule=schedule, training__warmup_steps=4, training__steps=24)
+    rates = schedule_rows([member], 0, 24)[:, 0, 0].tolist()
+    assert rates[:4] == pytest.approx([3e-3 * (step + 1) / 5 for step in range(4)])
+    falls = {
+        "constant": lambda u: 1.0,
+        "linear": lambda u: 1 - u,
+        "cosine": lambda u: (1 + math.cos(math.pi * u)) / 2,
+    }
+    assert rates[4:] == pytest.approx([3e-3 * falls[schedule]((step - 4) / 20) for step in range(4, 24)])
+
+
+def test_more_fresh_points_are_never_repeated_and_finite_ones_are() -> None:
+    from modulab.training.data import PopulationData
+
+    fresh = make_member(data__num_samples=None, **QUICK)
+    data = PopulationData([fresh], 0, CPU)
+    seen = torch.cat([data.chunk(index).table.clone() for index in range(data.num_chunks)])
+    assert len(seen) == 50 * 16
+    assert len(torch.unique(seen, dim=0)) == len(seen)
+
+
+def test_engine_is_compiled_only_where_the_work_repays_it() -> None:
+    assert choose_engine("auto", [make_member(**QUICK)], CPU) == "eager"
+    assert choose_engine("auto", [make_member(seed=seed) for seed in range(300)], CPU) == "compiled"
+
+
+def test_cuda_without_a_device_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    trainer = Trainer.model_validate(EAGER.model_dump() | {"accelerator": "cuda"})
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=cuda"):
+        fit_population(quick_members(), trainer, None, ProgressReport("off", 3, 150))
