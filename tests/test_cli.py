@@ -16,7 +16,8 @@ import pytest
 
 import modulab
 from modulab.cli import main, train_help
-from modulab.composing import config_folder, hydra_composer, leaf_keys
+from modulab.composing import config_folder, hydra_composer
+from modulab.overrides import leaf_keys
 from modulab.sweep.results import load_curves, load_results
 
 Command = Callable[..., tuple[int, str, str]]

@@ -9,12 +9,11 @@ from modulab.composing import (
     check_member,
     compose_checked,
     hydra_composer,
-    leaf_keys,
     plan_run,
-    replace_grid,
     run_id,
 )
 from modulab.errors import ConfigError
+from modulab.overrides import leaf_keys, replace_grid
 
 
 def plan(*overrides: str) -> Plan:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import modulab
 from modulab.cli import config_meaning
 from modulab.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
 from modulab.settings import Trainer
@@ -48,6 +49,31 @@ def test_every_experiment_overrides_what_its_task_needs_to_withhold_or_vary(name
     assert {member["task"]["name"] for member in members} == {name}
     assert {member["architecture"]["name"] for member in members} == {"dense", "premodular"}
     assert len({member["seed"] for member in members}) >= 3
+
+
+EXPERIMENTS = [option for option in OPTIONS if option.startswith("experiment/")]
+
+
+@pytest.mark.parametrize("option", EXPERIMENTS)
+def test_every_experiment_trains_two_steps(option: str, tmp_path: Path) -> None:
+    results = modulab.train(
+        [
+            choice(option),
+            "population.seeds=1",
+            "training.steps=2",
+            "training.curve_every=1",
+            "data.num_samples=64",
+            "probes.num_samples=16",
+            "probes.repeats=1",
+            "probes.levels=[0.3]",
+            "trainer.accelerator=cpu",
+            "trainer.engine=eager",
+            "trainer.threads=1",
+        ],
+        folder=tmp_path,
+    )
+    assert set(results.table["status"]) == {"completed"}
+    assert results.table["error/test"].notna().all()
 
 
 def test_the_default_is_the_reference_setting_without_noise_or_regulariser() -> None:

@@ -29,8 +29,9 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
 
     Raises: ConfigError for whatever a user can set right.
     """
-    from modulab.composing import compose_checked, hydra_composer, override_key, plan_run, replace_grid
+    from modulab.composing import compose_checked, hydra_composer, plan_run
     from modulab.experiment import run_members
+    from modulab.overrides import override_key, replace_grid
     from modulab.sweep.results import check_folder, load_curves, load_results
 
     overrides = replace_grid(overrides)

@@ -133,7 +133,8 @@ class _Job:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        from modulab.composing import check_hydra_keys, plan_run
+        from modulab.composing import plan_run
+        from modulab.overrides import check_hydra_keys
         from modulab.sweep.results import check_folder
 
         hydra_config = HydraConfig.get()
@@ -154,7 +155,8 @@ def _train(given: Sequence[str]) -> int:
         return 0
     import hydra
 
-    from modulab.composing import COMPOSING_ERRORS, config_folder, explain, hydra_composer, replace_grid
+    from modulab.composing import config_folder, hydra_composer
+    from modulab.overrides import COMPOSING_ERRORS, explain, replace_grid
 
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])

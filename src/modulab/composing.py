@@ -14,18 +14,17 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from modulab.errors import ConfigError
+from modulab.overrides import COMPOSING_ERRORS, GROUPS, Compose, explain, leaf_keys, override_key
 from modulab.schema import Settings, import_target, read_settings, suggest, suggest_key
 
 if TYPE_CHECKING:
@@ -36,15 +35,6 @@ else:
     # Annotations are checked in tests. DictConfig derives from deprecated generics, of which that check warns,
     # and importing modulab.settings imports torch.
     DictConfig, Trainer = object, Settings
-
-Compose = Callable[[Sequence[str]], DictConfig]
-"""Turns overrides, as on the command line, into a config."""
-
-GROUPS = ("task", "architecture", "noise", "regulariser", "data", "training", "probes")
-"""The config groups that describe a member."""
-
-COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
-"""What composing raises over a mistake in an override or a file; `explain` puts it into words."""
 
 _MEMBER_KEYS = ("seed", *GROUPS)
 _RUN_KEYS = ("population", "trainer")
@@ -263,102 +253,9 @@ def _check_conflicts(grids: Sequence[Mapping[str, Any]], overrides: Sequence[str
             )
 
 
-def check_hydra_keys(hydra_config: Any) -> None:
-    """Raise ConfigError for a key below `hydra` that Hydra does not know, as in `++hydra.typo=1`."""
-    from hydra.conf import HydraConf
-
-    plain = cast("dict[str, Any]", OmegaConf.to_container(hydra_config, resolve=False))
-    plain.pop("env", None)  # Hydra's own defaults add this group, which its schema lacks.
-    try:
-        OmegaConf.merge(OmegaConf.structured(HydraConf), plain)
-    except OmegaConfBaseException as error:
-        known = leaf_keys(cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.structured(HydraConf))))
-        key = f"hydra.{error.full_key}"
-        raise ConfigError(
-            f"{key}: there is no such key. {suggest(key, [f'hydra.{name}' for name in known])}"
-        ) from error
-
-
-def override_key(override: str) -> str:
-    """Return the key or group that an override sets."""
-    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
-
-
 def _without(overrides: Sequence[str], choices: Iterable[tuple[str, str]]) -> list[str]:
     chosen = {group for group, _ in choices}
     return [override for override in overrides if override_key(override) not in chosen]
-
-
-def replace_grid(overrides: Iterable[str]) -> list[str]:
-    """Return overrides in which `population.grid=...` replaces the configs' grid, instead of joining it."""
-    replaced: list[str] = []
-    for override in overrides:
-        if override.startswith("population.grid="):
-            replaced += ["~population.grid", f"+{override}"]
-        else:
-            replaced.append(override)
-    return replaced
-
-
-def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted keys of a nested dict's leaves; lists and empty dicts are leaves."""
-    found: list[str] = []
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            found += leaf_keys(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            found.append(f"{prefix}{key}")
-    return found
-
-
-_SENTENCES = (
-    (
-        r"Could not append to config. An item is already at '([^']+)'",
-        "{0} exists already. Set it with {0}=VALUE, without +.",
-    ),
-    (
-        r"(?:Sweep parameters|Ambiguous value for argument) '(.+)'",
-        "{0} is a sweep. Add -m, or give the values to population.grid.",
-    ),
-    (
-        r"Config group override must be a string or a list",
-        "{overrides}: a group takes the name of a file, as in noise=none. modulab train --help lists them.",
-    ),
-)
-"""What Hydra says, and what we say instead."""
-
-
-def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
-    """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: there is no such option. {suggest(name, error.options or [])}".rstrip()
-    text = str(error)
-    if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        key = match[1].split("@")[0]
-        try:
-            base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
-        except COMPOSING_ERRORS:
-            base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
-        known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
-        return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
-        )
-    for pattern, sentence in _SENTENCES:
-        if match := re.match(pattern, text):
-            return sentence.format(*match.groups(), overrides=" ".join(overrides))
-    causes = [text]
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        causes.append(str(error.__cause__))
-    lines = [line.strip() for cause in causes for line in cause.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
-
-
-def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
-    keys = ((override_key(override), override) for override in overrides)
-    return [override for key, override in keys if key in (*GROUPS, "experiment") and key != unknown]
 
 
 def _unresolved(config: DictConfig) -> dict[str, Any]:
