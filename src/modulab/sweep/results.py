@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
@@ -32,6 +33,12 @@ RESULTS = "results.parquet"
 CURVES = "curves.parquet"
 _FORMAT_KEY = b"modulab.format"
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
+_CURVE_COLUMNS = (
+    ("run_id", pa.string()),
+    ("step", pa.int64()),
+    ("measure", pa.string()),
+    ("value", pa.float64()),
+)
 _FIXED_COLUMNS = ("run_id", "status", "error", "seconds")
 
 
@@ -71,20 +78,16 @@ def curve_table(
     curves: Mapping[str, Sequence[Sequence[float]]],
 ) -> pa.Table:
     """Return (run_id, step, measure, value) from each measure's values as [member][step]."""
-    rows = [
-        (run_id, step, measure, float(value))
-        for measure, members in curves.items()
-        for run_id, values in zip(run_ids, members, strict=True)
-        for step, value in zip(steps, values, strict=True)
-    ]
-    names = ("run_id", "step", "measure", "value")
-    types = (pa.string(), pa.int64(), pa.string(), pa.float64())
-    return pa.table(
-        {
-            name: pa.array([row[column] for row in rows], type=kind)
-            for column, (name, kind) in enumerate(zip(names, types, strict=True))
-        }
-    )
+    columns: dict[str, list[pa.Array]] = {name: [] for name, _ in _CURVE_COLUMNS}
+    for measure, members in curves.items():
+        values = np.array(members, dtype=np.float64).reshape(len(run_ids), len(steps))
+        columns["run_id"].append(
+            pa.array(run_ids, pa.string()).take(np.arange(len(run_ids)).repeat(len(steps)))
+        )
+        columns["step"].append(pa.array(np.tile(np.array(steps, dtype=np.int64), len(run_ids))))
+        columns["measure"].append(pa.array([measure]).take(np.zeros(values.size, dtype=np.int64)))
+        columns["value"].append(pa.array(values.ravel()))
+    return pa.table({name: pa.chunked_array(columns[name], type=kind) for name, kind in _CURVE_COLUMNS})
 
 
 def save(folder: Path, results: pa.Table | None = None, curves: pa.Table | None = None) -> None:
