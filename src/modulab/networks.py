@@ -10,15 +10,14 @@ gradients are masked, so that the weights held here are the effective ones, W * 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from modulab.streams import Stream, fold_in, uniforms
+from modulab.streams import Stream, fold_in, normals, uniforms
 
 Perturbation = Callable[[int, Tensor], Tensor]
 """Takes a hidden layer's index and its activity (member, hidden_features, batch); returns the activity passed on."""
@@ -191,7 +190,7 @@ def architecture_mask(
     shape: NetworkShape,
     modules: int,
     cross_connections: Sequence[float],
-    keys: Tensor,
+    keys: Int32[Tensor, "member 2"],
 ) -> Float[Tensor, "member parameter"]:
     """Return each member's 0/1 mask: all connections within a module, and a share of those across modules.
 
@@ -216,11 +215,11 @@ def initial_parameters(
     shape: NetworkShape,
     mask: Float[Tensor, "member parameter"],
     scales: Float[Tensor, " member"],
-    keys: Tensor,
+    keys: Int32[Tensor, "member 2"],
 ) -> Float[Tensor, "member parameter"]:
-    """Return initial weights and biases, uniform on +-scale / sqrt(fan-in), fan-in counted after masking.
+    """Return initial weights, normal with variance scale^2 / fan-in, fan-in counted after masking, and biases of 0.
 
-    With scale 1 and no mask this is the initial distribution of torch.nn.Linear.
+    With scale 1 a layer passes on the variance of what it reads (Y. LeCun et al., "Efficient BackProp", 1998).
     """
     masks, _ = unflatten(mask, shape)
     initial_keys = fold_in(keys, Stream.INITIALISATION)
@@ -228,16 +227,8 @@ def initial_parameters(
     biases: list[Tensor] = []
     for layer, layer_mask in enumerate(masks):
         rows, columns = layer_mask.shape[1:]
-        bound = scales[:, None] / layer_mask.sum(dim=2).clamp(min=1).sqrt()
-        counters = torch.arange(rows * (columns + 1), dtype=torch.int32, device=keys.device).view(
-            1, rows, columns + 1
-        )
-        draws = (2 * uniforms(fold_in(initial_keys, layer), counters) - 1) * bound[:, :, None]
-        weights.append(draws[:, :, :columns] * layer_mask)
-        biases.append(draws[:, :, columns])
+        deviation = scales[:, None] / layer_mask.sum(dim=2).clamp(min=1).sqrt()
+        draws = normals(fold_in(initial_keys, layer), rows, columns)
+        weights.append(draws * deviation[:, :, None] * layer_mask)
+        biases.append(torch.zeros(len(keys), rows, device=keys.device))
     return flatten(weights, biases)
-
-
-def multiply_adds(shape: NetworkShape) -> int:
-    """Return the multiply-adds of one forward pass of one member on one sample."""
-    return sum(math.prod(size) for size in shape.layer_sizes)

@@ -30,7 +30,7 @@ class Architecture(Settings):
         description="share of cross-module connections kept: 1 dense, 0 premodular, between them partial",
     )
     initial_scale: float = Field(
-        gt=0, description="initial weights are uniform on +-initial_scale / sqrt(fan-in)"
+        gt=0, description="initial weights are normal with standard deviation initial_scale / sqrt(fan-in)"
     )
 
 

@@ -1,0 +1,55 @@
+"""The README is true: its files, written as it says, and its commands, run in its order, work."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FENCE = re.compile(r"(?:`(?P<file>[\w/.]+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+
+@pytest.mark.slow
+def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def run(command: list[str] | str) -> None:
+        ran = subprocess.run(
+            command, shell=isinstance(command, str), cwd=tmp_path, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+
+    commands = 0
+    for block in FENCE.finditer(README):
+        if block["file"]:
+            path = tmp_path / block["file"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block["text"])
+        elif block["kind"] == "python":
+            run([sys.executable, "-c", block["text"]])
+        else:
+            assert block["kind"] == "bash"
+            for command in block["text"].strip().splitlines():
+                run(command)
+                commands += 1
+    assert commands >= 14
+    grid = pd.read_parquet(tmp_path / "outputs/grid/results.parquet")
+    assert len(grid) == 2 * 3 * 4
+    product = pd.read_parquet(tmp_path / "outputs/product/results.parquet")
+    assert (product["error/test"] < 0.02).all()
+    assert (pd.read_parquet(tmp_path / "outputs/norms/results.parquet")["weights/norm"] > 0).all()
+
+
+def test_readme_names_scripts_that_exist_and_figures_that_are_there() -> None:
+    for script in re.findall(r"\./(scripts/\w+)", README):
+        assert os.access(ROOT / script, os.X_OK), script
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).is_file(), picture
