@@ -70,7 +70,8 @@ def run_members(configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: 
     steps = sum(run.member.training.steps for run in pending)
     with ProgressReport(trainer.progress, len(pending), steps) as progress:
         for number, population in enumerate(populations, start=1):
-            progress.say(f"population {number} of {len(populations)}")
+            if len(populations) > 1:
+                progress.say(f"population {number} of {len(populations)}, {len(population)} networks")
             _run_population(population, trainer, folder, progress)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from modulab.table import bootstrap_interval
 
@@ -62,6 +63,8 @@ def noise_figure(results: pd.DataFrame, path: Path) -> None:
         left, right = figure.axes
         left.set_ylim(0, 1.04)
         right.set_yscale("log")
+        right.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        right.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
         right.legend(frameon=False, fontsize=8)
         figure.savefig(path, dpi=160)
 

@@ -56,10 +56,12 @@ class ProgressReport:
             self._bar.stop()
 
     def say(self, label: str) -> None:
-        """Name what is being done now."""
+        """Name what is being done now, whether or not any of it is done yet."""
         self._label = label
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=f"{self._members} networks: {label}")
+        elif self._style == "lines":
+            print(f"{self._members} networks: {label}", file=sys.stderr, flush=True)
 
     def advance(self, steps: int, resumed: bool = False) -> None:
         """Count network-steps as done; `resumed` ones were done before this process began."""

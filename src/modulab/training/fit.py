@@ -17,9 +17,10 @@ from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.data import PopulationData
-from modulab.training.engine import choose_engine, keep_freed_memory
+from modulab.training.engine import choose_engine, keep_freed_memory, step_function
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
+from modulab.training.program import Program
 from modulab.training.recorder import Curves, Interrupted, Recorder
 
 
@@ -77,6 +78,8 @@ def fit_population(
             raise
         raise SetUpError(f"{type(error).__name__}: {error}") from error
     if data.num_chunks > 0:
+        if engine == "compiled":
+            _compile(learner.programs, device, progress)
         _lightning_fit(learner, data, recorder, device)
         if int(learner.next_step) < members[0].training.steps:
             raise Interrupted
@@ -84,6 +87,15 @@ def fit_population(
     return PopulationResult(
         measures, learner.member_divergence().tolist(), recorder.steps, recorder.curves, recorder.seconds
     )
+
+
+def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
+    for number, program in enumerate(programs, start=1):
+        progress.say(
+            f"compiling training step {number} of {len(programs)}, 10 to 40 s, cached for later runs"
+        )
+        step_function("compiled", program, device)
+    progress.say("training")
 
 
 def _set_up(

@@ -98,6 +98,11 @@ class PopulationLearner(LightningModule):
         self._blocks: list[Block] = []
 
     @property
+    def programs(self) -> list[Program]:
+        """Return the population's programs, each once."""
+        return list(dict.fromkeys(place.program for place in self._places))
+
+    @property
     def row_members(self) -> Sequence[Member]:
         """Return the members in row order, twins included: the order in which data is laid out."""
         return self._row_members
