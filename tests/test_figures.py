@@ -43,7 +43,11 @@ def test_matched_regulariser_stands_at_the_noise_scale_it_is_the_expectation_of(
 def test_arms_leave_out_other_supports_and_unfinished_members() -> None:
     arms = noise_arms(results())
     assert len(arms) == 12
-    assert set(arms["arm"]) == {"dense, matched regulariser", "dense, poisson noise", "premodular, poisson noise"}
+    assert set(arms["arm"]) == {
+        "dense, matched regulariser",
+        "dense, poisson noise",
+        "premodular, poisson noise",
+    }
 
 
 def test_noise_figure_draws_every_arm_in_its_own_colour(tmp_path: Path) -> None:

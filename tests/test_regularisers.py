@@ -112,7 +112,7 @@ def test_jacobian_of_one_hidden_layer_is_a_sum_of_three_powers() -> None:
 
 def test_jacobian_of_three_layers_is_output_variance_under_small_noise() -> None:
     _, network, mask, inputs = example(3, "tanh")
-    sigma, repeats = 1e-2, 6000
+    sigma, repeats = 1e-2, 2000
     clean = forward(network, inputs)
     law = NoiseLaw(*(torch.full((MEMBERS,), value) for value in (sigma, 0.3, 1.0, 0.2)))
     keys = member_keys(range(MEMBERS))
@@ -126,7 +126,7 @@ def test_jacobian_of_three_layers_is_output_variance_under_small_noise() -> None
     penalty = JacobianRegulariser.penalty(
         Pass(network, mask, inputs, clean), values(strength=1.0, constant=0.3, linear=1.0, quadratic=0.2), ""
     )
-    torch.testing.assert_close(sigma**2 * penalty, variance, rtol=0.03, atol=0)
+    torch.testing.assert_close(sigma**2 * penalty, variance, rtol=0.05, atol=0)
 
 
 def test_penalties_of_equal_powers_alone_survive_rescaling_of_relu_units() -> None:

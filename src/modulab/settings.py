@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from modulab.errors import ConfigError
 from modulab.regularisers import PowerRegulariser, Regulariser
@@ -90,7 +90,9 @@ class Probes(Settings):
 
     num_samples: int = Field(ge=1, description="evaluation points a member", json_schema_extra=STRUCTURAL)
     repeats: int = Field(
-        ge=1, description="independent draws of each random perturbation", json_schema_extra=STRUCTURAL
+        ge=1,
+        description="networks drawn for weight noise and ablation; points are shared out over them",
+        json_schema_extra=STRUCTURAL,
     )
     levels: list[float] = Field(
         min_length=1, description="levels of the noise perturbations, rising", json_schema_extra=STRUCTURAL
@@ -110,6 +112,20 @@ class Probes(Settings):
     measures: dict[str, str | None] = Field(
         description="dotted paths of measure functions; null leaves one out", json_schema_extra=STRUCTURAL
     )
+
+    @field_validator("levels", "ablated_fractions", "ranges")
+    @classmethod
+    def _rising(cls, values: list[float]) -> list[float]:
+        if any(value <= 0 for value in values) or sorted(set(values)) != values:
+            raise ValueError(f"{values}: values must be above 0 and rise, each once.")
+        return values
+
+    @field_validator("ablated_fractions")
+    @classmethod
+    def _below_one(cls, fractions: list[float]) -> list[float]:
+        if any(fraction >= 1 for fraction in fractions):
+            raise ValueError(f"{fractions}: shares must be below 1. Ablating every unit leaves no network.")
+        return fractions
 
 
 class Member(Settings):

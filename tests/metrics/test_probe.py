@@ -170,5 +170,5 @@ def test_faulty_measures_are_named(monkeypatch: pytest.MonkeyPatch, name: str, m
 def test_levels_that_do_not_rise_are_refused(
     monkeypatch: pytest.MonkeyPatch, key: str, values: list[float]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"probes.{key}="):
+    with pytest.raises(ConfigError, match=rf"probes\.{key}: "):
         measure_with(monkeypatch, f"{__name__}.own_measure", **{key: values})

@@ -69,7 +69,7 @@ def test_noise_reaches_every_hidden_layer(measure) -> None:
     network = make_network(task, 6, 5, members=2, activation="linear")
     dead_first = PopulationWeights(
         (torch.zeros_like(network.weights[0]), *network.weights[1:]),
-        (torch.zeros_like(network.biases[0]), *network.biases[1:]),
+        (torch.zeros_like(network.biases[0]), *(bias + 0.5 for bias in network.biases[1:])),
         "linear",
     )
     found = measure(probe_of(task, dead_first))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -119,7 +118,6 @@ def measure_population(
     Raises: ConfigError where `probes.measures` names something that is no measure.
     """
     measures = _import_measures(settings)
-    _check_levels(settings)
     keys = keys.to(parameters.device)
     size = max(2, block_bytes // bytes_per_member(shape, settings))
     blocks: list[dict[str, Tensor]] = []
@@ -193,17 +191,3 @@ def _import_measures(settings: Probes) -> dict[str, Measure]:
             raise ConfigError(f"{where}={path} is not a function. Name one that takes a Probe.")
         measures[key] = cast(Measure, target)
     return measures
-
-
-def _check_levels(settings: Probes) -> None:
-    for key in ("levels", "ablated_fractions", "ranges"):
-        values: list[float] = getattr(settings, key)
-        if any(value <= 0 for value in values) or any(
-            later <= earlier for earlier, later in pairwise(values)
-        ):
-            raise ConfigError(f"probes.{key}={values}: values must be above 0 and rise, each once.")
-    if any(fraction >= 1 for fraction in settings.ablated_fractions):
-        raise ConfigError(
-            f"probes.ablated_fractions={settings.ablated_fractions}: shares must be below 1. "
-            "Ablating every unit leaves no network."
-        )
