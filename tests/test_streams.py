@@ -84,9 +84,9 @@ def test_uniforms_are_the_recorded_ones():
 def test_integers_are_the_recorded_ones():
     limits = torch.tensor([2, 10, 2**31 - 1], dtype=torch.int32)
     assert integers(member_keys(SEEDS[:3]), COUNTERS, limits).tolist() == [
-        [1, 1, 1, 1, 1],
-        [2, 1, 7, 6, 4],
-        [1170885152, 1487655729, 1083088787, 1286360020, 932475448],
+        [0, 1, 1, 0, 1],
+        [0, 6, 5, 9, 6],
+        [1170885153, 1487655730, 1083088788, 1286360021, 932475449],
     ]
 
 
