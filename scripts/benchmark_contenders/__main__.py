@@ -369,8 +369,19 @@ def describe_machine() -> dict[str, Any]:
         "cores": _cores(),
         "load_average": os.getloadavg()[0],
         "versions": versions,
+        "commit": _commit(),
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of the sources that are measured, marked where they differ from it."""
+    command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return described.stdout.strip() or None
 
 
 def _cores() -> int:
@@ -425,6 +436,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']:.1f}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        + f"; modulab at {machine['commit'] or 'no commit'}"
     )
     contenders = [contender for contender in CONTENDERS if contender.name in options.only]
     noises = {"with": [True], "without": [False], "both": [True, False]}[options.noise]
@@ -445,10 +457,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for noise in noises:
                 for population in options.populations:
                     condition = Condition(threads, noise, population)
-                    load = os.getloadavg()[0]
+                    load, commit = os.getloadavg()[0], _commit()
                     with console.status(str(condition)):
                         outcomes = run_condition(condition, contenders, options, cache)
-                    fresh = [outcome.record() | {"load_average": load} for outcome in outcomes]
+                    fresh = [
+                        outcome.record() | {"load_average": load, "commit": commit} for outcome in outcomes
+                    ]
                     for record in fresh:
                         base = base_of(fresh, record)
                         if record["status"] == "ok":
@@ -507,6 +521,12 @@ def _print_notes(records: Sequence[dict[str, Any]], options: argparse.Namespace,
         "(startup_ms_per_network in the file), nor is anyone's compile time. "
         "Compile is the first time, with nothing cached; cores, peak and losses are those of the larger population."
     )
+    commits = {record["commit"] for record in records}
+    if len(commits) > 1:
+        console.print(
+            f"[bold]Warning:[/bold] the sources changed during the run ({', '.join(map(str, commits))}): "
+            "its tables are not of one program."
+        )
     short = [record for record in records if record["status"] == "ok" and record["cores_used"] < 0.9]
     if short:
         console.print(

@@ -37,10 +37,7 @@ def _prepare(workload: Workload, blocked: bool) -> Repeat:
     import jax.numpy as jnp
 
     def linear(key: Any, rows: int, columns: int) -> tuple[Any, Any]:
-        bound = rows**-0.5
-        weight_key, bias_key = jax.random.split(key)
-        weight = jax.random.uniform(weight_key, (rows, columns), minval=-bound, maxval=bound)
-        return weight, jax.random.uniform(bias_key, (columns,), minval=-bound, maxval=bound)
+        return jax.random.normal(key, (rows, columns)) * rows**-0.5, jnp.zeros(columns)
 
     def initialise(key: Any) -> tuple[Any, Any, Any]:
         first_key, readout_key, point_key = jax.random.split(key, 3)

@@ -32,6 +32,9 @@ class NoisyPerceptron(nn.Module):
         self.first = nn.Linear(IN_FEATURES, HIDDEN_FEATURES)
         self.readout = nn.Linear(HIDDEN_FEATURES, OUT_FEATURES)
         self.noise = noise
+        for layer in (self.first, self.readout):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Tensor, sigma: float | Tensor, draws: Tensor | None = None) -> Tensor:
         activity = torch.relu(self.first(inputs))

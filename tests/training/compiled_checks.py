@@ -6,7 +6,7 @@ Prints one JSON object of findings, which test_compiled.py judges.
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -16,11 +16,11 @@ from tests.members import make_member
 from tests.training.fitting import trained_parameters
 
 
-def packed_members(activation: str, width: int, batch_size: int) -> list[Member]:
+def packed_members(activation: str, laws: Sequence[str], width: int, batch_size: int) -> list[Member]:
     """Return 40 members of one program, varied in everything else."""
     return [
         make_member(
-            {"noise": ("poisson", "gaussian", "multiplicative")[index % 3]},
+            {"noise": laws[index % len(laws)]},
             seed=index,
             noise__scale=0.1 + 0.1 * (index % 4),
             architecture__activation=activation,
@@ -38,15 +38,23 @@ def packed_members(activation: str, width: int, batch_size: int) -> list[Member]
 
 def main() -> None:
     keep_freed_memory()
-    torch.set_num_threads(int(sys.argv[1]))
+    torch.set_num_threads(1)
     findings: dict[str, dict[str, list[float]]] = {}
-    for activation, width, batch_size in (("relu", 48, 256), ("tanh", 17, 37)):
-        members = packed_members(activation, width, batch_size)
+    for activation, laws, width, batch_size in (
+        ("relu", ("poisson", "gaussian", "multiplicative"), 48, 256),
+        ("tanh", ("gaussian",), 17, 37),
+    ):
+        members = packed_members(activation, laws, width, batch_size)
         compiled = trained_parameters(members, "compiled")
         apart = (compiled - trained_parameters(members)).abs().amax(dim=1)
         alone = {index: trained_parameters([members[index]], "compiled")[0] for index in (0, 7, 38, 39)}
         changed = [index for index, value in alone.items() if not torch.equal(value, compiled[index])]
-        findings[activation] = {"compiled from eager": apart.tolist(), "changed by company": changed}
+        threaded = trained_parameters(members, "compiled", threads=2)
+        findings[activation] = {
+            "compiled from eager": apart.tolist(),
+            "changed by company": changed,
+            "changed by threads": (compiled != threaded).any(dim=1).nonzero().flatten().tolist(),
+        }
     print(json.dumps(findings))
 
 

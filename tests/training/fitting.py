@@ -13,9 +13,9 @@ from modulab.training.learner import PopulationLearner
 CPU = torch.device("cpu")
 
 
-def train_learner(members: Sequence[Member], engine: str = "eager") -> PopulationLearner:
+def train_learner(members: Sequence[Member], engine: str = "eager", threads: int = 1) -> PopulationLearner:
     """Return a learner trained through all chunks of its members."""
-    learner = PopulationLearner(members, engine, CPU)
+    learner = PopulationLearner(members, engine, CPU, threads)
     data = PopulationData(learner.row_members, 0, CPU)
     learner.read_data(data.offsets, data.counts)
     learner.on_fit_start()
@@ -24,6 +24,6 @@ def train_learner(members: Sequence[Member], engine: str = "eager") -> Populatio
     return learner
 
 
-def trained_parameters(members: Sequence[Member], engine: str = "eager") -> torch.Tensor:
+def trained_parameters(members: Sequence[Member], engine: str = "eager", threads: int = 1) -> torch.Tensor:
     """Return the parameters of members trained in one population, in the order given."""
-    return train_learner(members, engine).member_parameters()
+    return train_learner(members, engine, threads).member_parameters()

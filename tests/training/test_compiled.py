@@ -14,19 +14,21 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("threads", [1, 2])
-def test_compiled_engine_agrees_with_eager_and_company_changes_nothing(threads: int) -> None:
+def test_compiled_engine_agrees_with_eager_and_company_and_threads_change_nothing() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.training.compiled_checks", str(threads)],
+        [sys.executable, "-m", "tests.training.compiled_checks"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     findings = json.loads(ran.stdout.splitlines()[-1])
     for activation in ("relu", "tanh"):
         assert findings[activation]["changed by company"] == []
+        assert findings[activation]["changed by threads"] == []
+    # Smooth in every weight, so that rounding stays rounding.
     assert max(findings["tanh"]["compiled from eager"]) < 1e-4
     # Where rounding pushes a relu unit's input across 0, a sample joins or leaves that unit's gradient, and
-    # Adam carries the difference on. That befalls few members, and the rest agree far more closely.
+    # Adam carries the difference on; Poisson-like noise has such an edge at silence too. That befalls few
+    # members, and the rest agree far more closely.
     apart = sorted(findings["relu"]["compiled from eager"])
     assert apart[len(apart) // 2] < 1e-6
     assert apart[int(0.9 * len(apart))] < 1e-4

@@ -3,7 +3,7 @@
 Both run blocks of members small enough that a block's activity stays in the processor's cache, and each
 block for a whole chunk of steps before the next. The compiled step is traced once a program, on a block of
 made-up members, with the member axis symbolic: the code is the same for every block size, so that company
-changes nothing there either.
+changes nothing there either. Threads share out whole blocks, so that their number changes nothing.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def step_function(engine: str, program: Program, device: torch.device) -> StepFu
     """Return the function that takes a block of `program` one step on."""
     if engine == "eager":
         return population_step
-    return _compiled_step(program, device, torch.get_num_threads())
+    return _compiled_step(program, device)
 
 
 def run_chunk(
@@ -118,16 +118,19 @@ def run_chunk(
 
 
 @functools.cache
-def _compiled_step(program: Program, device: torch.device, num_threads: int) -> StepFunction:
-    del num_threads  # the generated code is made for a number of threads, so it is part of the cache's key
-
+def _compiled_step(program: Program, device: torch.device) -> StepFunction:
     def step(tensors: Sequence[Tensor], table: Tensor, row: Tensor, at: Tensor, position: Tensor) -> Tensor:
         return population_step(program, Block(*tensors), table, row, at, position)
 
     # Each program's step is its own closure over the same code, which torch counts as recompilations.
     dynamo_config.recompile_limit = 1024
     dynamo_config.accumulated_recompile_limit = 4096
-    compiled = torch.compile(step, fullgraph=True)
+    # On a CPU the code is made for one thread and entered without Python's lock, so that threads can run blocks
+    # side by side. Threads within a step would wait for one another at each of its dozen loops: on a busy machine
+    # that took a hundred times as long as the work.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    compiled = torch.compile(step, fullgraph=True, options={"cpp_wrapper": device.type == "cpu"})
 
     def call(
         program: Program, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
@@ -136,6 +139,7 @@ def _compiled_step(program: Program, device: torch.device, num_threads: int) -> 
         return compiled(_tensors(block), table, row, at, position)
 
     _trace(compiled, program, device)
+    torch.set_num_threads(threads)
     return call
 
 

@@ -69,10 +69,11 @@ def fit_population(
     device = choose_device(trainer.accelerator)
     engine = choose_engine(trainer.engine, members, device)
     keep_freed_memory()
-    torch.set_num_threads(trainer.threads or (1 if engine == "eager" else cpu_count()))
+    threads = 1 if device.type != "cpu" else trainer.threads or (1 if engine == "eager" else cpu_count())
+    torch.set_num_threads(1)
     recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress)
     try:
-        learner, data = _set_up(members, engine, device, checkpoint, recorder)
+        learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -99,9 +100,14 @@ def _compile(programs: Sequence[Program], device: torch.device, progress: Progre
 
 
 def _set_up(
-    members: Sequence[Member], engine: str, device: torch.device, checkpoint: Path | None, recorder: Recorder
+    members: Sequence[Member],
+    engine: str,
+    device: torch.device,
+    threads: int,
+    checkpoint: Path | None,
+    recorder: Recorder,
 ) -> tuple[PopulationLearner, PopulationData]:
-    learner = PopulationLearner(members, engine, device)
+    learner = PopulationLearner(members, engine, device, threads)
     if checkpoint is not None and checkpoint.exists():
         content = read_checkpoint(checkpoint)
         learner.load_state_dict(content["state_dict"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +20,9 @@ from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, block_size, run_chunk, step_function
 from modulab.training.program import Program, program_of, stack_coefficients
 from modulab.training.step import Block
+
+_WORTH_SHARING = 8
+"""From this many members of a program on, two smaller blocks on two threads beat one."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,20 @@ def arrange(members: Sequence[Member], device: torch.device) -> list[_Place]:
     places: list[_Place] = []
     start = 0
     for program, indices in by_program.items():
-        size = block_size(program, device)
-        for first in range(0, len(indices), size):
-            block = indices[first : first + size]
+        for block in _cut(indices, block_size(program, device), shared=device.type == "cpu"):
             rows = block * 2 if len(block) == 1 else block
             places.append(_Place(start, start + len(rows), program, tuple(rows)))
             start += len(rows)
     return places
+
+
+def _cut(indices: list[int], largest: int, shared: bool) -> list[list[int]]:
+    """Return consecutive parts of about equal size; if they are `shared` by threads, an even number of them."""
+    count = -(-len(indices) // largest)
+    if shared and len(indices) >= _WORTH_SHARING:
+        count += count % 2
+    ends = [len(indices) * part // count for part in range(count + 1)]
+    return [indices[start:end] for start, end in pairwise(ends)]
 
 
 class PopulationLearner(LightningModule):
@@ -64,11 +76,14 @@ class PopulationLearner(LightningModule):
     next_step: Tensor
     diverged_at: Tensor
 
-    def __init__(self, members: Sequence[Member], engine: str, device: torch.device) -> None:
-        """Lay out and initialise `members`, which share every structural setting."""
+    def __init__(
+        self, members: Sequence[Member], engine: str, device: torch.device, threads: int = 1
+    ) -> None:
+        """Lay out and initialise `members`, which share every structural setting; `threads` train their blocks."""
         super().__init__()
         self.automatic_optimization = False
         self._engine = engine
+        self._threads = threads
         self._places = arrange(members, device)
         rows = [index for place in self._places for index in place.members]
         self._row_members = [members[index] for index in rows]
@@ -140,11 +155,19 @@ class PopulationLearner(LightningModule):
 
     def training_step(self, chunk: Chunk) -> None:
         """Advance every block by a chunk of optimiser steps."""
-        row_losses = torch.empty(chunk.num_steps, self.parameters_by_row.shape[0], device=self.device)
-        for place, block in zip(self._places, self._blocks, strict=True):
-            step = step_function(self._engine, place.program, self.device)
+        steps = [step_function(self._engine, place.program, self.device) for place in self._places]
+
+        def advance(number: int) -> Tensor:
+            place = self._places[number]
             members = self._row_members[place.start : place.stop]
-            row_losses[:, place.start : place.stop] = run_chunk(step, place.program, block, members, chunk)
+            return run_chunk(steps[number], place.program, self._blocks[number], members, chunk)
+
+        numbers = range(len(self._places))
+        if self._threads > 1:
+            with ThreadPoolExecutor(self._threads) as pool:
+                row_losses = torch.cat(list(pool.map(advance, numbers)), dim=1)
+        else:
+            row_losses = torch.cat([advance(number) for number in numbers], dim=1)
         self._note_divergence(row_losses, chunk.first_step)
         self.chunk_losses = row_losses.T.contiguous().mean(dim=1)[self.row_of_member.to(self.device)].cpu()
         self.next_step += chunk.num_steps
