@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -174,7 +175,7 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -431,6 +432,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(arguments)
+    # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 132)
     machine = describe_machine()
     console.print(
@@ -492,21 +495,16 @@ def _extras(options: argparse.Namespace, extras: dict[str, Any], cache: Path, co
         )
         if options.quick:
             return
-        extras["parts"] = {}
-        for threads in options.threads:
-            extras["parts"][threads] = ask_once(
-                "modulab_population:time_parts", {"threads": threads}, threads, cache
-            )
+        extras["parts"] = ask_once("modulab_population:time_parts", {"threads": 1}, 1, cache)
     except RuntimeError as error:
         extras["errors"] = [str(error)]
         console.print(f"[bold]Failed:[/bold] {escape(str(error))}")
         return
-    table = Table(title="Where a compiled step's time goes, us/network-step", box=box.SIMPLE_HEAD)
+    table = Table(title="Where a compiled step's time goes, on one thread", box=box.SIMPLE_HEAD)
     table.add_column("")
-    for threads in options.threads:
-        table.add_column(f"{threads} thread{'' if threads == 1 else 's'}", justify="right")
-    for part in extras["parts"][options.threads[0]]:
-        table.add_row(part, *(f"{extras['parts'][threads][part]:.1f}" for threads in options.threads))
+    table.add_column("us/network-step", justify="right")
+    for part, microseconds in extras["parts"].items():
+        table.add_row(part, f"{microseconds:.1f}")
     console.print(table)
 
 

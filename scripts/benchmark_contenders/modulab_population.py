@@ -71,8 +71,8 @@ def reference_members(
 class _WatchedLearner(PopulationLearner):
     """Keeps the losses of all steps, which a learner otherwise averages over chunks."""
 
-    def __init__(self, members: list[Member], engine: str) -> None:
-        super().__init__(members, engine, _CPU)
+    def __init__(self, members: list[Member], engine: str, threads: int) -> None:
+        super().__init__(members, engine, _CPU, threads)
         self.losses: list[Tensor] = []
 
     def _note_divergence(self, losses: Tensor, first_step: int) -> None:
@@ -97,9 +97,9 @@ def modulab_engine(
 ) -> Timing:
     """Train a population under Lightning in this process, and time its steps."""
     members, _ = reference_members(population, steps, noise, threads, engine, first_seed)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     keep_freed_memory()
-    learner, data = _learner(members, engine)
+    learner, data = _learner(members, engine, threads)
     stopwatch = _Stopwatch()
     start = time.perf_counter()
     trainer = lightning.Trainer(
@@ -126,8 +126,8 @@ def modulab_engine(
     )
 
 
-def _learner(members: list[Member], engine: str) -> tuple[_WatchedLearner, PopulationData]:
-    learner = _WatchedLearner(members, engine)
+def _learner(members: list[Member], engine: str, threads: int = 1) -> tuple[_WatchedLearner, PopulationData]:
+    learner = _WatchedLearner(members, engine, threads)
     data = PopulationData(learner.row_members, 0, _CPU)
     learner.read_data(data.offsets, data.counts)
     return learner, data
@@ -174,10 +174,11 @@ def _block_run(
     """Return a function that takes a block through `steps` compiled steps, the block, and its data table."""
     members, _ = reference_members(64, steps, noise, threads, "compiled")
     program = program_of(members[0])
-    members = members[: block_size(program, _CPU) if full else 2]
+    members = members[: 2 * block_size(program, _CPU) if full else 2]
     learner, data = _learner(members, "compiled")
     learner.on_fit_start()
     block, chunk = learner._blocks[0], data.chunk(0)
+    members = list(learner.row_members[: len(block.parameters)])
     step = step_function("compiled", program, _CPU)
     return lambda: run_chunk(step, program, block, members, chunk), block, chunk.table
 

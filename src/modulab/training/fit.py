@@ -93,7 +93,7 @@ def fit_population(
 def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
     for number, program in enumerate(programs, start=1):
         progress.say(
-            f"compiling training step {number} of {len(programs)}, 10 to 40 s, cached for later runs"
+            f"compiling training step {number} of {len(programs)}, 10 to 90 s, cached for later runs"
         )
         step_function("compiled", program, device)
     progress.say("training")
