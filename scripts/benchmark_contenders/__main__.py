@@ -150,9 +150,12 @@ class Worker:
         """Return the next answer. Raises: RuntimeError with the last of what it complained of, if it has ended."""
         assert self._process.stdout is not None
         watchdog = threading.Timer(WORKER_SECONDS, self._process.kill)
+        watchdog.daemon = True
         watchdog.start()
-        line = self._process.stdout.readline()
-        watchdog.cancel()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            watchdog.cancel()
         if line:
             return json.loads(line)
         self._process.wait()
