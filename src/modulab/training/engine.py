@@ -21,7 +21,6 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo import mark_dynamic
 
 from modulab.errors import ConfigError
-from modulab.networks import NetworkShape
 from modulab.settings import Member
 from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program
@@ -167,8 +166,3 @@ def _trace(compiled: Callable[..., Tensor], program: Program, device: torch.devi
     mark_dynamic(row, 1)
     scalar = zeros((), dtype=torch.int32)
     compiled(_tensors(block), table, row, scalar, scalar)
-
-
-def activity_bytes(shape: NetworkShape, batch_size: int) -> int:
-    """Return the bytes of all hidden activity of one member in one step."""
-    return 4 * batch_size * sum(shape.hidden_features)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from modulab.networks import PopulationWeights, forward, population_weights
-from modulab.noise import NoiseLaw, add_activity_noise
+from modulab.noise import NoiseLaw, add_activity_noise, layer_keys
 from modulab.regularisers import Pass, Regulariser
 from modulab.streams import fold_in, integers
 from modulab.training.optimisers import UPDATES, clip_gradients
@@ -68,7 +68,7 @@ def population_losses(
         law = NoiseLaw(
             *(coefficients[f"noise.{name}"] for name in ("scale", "constant", "linear", "quadratic"))
         )
-        return add_activity_noise(activity, law, fold_in(noise_keys, layer))
+        return add_activity_noise(activity, law, layer_keys(noise_keys, layer))
 
     trace = forward(network, inputs, add_noise if program.noisy else None)
     losses = data_losses(trace.outputs, targets, program)
