@@ -11,8 +11,9 @@ from modulab.settings import Member, Trainer, read_member
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EAGER = Trainer(
-    accelerator="cpu", engine="eager", threads=1, memory_gib=None, checkpoint_seconds=0.0, progress="off"
-)
+    accelerator="cpu", engine="eager", threads=1, memory_gib=None, largest_population=None,
+    checkpoint_seconds=0.0, progress="off",
+)  # fmt: skip
 
 
 def _group(name: str, option: str) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def test_csv_holds_every_number_in_full() -> None:
         "completed",
         "diverged",
         "failed",
+        "missing",
         "error/test",
         "error/test.low",
         "error/test.high",

@@ -32,6 +32,7 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
     from modulab.composing import compose_checked, hydra_composer, plan_run
     from modulab.experiment import run_members
     from modulab.overrides import override_key, replace_grid
+    from modulab.sweep.lock import FolderLock
     from modulab.sweep.results import check_folder, load_curves, load_results
 
     overrides = replace_grid(overrides)
@@ -42,7 +43,8 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
     check_folder(path)
-    run_members(plan.members, plan.trainer, path)
+    with FolderLock(path):
+        run_members(plan.members, plan.trainer, path)
     return Results(load_results(path), load_curves(path), path)
 
 

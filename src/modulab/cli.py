@@ -10,9 +10,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from modulab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from modulab.sweep.jobs import TrainTask
 
 _COMMANDS = {
     "train": "train and measure one run, a population, or with -m a sweep",
@@ -103,52 +106,6 @@ def _table(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Job:
-    """The function that Hydra runs, once a run or once a job of a sweep, and what is to be told at the end."""
-
-    def __init__(self) -> None:
-        self.began = False
-        self.folder: Path | None = None
-        self.multirun = False
-        self.error: ConfigError | None = None
-
-    def __call__(self, config: Any) -> None:
-        """Train one run. In a sweep an error is Hydra's to report, after the other jobs."""
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        self.began = True
-        hydra_config = HydraConfig.get()
-        self.multirun = hydra_config.mode == RunMode.MULTIRUN
-        self.folder = Path(hydra_config.sweep.dir if self.multirun else hydra_config.run.dir)
-        try:
-            self._run(config, Path(hydra_config.runtime.output_dir))
-        except ConfigError as error:
-            if self.multirun:
-                raise
-            self.error = error
-
-    def _run(self, config: Any, folder: Path) -> None:
-        import hydra
-        from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
-
-        from modulab.composing import plan_run
-        from modulab.overrides import check_hydra_keys
-        from modulab.sweep.results import check_folder
-
-        hydra_config = HydraConfig.get()
-        check_hydra_keys(hydra_config)
-        name = str(hydra_config.job.config_name)
-        # Unresolved: an override may hold an interpolation, which would resolve here, or fail.
-        overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-        plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
-        check_folder(folder)
-        from modulab.experiment import run_members
-
-        run_members(plan.members, plan.trainer, folder)
-
-
 def _train(given: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in given):
         print(train_help())
@@ -157,6 +114,7 @@ def _train(given: Sequence[str]) -> int:
 
     from modulab.composing import config_folder, hydra_composer
     from modulab.overrides import COMPOSING_ERRORS, explain, replace_grid
+    from modulab.sweep.jobs import MembersFailed, TrainTask
 
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
@@ -166,10 +124,12 @@ def _train(given: Sequence[str]) -> int:
     asked_for_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["modulab train", *replace_grid(given)]
-    job = _Job()
+    job = TrainTask()
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
         main(job.__call__)()
+    except MembersFailed:
+        pass  # The table below tells.
     except KeyboardInterrupt:
         print(_how_to_go_on(job, given), file=sys.stderr)
         return 130
@@ -183,9 +143,11 @@ def _train(given: Sequence[str]) -> int:
         overrides = [word for word in given if "=" in word and not word.startswith("-")]
         with hydra_composer([folder for folder in folders if Path(folder).is_dir()]) as compose:
             raise ConfigError(explain(error, overrides, compose)) from error
+    finally:
+        job.release()
     if job.error is not None:
         raise job.error
-    return 0 if job.folder is None else _report(job.folder)
+    return 0 if job.folder is None or job.dry_run else _report(job.folder)
 
 
 def _report(folder: Path) -> int:
@@ -198,7 +160,7 @@ def _report(folder: Path) -> int:
     return 1 if bool((results["status"] == "failed").any()) else 0
 
 
-def _how_to_go_on(job: _Job, given: Sequence[str]) -> str:
+def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
     if job.folder is None:
         return "Interrupted before training began; nothing was written."
     key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"

@@ -5,6 +5,9 @@ A run trains the member that its settings describe, at `population.seeds` seeds,
 are the names of config files. Hydra composes each distinct combination of groups once, so that a choice means
 what it means on the command line; leaves are then set directly, which is a thousand times faster, and
 interpolations that depend on them are resolved anew for every point.
+
+The jobs of a sweep are planned in the same way: Hydra composes each distinct combination of choices once, and
+the leaves in which jobs differ are set directly.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,29 +27,37 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modulab.errors import ConfigError
-from modulab.overrides import COMPOSING_ERRORS, GROUPS, Compose, explain, leaf_keys, override_key
+from modulab.overrides import COMPOSING_ERRORS, GROUPS, Compose, explain, leaf_keys, override_key, plain_leaf
 from modulab.schema import Settings, import_target, read_settings, suggest, suggest_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from modulab.settings import Trainer
+    from modulab.settings import Population, Sweep, Trainer
 else:
     # Annotations are checked in tests. DictConfig derives from deprecated generics, of which that check warns,
     # and importing modulab.settings imports torch.
-    DictConfig, Trainer = object, Settings
+    DictConfig = object
+    Population = Sweep = Trainer = Settings
 
 _MEMBER_KEYS = ("seed", *GROUPS)
-_RUN_KEYS = ("population", "trainer")
+_RUN_KEYS = ("population", "sweep", "trainer")
+
+
+ComposeJob = Callable[[Sequence[str], int], DictConfig]
+"""Turns the overrides of a sweep's job, and its number, into a config; `${hydra:...}` then speaks of that job."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run trains: a checked, plain config a member, all different, and how to train them."""
+    """What a run or sweep trains: a checked, plain config a member, all different, and how to train them."""
 
     members: list[dict[str, Any]]
     run_ids: list[str]
+    jobs: list[list[str]]
+    """The run_ids of each job, of which a run is the only one."""
     trainer: Trainer
+    sweep: Sweep
 
 
 @dataclass(frozen=True)
@@ -110,28 +121,35 @@ def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> 
 
     Raises: ConfigError for unknown keys, wrong values, and a grid that cannot be expanded.
     """
-    from modulab.settings import Population, Trainer
 
-    known = (*_MEMBER_KEYS, *_RUN_KEYS)
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"{key}: there is no such key. {suggest(str(key), known)}")
-    trainer = read_settings(_resolved(config, "trainer"), "trainer", Trainer)
-    # The grid's own interpolations refer to a member's other settings: they are resolved in each member.
-    settings = _unresolved(config).get("population")
-    if isinstance(settings, dict) and "grid" in settings:
-        settings["grid"] = _grids(cast("dict[str, Any]", settings)["grid"])
-    population = read_settings(settings, "population", Population)
-    points = expand(population.grid, population.seeds, _resolved(config, "seed"))
-    _check_conflicts(population.grid, overrides)
+    def compose_job(given: Sequence[str], number: int) -> DictConfig:
+        del number
+        return config if given == overrides else compose(given)
+
+    return plan_sweep([overrides], compose_job)
+
+
+def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
+    """Return what the jobs of a sweep ask for, each given by its overrides.
+
+    Raises: ConfigError as `plan_run` does, and where jobs ask to be trained in different ways.
+    """
+    shared = frozenset(jobs[0]).intersection(*jobs[1:])
+    planner = _Planner(compose_job)
     members: dict[str, dict[str, Any]] = {}
-    for member in compose_members(points, config, overrides, compose):
-        members.setdefault(run_id(member), member)
+    names: list[list[str]] = []
+    for number, overrides in enumerate(jobs):
+        names.append([])
+        for member in planner.members(overrides, shared, number):
+            name = run_id(member)
+            members.setdefault(name, member)
+            if name not in names[-1]:
+                names[-1].append(name)
     # Measures are imported after training: better to hear of a typo before.
     measures = {item for member in members.values() for item in member["probes"]["measures"].items()}
     for name, path in sorted((name, path) for name, path in measures if path is not None):
         import_target(path, f"probes.measures.{name}")
-    return Plan(list(members.values()), list(members), trainer)
+    return Plan(list(members.values()), list(members), names, planner.trainer, planner.sweep)
 
 
 def expand(grids: Sequence[Mapping[str, Sequence[Any]]], seeds: int, first_seed: Any) -> list[Point]:
@@ -149,20 +167,115 @@ def expand(grids: Sequence[Mapping[str, Sequence[Any]]], seeds: int, first_seed:
     return points
 
 
-def compose_members(
-    points: Iterable[Point], config: DictConfig, overrides: Sequence[str], compose: Compose
-) -> Iterator[dict[str, Any]]:
-    """Yield each point's checked config, in order; `overrides` without choices compose to `config`."""
-    templates: dict[tuple[object, ...], _Template] = {}
-    for point in points:
-        kind = (point.choices, tuple(key for key, _ in point.leaves))
-        if kind not in templates:
-            chosen = [f"{group}={name}" for group, name in point.choices]
-            composed = (
-                compose_checked(compose, [*_without(overrides, point.choices), *chosen]) if chosen else config
-            )
-            templates[kind] = _Template(composed, [key for key, _ in point.leaves])
-        yield check_member(templates[kind].member(point.leaves))
+@dataclass(frozen=True)
+class _Composed:
+    """A config that Hydra composed from a job's overrides, and what it says of the job as a whole."""
+
+    config: DictConfig
+    population: Population
+    keys: frozenset[str]
+    of_one_job: bool
+    """Whether the config refers to the job that it was composed for, so that no other may use it."""
+
+
+class _Planner:
+    """Composes what has to be composed, once, and remembers it."""
+
+    trainer: Trainer
+    sweep: Sweep
+
+    def __init__(self, compose_job: ComposeJob) -> None:
+        self._compose_job = compose_job
+        self._composed: dict[tuple[str, ...], _Composed] = {}
+        self._templates: dict[tuple[object, ...], _Template] = {}
+
+    def members(
+        self, overrides: Sequence[str], shared: Collection[str], number: int
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the checked configs of one job; `shared` overrides are those of all jobs."""
+        rest, leaves = _split(overrides, shared)
+        composed = self._compose(rest, number)
+        if not composed.keys.issuperset(leaves):
+            # Hydra's own complaint about a key that is not there, in our words.
+            rest, leaves = list(overrides), {}
+            composed = self._compose(rest, number)
+        population = composed.population
+        first_seed = leaves.pop("seed") if "seed" in leaves else _resolved(composed.config, "seed")
+        _check_conflicts(population.grid, overrides)
+        for point in expand(population.grid, population.seeds, first_seed):
+            values = leaves | dict(point.leaves)
+            template = self._template(composed, rest, point.choices, tuple(values), number)
+            yield check_member(template.member(values))
+
+    def _compose(self, overrides: Sequence[str], number: int) -> _Composed:
+        kept = self._composed.get(tuple(overrides))
+        if kept is not None and not kept.of_one_job:
+            return kept
+        config = compose_checked(lambda given: self._compose_job(given, number), overrides)
+        composed = self._read(config)
+        self._composed[tuple(overrides)] = composed
+        return composed
+
+    def _read(self, config: DictConfig) -> _Composed:
+        """Return a composed config, its run-wide groups checked: the same trainer as in all others."""
+        from modulab.settings import Population, Sweep, Trainer
+
+        known = (*_MEMBER_KEYS, *_RUN_KEYS)
+        for key in config:
+            if key not in known:
+                raise ConfigError(f"{key}: there is no such key. {suggest(str(key), known)}")
+        trainer = read_settings(_resolved(config, "trainer"), "trainer", Trainer)
+        sweep = read_settings(_resolved(config, "sweep"), "sweep", Sweep)
+        if not self._composed:
+            self.trainer, self.sweep = trainer, sweep
+        for group, value, first in (("trainer", trainer, self.trainer), ("sweep", sweep, self.sweep)):
+            if value != first:
+                raise ConfigError(
+                    f"{group} differs between the jobs of this sweep, and packed jobs share it. "
+                    "Give one value, or train jobs one by one with hydra/launcher=basic."
+                )
+        # The grid's own interpolations refer to a member's other settings: they are resolved in each member.
+        plain = _unresolved(config)
+        settings = plain.get("population")
+        if isinstance(settings, dict) and "grid" in settings:
+            settings["grid"] = _grids(cast("dict[str, Any]", settings)["grid"])
+        population = read_settings(settings, "population", Population)
+        keys = leaf_keys({key: plain[key] for key in _MEMBER_KEYS if key in plain})
+        of_one_job = any("${hydra:" in str(_get(plain, key)) for key in keys)
+        return _Composed(config, population, frozenset(keys), of_one_job)
+
+    def _template(
+        self,
+        composed: _Composed,
+        overrides: Sequence[str],
+        choices: tuple[tuple[str, str], ...],
+        keys: tuple[str, ...],
+        number: int,
+    ) -> _Template:
+        kind = (tuple(overrides), choices, keys, number if composed.of_one_job else None)
+        if kind not in self._templates:
+            if choices:
+                chosen = [f"{group}={name}" for group, name in choices]
+                composed = self._compose([*_without(overrides, choices), *chosen], number)
+            self._templates[kind] = _Template(composed.config, keys)
+        return self._templates[kind]
+
+
+def _split(overrides: Sequence[str], shared: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the overrides that Hydra must compose, and the values of leaves that can be set afterwards."""
+    values = {override: plain_leaf(override) for override in overrides if override not in shared}
+    composed = [override for override in overrides if values.get(override) is None]
+    touched = {override_key(override) for override in composed}
+    leaves: dict[str, Any] = {}
+    for override in overrides:
+        leaf = values.get(override)
+        if leaf is not None:
+            parts = leaf[0].split(".")
+            above = {".".join(parts[:length]) for length in range(2, len(parts) + 1)}
+            if touched & above:
+                return list(overrides), {}
+            leaves[leaf[0]] = leaf[1]
+    return composed, leaves
 
 
 class _Template:
@@ -184,14 +297,13 @@ class _Template:
         self._interpolating = [key for key in present if _interpolates(_get(self._plain, key))]
         self._config = copy.deepcopy(config)
 
-    def member(self, leaves: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    def member(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config with these leaves, unchecked; it shares what it can with its neighbours."""
         member = dict(self._plain)
-        for key, value in leaves:
+        for key, value in leaves.items():
             _set(member, key, value)
-        keys = [key for key, _ in leaves]
-        unresolved = [key for key in self._interpolating if key not in keys]
-        unresolved += [key for key, value in leaves if _interpolates(value)]
+        unresolved = [key for key in self._interpolating if key not in leaves]
+        unresolved += [key for key, value in leaves.items() if _interpolates(value)]
         remaining: list[str] = []
         for key in unresolved:
             found, value = _look_up(member, _get(member, key))
@@ -200,7 +312,7 @@ class _Template:
             else:
                 remaining.append(key)
         if remaining:
-            for key, value in leaves:
+            for key, value in leaves.items():
                 OmegaConf.update(self._config, key, value, merge=False, force_add=True)
             for key in remaining:
                 _set(member, key, _resolved(self._config, key))

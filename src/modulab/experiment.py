@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,18 @@ from modulab.errors import ConfigError
 from modulab.networks import NetworkShape, PopulationWeights, population_weights
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer, read_member, structural_key
+from modulab.sweep.manifest import (
+    POPULATIONS,
+    checkpoint_path,
+    population_name,
+    unfinished_populations,
+    write_manifest,
+)
 from modulab.sweep.pack import population_size
-from modulab.sweep.results import Status, completed, curve_table, result_table, save
+from modulab.sweep.results import Status, completed, curve_table, gather, result_table, save_part
 from modulab.training.checkpoints import read_checkpoint
-from modulab.training.fit import PopulationResult, SetUpError, choose_device, fit_population
-
-POPULATIONS = "populations"
+from modulab.training.engine import choose_engine
+from modulab.training.fit import PopulationResult, SetUpError, choose_device, cpu_count, fit_population
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is to be trained: the populations that lack a result, and how to train them."""
+
+    runs: list[Run]
+    populations: list[list[Run]]
+    trainer: Trainer
+
+    @property
+    def pending(self) -> int:
+        """Return the number of members without a result."""
+        return sum(len(population) for population in self.populations)
+
+
+@dataclass(frozen=True)
 class TrainedMembers:
     """Members read back from disk: their configs, and their weights in the same order."""
 
@@ -41,52 +60,96 @@ class TrainedMembers:
     weights: PopulationWeights
 
 
-def plan_populations(runs: Sequence[Run], trainer: Trainer) -> list[list[Run]]:
-    """Return runs grouped by their structural settings and cut to what fits in memory, in order."""
+def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
+    """Return checked runs of plain configs. Raises: ConfigError for a config that cannot be used."""
+    return [Run(run_id(config), config, read_member(config)) for config in configs]
+
+
+def plan_populations(
+    runs: Sequence[Run], trainer: Trainer, unfinished: Sequence[Sequence[str]] = ()
+) -> list[list[Run]]:
+    """Return runs in populations: first the unfinished ones, given by run_id, as they were, then new ones.
+
+    New ones are grouped by structural settings and cut to what fits in memory, in order.
+    """
+    by_id = {run.run_id: run for run in runs}
+    populations = [[by_id.pop(run_id) for run_id in population] for population in unfinished]
     groups: defaultdict[tuple[tuple[str, object], ...], list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in by_id.values():
         groups[structural_key(run.member)].append(run)
-    populations: list[list[Run]] = []
     for group in groups.values():
         size = population_size([run.member for run in group], trainer)
         populations.extend(group[first : first + size] for first in range(0, len(group), size))
     return populations
 
 
+def plan_work(configs: Iterable[Mapping[str, Any]], trainer: Trainer, folder: Path) -> Work:
+    """Return what is to be trained of `configs`, of which `folder` may hold results and checkpoints.
+
+    The engine is chosen by all of them, done or not, so that a sweep that is resumed ends in the same bits.
+
+    Raises: ConfigError for a config, device or file that cannot be used.
+    """
+    runs = read_runs(configs)
+    device = choose_device(trainer.accelerator)
+    engine = choose_engine(
+        trainer.engine, [run.member for run in runs], device, trainer.threads or cpu_count()
+    )
+    done = completed(folder)
+    pending = [run for run in runs if run.run_id not in done]
+    unfinished = unfinished_populations(folder, {run.run_id for run in pending})
+    populations = plan_populations(pending, trainer, unfinished)
+    return Work(runs, populations, trainer.model_copy(update={"engine": engine}))
+
+
 def run_members(configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path) -> None:
     """Train and measure every config that `folder` does not hold the result of yet.
 
-    Results are written after each population; a population that fails leaves rows that say why, and the
-    others train on.
+    Results are kept after each population; a population that fails leaves rows that say why, and the others
+    train on. Members that are still to come are rows with the status `missing`.
+
+    Only one process may do so in a folder at a time (see `FolderLock`).
 
     Raises: ConfigError for a config, device or file that cannot be used; KeyboardInterrupt on Ctrl-C, after
     which the same call goes on where this one stopped.
     """
-    runs = [Run(run_id(config), config, read_member(config)) for config in configs]
-    choose_device(trainer.accelerator)
-    done = completed(folder)
-    pending = [run for run in runs if run.run_id not in done]
-    populations = plan_populations(pending, trainer)
-    steps = sum(run.member.training.steps for run in pending)
-    with ProgressReport(trainer.progress, len(pending), steps) as progress:
-        for number, population in enumerate(populations, start=1):
-            if len(populations) > 1:
-                progress.say(f"population {number} of {len(populations)}, {len(population)} networks")
-            _run_population(population, trainer, folder, progress)
+    work = plan_work(configs, trainer, folder)
+    begin(work, folder)
+    try:
+        train_populations(work, folder)
+    finally:
+        gather(folder)
 
 
-def checkpoint_path(folder: Path, population: Sequence[Run]) -> Path:
-    """Return where a population's checkpoint lies: under a hash of its members, which a later run finds again."""
-    digest = hashlib.sha256("\n".join(run.run_id for run in population).encode()).hexdigest()
-    return folder / POPULATIONS / f"{digest[:16]}.ckpt"
+def begin(work: Work, folder: Path) -> None:
+    """Write rows of all planned members that have none: they are missing until they have trained."""
+    if work.pending:
+        missing: list[Status] = ["missing"] * len(work.runs)
+        gather(folder, _rows(work.runs, missing, [None] * len(work.runs), 0.0))
+
+
+def train_populations(work: Work, folder: Path) -> None:
+    """Train and measure populations, and leave each one's rows among the parts of `folder`.
+
+    Raises: KeyboardInterrupt on Ctrl-C; ConfigError for a checkpoint that cannot be read.
+    """
+    steps = sum(run.member.training.steps for population in work.populations for run in population)
+    with ProgressReport(work.trainer.progress, work.pending, steps) as progress:
+        for number, population in enumerate(work.populations, start=1):
+            if len(work.populations) > 1:
+                progress.say(f"population {number} of {len(work.populations)}")
+            _run_population(population, work.trainer, folder, progress)
+            progress.finish(len(population))
 
 
 def _run_population(
     population: Sequence[Run], trainer: Trainer, folder: Path, progress: ProgressReport
 ) -> None:
     members = [run.member for run in population]
+    write_manifest(folder, {run.run_id: run.config for run in population})
+    checkpoint = checkpoint_path(folder, [run.run_id for run in population])
     try:
-        result = fit_population(members, trainer, checkpoint_path(folder, population), progress)
+        result = fit_population(members, trainer, checkpoint, progress)
     except SetUpError as error:
         if len(population) > 1:
             middle = len(population) // 2
@@ -105,8 +168,9 @@ def _run_population(
 def _save_failed(population: Sequence[Run], folder: Path, error: Exception) -> None:
     reason = next(iter(str(error).strip().splitlines()), "")
     message = reason if isinstance(error, SetUpError) else f"{type(error).__name__}: {reason}"
-    count = len(population)
-    save(folder, _rows(population, ["failed" for _ in population], [message] * count, 0.0, {}))
+    failed: list[Status] = ["failed"] * len(population)
+    rows = _rows(population, failed, [message] * len(population), 0.0)
+    save_part(folder, _part_name(population), rows)
 
 
 def _save_finished(population: Sequence[Run], folder: Path, result: PopulationResult) -> None:
@@ -117,20 +181,31 @@ def _save_finished(population: Sequence[Run], folder: Path, result: PopulationRe
     ]
     by_member = {name: list(zip(*points, strict=True)) for name, points in result.curves.items()}
     curves = curve_table([run.run_id for run in population], result.curve_steps, by_member)
-    rows = _rows(population, statuses, errors, result.seconds / len(population), result.measures)
-    save(folder, rows, curves)
+    rows = _rows(population, statuses, errors, result.seconds / len(population), result)
+    save_part(folder, _part_name(population), rows, curves)
+
+
+def _part_name(population: Sequence[Run]) -> str:
+    return population_name([run.run_id for run in population])
 
 
 def _rows(
-    population: Sequence[Run],
+    runs: Sequence[Run],
     statuses: Sequence[Status],
     errors: Sequence[str | None],
     seconds: float,
-    measures: Mapping[str, Sequence[float]],
+    result: PopulationResult | None = None,
 ) -> pa.Table:
-    configs = [run.config for run in population]
-    run_ids = [run.run_id for run in population]
-    return result_table(configs, run_ids, statuses, errors, [seconds] * len(population), measures)
+    return result_table(
+        configs=[run.config for run in runs],
+        run_ids=[run.run_id for run in runs],
+        statuses=statuses,
+        errors=errors,
+        seconds=[seconds] * len(runs),
+        measures={} if result is None else result.measures,
+        engine=None if result is None else result.engine,
+        device=None if result is None else result.device,
+    )
 
 
 def load_members(path: str | Path) -> list[TrainedMembers]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,6 +52,26 @@ _SENTENCES = (
 def override_key(override: str) -> str:
     """Return the key or group that an override sets."""
     return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+
+
+@functools.cache
+def plain_leaf(override: str) -> tuple[str, Any] | None:
+    """Return the key and value of an override that sets one leaf of a member to a plain value, else None.
+
+    What composes is left to Hydra: choices, additions, deletions, interpolations and nested values.
+    """
+    key = override.partition("=")[0]
+    if not re.fullmatch(r"seed|\w+(\.\w+)+", key) or key.split(".")[0] not in ("seed", *GROUPS):
+        return None
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+    value: Any = None if parsed.is_sweep_override() else parsed.value()
+    values: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
+    plain = all(each is None or isinstance(each, int | float | str) for each in values)
+    interpolates = any(isinstance(each, str) and "${" in each for each in values)
+    return None if parsed.is_sweep_override() or not plain or interpolates else (key, value)
 
 
 def replace_grid(overrides: Iterable[str]) -> list[str]:

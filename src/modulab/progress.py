@@ -16,17 +16,18 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressReport:
-    """Shows how many of a run's members have trained, in network-steps, while it is open.
+    """Shows how many of a sweep's runs have finished and how fast, measured by network-steps, while it is open.
 
     Lines are first printed after ten seconds, so that short runs stay quiet in logs.
     """
 
-    def __init__(self, style: Style, members: int, steps: int) -> None:
-        """`steps` are optimiser steps summed over members."""
+    def __init__(self, style: Style, runs: int, steps: int) -> None:
+        """`steps` are optimiser steps summed over runs."""
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "lines"
         self._style = style
-        self._members = members
+        self._runs = runs
+        self._finished = 0
         self._total = steps
         self._done = 0
         self._begun = time.monotonic()
@@ -36,16 +37,17 @@ class ProgressReport:
         self._label = ""
 
     def __enter__(self) -> ProgressReport:
-        if self._style == "bar":
+        if self._style == "bar" and self._runs:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[pace]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
-            self._bar.add_task(f"{self._members} networks", total=self._total)
+            self._bar.add_task(self._count(), total=self._total, pace="")
             self._bar.start()
         return self
 
@@ -55,13 +57,13 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.stop()
 
-    def say(self, label: str) -> None:
-        """Name what is being done now, whether or not any of it is done yet."""
+    def say(self, label: str, at_once: bool = False) -> None:
+        """Name what is being done now; a log gets it with its next line, or `at_once`."""
         self._label = label
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=f"{self._members} networks: {label}")
-        elif self._style == "lines":
-            print(f"{self._members} networks: {label}", file=sys.stderr, flush=True)
+            self._bar.update(self._bar.task_ids[0], description=f"{self._count()}: {label}")
+        elif self._style == "lines" and at_once:
+            print(f"{self._count()}: {label}", file=sys.stderr, flush=True)
 
     def advance(self, steps: int, resumed: bool = False) -> None:
         """Count network-steps as done; `resumed` ones were done before this process began."""
@@ -69,17 +71,36 @@ class ProgressReport:
         if resumed:
             self._resumed += steps
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done)
+            pace = self._pace()
+            self._bar.update(self._bar.task_ids[0], completed=self._done, pace=pace)
         elif self._style == "lines":
             self._print_line()
+
+    def finish(self, runs: int) -> None:
+        """Count runs as finished: trained and measured, or failed."""
+        self._finished += runs
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=f"{self._count()}: {self._label}")
+
+    def _count(self) -> str:
+        return f"{self._finished} of {self._runs} runs" if self._runs != 1 else "1 run"
+
+    def _steps_per_second(self) -> float:
+        return max(self._done - self._resumed, 1) / max(time.monotonic() - self._begun, 1e-9)
+
+    def _pace(self) -> str:
+        runs_per_second = self._steps_per_second() * self._runs / self._total
+        return f"{runs_per_second:.3g} runs/s" if self._done > self._resumed else ""
 
     def _print_line(self) -> None:
         now = time.monotonic()
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        rate = max(self._done - self._resumed, 1) / (now - self._begun)
-        left = (self._total - self._done) / rate
+        left = (self._total - self._done) / self._steps_per_second()
         share = 100 * self._done / self._total
-        pace = f"{rate:,.0f} network-steps/s, about {left:.0f} s left"
-        print(f"{self._members} networks: {self._label}, {share:.0f}%, {pace}", file=sys.stderr, flush=True)
+        print(
+            f"{self._count()}: {self._label}, {share:.0f}% of all steps, {self._pace()}, about {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -167,6 +167,10 @@ class Trainer(Settings):
     memory_gib: float | None = Field(
         gt=0, description="memory that a population may use; null takes half of what is free"
     )
+    largest_population: int | None = Field(
+        ge=1,
+        description="networks that train and are written together; null takes what is fast on the device",
+    )
     checkpoint_seconds: float = Field(ge=0, description="least time between checkpoints of a population")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         description="a bar on a terminal, plain lines elsewhere; auto tells which it is"
@@ -180,6 +184,16 @@ class Population(Settings):
     grid: list[dict[str, list[Any]]] = Field(
         description="values for each key or group, all combinations; a list of such grids trains the union"
     )
+
+
+class Sweep(Settings):
+    """What a run or sweep does besides training. Nothing here is part of a result."""
+
+    dry_run: bool = Field(description="print what would be trained, and how long it may take; train nothing")
+    objective: str | list[str] | None = Field(
+        description="measures that each job returns to a search, as a mean over its members; null returns all"
+    )
+    job_folders: bool = Field(description="also give each job of a packed sweep its own folder")
 
 
 def read_member(config: Mapping[str, Any]) -> Member:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
 from modulab.schema import suggest, suggest_key
+from modulab.sweep.results import FIXED_COLUMNS
 
 DEFAULT_METRICS = (
     "error/test",
@@ -30,7 +31,6 @@ _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
 _RESAMPLES = 2000
 _LEVEL = 0.95
 _DRAWS_AT_ONCE = 2**20
-_SETTLED_COLUMNS = ("run_id", "status", "error", "seconds")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def metric_names(results: pd.DataFrame) -> list[str]:
     return [
         str(name)
         for name in results.columns
-        if name not in _SETTLED_COLUMNS and not str(name).startswith(("config.", "version."))
+        if name not in FIXED_COLUMNS and not str(name).startswith(("config.", "version."))
     ]
 
 
@@ -175,7 +175,7 @@ def summarise(
         lows[row], highs[row] = bootstrap_interval(completed)
     tally = {
         name: [int((status[members] == name).sum()) for members in groups]
-        for name in ("completed", "diverged", "failed")
+        for name in ("completed", "diverged", "failed", "missing")
     }
     settings = results.iloc[[int(members[0]) for members in groups]][columns].reset_index(drop=True)
     settings.columns = [name.removeprefix("config.") for name in columns]
@@ -211,7 +211,7 @@ def to_csv(summary: Summary) -> str:
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Return a summary's headings and rows as text; diverged and failed members only where there are any."""
+    """Return a summary's headings and rows as text; members without a result only where there are any."""
     counts = [
         name for name in summary.counts if name == "completed" or bool((summary.counts[name] > 0).any())
     ]

@@ -16,8 +16,9 @@ from modulab.sweep.results import (
     curve_table,
     load_curves,
     load_results,
+    gather,
     result_table,
-    save,
+    save_part,
     versions,
 )
 
@@ -31,6 +32,11 @@ def rows(run_ids: list[str], statuses: list[str] | None = None, **settings: list
     errors = [None if status == "completed" else "broke" for status in statuses]
     values = [float(place) if status == "completed" else None for place, status in enumerate(statuses)]
     return result_table(configs, run_ids, statuses, errors, [0.5] * len(run_ids), {"error/test": values})
+
+
+def save(folder: Path, results: pa.Table, curves: pa.Table | None = None) -> None:
+    save_part(folder, "part", results, curves)
+    gather(folder)
 
 
 def test_saved_rows_are_loaded_with_every_leaf_measure_and_version(tmp_path: Path) -> None:
@@ -112,8 +118,8 @@ def test_a_setting_may_change_its_type_within_or_between_writes(
 
 
 def test_curves_are_loaded_as_run_step_measure_and_value(tmp_path: Path) -> None:
-    save(tmp_path, curves=curve_table(["a", "b"], [0, 10], {"loss": [[3.0, 2.0], [5.0, 4.0]]}))
-    save(tmp_path, curves=curve_table(["b"], [0, 20], {"loss": [[7.0, 6.0]]}))
+    save(tmp_path, rows(["a", "b"]), curve_table(["a", "b"], [0, 10], {"loss": [[3.0, 2.0], [5.0, 4.0]]}))
+    save(tmp_path, rows(["b"]), curve_table(["b"], [0, 20], {"loss": [[7.0, 6.0]]}))
     loaded = load_curves(tmp_path)
     assert [tuple(row) for row in loaded.itertuples(index=False)] == [
         ("a", 0, "loss", 3.0),
@@ -156,7 +162,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / RESULTS).read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [RESULTS]
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
 
 
 def damage(path: Path) -> str:

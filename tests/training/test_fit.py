@@ -130,8 +130,8 @@ def test_more_fresh_points_are_never_repeated_and_finite_ones_are() -> None:
 
 
 def test_engine_is_compiled_only_where_the_work_repays_it() -> None:
-    assert choose_engine("auto", [make_member(**QUICK)], CPU) == "eager"
-    assert choose_engine("auto", [make_member(seed=seed) for seed in range(300)], CPU) == "compiled"
+    assert choose_engine("auto", [make_member(**QUICK)], CPU, 2) == "eager"
+    assert choose_engine("auto", [make_member(seed=seed) for seed in range(300)], CPU, 2) == "compiled"
 
 
 def test_cuda_without_a_device_says_so() -> None:

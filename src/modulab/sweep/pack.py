@@ -14,6 +14,8 @@ _COPIES_OF_PARAMETERS = 8
 """Parameters, two moments, the mask, and what initialisation, checkpoints and measures hold beside them."""
 _COPIES_OF_POINTS = 3
 """The data table, and what drawing it holds beside it."""
+_LARGEST_ON_CPU = 1024
+_LARGEST_ON_ACCELERATOR = 16384
 
 
 def member_bytes(member: Member) -> int:
@@ -40,5 +42,12 @@ def available_bytes(trainer: Trainer) -> float:
 
 
 def population_size(members: Sequence[Member], trainer: Trainer) -> int:
-    """Return how many of these members may train in one population, counting each as the largest; at least 1."""
-    return max(1, int(available_bytes(trainer) // max(member_bytes(member) for member in members)))
+    """Return how many of these members may train in one population, at least 1.
+
+    Each counts as the largest of them. On a CPU a population gains nothing beyond some dozens of members, and
+    its results come only at its end; an accelerator is filled by thousands.
+    """
+    on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    largest = trainer.largest_population or (_LARGEST_ON_CPU if on_cpu else _LARGEST_ON_ACCELERATOR)
+    fitting = int(available_bytes(trainer) // max(member_bytes(member) for member in members))
+    return max(1, min(largest, fitting))

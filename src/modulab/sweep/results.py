@@ -1,7 +1,10 @@
 """Results on disk: results.parquet, a row a member, and curves.parquet, a row a member, step and measure.
 
-Every write is atomic (written beside, then renamed) and merges: a member's new row replaces its old one, and
-rows of other members stay. A file that cannot be read is never overwritten.
+While a run goes on, each population that ends leaves its rows in files of its own below parts/, so that the
+price of keeping a result does not grow with the number already kept, and processes on different machines do
+not write to one file. `gather` then joins them to the two files. Readers read both, and see every row at any
+time. Every write is atomic (written beside, then renamed); a member's new row replaces its old one. A file
+that cannot be read is never overwritten.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,13 +28,15 @@ import pyarrow.parquet as pq
 
 from modulab.errors import ConfigError
 
-Status = Literal["completed", "failed", "diverged"]
+Status = Literal["completed", "failed", "diverged", "missing"]
+"""`diverged` is a result as good as `completed`; `missing` says that a member was asked for and has none yet."""
 
 FORMAT_VERSION = 1
 """Goes up when a column changes its meaning; files of another version are refused."""
 
 RESULTS = "results.parquet"
 CURVES = "curves.parquet"
+PARTS = "parts"
 _FORMAT_KEY = b"modulab.format"
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _CURVE_COLUMNS = (
@@ -39,7 +45,9 @@ _CURVE_COLUMNS = (
     ("measure", pa.string()),
     ("value", pa.float64()),
 )
-_FIXED_COLUMNS = ("run_id", "status", "error", "seconds")
+FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "engine", "device")
+"""Columns beside settings, measures and versions; the last two are null where nothing was trained."""
+_DONE = ("completed", "diverged")
 
 
 def result_table(
@@ -49,11 +57,14 @@ def result_table(
     errors: Sequence[str | None],
     seconds: Sequence[float],
     measures: Mapping[str, Sequence[float | None]],
+    engine: str | None = None,
+    device: str | None = None,
 ) -> pa.Table:
     """Return a row a member, in the columns of results.parquet.
 
     `configs` are plain configs of members, `errors` says why a member failed or diverged, `seconds` is a
     member's share of the time, and `measures` holds each measure's value a member, None or NaN for none.
+    `engine` and the model of `device` tell what trained them, and so how closely a repeat must agree.
     """
     leaves = [_flat(config) for config in configs]
     keys = list(dict.fromkeys(key for row in leaves for key in row))
@@ -62,6 +73,8 @@ def result_table(
         "status": list(statuses),
         "error": list(errors),
         "seconds": [float(each) for each in seconds],
+        "engine": [engine] * len(configs),
+        "device": [device] * len(configs),
         **{f"config.{key}": [row.get(key) for row in leaves] for key in keys},
         **{name: [None if value is None else float(value) for value in measures[name]] for name in measures},
         **{f"version.{name}": [value] * len(configs) for name, value in versions().items()},
@@ -90,27 +103,71 @@ def curve_table(
     return pa.table({name: pa.chunked_array(columns[name], type=kind) for name, kind in _CURVE_COLUMNS})
 
 
-def save(folder: Path, results: pa.Table | None = None, curves: pa.Table | None = None) -> None:
-    """Write rows into a folder's files: those of the same members are replaced, all others kept.
+def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
+    """Keep the rows of one population in files of their own, in the place of those that it left before.
 
-    Curves go first, so that a row of results.parquet is never without its curves.
-
-    Raises: ConfigError where the present file is damaged or of another version; it is left as it is.
+    Curves go first, so that no row is ever without its curves.
     """
-    for name, table in ((CURVES, curves), (RESULTS, results)):
-        if table is not None:
-            path = folder / name
-            _write(path, _merge(_read(path), table) if path.exists() else table)
+    (folder / PARTS).mkdir(exist_ok=True)
+    if curves is not None:
+        _write(folder / PARTS / f"{part}.{CURVES}", curves)
+    _write(folder / PARTS / f"{part}.{RESULTS}", results)
+
+
+def gather(folder: Path, planned: pa.Table | None = None) -> None:
+    """Join the parts to a folder's two files, and remove them.
+
+    With `planned`, rows of members that are to be trained, those of them that have no row yet are added, and
+    members that are missing and no longer planned are dropped.
+
+    Raises: ConfigError where a present file is damaged or of another version; it is left as it is.
+    """
+    for name in (CURVES, RESULTS):
+        files = _files(folder, name)
+        parts = files[1:] if (folder / name).exists() else files
+        table = _join(files, name) if files else None
+        if name == RESULTS and planned is not None:
+            table = _with_missing(table, planned)
+        if table is not None and (parts or planned is not None):
+            _write(folder / name, table)
+        for part in parts:
+            part.unlink()
+    with suppress(OSError):  # not there, or holds something else
+        (folder / PARTS).rmdir()
+
+
+def _with_missing(table: pa.Table | None, planned: pa.Table) -> pa.Table:
+    if table is None:
+        return planned
+    present = table.filter(_compute.not_equal(table["status"], "missing"))
+    new = planned.filter(
+        _compute.invert(_compute.is_in(planned["run_id"], value_set=present["run_id"].combine_chunks()))
+    )
+    return _merge(present, new) if new.num_rows else present
+
+
+def statuses(folder: Path) -> dict[str, Status]:
+    """Return the status of every member that a folder has a row of, by run_id."""
+    files = _files(folder, RESULTS)
+    if not files:
+        return {}
+    table = _join(files, RESULTS)
+    return dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
 def completed(folder: Path) -> set[str]:
     """Return the run_ids that a folder holds as completed or diverged: training again changes neither."""
-    path = folder / RESULTS
-    if not path.exists():
-        return set()
-    table = _read(path)
-    done = _compute.is_in(table["status"], value_set=pa.array(["completed", "diverged"]))
-    return set(cast("list[str]", table.filter(done)["run_id"].to_pylist()))
+    return {run_id for run_id, status in statuses(folder).items() if status in _DONE}
+
+
+def copy_rows(source: Path, target: Path, run_ids: Sequence[str]) -> None:
+    """Write the results and curves of some members of one folder to another."""
+    wanted = pa.array(run_ids, pa.string())
+    for name in (CURVES, RESULTS):
+        files = _files(source, name)
+        if files:
+            table = _join(files, name)
+            _write(target / name, table.filter(_compute.is_in(table["run_id"], value_set=wanted)))
 
 
 def check_folder(folder: Path) -> None:
@@ -126,8 +183,8 @@ def check_folder(folder: Path) -> None:
             "Choose another with hydra.run.dir=FOLDER."
         ) from error
     for name in (RESULTS, CURVES):
-        if (folder / name).exists():
-            _read(folder / name)
+        for file in _files(folder, name):
+            _read(file)
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
@@ -147,26 +204,19 @@ def load_curves(path: str | Path) -> pd.DataFrame:
 
 def _load(path: str | Path, name: str) -> pd.DataFrame:
     path = Path(path)
-    if path.is_file():
-        files = [path]
-    elif (path / name).exists():
-        files = [path / name]
-    else:
-        files = sorted(path.rglob(name), key=lambda file: (file.stat().st_mtime_ns, file))
+    files = [path] if path.is_file() else _files(path, name)
+    if not files:
+        files = sorted(
+            [*path.rglob(name), *path.rglob(f"{PARTS}/*.{name}")],
+            key=lambda file: (file.stat().st_mtime_ns, file),
+        )
     if not files:
         reason = "it holds no" if path.exists() else "there is no such path, and so no"
         raise ConfigError(f"{path}: {reason} {name}. Give the folder that modulab train printed.")
-    table = _read(files[0])
-    for file in files[1:]:
-        newer = _read(file)
-        if name == RESULTS and newer.num_rows:
-            kept = set(_completed_ids(table))
-            worse = [
-                row["run_id"] in kept and row["status"] != "completed"
-                for row in newer.select(["run_id", "status"]).to_pylist()
-            ]
-            newer = newer.filter(pa.array([not each for each in worse]))
-        table = _merge(table, newer)
+    try:
+        table = _join(files, name)
+    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+        return _load(path, name)
     types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     nullable = {field.type for field in table.schema if table[field.name].null_count}
 
@@ -176,8 +226,35 @@ def _load(path: str | Path, name: str) -> pd.DataFrame:
     return table.to_pandas(types_mapper=pandas_type)
 
 
-def _completed_ids(table: pa.Table) -> list[str]:
-    return cast("list[str]", table.filter(_compute.equal(table["status"], "completed"))["run_id"].to_pylist())
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return a folder's own file of a name, where it has one, and then its parts, the latest last."""
+    parts = sorted((folder / PARTS).glob(f"*.{name}"), key=lambda file: (file.stat().st_mtime_ns, file))
+    return [*([folder / name] if (folder / name).exists() else []), *parts]
+
+
+def _join(files: Sequence[Path], name: str) -> pa.Table:
+    """Return the rows of files, each member once: done rather than failed or missing, else the latest."""
+    tables = [_read(file) for file in files]
+    if len(tables) == 1:
+        return tables[0]
+    if name == RESULTS:
+        winners: dict[str, tuple[bool, int]] = {}
+        for place, table in enumerate(tables):
+            rows = zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True)
+            for run_id, status in rows:
+                winners[run_id] = max(winners.get(run_id, (False, 0)), (status in _DONE, place))
+        owners = {run_id: place for run_id, (_, place) in winners.items()}
+    else:
+        owners = {
+            run_id: place
+            for place, table in enumerate(tables)
+            for run_id in _compute.unique(table["run_id"]).to_pylist()
+        }
+    kept: list[pa.Table] = []
+    for place, table in enumerate(tables):
+        own = pa.array([run_id for run_id, owner in owners.items() if owner == place], pa.string())
+        kept.append(table.filter(_compute.is_in(table["run_id"], value_set=own)))
+    return _concatenate(kept)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,14 +285,21 @@ def _as_text(values: Iterable[Any]) -> list[str | None]:
 def _merge(old: pa.Table, new: pa.Table) -> pa.Table:
     """Return the old rows of members that `new` does not have, and then the new rows."""
     replaced = _compute.is_in(old["run_id"], value_set=new["run_id"].combine_chunks())
-    kept = old.filter(_compute.invert(replaced))
-    for name in set(kept.column_names) & set(new.column_names):
-        kinds = {kept.schema.field(name).type, new.schema.field(name).type} - {pa.null()}
-        if len(kinds) > 1 and not kinds <= {pa.int64(), pa.float64()}:
-            kept = _textual(kept, name)
-            new = _textual(new, name)
-    merged = pa.concat_tables([kept, new], promote_options="permissive")
-    return merged.select(_order(merged.column_names))
+    return _concatenate([old.filter(_compute.invert(replaced)), new])
+
+
+def _concatenate(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return tables below one another: integers give way to floats, and all other mixed types to text."""
+    tables = list(tables)
+    kinds: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    for name, found in kinds.items():
+        if len(found - {pa.null()}) > 1 and not found <= {pa.null(), pa.int64(), pa.float64()}:
+            tables = [_textual(table, name) if name in table.column_names else table for table in tables]
+    joined = pa.concat_tables(tables, promote_options="permissive")
+    return joined.select(_order(joined.column_names))
 
 
 def _textual(table: pa.Table, name: str) -> pa.Table:
@@ -225,7 +309,7 @@ def _textual(table: pa.Table, name: str) -> pa.Table:
 
 def _order(names: Sequence[str]) -> list[str]:
     def place(name: str) -> int:
-        if name in _FIXED_COLUMNS:
+        if name in FIXED_COLUMNS:
             return 0
         return 1 if name.startswith("config.") else 3 if name.startswith("version.") else 2
 
@@ -235,6 +319,8 @@ def _order(names: Sequence[str]) -> list[str]:
 def _read(path: Path) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{path} is damaged and cannot be read ({str(error).splitlines()[0]}). It is left as it is. "

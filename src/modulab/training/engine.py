@@ -22,6 +22,7 @@ from torch._dynamo import mark_dynamic
 
 from modulab.errors import ConfigError
 from modulab.settings import Member
+from modulab.training.cost import compiling_pays
 from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program
 from modulab.training.step import Block, population_step
@@ -30,9 +31,6 @@ StepFunction = Callable[[Program, Block, Tensor, Tensor, Tensor, Tensor], Tensor
 
 _ACTIVITY_BYTES = 3 << 18
 """Bytes of one layer of activity in a block on a CPU: with it, a handful of such tensors fit in the cache."""
-_COMPILE_REPAYS_SECONDS = 40.0
-_EAGER_SECONDS_PER_STEP = 1.2e-3
-_EAGER_SECONDS_PER_ACTIVITY = 12e-9
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def choose_engine(requested: str, members: Sequence[Member], device: torch.device) -> str:
+def choose_engine(requested: str, members: Sequence[Member], device: torch.device, threads: int) -> str:
     """Return `eager` or `compiled`; `auto` compiles where the steps saved repay the compiler's time.
 
     Raises: ConfigError where `compiled` is asked for and no compiler is installed.
@@ -83,13 +81,7 @@ def choose_engine(requested: str, members: Sequence[Member], device: torch.devic
         )
     if requested != "auto":
         return requested
-    steps = members[0].training.steps
-    activity = sum(
-        member.architecture.width * max(member.architecture.depth, 1) * member.training.batch_size
-        for member in members
-    )
-    seconds = steps * max(_EAGER_SECONDS_PER_STEP, activity * _EAGER_SECONDS_PER_ACTIVITY)
-    return "compiled" if seconds > _COMPILE_REPAYS_SECONDS and can_compile(device) else "eager"
+    return "compiled" if can_compile(device) and compiling_pays(members, threads) else "eager"
 
 
 def step_function(engine: str, program: Program, device: torch.device) -> StepFunction:

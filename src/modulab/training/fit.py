@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class PopulationResult:
     curve_steps: list[int]
     curves: Curves
     seconds: float
+    engine: str
+    device: str
+    """The model of the processor or accelerator: results are the same bits on one kind of it."""
 
 
 class SetUpError(Exception):
@@ -43,6 +47,18 @@ class SetUpError(Exception):
 def cpu_count() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def device_name(device: torch.device) -> str:
+    """Return the model of a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -67,7 +83,7 @@ def fit_population(
     SetUpError where the fit failed before its first step; Interrupted when Ctrl-C stopped it.
     """
     device = choose_device(trainer.accelerator)
-    engine = choose_engine(trainer.engine, members, device)
+    engine = choose_engine(trainer.engine, members, device, trainer.threads or cpu_count())
     keep_freed_memory()
     threads = 1 if device.type != "cpu" else trainer.threads or (1 if engine == "eager" else cpu_count())
     torch.set_num_threads(1)
@@ -84,16 +100,24 @@ def fit_population(
         _lightning_fit(learner, data, recorder, device)
         if int(learner.next_step) < members[0].training.steps:
             raise Interrupted
+    progress.say(f"measuring {len(members)}")
     measures = measure_members(members, learner, members[0].probes)
     return PopulationResult(
-        measures, learner.member_divergence().tolist(), recorder.steps, recorder.curves, recorder.seconds
+        measures=measures,
+        diverged_at=learner.member_divergence().tolist(),
+        curve_steps=recorder.steps,
+        curves=recorder.curves,
+        seconds=recorder.seconds,
+        engine=engine,
+        device=device_name(device),
     )
 
 
 def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
     for number, program in enumerate(programs, start=1):
         progress.say(
-            f"compiling training step {number} of {len(programs)}, 10 to 90 s, cached for later runs"
+            f"compiling training step {number} of {len(programs)}, 10 to 90 s, cached for later runs",
+            at_once=True,
         )
         step_function("compiled", program, device)
     progress.say("training")

@@ -1,0 +1,66 @@
+"""What a dry run tells: how much there is to train, in which pieces, and about how long it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modulab.composing import Plan
+from modulab.experiment import Run, Work, plan_work
+from modulab.settings import structural_key
+from modulab.sweep.pack import member_bytes
+from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
+from modulab.training.fit import choose_device, cpu_count
+
+_PROCESS_BYTES = 600 * 2**20
+"""What a process with torch and Lightning takes before it trains anything."""
+
+
+def describe_work(plan: Plan, folder: Path) -> str:
+    """Return what training a plan in `folder` would come to, on this machine."""
+    work = plan_work(plan.members, plan.trainer, folder)
+    return "\n".join(
+        [*describe_counts(plan, work), f"shards       none: this process trains them, {describe_time(work)}"]
+    )
+
+
+def describe_counts(plan: Plan, work: Work) -> list[str]:
+    """Return lines that count the work, and say how much memory its largest population takes."""
+    done = len(work.runs) - work.pending
+    groups = {structural_key(run.member) for run in work.runs}
+    largest = max((len(population) for population in work.populations), default=0)
+    needed = max((_population_bytes(population) for population in work.populations), default=0)
+    return [
+        "dry run: nothing is trained",
+        f"jobs         {len(plan.jobs)}",
+        f"networks     {len(work.runs)}, of which {done} have their results and {work.pending} are to be trained",
+        f"groups       {len(groups)} of equal structural settings",
+        f"populations  {len(work.populations)}, the largest of {largest}",
+        f"memory       about {(_PROCESS_BYTES + needed) / 2**30:.1f} GiB a process",
+        f"engine       {work.trainer.engine}",
+    ]
+
+
+def describe_time(work: Work, processes: int = 1) -> str:
+    """Return about how long some work takes when as many processes share it."""
+    if choose_device(work.trainer.accelerator).type != "cpu":
+        return "for a time that has not been measured on this device"
+    members = [run.member for population in work.populations for run in population]
+    compiled = work.trainer.engine == "compiled"
+    threads = work.trainer.threads or (cpu_count() if compiled else 1)
+    seconds = measure_seconds(members, 1)
+    seconds += step_seconds(members, COMPILED if compiled else EAGER, threads if compiled else 1)
+    text = f"about {duration(seconds / processes)}"
+    if compiled and members:
+        text += f", and up to {duration(compile_seconds(members))} more to compile where that is not cached"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _population_bytes(population: list[Run]) -> int:
+    return len(population) * max(member_bytes(run.member) for run in population)

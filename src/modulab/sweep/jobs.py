@@ -1,0 +1,252 @@
+"""What Hydra runs: a run by itself, or the jobs of a sweep packed together, with a return value a job."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict, read_write
+
+from modulab.errors import ConfigError
+from modulab.schema import suggest
+from modulab.sweep.lock import FolderLock
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+    from modulab.composing import Plan
+
+
+class MembersFailed(Exception):
+    """A job has no result to return; all others have been run."""
+
+
+class PackedLauncher(Protocol):
+    """What trains the jobs of a sweep together."""
+
+    def train(self, plan: Plan, folder: Path) -> None:
+        """Train what the jobs ask for, and keep it in the sweep's folder."""
+        ...
+
+    def describe(self, plan: Plan, folder: Path) -> str:
+        """Return what `train` would do, for a dry run."""
+        ...
+
+
+class TrainTask:
+    """The function that Hydra runs, once a run or once a job of a sweep, and what is to be told at the end."""
+
+    def __init__(self) -> None:
+        self.began = False
+        self.folder: Path | None = None
+        self.multirun = False
+        self.dry_run = False
+        self.error: ConfigError | None = None
+        self._locks: dict[Path, FolderLock] = {}
+
+    def __call__(self, config: Any) -> Any:
+        """Train one run and return its objective. In a sweep an error is Hydra's to report, after the other jobs."""
+        hydra_config = HydraConfig.get()
+        multirun = hydra_config.mode == RunMode.MULTIRUN
+        self.begin(Path(hydra_config.sweep.dir if multirun else hydra_config.run.dir), multirun)
+        try:
+            return self._run(config, Path(hydra_config.runtime.output_dir))
+        except ConfigError as error:
+            if self.multirun:
+                raise
+            self.error = error
+            return None
+
+    def begin(self, folder: Path, multirun: bool) -> None:
+        """Note where results go."""
+        self.began, self.folder, self.multirun = True, folder, multirun
+
+    def hold(self, folder: Path) -> None:
+        """Make a folder and keep other processes out of it until `release`."""
+        from modulab.sweep.results import check_folder
+
+        if folder not in self._locks:
+            check_folder(folder)
+            self._locks[folder] = FolderLock(folder)
+
+    def release(self) -> None:
+        """Let other processes have the folders that this one held."""
+        while self._locks:
+            self._locks.popitem()[1].release()
+
+    def _run(self, config: DictConfig, folder: Path) -> Any:
+        import hydra
+
+        from modulab.composing import plan_run
+        from modulab.overrides import check_hydra_keys
+
+        hydra_config = HydraConfig.get()
+        check_hydra_keys(hydra_config)
+        name = str(hydra_config.job.config_name)
+        # Unresolved: an override may hold an interpolation, which would resolve here, or fail.
+        overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
+        self.hold(folder)
+        if plan.sweep.dry_run:
+            from modulab.sweep.estimate import describe_work
+
+            self.dry_run = True
+            print(describe_work(plan, folder))
+            return None
+        from modulab.experiment import run_members
+
+        run_members(plan.members, plan.trainer, folder)
+        return _required(return_values(plan, folder)[0]) if self.multirun else None
+
+
+def run_jobs(
+    task: TrainTask,
+    config: DictConfig,
+    loader: ConfigLoader,
+    jobs: Sequence[Sequence[str]],
+    first_number: int,
+    launcher: PackedLauncher,
+) -> list[JobReturn]:
+    """Run the jobs of a sweep, given by their overrides, all together, and return what each gave.
+
+    A job without a result returns as failed, which is not raised before all are done.
+
+    Raises: ConfigError where a job asks for what cannot be; no job has begun then.
+    """
+    from modulab.composing import plan_sweep
+    from modulab.overrides import check_hydra_keys
+
+    folder = Path(str(config.hydra.sweep.dir))
+    task.begin(folder, multirun=True)
+    check_hydra_keys(config.hydra)
+    previous = HydraConfig.instance().cfg
+
+    def compose_job(overrides: Sequence[str], place: int) -> DictConfig:
+        return _task_config(_compose_job(config, loader, overrides, first_number + place))
+
+    try:
+        plan = plan_sweep(jobs, compose_job)
+        task.hold(folder)
+        if plan.sweep.dry_run:
+            task.dry_run = True
+            print(launcher.describe(plan, folder))
+            values: list[Any] = [None] * len(jobs)
+        else:
+            launcher.train(plan, folder)
+            values = return_values(plan, folder)
+            if plan.sweep.job_folders:
+                for place, overrides in enumerate(jobs):
+                    job_config = _compose_job(config, loader, overrides, first_number + place)
+                    _write_job_folder(job_config, folder, plan.jobs[place])
+    finally:
+        HydraConfig.instance().cfg = previous
+    return [_job_return(overrides, value) for overrides, value in zip(jobs, values, strict=True)]
+
+
+def return_values(plan: Plan, folder: Path) -> list[Any]:
+    """Return what each job gives to whoever launched it: its objective, or every measure by name.
+
+    Values are means over a job's members; of a job without any, it is the MembersFailed that says why.
+
+    Raises: ConfigError where `sweep.objective` names no measure.
+    """
+    from modulab.sweep.results import load_results
+    from modulab.table import metric_names
+
+    results = load_results(folder)
+    objective = plan.sweep.objective
+    names = (
+        metric_names(results)
+        if objective is None
+        else [objective]
+        if isinstance(objective, str)
+        else objective
+    )
+    done = (results["status"] == "completed").to_numpy()
+    for name in names if done.any() else []:
+        if name not in metric_names(results):
+            raise ConfigError(
+                f"sweep.objective={name}: there is no such measure. {suggest(name, metric_names(results))}"
+            )
+    present = results.reindex(columns=names).to_numpy(dtype=float, na_value=math.nan)
+    rows = {run_id: row for row, run_id in enumerate(results["run_id"].tolist())}
+    values: list[Any] = []
+    for run_ids in plan.jobs:
+        own = [rows[run_id] for run_id in run_ids if run_id in rows]
+        lacking = [row for row in own if not done[row]]
+        means = dict(zip(names, present[own].mean(axis=0).tolist(), strict=True)) if own else {}
+        if objective is None:
+            values.append(_trouble(results, lacking) if lacking else means)
+        elif lacking or not all(math.isfinite(value) for value in means.values()):
+            values.append(_trouble(results, lacking))
+        else:
+            values.append(means[objective] if isinstance(objective, str) else [means[name] for name in names])
+    return values
+
+
+def _trouble(results: pd.DataFrame, rows: Sequence[int]) -> MembersFailed:
+    if not rows:
+        return MembersFailed("sweep.objective is not a finite number here")
+    first = results.iloc[rows[0]]
+    reason = f": {first['error']}" if isinstance(first["error"], str) else ""
+    return MembersFailed(f"{len(rows)} {first['status']}{reason}")
+
+
+def _required(value: Any) -> Any:
+    if isinstance(value, MembersFailed):
+        raise value
+    return value
+
+
+def _job_return(overrides: Sequence[str], value: Any) -> JobReturn:
+    """Return what Hydra expects of a job. Its config is not among it: composing one takes Hydra 0.1 s a job."""
+    return JobReturn(
+        overrides=list(overrides),
+        working_dir=os.getcwd(),
+        task_name=str(JobRuntime.instance().get("name")),
+        status=JobStatus.FAILED if isinstance(value, MembersFailed) else JobStatus.COMPLETED,
+        _return_value=value,
+    )
+
+
+def _compose_job(
+    config: DictConfig, loader: ConfigLoader, overrides: Sequence[str], number: int
+) -> DictConfig:
+    """Return a job's whole config as Hydra's own launcher makes it, and have `${hydra:...}` refer to it."""
+    composed = loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed), read_write(composed.hydra.runtime):
+        composed.hydra.job.id = number
+        composed.hydra.job.num = number
+        HydraConfig.instance().set_config(composed)
+        folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir))
+        composed.hydra.runtime.output_dir = os.path.abspath(folder)
+    HydraConfig.instance().set_config(composed)
+    return composed
+
+
+def _task_config(composed: DictConfig) -> DictConfig:
+    """Return a job's config without Hydra's own part of it."""
+    with read_write(composed), open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]) -> None:
+    """Give a job the folder that it would have had if launched alone: its config, and its rows."""
+    from modulab.sweep.results import copy_rows
+
+    output = Path(str(composed.hydra.runtime.output_dir))
+    described = output / str(composed.hydra.output_subdir or ".hydra")
+    described.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(composed.hydra.overrides.task, described / "overrides.yaml")
+    OmegaConf.save(OmegaConf.masked_copy(composed, "hydra"), described / "hydra.yaml")
+    OmegaConf.save(_task_config(composed), described / "config.yaml")
+    copy_rows(folder, output, run_ids)

@@ -1,0 +1,72 @@
+"""One process at a time in a folder of results."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from modulab.errors import ConfigError
+
+LOCK = ".lock"
+
+
+class FolderLock:
+    """Holds a folder for this process. The system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder. Raises: ConfigError where another process holds it."""
+        self._file: IO[str] | None = (folder / LOCK).open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(self._file)
+            self.release()
+            raise ConfigError(
+                f"{folder}: {holder} is at work in this folder. Wait until it ends, stop it, "
+                "or choose another folder."
+            ) from None
+        except OSError as error:
+            # Some network file systems have no locks; refusing to run there would help nobody.
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        self._file.seek(0)
+        self._file.truncate()
+        json.dump(
+            {
+                "process": os.getpid(),
+                "host": socket.gethostname(),
+                "since": f"{datetime.now():%Y-%m-%d %H:%M}",
+            },
+            self._file,
+        )
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    try:
+        found = json.load(file)
+        return f"process {found['process']} on {found['host']}, since {found['since']},"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

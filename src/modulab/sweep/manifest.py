@@ -1,0 +1,71 @@
+"""Manifests: which members a population has, written before it trains, so that a later process finds it again.
+
+A population is named by a hash of its members. Beside its checkpoint lies its manifest, with each member's
+run_id and full config.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from modulab.errors import ConfigError
+
+POPULATIONS = "populations"
+_SUFFIX = ".members.json.gz"
+
+
+def population_name(run_ids: Sequence[str]) -> str:
+    """Return the name of a population: a hash of its members' names, in order."""
+    return hashlib.sha256("\n".join(run_ids).encode()).hexdigest()[:16]
+
+
+def checkpoint_path(folder: Path, run_ids: Sequence[str]) -> Path:
+    """Return where the checkpoint of a population of these members lies."""
+    return folder / POPULATIONS / f"{population_name(run_ids)}.ckpt"
+
+
+def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write down a population's members: their configs by run_id."""
+    path = folder / POPULATIONS / f"{population_name(list(configs))}{_SUFFIX}"
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(gzip.compress(json.dumps(configs).encode(), compresslevel=1, mtime=0))
+    beside.replace(path)
+
+
+def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
+    """Yield each population's manifest in a folder: its file, and its members' configs by run_id.
+
+    Raises: ConfigError where one cannot be read.
+    """
+    for path in sorted((folder / POPULATIONS).glob(f"*{_SUFFIX}")):
+        try:
+            configs = json.loads(gzip.decompress(path.read_bytes()))
+        except (OSError, EOFError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is damaged and cannot be read ({error}). Move it away, with the .ckpt file of the same "
+                "name, and run the same command again to train its members anew."
+            ) from error
+        yield path, cast("dict[str, dict[str, Any]]", configs)
+
+
+def unfinished_populations(folder: Path, pending: Collection[str]) -> list[list[str]]:
+    """Return the run_ids of each population that left a checkpoint and whose members are all still to be trained.
+
+    No member is in two of them: of populations that share members, the later in order of name is left out.
+    """
+    free = set(pending)
+    found: list[list[str]] = []
+    for path, configs in read_manifests(folder):
+        if path.with_name(path.name.removesuffix(_SUFFIX) + ".ckpt").exists() and free.issuperset(configs):
+            free.difference_update(configs)
+            found.append(list(configs))
+    return found

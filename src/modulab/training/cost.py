@@ -1,0 +1,63 @@
+"""About how long members take to train and measure, from rates measured once.
+
+Rates are of one core of a shared AMD EPYC, in seconds per unit of hidden activity (a unit at a point) and
+step; the README's speed table is their source. They choose an engine and fill a dry run's estimate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modulab.settings import Member
+from modulab.training.program import Program, program_of
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a step costs: a fixed part for each program, and a part in proportion to activity."""
+
+    fixed: float
+    noisy: float
+    noiseless: float
+
+
+EAGER = Rates(fixed=1.2e-3, noisy=4.4e-8, noiseless=2.2e-8)
+COMPILED = Rates(fixed=3e-5, noisy=5e-9, noiseless=2.2e-9)
+_COMPILE_SECONDS = 40.0
+_COMPILE_SECONDS_PER_FURTHER_PROGRAM = 10.0
+_MEASURE_SECONDS_PER_POINT = 2.5e-5
+_THREAD_EFFICIENCY = 0.85
+
+
+def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> float:
+    """Return about how long the training steps of these members take."""
+    activity: defaultdict[tuple[Program, int], int] = defaultdict(int)
+    for member in members:
+        architecture = member.architecture
+        units = architecture.width * max(architecture.depth, 1)
+        activity[program_of(member), member.training.steps] += units * member.training.batch_size
+    speedup = 1 + _THREAD_EFFICIENCY * (threads - 1)
+    return sum(
+        steps * max(rates.fixed, units * (rates.noisy if program.noisy else rates.noiseless) / speedup)
+        for (program, steps), units in activity.items()
+    )
+
+
+def compile_seconds(members: Sequence[Member]) -> float:
+    """Return about how long compiling the steps of these members takes, where none is cached."""
+    programs = {program_of(member) for member in members}
+    return _COMPILE_SECONDS + _COMPILE_SECONDS_PER_FURTHER_PROGRAM * (len(programs) - 1)
+
+
+def measure_seconds(members: Sequence[Member], threads: int = 1) -> float:
+    """Return about how long measuring these members after training takes."""
+    points = sum(member.probes.num_samples for member in members)
+    return points * _MEASURE_SECONDS_PER_POINT / (1 + _THREAD_EFFICIENCY * (threads - 1))
+
+
+def compiling_pays(members: Sequence[Member], threads: int) -> bool:
+    """Return whether compiling saves more time than it takes."""
+    saved = step_seconds(members, EAGER) - step_seconds(members, COMPILED, threads)
+    return saved > compile_seconds(members)
