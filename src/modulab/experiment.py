@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from modulab.composing import run_id
 from modulab.errors import ConfigError
@@ -44,6 +45,8 @@ class Work:
 
     runs: list[Run]
     populations: list[list[Run]]
+    unfinished: int
+    """So many of the populations, the first ones, left a checkpoint: they must stay as they are to go on from it."""
     trainer: Trainer
 
     @property
@@ -66,7 +69,7 @@ def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
 
 
 def plan_populations(
-    runs: Sequence[Run], trainer: Trainer, unfinished: Sequence[Sequence[str]] = ()
+    runs: Sequence[Run], trainer: Trainer, device: torch.device, unfinished: Sequence[Sequence[str]] = ()
 ) -> list[list[Run]]:
     """Return runs in populations: first the unfinished ones, given by run_id, as they were, then new ones.
 
@@ -78,28 +81,31 @@ def plan_populations(
     for run in by_id.values():
         groups[structural_key(run.member)].append(run)
     for group in groups.values():
-        size = population_size([run.member for run in group], trainer)
+        size = population_size([run.member for run in group], trainer, device)
         populations.extend(group[first : first + size] for first in range(0, len(group), size))
     return populations
 
 
-def plan_work(configs: Iterable[Mapping[str, Any]], trainer: Trainer, folder: Path) -> Work:
+def plan_work(
+    configs: Iterable[Mapping[str, Any]], trainer: Trainer, folder: Path, device: torch.device | None = None
+) -> Work:
     """Return what is to be trained of `configs`, of which `folder` may hold results and checkpoints.
 
-    The engine is chosen by all of them, done or not, so that a sweep that is resumed ends in the same bits.
+    It will train on `device`, or else on what this machine has. The engine is chosen by all members, done or
+    not, so that a sweep that is resumed ends in the same bits.
 
     Raises: ConfigError for a config, device or file that cannot be used.
     """
     runs = read_runs(configs)
-    device = choose_device(trainer.accelerator)
+    device = device or choose_device(trainer.accelerator)
     engine = choose_engine(
         trainer.engine, [run.member for run in runs], device, trainer.threads or cpu_count()
     )
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]
     unfinished = unfinished_populations(folder, {run.run_id for run in pending})
-    populations = plan_populations(pending, trainer, unfinished)
-    return Work(runs, populations, trainer.model_copy(update={"engine": engine}))
+    populations = plan_populations(pending, trainer, device, unfinished)
+    return Work(runs, populations, len(unfinished), trainer.model_copy(update={"engine": engine}))
 
 
 def run_members(configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path) -> None:
@@ -121,11 +127,12 @@ def run_members(configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: 
         gather(folder)
 
 
-def begin(work: Work, folder: Path) -> None:
-    """Write rows of all planned members that have none: they are missing until they have trained."""
+def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) -> None:
+    """Write rows of all planned members that have none: they are missing, for a reason or not yet trained."""
     if work.pending:
         missing: list[Status] = ["missing"] * len(work.runs)
-        gather(folder, _rows(work.runs, missing, [None] * len(work.runs), 0.0))
+        errors = [(reasons or {}).get(run.run_id) for run in work.runs]
+        gather(folder, _rows(work.runs, missing, errors, 0.0))
 
 
 def train_populations(work: Work, folder: Path) -> None:

@@ -8,6 +8,7 @@ from modulab.composing import Plan
 from modulab.experiment import Run, Work, plan_work
 from modulab.settings import structural_key
 from modulab.sweep.pack import member_bytes
+from modulab.sweep.slurm import SlurmSettings, cut_shards, plan_slurm_work
 from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
 from modulab.training.fit import choose_device, cpu_count
 
@@ -20,6 +21,23 @@ def describe_work(plan: Plan, folder: Path) -> str:
     work = plan_work(plan.members, plan.trainer, folder)
     return "\n".join(
         [*describe_counts(plan, work), f"shards       none: this process trains them, {describe_time(work)}"]
+    )
+
+
+def describe_shards(plan: Plan, folder: Path, settings: SlurmSettings) -> str:
+    """Return what training a plan in `folder` on SLURM would come to."""
+    work = plan_slurm_work(plan.members, plan.trainer, folder, settings)
+    shards = cut_shards(work, set(), settings.most_shards)
+    largest = max((len(shard) for shard in shards), default=0)
+    at_once = max(1, min(len(shards), settings.array_parallelism))
+    resources = f"{settings.cpus} CPUs, {settings.gpus} GPUs and {settings.memory_gib:g} GiB"
+    return "\n".join(
+        [
+            *describe_counts(plan, work),
+            f"shards       {len(shards)} tasks of one array job, {at_once} at once, the largest of {largest} networks",
+            f"each         {resources} for {settings.time_minutes} min at a time",
+            f"in all       {describe_time(work, at_once)}",
+        ]
     )
 
 
@@ -42,7 +60,7 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
 
 def describe_time(work: Work, processes: int = 1) -> str:
     """Return about how long some work takes when as many processes share it."""
-    if choose_device(work.trainer.accelerator).type != "cpu":
+    if work.trainer.accelerator == "cuda" or choose_device(work.trainer.accelerator).type != "cpu":
         return "for a time that has not been measured on this device"
     members = [run.member for population in work.populations for run in population]
     compiled = work.trainer.engine == "compiled"

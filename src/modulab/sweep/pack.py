@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -32,22 +33,22 @@ def member_bytes(member: Member) -> int:
     )
 
 
-def available_bytes(trainer: Trainer) -> float:
+def available_bytes(trainer: Trainer, device: torch.device) -> float:
     """Return the memory that a population may take: what the config says, or half of what is free."""
     if trainer.memory_gib is not None:
         return trainer.memory_gib * 2**30
-    if trainer.accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0] / 2
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    if device.type == "cpu":
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    # Planned here for another machine's device, whose memory is looked up there.
+    return torch.cuda.mem_get_info()[0] / 2 if torch.cuda.is_available() else math.inf
 
 
-def population_size(members: Sequence[Member], trainer: Trainer) -> int:
+def population_size(members: Sequence[Member], trainer: Trainer, device: torch.device) -> int:
     """Return how many of these members may train in one population, at least 1.
 
     Each counts as the largest of them. On a CPU a population gains nothing beyond some dozens of members, and
     its results come only at its end; an accelerator is filled by thousands.
     """
-    on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    largest = trainer.largest_population or (_LARGEST_ON_CPU if on_cpu else _LARGEST_ON_ACCELERATOR)
-    fitting = int(available_bytes(trainer) // max(member_bytes(member) for member in members))
-    return max(1, min(largest, fitting))
+    largest = _LARGEST_ON_CPU if device.type == "cpu" else _LARGEST_ON_ACCELERATOR
+    fitting = available_bytes(trainer, device) / max(member_bytes(member) for member in members)
+    return max(1, int(min(trainer.largest_population or largest, fitting)))

@@ -149,9 +149,12 @@ def _with_missing(table: pa.Table | None, planned: pa.Table) -> pa.Table:
 def statuses(folder: Path) -> dict[str, Status]:
     """Return the status of every member that a folder has a row of, by run_id."""
     files = _files(folder, RESULTS)
-    if not files:
+    try:
+        table = _join(files, RESULTS, ["run_id", "status"]) if files else None
+    except FileNotFoundError:  # another process has joined the parts meanwhile
+        return statuses(folder)
+    if table is None:
         return {}
-    table = _join(files, RESULTS)
     return dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
@@ -232,9 +235,9 @@ def _files(folder: Path, name: str) -> list[Path]:
     return [*([folder / name] if (folder / name).exists() else []), *parts]
 
 
-def _join(files: Sequence[Path], name: str) -> pa.Table:
+def _join(files: Sequence[Path], name: str, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of files, each member once: done rather than failed or missing, else the latest."""
-    tables = [_read(file) for file in files]
+    tables = [_read(file, columns) for file in files]
     if len(tables) == 1:
         return tables[0]
     if name == RESULTS:
@@ -316,9 +319,9 @@ def _order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=place) if "status" in names else list(names)
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read(columns)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:

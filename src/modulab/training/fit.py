@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
@@ -152,6 +153,9 @@ def _lightning_fit(
         trainer = LightningTrainer(
             accelerator="cuda" if device.type == "cuda" else "cpu",
             devices=1,
+            plugins=[
+                LightningEnvironment()
+            ],  # on a cluster's node, the launcher and not Lightning sees to requeueing
             max_epochs=data.num_chunks,
             callbacks=[recorder],
             logger=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ _MEASURED_CURVES = ("error/test", "modularity/structural")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C arrived; the population's checkpoint holds everything up to the last whole chunk."""
+    """Ctrl-C, or the signal to end, arrived; the checkpoint holds everything up to the last whole chunk."""
 
 
 class Recorder(Callback):
@@ -47,7 +48,7 @@ class Recorder(Callback):
         self._begun = self._saved = time.monotonic()
         self._seconds_before = 0.0
         self._interrupted = False
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []
         self.curves: Curves = {name: [] for name in ("training/loss", *_MEASURED_CURVES)}
 
@@ -63,13 +64,12 @@ class Recorder(Callback):
         self._seconds_before = float(saved["seconds"])
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
 
-    def on_fit_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C, which otherwise would strike in the middle of a chunk."""
+    def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C and the signal to end, which would strike, or be heeded, in the middle of a chunk."""
         del trainer, pl_module
-        try:
-            self._previous_handler = signal.signal(signal.SIGINT, self._interrupt)
-        except ValueError:  # not in the main thread, which alone may handle signals
-            self._previous_handler = None
+        if threading.current_thread() is threading.main_thread():  # which alone may handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous_handlers[number] = signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -77,21 +77,21 @@ class Recorder(Callback):
             raise Interrupted
         self._interrupted = True
 
-    def _give_signal_back(self) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
+    def _give_signals_back(self) -> None:
+        while self._previous_handlers:
+            signal.signal(*self._previous_handlers.popitem())
 
     def on_fit_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         del trainer, pl_module
-        self._give_signal_back()
+        self._give_signals_back()
 
     def on_exception(
         self, trainer: LightningTrainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         del trainer, pl_module, exception
-        self._give_signal_back()
+        self._give_signals_back()
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Add a point to every curve, and save where it is time."""

@@ -1,0 +1,70 @@
+"""`hydra/launcher=population_slurm`: trains the jobs of a sweep packed into shards, each a task of a SLURM array."""
+
+# No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+
+from hydra_plugins.modulab_launchers.population_launcher import PopulationLauncher
+
+if TYPE_CHECKING:
+    from modulab.composing import Plan
+
+
+@dataclass
+class PopulationSlurmLauncherConf:
+    """What each task of the array asks SLURM for, and how many tasks there are."""
+
+    _target_: str = "hydra_plugins.modulab_launchers.population_slurm_launcher.PopulationSlurmLauncher"
+    shards: int | None = None
+    """Tasks of the array at most; null takes as many as run at once."""
+    array_parallelism: int = 8
+    """Tasks that run at once."""
+    partition: str | None = None
+    time_minutes: int = 240
+    """Time limit of a task. At its end the task saves and goes back into the queue."""
+    memory_gib: float = 8.0
+    cpus: int = 2
+    gpus: int = 0
+    """GPUs of a task; a task uses one."""
+    signal_seconds: int = 90
+    """How long before a time-out or preemption SLURM warns a task."""
+    max_requeues: int = 100
+    """How often a task that timed out goes back into the queue."""
+    setup: list[str] = field(default_factory=list[str])
+    """Shell lines that the node runs first, such as `module load python/3.11`."""
+    sbatch: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further options of sbatch by their long names, such as {account: brains, qos: night}."""
+    poll_seconds: float = 5.0
+    """How often to look after the tasks."""
+
+
+class PopulationSlurmLauncher(PopulationLauncher):
+    """Submits the jobs of a batch as one array job, waits for it, and returns what each job gave."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def train(self, plan: "Plan", folder: Path) -> None:
+        """Train what the jobs of a batch ask for on the nodes, and keep it in the sweep's folder."""
+        from modulab.sweep.slurm import SlurmSettings, run_on_slurm
+
+        run_on_slurm(plan.members, plan.trainer, folder, SlurmSettings(**self._settings))
+
+    def describe(self, plan: "Plan", folder: Path) -> str:
+        """Return what `train` would submit, for a dry run."""
+        from modulab.sweep.estimate import describe_shards
+        from modulab.sweep.slurm import SlurmSettings
+
+        return describe_shards(plan, folder, SlurmSettings(**self._settings))
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="population_slurm",
+    node=PopulationSlurmLauncherConf,
+    provider="modulab",
+)
