@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modulab.errors import ConfigError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "train": "train and measure one run, a population, or with -m a sweep",
     "table": "print mean and interval over seeds, grouped by what varies",
+    "rerun": "train one row of a table again, alone, and compare",
 }
 
 _TRAIN_USAGE = """usage: modulab train [-m] [KEY=VALUE ...] [GROUP=OPTION ...]
@@ -30,9 +31,12 @@ Train a network, or many, measure them, print a table, and write results.parquet
   modulab train population.seeds=16                            the same at seeds 0 to 15, trained at once
   modulab train 'population.grid={noise.scale: [0, 0.1, 0.2]}' every value of a grid, trained at once
   modulab train experiment=regression                          a prepared experiment
-  modulab train -m architecture=dense,premodular               a sweep, each run in its own folder
+  modulab train -m architecture=dense,premodular 'seed=range(8)'  a sweep, packed and trained together
 
   hydra.run.dir=FOLDER   where to write; the same folder again goes on where it stopped
+  hydra.sweep.dir=FOLDER the same for a sweep
+  sweep.dry_run=true     print how much there is to train, and train nothing
+  hydra/launcher=population_slurm   train a sweep on a SLURM cluster; its keys are those of hydra.launcher
   --config-dir FOLDER    a folder of further configs; modules in the current folder can be named as _target_
   --cfg job              print the composed config and train nothing
   --hydra-help           Hydra's own options
@@ -85,12 +89,37 @@ def _other(given: Sequence[str]) -> int:
     table.add_argument(
         "--metric", metavar="NAMES", help="measures to show, with commas between; robustness/* takes them all"
     )
+    rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
+    rerun.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    rerun.add_argument(
+        "--member",
+        required=True,
+        metavar="K",
+        help="the row's number, from 0, or the first letters of its run_id",
+    )
     if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
         raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
     if not given:
         parser.print_help()
         return 2
-    return _table(parser.parse_args(given))
+    options = parser.parse_args(given)
+    return _rerun(options) if options.command == "rerun" else _table(options)
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from modulab.composing import config_folder
+    from modulab.rerun import report, rerun
+    from modulab.table import show
+
+    trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
+    comparison = rerun(options.path, options.member, trainer)
+    headings, rows, sentences = report(comparison)
+    if rows:
+        show(headings, rows)
+    print("\n".join(sentences))
+    return 0 if comparison.agrees or comparison.differences else 1
 
 
 def _table(options: argparse.Namespace) -> int:

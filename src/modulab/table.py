@@ -44,11 +44,11 @@ class Summary:
     high: pd.DataFrame
 
 
-def metric_names(results: pd.DataFrame) -> list[str]:
-    """Return the measures that results have, in their order."""
+def metric_names(results: Iterable[str]) -> list[str]:
+    """Return the measures among the names of a table's columns, in their order."""
     return [
         str(name)
-        for name in results.columns
+        for name in results
         if name not in FIXED_COLUMNS and not str(name).startswith(("config.", "version."))
     ]
 
