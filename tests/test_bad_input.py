@@ -13,7 +13,7 @@ import pytest
 from modulab.cli import main
 from modulab.composing import config_folder
 from modulab.sweep.results import load_results
-from tests.test_cli import SMALL
+from tests.command_line import SMALL
 
 Fails = Callable[..., str]
 

@@ -19,25 +19,9 @@ from modulab.cli import main, train_help
 from modulab.composing import config_folder, hydra_composer
 from modulab.overrides import leaf_keys
 from modulab.sweep.results import load_curves, load_results
+from tests.command_line import MODULAB, SMALL
 
 Command = Callable[..., tuple[int, str, str]]
-
-SMALL = [
-    "training.steps=4",
-    "training.batch_size=8",
-    "training.curve_every=2",
-    "data.num_samples=16",
-    "architecture.width=6",
-    "probes.num_samples=32",
-    "probes.repeats=1",
-    "probes.levels=[0.3]",
-    "trainer.accelerator=cpu",
-    "trainer.engine=eager",
-    "trainer.threads=1",
-]
-
-MODULAB = [sys.executable, "-m", "modulab.cli"]
-
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:

@@ -24,6 +24,9 @@ class PopulationLauncherConf:
 class PopulationLauncher(BasicLauncher):
     """Runs all jobs of a batch at once where the task is `modulab train`, and one by one where it is not."""
 
+    checks_jobs = True
+    """Every job is composed and checked before the first one trains, so that a sweeper need not do it."""
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train and measure every job, and return what each gave, in their order.
 
