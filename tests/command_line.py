@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 SMALL = [
     "training.steps=4",
@@ -20,3 +21,6 @@ SMALL = [
 """A run that is over in a moment."""
 
 MODULAB = [sys.executable, "-m", "modulab.cli"]
+
+Command = Callable[..., tuple[int, str, str]]
+"""Runs a command in an empty folder and returns its exit code, output and errors."""

@@ -8,35 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import modulab
-from modulab.cli import main, train_help
+from modulab.cli import train_help
 from modulab.composing import config_folder, hydra_composer
 from modulab.overrides import leaf_keys
 from modulab.sweep.results import load_curves, load_results
-from tests.command_line import MODULAB, SMALL
-
-Command = Callable[..., tuple[int, str, str]]
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Give a function that runs a command in an empty folder and returns exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+from tests.command_line import MODULAB, SMALL, Command
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["table", "--help"]])
@@ -106,17 +88,6 @@ def test_train_prints_the_table_of_a_population_and_table_prints_it_again(comman
     code, out, err = command("table", "run", "--by", "architecture", "--metric", "error/*", "--csv", "x.csv")
     assert code == 0
     assert pd.read_csv("x.csv")["architecture.name"].tolist() == ["dense", "premodular"]
-
-
-def test_a_multirun_gives_each_job_a_folder_and_one_table_of_all(command: Command) -> None:
-    code, out, err = command("train", "-m", *SMALL, "noise.scale=0,0.1", "hydra.sweep.dir=sweep")
-    assert code == 0, err
-    assert (Path("sweep/0/results.parquet").exists(), Path("sweep/1/results.parquet").exists()) == (
-        True,
-        True,
-    )
-    assert "noise.scale  n  error/test" in out
-    assert sorted(load_results("sweep")["config.noise.scale"]) == [0, 0.1]
 
 
 def test_an_override_may_interpolate_what_a_grid_sets(command: Command) -> None:

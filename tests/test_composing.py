@@ -3,6 +3,9 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from modulab.composing import (
     Plan,
@@ -10,10 +13,11 @@ from modulab.composing import (
     compose_checked,
     hydra_composer,
     plan_run,
+    plan_sweep,
     run_id,
 )
 from modulab.errors import ConfigError
-from modulab.overrides import leaf_keys, replace_grid
+from modulab.overrides import GROUPS, leaf_keys, replace_grid
 
 
 def plan(*overrides: str) -> Plan:
@@ -171,3 +175,128 @@ def test_ten_thousand_members_are_planned_in_under_ten_seconds() -> None:
         made = plan(f"population.grid={grid}", "population.seeds=250", *extra)
         assert len(made.members) == 10_000
         assert time.process_time() - start < 10
+
+
+def plan_jobs(jobs: list[list[str]]) -> Plan:
+    with hydra_composer() as compose:
+        return plan_sweep(jobs, lambda overrides, number: compose(overrides))
+
+
+SWEEPS = {
+    "leaves and choices": [
+        [
+            f"architecture={architecture}",
+            f"noise.scale={scale}",
+            f"data.num_samples={samples}",
+            "training.steps=9",
+        ]
+        for architecture in ("dense", "premodular")
+        for scale in ("0", "0.1", "1e-3")
+        for samples in ("32", "null")
+    ],
+    "interpolations between leaves": [
+        [
+            f"noise.scale={scale}",
+            "regulariser.strength=${noise.scale}",
+            f"seed={seed}",
+            "task.mixing_seed=${seed}",
+        ]
+        for scale in ("0.1", "0.2")
+        for seed in ("1", "2")
+    ],
+    "an interpolation that varies": [
+        ["task=classification", f"architecture.width={width}", "noise.scale=0.1"]
+        for width in ("24", "${training.batch_size}", "32")
+    ],
+    "lists, quotes and booleans": [
+        [f"task.mixing={mixing}", f"probes.levels={levels}", "noise.name='my law'"]
+        for mixing in ("true", "false")
+        for levels in ("[0.1,0.2]", "[0.3]")
+    ],
+    "additions and deletions": [
+        [f"seed={seed}", "+probes.measures.again=modulab.metrics.errors.measure_errors", deletion]
+        for seed in ("0", "1")
+        for deletion in ("~probes.measures.ranges", "probes.measures.ranges=null")
+    ],
+    "a leaf below a nested value": [
+        ["probes.measures={errors:null}", f"probes.measures.ranges={path}", f"seed={seed}"]
+        for path in ("null", "modulab.metrics.errors.measure_errors")
+        for seed in ("3", "4")
+    ],
+    "experiments": [
+        [f"experiment={name}", f"noise.scale={scale}", "population.seeds=1", "population.grid=none"]
+        for name in ("regression", "digits")
+        for scale in ("0.1", "0.3")
+    ],
+    "jobs with different keys": [["noise.scale=0.1"], ["seed=4"], [], ["noise=gaussian", "noise.scale=0.1"]],
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_jobs_of_a_sweep_are_what_hydra_composes_one_by_one(name: str) -> None:
+    jobs = [replace_grid(job) for job in SWEEPS[name]]
+    with hydra_composer() as compose:
+        alone = []
+        for job in jobs:
+            config = OmegaConf.to_container(compose(job), resolve=True)
+            assert isinstance(config, dict)
+            alone.append(check_member({key: config[key] for key in ("seed", *GROUPS)}))
+    made = plan_jobs(jobs)
+    by_id = dict(zip(made.run_ids, made.members, strict=True))
+    assert [by_id[job[0]] for job in made.jobs] == alone
+    assert all(len(job) == 1 for job in made.jobs)
+
+
+@given(data=st.data())
+# Composing takes a second an example, and shrinking hundreds of examples.
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@pytest.mark.slow
+def test_any_sweep_is_planned_as_hydra_composes_it(data: st.DataObject) -> None:
+    pool = [
+        ["noise=poisson", "noise=gaussian"],
+        ["noise.scale=0.1", "noise.scale=0.5", "noise.scale=${data.num_samples}"],
+        ["task=regression", "task=classification"],
+        ["data.num_samples=16", "data.num_samples=64"],
+        ["regulariser=l1", "regulariser=activity_weight"],
+        ["regulariser.strength=0.25", "regulariser.strength=${noise.scale}"],
+        ["architecture=premodular", "architecture=partial"],
+        ["architecture.width=12", "architecture.width=20"],
+        ["seed=3", "seed=${architecture.width}"],
+    ]
+    axes = [data.draw(st.lists(st.sampled_from(axis), unique=True, max_size=2)) for axis in pool]
+    jobs = [list(job) for job in itertools.product(*(axis for axis in axis_order(data, axes) if axis))][:12]
+    with hydra_composer() as compose:
+        alone = [plan_run(compose(job), job, compose).run_ids for job in jobs]
+    assert plan_jobs(jobs).jobs == alone
+
+
+def axis_order(data: st.DataObject, axes: list[list[str]]) -> list[list[str]]:
+    return data.draw(st.permutations(axes))
+
+
+def test_jobs_of_a_sweep_may_be_populations() -> None:
+    made = plan_jobs(
+        [[f"noise.scale={scale}", "population.seeds=3", "seed=5"] for scale in ("0", "0.1")]
+        + [["noise.scale=0.1", "population.seeds=1", "seed=6"]]
+    )
+    assert [len(job) for job in made.jobs] == [3, 3, 1]
+    assert made.jobs[2][0] == made.jobs[1][1]
+    assert len(made.members) == 6
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        (
+            [["noise.scale=0.1"], ["noise.scal=0.1"]],
+            r"noise\.scal: there is no such key. Did you mean 'noise\.scale'",
+        ),
+        ([["noise.scale=0.1"], ["noise.scale=-1"]], r"noise\.scale=-1"),
+        ([["noise.scale=0.1"], ["noise.scale=high"]], r"noise\.scale='high'"),
+        ([["task=regression"], ["task=regresion"]], r"task=regresion: there is no such option"),
+        ([["trainer.engine=eager"], ["trainer.engine=compiled"]], "trainer differs between the jobs"),
+    ],
+)
+def test_one_bad_job_stops_the_sweep_before_it_begins(jobs: list[list[str]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_jobs(jobs)

@@ -200,7 +200,12 @@ class _Planner:
             rest, leaves = list(overrides), {}
             composed = self._compose(rest, number)
         population = composed.population
-        first_seed = leaves.pop("seed") if "seed" in leaves else _resolved(composed.config, "seed")
+        if "seed" in leaves:
+            first_seed = leaves.pop("seed")
+        elif leaves and _interpolates(_unresolved(composed.config).get("seed")):
+            first_seed = self._template(composed, rest, (), tuple(leaves), number).member(leaves)["seed"]
+        else:
+            first_seed = _resolved(composed.config, "seed")
         _check_conflicts(population.grid, overrides)
         for point in expand(population.grid, population.seeds, first_seed):
             values = leaves | dict(point.leaves)

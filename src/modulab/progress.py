@@ -97,10 +97,8 @@ class ProgressReport:
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        left = (self._total - self._done) / self._steps_per_second()
-        share = 100 * self._done / self._total
-        print(
-            f"{self._count()}: {self._label}, {share:.0f}% of all steps, {self._pace()}, about {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self._count()}: {self._label}, {100 * self._done / self._total:.0f}% of all steps"
+        if self._done > self._resumed:
+            left = (self._total - self._done) / self._steps_per_second()
+            line += f", {self._pace()}, about {left:.0f} s left"
+        print(line, file=sys.stderr, flush=True)

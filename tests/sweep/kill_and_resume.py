@@ -53,7 +53,7 @@ def kill_at_random_times(command: list[str], folder: Path, kills: int, seed: int
     struck, lost, before = 0, 0, set[str]()
     seen: list[int] = []
     while struck < kills:
-        process = fork(lambda: main([*command, f"hydra.sweep.dir={folder}"]))
+        process = fork(lambda folder=folder: main([*command, f"hydra.sweep.dir={folder}"]))
         time.sleep(generator.uniform(0.2, 1.1) * whole)
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
@@ -110,9 +110,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
     one, other = (load_results(path).set_index("run_id").sort_index() for path in (folder, whole))
     found = [] if one.index.equals(other.index) else ["run_id"]
     found += [
-        name
-        for name in other
-        if name != "seconds" and not (name in one and one[name].equals(other[name]))
+        name for name in other if name != "seconds" and not (name in one and one[name].equals(other[name]))
     ]
     curves = [load_curves(path) for path in (folder, whole)]
     ordered = [table.sort_values(["run_id", "measure", "step"], ignore_index=True) for table in curves]
@@ -129,6 +127,8 @@ if __name__ == "__main__":
     for path in base.glob("random*"):
         finish(words, path)
     unequal = {
-        path.name: found for path in sorted(base.iterdir()) if (found := differences(path, base / "random-timed"))
+        path.name: found
+        for path in sorted(base.iterdir())
+        if (found := differences(path, base / "random-timed"))
     }
     print(json.dumps({"random": random_report, "writes": write_report, "unequal": unequal}))

@@ -13,12 +13,14 @@ from modulab.sweep.results import (
     RESULTS,
     check_folder,
     completed,
+    copy_rows,
     curve_table,
     gather,
     load_curves,
     load_results,
     result_table,
     save_part,
+    statuses,
     versions,
 )
 
@@ -136,13 +138,13 @@ def test_completed_names_finished_and_diverged_but_not_failed_members(tmp_path: 
 
 
 def test_a_folder_of_run_folders_is_loaded_as_one_table(tmp_path: Path) -> None:
-    for name, run_ids, statuses in (
+    for name, run_ids, status in (
         ("0", ["a", "b"], ["completed", "failed"]),
         ("1", ["b", "c"], ["completed", "failed"]),
         ("2", ["a", "c"], ["failed", "failed"]),
     ):
         (tmp_path / name).mkdir()
-        save(tmp_path / name, rows(run_ids, statuses))
+        save(tmp_path / name, rows(run_ids, status))
     loaded = load_results(tmp_path)
     assert dict(zip(loaded["run_id"], loaded["status"], strict=True)) == {
         "a": "completed",
@@ -208,3 +210,40 @@ def test_a_folder_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write to the output folder"):
         check_folder(tmp_path / "file" / "run")
+
+
+def test_parts_are_read_at_once_and_gathered_into_the_same_rows(tmp_path: Path) -> None:
+    save_part(tmp_path, "one", rows(["a", "b"]), curve_table(["a", "b"], [0], {"loss": [[1.0], [2.0]]}))
+    save_part(tmp_path, "two", rows(["c"], ["diverged"]), curve_table(["c"], [0], {"loss": [[3.0]]}))
+    before, curves = load_results(tmp_path), load_curves(tmp_path)
+    assert before["run_id"].tolist() == ["a", "b", "c"]
+    gather(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CURVES, RESULTS]
+    pd.testing.assert_frame_equal(load_results(tmp_path), before)
+    pd.testing.assert_frame_equal(load_curves(tmp_path), curves)
+
+
+def test_a_finished_row_is_never_replaced_by_a_failed_or_missing_one(tmp_path: Path) -> None:
+    save(tmp_path, rows(["a", "b", "c"], ["completed", "diverged", "failed"]))
+    save_part(tmp_path, "later", rows(["a", "b", "c"], ["failed", "missing", "missing"]))
+    gather(tmp_path)
+    found = load_results(tmp_path).set_index("run_id")["status"].to_dict()
+    assert found == {"a": "completed", "b": "diverged", "c": "missing"}
+
+
+def test_planned_members_are_missing_rows_until_they_have_one_and_leave_with_the_plan(tmp_path: Path) -> None:
+    missing = ["missing"] * 3
+    gather(tmp_path, rows(["a", "b", "c"], missing))
+    assert statuses(tmp_path) == dict.fromkeys("abc", "missing")
+    save_part(tmp_path, "one", rows(["a"]))
+    assert statuses(tmp_path) == {"a": "completed", "b": "missing", "c": "missing"}
+    gather(tmp_path, rows(["b", "d"], missing[:2]))
+    assert statuses(tmp_path) == {"a": "completed", "b": "missing", "d": "missing"}
+
+
+def test_rows_of_some_members_can_be_copied_with_their_curves(tmp_path: Path) -> None:
+    save(tmp_path, rows(["a", "b"]), curve_table(["a", "b"], [0], {"loss": [[1.0], [2.0]]}))
+    (tmp_path / "job").mkdir()
+    copy_rows(tmp_path, tmp_path / "job", ["b"])
+    assert load_results(tmp_path / "job")["run_id"].tolist() == ["b"]
+    assert load_curves(tmp_path / "job")["value"].tolist() == [2.0]

@@ -14,7 +14,13 @@ from tests.command_line import SMALL
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_any_point_and_resumed_gives_the_table_of_one_that_was_not(tmp_path: Path) -> None:
-    sweep = [*SMALL, "training.steps=40", "training.curve_every=20", "seed=range(4)", "architecture.width=6,7"]
+    sweep = [
+        *SMALL,
+        "training.steps=40",
+        "training.curve_every=20",
+        "seed=range(4)",
+        "architecture.width=6,7",
+    ]
     sweep += ["trainer.largest_population=2", "trainer.checkpoint_seconds=0", "trainer.progress=off"]
     command = [sys.executable, "-m", "tests.sweep.kill_and_resume", str(tmp_path), "12", *sweep]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

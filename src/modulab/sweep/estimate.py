@@ -14,6 +14,7 @@ from modulab.training.fit import choose_device, cpu_count
 
 _PROCESS_BYTES = 600 * 2**20
 """What a process with torch and Lightning takes before it trains anything."""
+_START_SECONDS = 8
 
 
 def describe_work(plan: Plan, folder: Path) -> str:
@@ -67,7 +68,7 @@ def describe_time(work: Work, processes: int = 1) -> str:
     threads = work.trainer.threads or (cpu_count() if compiled else 1)
     seconds = measure_seconds(members, 1)
     seconds += step_seconds(members, COMPILED if compiled else EAGER, threads if compiled else 1)
-    text = f"about {duration(seconds / processes)}"
+    text = f"about {duration(_START_SECONDS + seconds / processes)}"
     if compiled and members:
         text += f", and up to {duration(compile_seconds(members))} more to compile where that is not cached"
     return text

@@ -6,29 +6,35 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import pandas as pd
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
+from modulab.composing import Plan, plan_run, plan_sweep
 from modulab.errors import ConfigError
+from modulab.overrides import check_hydra_keys
 from modulab.schema import suggest
 from modulab.sweep.lock import FolderLock
+from modulab.sweep.results import check_folder, copy_rows, load_results
+from modulab.table import metric_names
 
 if TYPE_CHECKING:
-    import pandas as pd
     from omegaconf import DictConfig
-
-    from modulab.composing import Plan
+else:
+    # Annotations are checked in tests, with a warning of the deprecated generics that DictConfig derives from.
+    DictConfig = object
 
 
 class MembersFailed(Exception):
     """A job has no result to return; all others have been run."""
 
 
+@runtime_checkable
 class PackedLauncher(Protocol):
     """What trains the jobs of a sweep together."""
 
@@ -71,8 +77,6 @@ class TrainTask:
 
     def hold(self, folder: Path) -> None:
         """Make a folder and keep other processes out of it until `release`."""
-        from modulab.sweep.results import check_folder
-
         if folder not in self._locks:
             check_folder(folder)
             self._locks[folder] = FolderLock(folder)
@@ -84,9 +88,6 @@ class TrainTask:
 
     def _run(self, config: DictConfig, folder: Path) -> Any:
         import hydra
-
-        from modulab.composing import plan_run
-        from modulab.overrides import check_hydra_keys
 
         hydra_config = HydraConfig.get()
         check_hydra_keys(hydra_config)
@@ -121,8 +122,6 @@ def run_jobs(
 
     Raises: ConfigError where a job asks for what cannot be; no job has begun then.
     """
-    from modulab.composing import plan_sweep
-    from modulab.overrides import check_hydra_keys
 
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
@@ -158,9 +157,6 @@ def return_values(plan: Plan, folder: Path) -> list[Any]:
 
     Raises: ConfigError where `sweep.objective` names no measure.
     """
-    from modulab.sweep.results import load_results
-    from modulab.table import metric_names
-
     results = load_results(folder)
     objective = plan.sweep.objective
     names = (
@@ -183,10 +179,12 @@ def return_values(plan: Plan, folder: Path) -> list[Any]:
         own = [rows[run_id] for run_id in run_ids if run_id in rows]
         lacking = [row for row in own if not done[row]]
         means = dict(zip(names, present[own].mean(axis=0).tolist(), strict=True)) if own else {}
-        if objective is None:
-            values.append(_trouble(results, lacking) if lacking else means)
-        elif lacking or not all(math.isfinite(value) for value in means.values()):
+        if lacking or not own:
             values.append(_trouble(results, lacking))
+        elif objective is None:
+            values.append(means)
+        elif not all(math.isfinite(value) for value in means.values()):
+            values.append(MembersFailed(f"sweep.objective={objective} is not a finite number here"))
         else:
             values.append(means[objective] if isinstance(objective, str) else [means[name] for name in names])
     return values
@@ -194,7 +192,7 @@ def return_values(plan: Plan, folder: Path) -> list[Any]:
 
 def _trouble(results: pd.DataFrame, rows: Sequence[int]) -> MembersFailed:
     if not rows:
-        return MembersFailed("sweep.objective is not a finite number here")
+        return MembersFailed("missing")
     first = results.iloc[rows[0]]
     reason = f": {first['error']}" if isinstance(first["error"], str) else ""
     return MembersFailed(f"{len(rows)} {first['status']}{reason}")
@@ -241,8 +239,6 @@ def _task_config(composed: DictConfig) -> DictConfig:
 
 def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]) -> None:
     """Give a job the folder that it would have had if launched alone: its config, and its rows."""
-    from modulab.sweep.results import copy_rows
-
     output = Path(str(composed.hydra.runtime.output_dir))
     described = output / str(composed.hydra.output_subdir or ".hydra")
     described.mkdir(parents=True, exist_ok=True)
