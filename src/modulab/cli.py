@@ -44,7 +44,7 @@ Train a network, or many, measure them, print a table, and write results.parquet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 if members failed, 2 for a user's error, 130 on Ctrl-C."""
+    """Run a command and return its exit code: 0, 1 if members lack a result, 2 for a user's error, 130 on Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -186,7 +186,7 @@ def _report(folder: Path) -> int:
     results = load_results(folder)
     show_results(results, None, None)
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
-    return 1 if bool((results["status"] == "failed").any()) else 0
+    return 1 if bool(results["status"].isin(["failed", "missing"]).any()) else 0
 
 
 def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:

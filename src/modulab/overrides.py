@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from hydra.core.config_store import ConfigLoadError, ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
@@ -104,6 +106,8 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     text = str(error)
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         key = match[1].split("@")[0]
+        if key.startswith("hydra."):
+            return f"{key}: there is no such key. {suggest(key, _hydra_keys(key, overrides))}"
         try:
             base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
         except COMPOSING_ERRORS:
@@ -127,6 +131,24 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
 def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
     keys = ((override_key(override), override) for override in overrides)
     return [override for key, override in keys if key in (*GROUPS, "experiment") and key != unknown]
+
+
+def _hydra_keys(unknown: str, overrides: Sequence[str]) -> list[str]:
+    """Return the keys below `hydra` that lie beside an unknown one, or else all; a launcher's are those chosen."""
+    from hydra.conf import HydraConf
+
+    schema: dict[str, Any] = {"hydra": OmegaConf.to_container(OmegaConf.structured(HydraConf))}
+    chosen = {"hydra/launcher": "population", "hydra/sweeper": "grid"}
+    for override in overrides:
+        if override_key(override) in chosen:
+            chosen[override_key(override)] = override.partition("=")[2]
+    for group, name in chosen.items():
+        with suppress(ConfigLoadError):
+            node = ConfigStore.instance().load(f"{group}/{name}.yaml").node
+            schema["hydra"][group.removeprefix("hydra/")] = OmegaConf.to_container(node)
+    known = leaf_keys(schema)
+    beside = [key for key in known if key.rpartition(".")[0] == unknown.rpartition(".")[0]]
+    return [key for key in beside or known if not key.endswith("._target_")]
 
 
 def check_hydra_keys(hydra_config: Any) -> None:

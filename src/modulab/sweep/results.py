@@ -108,10 +108,19 @@ def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | Non
 
     Curves go first, so that no row is ever without its curves.
     """
-    (folder / PARTS).mkdir(exist_ok=True)
     if curves is not None:
-        _write(folder / PARTS / f"{part}.{CURVES}", curves)
-    _write(folder / PARTS / f"{part}.{RESULTS}", results)
+        _write_part(folder / PARTS / f"{part}.{CURVES}", curves)
+    _write_part(folder / PARTS / f"{part}.{RESULTS}", results)
+
+
+def _write_part(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(exist_ok=True)
+    try:
+        _write(path, table)
+    except (
+        FileNotFoundError
+    ):  # another process has joined the parts meanwhile, and removed their empty folder
+        _write_part(path, table)
 
 
 def gather(folder: Path, planned: pa.Table | None = None) -> None:
