@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from benchmark_contenders import sweeps
+from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 WORKER_SECONDS = 900.0
@@ -355,50 +356,16 @@ def measure_memory(options: argparse.Namespace, cache: Path) -> dict[str, float]
     }
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return what a reader needs to judge the figures."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    versions: dict[str, str] = {"python": platform.python_version()}
-    for package in ("torch", "lightning", "jax"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "processor": model,
-        "cores": _cores(),
-        "load_average": os.getloadavg()[0],
-        "versions": versions,
-        "commit": _commit(),
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of the sources that are measured, marked where they differ from it."""
-    command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return described.stdout.strip() or None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [contender.name for contender in CONTENDERS]
-    parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/benchmark",
+        description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help.",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"
     )
@@ -425,7 +392,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.threads = [threads for threads in options.threads if threads <= _cores()] or [1]
+    options.threads = [threads for threads in options.threads if threads <= cores()] or [1]
     options.only = options.only.split(",") if options.only else names
     for name in options.only:
         if name not in names:
@@ -434,7 +401,10 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = read_options(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["sweep"]:
+        return sweeps.main(given[1:])
+    options = read_options(given)
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 132)
@@ -463,11 +433,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for noise in noises:
                 for population in options.populations:
                     condition = Condition(threads, noise, population)
-                    load, commit = os.getloadavg()[0], _commit()
+                    load, sources = os.getloadavg()[0], commit()
                     with console.status(str(condition)):
                         outcomes = run_condition(condition, contenders, options, cache)
                     fresh = [
-                        outcome.record() | {"load_average": load, "commit": commit} for outcome in outcomes
+                        outcome.record() | {"load_average": load, "commit": sources} for outcome in outcomes
                     ]
                     for record in fresh:
                         base = base_of(fresh, record)

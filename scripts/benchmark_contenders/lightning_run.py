@@ -1,0 +1,107 @@
+"""Runs of the sweep benchmark as a stock Lightning script does them: one fit after the other, then the measures.
+
+Takes runs as JSON lines on standard input and answers each with its time and clean error. The measures are
+modulab's own, taken on one network at a time, so that every way of running the grid gives the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import warnings
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+
+from benchmark_contenders.plain_torch import NoisyPerceptron
+from benchmark_contenders.workload import (
+    BATCH_SIZE,
+    HIDDEN_FEATURES,
+    IN_FEATURES,
+    LEARNING_RATE,
+    OUT_FEATURES,
+)
+from modulab.composing import compose_checked, hydra_composer, plan_run
+from modulab.metrics.probe import measure_population
+from modulab.networks import NetworkShape, architecture_mask, flatten, unflatten
+from modulab.settings import read_member
+from modulab.streams import member_keys
+
+
+class Learner(lightning.LightningModule):
+    def __init__(self, sigma: float, masks: list[Tensor] | None, steps: int) -> None:
+        super().__init__()
+        self.network = NoisyPerceptron(sigma > 0)
+        self.sigma, self.masks, self.steps = sigma, masks, steps
+
+    def configure_optimizers(self) -> Any:
+        optimiser = torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        return nn.functional.mse_loss(self.network(inputs, self.sigma), targets)
+
+    def on_train_start(self) -> None:
+        self.apply_masks()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.apply_masks()
+
+    def apply_masks(self) -> None:
+        if self.masks is not None:
+            with torch.no_grad():
+                for layer, mask in zip((self.network.first, self.network.readout), self.masks, strict=True):
+                    layer.weight.mul_(mask)
+
+
+def main() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    with hydra_composer() as compose:
+        [config] = plan_run(compose_checked(compose, []), [], compose).members
+    member = read_member(config)
+    shape = NetworkShape(IN_FEATURES, (HIDDEN_FEATURES,), OUT_FEATURES, "relu")
+    for line in sys.stdin:
+        run = json.loads(line)
+        start = time.perf_counter()
+        error = train_and_measure(run, member, shape)
+        print(json.dumps({"seconds": time.perf_counter() - start, "error": error}), flush=True)
+
+
+def train_and_measure(run: dict[str, Any], member: Any, shape: NetworkShape) -> float:
+    torch.manual_seed(run["seed"])
+    inputs = torch.rand(run["samples"], IN_FEATURES) * 2 - 1
+    targets = torch.stack([torch.sin(torch.pi * inputs[:, 0]), 2 * inputs[:, 1].square() - 1], dim=-1)
+    dataset = TensorDataset(inputs, targets)
+    sampler = RandomSampler(dataset, replacement=True, num_samples=run["steps"] * BATCH_SIZE)
+    masks = None
+    if run["architecture"] == "premodular":
+        mask = architecture_mask(shape, 2, [0.0], member_keys([0]))
+        masks = [layer[0] for layer in unflatten(mask, shape)[0]]
+    learner = Learner(run["noise"], masks, run["steps"])
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(learner, DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler))
+    network = learner.network
+    layers = (network.first, network.readout)
+    parameters = flatten([layer.weight[None] for layer in layers], [layer.bias[None] for layer in layers])
+    keys = member_keys([run["seed"]])
+    measures = measure_population(member.task, parameters.detach(), shape, keys, member.probes)
+    return float(measures["error/test"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the benchmark runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the figures."""
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    versions: dict[str, str] = {"python": platform.python_version()}
+    for package in ("torch", "lightning", "jax"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": model,
+        "cores": cores(),
+        "load_average": os.getloadavg()[0],
+        "versions": versions,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the sources that are measured, marked where they differ from it."""
+    command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return described.stdout.strip() or None
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
