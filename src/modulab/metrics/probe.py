@@ -8,6 +8,7 @@ a member measured in company scores what it scores alone, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, cast
@@ -109,28 +110,37 @@ def measure_population(
     keys: Int32[Tensor, "member 2"],
     settings: Probes,
     block_bytes: int = BLOCK_BYTES,
+    threads: int = 1,
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return every configured measure of members that share a task, by name.
 
-    Members are measured a block at a time, in about `block_bytes` of memory, or what two members need if
-    that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Blocks change no result.
+    Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
+    members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
+    nor threads change a result.
 
     Raises: ConfigError where `probes.measures` names something that is no measure.
     """
     measures = _import_measures(settings)
     keys = keys.to(parameters.device)
     size = max(2, block_bytes // bytes_per_member(shape, settings))
-    blocks: list[dict[str, Tensor]] = []
-    with torch.no_grad():
-        for start in range(0, len(parameters), size):
-            block_parameters, block_keys = parameters[start : start + size], keys[start : start + size]
-            members = len(block_parameters)
-            if members == 1:
-                # A batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
-                block_parameters, block_keys = block_parameters.repeat(2, 1), block_keys.repeat(2, 1)
+
+    def measure_block(start: int) -> dict[str, Tensor]:
+        block_parameters, block_keys = parameters[start : start + size], keys[start : start + size]
+        members = len(block_parameters)
+        if members == 1:
+            # A batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
+            block_parameters, block_keys = block_parameters.repeat(2, 1), block_keys.repeat(2, 1)
+        with torch.no_grad():
             probe = make_probe(task, population_weights(block_parameters, shape), block_keys, settings)
             found = take_measures(probe, measures)
-            blocks.append({name: values[:members] for name, values in found.items()})
+        return {name: values[:members] for name, values in found.items()}
+
+    starts = range(0, len(parameters), size)
+    if threads > 1 and len(starts) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            blocks = list(pool.map(measure_block, starts))
+    else:
+        blocks = [measure_block(start) for start in starts]
     return {name: torch.cat([block[name] for block in blocks]) for name in (blocks[0] if blocks else {})}
 
 

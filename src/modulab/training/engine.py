@@ -25,12 +25,20 @@ from modulab.settings import Member
 from modulab.training.cost import compiling_pays
 from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program
-from modulab.training.step import Block, population_step
+from modulab.training.step import Block, population_step, population_update, write_update
 
 StepFunction = Callable[[Program, Block, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 _ACTIVITY_BYTES = 3 << 18
 """Bytes of one layer of activity in a block on a CPU: with it, a handful of such tensors fit in the cache."""
+_CPU_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {
+    "cpp_wrapper": True,
+    # The rest spares time in the compiler. A hash uses each intermediate twice, so that torch's expression for a
+    # draw doubles with each: past 30 operations (2.13's default on CPUs is 50) it becomes a buffer of its own.
+    "realize_opcount_threshold": 30,
+    # A precompiled header takes 6 s and 150 MB, and saves a program about 1 s.
+    "cpp_cache_precompile_headers": False,
+}
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,12 @@ def run_chunk(
 
 @functools.cache
 def _compiled_step(program: Program, device: torch.device) -> StepFunction:
-    def step(tensors: Sequence[Tensor], table: Tensor, row: Tensor, at: Tensor, position: Tensor) -> Tensor:
-        return population_step(program, Block(*tensors), table, row, at, position)
+    # The update is written outside: torch's code generator fails on some programs that write where they read
+    # (pytorch/pytorch#196570).
+    def step(
+        tensors: Sequence[Tensor], table: Tensor, row: Tensor, at: Tensor, position: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        return population_update(program, Block(*tensors), table, row, at, position)
 
     # Each program's step is its own closure over the same code, which torch counts as recompilations.
     dynamo_config.recompile_limit = 1024
@@ -121,13 +133,15 @@ def _compiled_step(program: Program, device: torch.device) -> StepFunction:
     # that took a hundred times as long as the work.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    compiled = torch.compile(step, fullgraph=True, options={"cpp_wrapper": device.type == "cpu"})
+    compiled = torch.compile(step, fullgraph=True, options=_CPU_OPTIONS if device.type == "cpu" else {})
 
     def call(
         program: Program, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
     ) -> Tensor:
         del program
-        return compiled(_tensors(block), table, row, at, position)
+        losses, after = compiled(_tensors(block), table, row, at, position)
+        write_update(block, after)
+        return losses
 
     _trace(compiled, program, device)
     torch.set_num_threads(threads)
@@ -138,7 +152,9 @@ def _tensors(block: Block) -> list[Tensor]:
     return [getattr(block, field.name) for field in fields(block)]
 
 
-def _trace(compiled: Callable[..., Tensor], program: Program, device: torch.device) -> None:
+def _trace(
+    compiled: Callable[..., tuple[Tensor, list[Tensor]]], program: Program, device: torch.device
+) -> None:
     """Compile a step on made-up members, so that the code does not depend on which members come first."""
     num_members = min(block_size(program, device), 16)
     num_rows = program.batch_size + 3

@@ -102,7 +102,7 @@ def fit_population(
         if int(learner.next_step) < members[0].training.steps:
             raise Interrupted
     progress.say(f"measuring {len(members)}")
-    measures = measure_members(members, learner, members[0].probes)
+    measures = measure_members(members, learner, members[0].probes, threads)
     return PopulationResult(
         measures=measures,
         diverged_at=learner.member_divergence().tolist(),
@@ -117,7 +117,7 @@ def fit_population(
 def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
     for number, program in enumerate(programs, start=1):
         progress.say(
-            f"compiling training step {number} of {len(programs)}, 10 to 90 s, cached for later runs",
+            f"compiling training step {number} of {len(programs)}, 10 to 30 s, cached for later runs",
             at_once=True,
         )
         step_function("compiled", program, device)

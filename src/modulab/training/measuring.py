@@ -13,7 +13,7 @@ from modulab.training.learner import PopulationLearner
 
 
 def measure_members(
-    members: Sequence[Member], learner: PopulationLearner, settings: Probes
+    members: Sequence[Member], learner: PopulationLearner, settings: Probes, threads: int = 1
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
     by_task: defaultdict[Task, list[int]] = defaultdict(list)
@@ -23,7 +23,9 @@ def measure_members(
     parameters = learner.member_parameters()
     measures: dict[str, list[float]] = {}
     for task, places in by_task.items():
-        found = measure_population(task, parameters[places], learner.shape, keys[places], settings)
+        found = measure_population(
+            task, parameters[places], learner.shape, keys[places], settings, threads=threads
+        )
         for name, values in found.items():
             column = measures.setdefault(name, [float("nan")] * len(members))
             for place, value in zip(places, values.tolist(), strict=True):

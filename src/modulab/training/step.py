@@ -103,15 +103,15 @@ def draw_minibatch(
     return table[block.offsets[:, None] + rows].transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def population_step(
+def population_update(
     program: Program,
     block: Block,
     table: Float[Tensor, "row feature"],
     row: Float[Tensor, "3 member"],
     step: Int32[Tensor, ""],
     position: Int32[Tensor, ""],
-) -> Float[Tensor, " member"]:
-    """Advance a block by one optimiser step, in place, and return the losses before it.
+) -> tuple[Float[Tensor, " member"], list[Tensor]]:
+    """Return the losses before an optimiser step, and the parameters and moments after it.
 
     `row` holds the learning rates and bias corrections of this step; `position` is where the step's fresh
     points begin within each member's part of the table.
@@ -126,7 +126,26 @@ def population_step(
     parameters, moments = UPDATES[program.optimiser](
         block.parameters, gradients, (block.first_moments, block.second_moments), coefficients, row
     )
-    block.parameters.copy_(parameters)
-    block.first_moments.copy_(moments[0])
-    block.second_moments.copy_(moments[1])
+    return losses, [parameters, *moments]
+
+
+def write_update(block: Block, after: list[Tensor]) -> None:
+    """Write the parameters and moments that `population_update` returned into the block."""
+    for tensor, values in zip(
+        (block.parameters, block.first_moments, block.second_moments), after, strict=True
+    ):
+        tensor.copy_(values)
+
+
+def population_step(
+    program: Program,
+    block: Block,
+    table: Float[Tensor, "row feature"],
+    row: Float[Tensor, "3 member"],
+    step: Int32[Tensor, ""],
+    position: Int32[Tensor, ""],
+) -> Float[Tensor, " member"]:
+    """Advance a block by one optimiser step, in place, and return the losses before it."""
+    losses, after = population_update(program, block, table, row, step, position)
+    write_update(block, after)
     return losses
