@@ -138,3 +138,22 @@ def test_benchmark_names_a_contender_that_it_does_not_know() -> None:
     assert finished.returncode == 2
     assert "torch_lop" in finished.stderr
     assert "torch_loop" in finished.stderr
+
+
+@pytest.mark.slow
+def test_sweep_benchmark_times_a_grid_against_lightning_and_plans(tmp_path: Path) -> None:
+    output = tmp_path / "sweep.json"
+    ran = subprocess.run(
+        [SCRIPTS / "benchmark", "sweep", "--quick", "--sample", "1", "--output", output],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHON": sys.executable},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    report = json.loads(output.read_text())
+    grid = report["grid"]
+    assert grid["runs"] == 40
+    assert set(grid["ratios"]) == set(grid["seconds"]) == set(grid["runs_per_hour"])
+    assert grid["ratios"]["modulab"] == 1
+    assert all(seconds > 0 for seconds in grid["seconds"].values())
+    assert report["plan"]["jobs"] == 400
+    assert report["many"]["members"] == 400
+    assert "scaled to all of it" in " ".join(ran.stdout.split())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.core.config_store import ConfigLoadError, ConfigStore
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
@@ -107,7 +106,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         key = match[1].split("@")[0]
         if key.startswith("hydra."):
-            return f"{key}: there is no such key. {suggest(key, _hydra_keys(key, overrides))}"
+            return f"{key}: there is no such key. {_explain_hydra_key(key, overrides)}".rstrip()
         try:
             base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
         except COMPOSING_ERRORS:
@@ -133,22 +132,27 @@ def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
     return [override for key, override in keys if key in (*GROUPS, "experiment") and key != unknown]
 
 
-def _hydra_keys(unknown: str, overrides: Sequence[str]) -> list[str]:
-    """Return the keys below `hydra` that lie beside an unknown one, or else all; a launcher's are those chosen."""
+def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
+    """Return what to say of a key below `hydra`: those of its launcher and sweeper depend on which is chosen."""
     from hydra.conf import HydraConf
 
-    schema: dict[str, Any] = {"hydra": OmegaConf.to_container(OmegaConf.structured(HydraConf))}
-    chosen = {"hydra/launcher": "population", "hydra/sweeper": "grid"}
-    for override in overrides:
-        if override_key(override) in chosen:
-            chosen[override_key(override)] = override.partition("=")[2]
-    for group, name in chosen.items():
-        with suppress(ConfigLoadError):
-            node = ConfigStore.instance().load(f"{group}/{name}.yaml").node
-            schema["hydra"][group.removeprefix("hydra/")] = OmegaConf.to_container(node)
-    known = leaf_keys(schema)
-    beside = [key for key in known if key.rpartition(".")[0] == unknown.rpartition(".")[0]]
-    return [key for key in beside or known if not key.endswith("._target_")]
+    parent, _, _ = unknown.rpartition(".")
+    chosen = {"hydra.launcher": "population", "hydra.sweeper": "grid"}
+    if parent not in chosen:
+        known = leaf_keys({"hydra": OmegaConf.to_container(OmegaConf.structured(HydraConf))})
+        return suggest(unknown, [key for key in known if key.startswith(f"{parent}.")] or known)
+    group = parent.replace(".", "/")
+    given = [override.partition("=")[2] for override in overrides if override_key(override) == group]
+    option = (given or [chosen[parent]])[-1]
+    try:
+        node = ConfigStore.instance().load(f"{group}/{option}.yaml").node
+    except HydraException:  # a file of the user's
+        return ""
+    known = [f"{parent}.{key}" for key in node if key != "_target_"]
+    return (
+        suggest(unknown, known)
+        or f"{group}={option} has none; others may, as hydra/launcher=population_slurm."
+    )
 
 
 def check_hydra_keys(hydra_config: Any) -> None:

@@ -1,7 +1,7 @@
 """`hydra/launcher=population_slurm`: trains the jobs of a sweep packed into shards, each a task of a SLURM array."""
 
 # No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from hydra_plugins.modulab_launchers.population_launcher import PopulationLaunch
 
 if TYPE_CHECKING:
     from modulab.composing import Plan
+    from modulab.sweep.slurm_array import SlurmSettings
 
 
 @dataclass
@@ -35,7 +36,7 @@ class PopulationSlurmLauncherConf:
     """How often a task that timed out goes back into the queue."""
     setup: list[str] = field(default_factory=list[str])
     """Shell lines that the node runs first, such as `module load python/3.11`."""
-    sbatch: dict[str, Any] = field(default_factory=dict[str, Any])
+    sbatch: Any = None  # A dict: declared as one, Hydra would not let a whole dict be given for it.
     """Further options of sbatch by their long names, such as {account: brains, qos: night}."""
     poll_seconds: float = 5.0
     """How often to look after the tasks."""
@@ -46,20 +47,30 @@ class PopulationSlurmLauncher(PopulationLauncher):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        self._settings = settings
+        self._given = settings
 
     def train(self, plan: "Plan", folder: Path) -> None:
         """Train what the jobs of a batch ask for on the nodes, and keep it in the sweep's folder."""
-        from modulab.sweep.slurm import SlurmSettings, run_on_slurm
+        from modulab.sweep.slurm import run_on_slurm
 
-        run_on_slurm(plan.members, plan.trainer, folder, SlurmSettings(**self._settings))
+        run_on_slurm(plan.members, plan.trainer, folder, self._settings())
 
     def describe(self, plan: "Plan", folder: Path) -> str:
         """Return what `train` would submit, for a dry run."""
         from modulab.sweep.estimate import describe_shards
-        from modulab.sweep.slurm import SlurmSettings
 
-        return describe_shards(plan, folder, SlurmSettings(**self._settings))
+        return describe_shards(plan, folder, self._settings())
+
+    def _settings(self) -> "SlurmSettings":
+        from modulab.errors import ConfigError
+        from modulab.schema import suggest
+        from modulab.sweep.slurm_array import SlurmSettings
+
+        known = [each.name for each in fields(PopulationSlurmLauncherConf) if each.name != "_target_"]
+        for name in self._given:  # ++hydra.launcher.NAME=VALUE adds any name
+            if name not in known:
+                raise ConfigError(f"hydra.launcher.{name}: there is no such key. {suggest(name, known)}")
+        return SlurmSettings(**self._given)
 
 
 ConfigStore.instance().store(

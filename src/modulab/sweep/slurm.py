@@ -1,4 +1,4 @@
-"""Sweeps on SLURM: shards of a sweep as the tasks of an array job, and the watch over them.
+"""Sweeps on SLURM: a sweep is cut into shards, each a task of an array job, and watched until all have ended.
 
 The sweep's folder is shared by all machines. Each task trains the members of its shard and leaves their rows
 among the folder's parts, so that nothing has to pass through the process that waits. That process may end at
@@ -7,132 +7,25 @@ any time: the array goes on, and the next start finds it by the record beside it
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from modulab.errors import ConfigError
-from modulab.experiment import Run, Work, begin, plan_work, train_populations
-from modulab.progress import ProgressReport
+from modulab.experiment import Run, Work, begin, plan_work
+from modulab.progress import ProgressReport, Style
 from modulab.settings import Trainer
-from modulab.sweep.results import gather, statuses
+from modulab.sweep.results import PARTS, gather, statuses
+from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
 
-FOLDER = "slurm"
-_RECORD = "array.json"
-
-
-@dataclass(frozen=True)
-class SlurmSettings:
-    """What SLURM is asked for; the fields of hydra/launcher=population_slurm."""
-
-    shards: int | None
-    array_parallelism: int
-    partition: str | None
-    time_minutes: int
-    memory_gib: float
-    cpus: int
-    gpus: int
-    signal_seconds: int
-    max_requeues: int
-    setup: Sequence[str]
-    sbatch: Mapping[str, Any]
-    poll_seconds: float
-
-    def __post_init__(self) -> None:
-        """Check values. Raises: ConfigError."""
-        lowest = {
-            "array_parallelism": 1, "time_minutes": 1, "cpus": 1, "gpus": 0, "signal_seconds": 1, "max_requeues": 0,
-        }  # fmt: skip
-        for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"hydra.launcher.{name}={getattr(self, name)} should be a whole number, {least} or more."
-                )
-        if self.shards is not None and self.shards < 1:
-            raise ConfigError(f"hydra.launcher.shards={self.shards} should be 1 or more, or null.")
-        if self.memory_gib <= 0 or self.poll_seconds <= 0:
-            raise ConfigError("hydra.launcher.memory_gib and hydra.launcher.poll_seconds should be above 0.")
-
-    @property
-    def most_shards(self) -> int:
-        """Return the largest number of tasks to submit."""
-        return self.shards or self.array_parallelism
-
-
-@dataclass
-class ArrayTask:
-    """A task of an array job, as it was submitted and as SLURM last spoke of it."""
-
-    name: str
-    run_ids: list[str]
-    state: str = "PENDING"
-    log: str = ""
-
-    @property
-    def alive(self) -> bool:
-        """Return whether SLURM still has it, waiting or at work."""
-        return self.state != ""
-
-
-@dataclass
-class ShardTask:
-    """What one task of the array runs: the members of a shard, from wherever an earlier attempt left them."""
-
-    configs: list[dict[str, Any]]
-    trainer: Trainer
-    folder: str
-    search_path: list[str] = field(default_factory=list)
-    stop_seconds: int = 30
-
-    def __call__(self) -> int:
-        """Train what has no result yet, and return how many that was.
-
-        On USR2, SLURM's warning of a time-out or preemption, training stops at the end of its chunk, with a
-        checkpoint, and the task is put back into the queue.
-        """
-        sys.path.extend(path for path in self.search_path if path not in sys.path)
-        requeue: Any = signal.getsignal(signal.SIGUSR2)
-        warned = False
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            signal.raise_signal(signal.SIGINT)
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            nonlocal warned
-            warned = True
-            # Ctrl-C once stops at the end of the chunk; should that take too long, twice stops at once.
-            signal.signal(signal.SIGALRM, interrupt)
-            signal.alarm(self.stop_seconds)
-            interrupt(number, frame)
-
-        signal.signal(signal.SIGUSR2, stop)
-        folder = Path(self.folder)
-        try:
-            work = plan_work(self.configs, self.trainer, folder)
-            train_populations(work, folder)
-        except KeyboardInterrupt:
-            signal.alarm(0)
-            if warned and callable(requeue):
-                requeue(signal.SIGUSR2, None)
-            raise
-        return work.pending
-
-    def checkpoint(self) -> Any:
-        """Return what runs once the task comes out of the queue again: the same, which skips what is done."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
+_LONGEST_SILENCE = 3600.0
+"""Seconds for which SLURM may be away, as while its controller is restarted, before the watch gives up."""
 
 
 def run_on_slurm(
@@ -147,20 +40,22 @@ def run_on_slurm(
     """
     work = plan_slurm_work(configs, trainer, folder, settings)
     begin(work, folder)
-    tasks = [task for task in recorded_tasks(folder) if task.alive]
+    tasks = tasks_in_flight(work, folder) if work.pending else []
+    if tasks:
+        _tell(f"SLURM job {_arrays(tasks)}: {len(tasks)} shards, submitted before; waiting for them")
     taken = {run_id for task in tasks for run_id in task.run_ids}
     shards = cut_shards(work, taken, settings.most_shards)
     if shards:
-        tasks += submit(shards, work.trainer, folder, settings)
+        new = submit(shards, work.trainer, folder, settings)
+        _tell(f"SLURM job {_arrays(new)}: {len(new)} shards, with logs in {folder / FOLDER}")
+        tasks += new
     try:
-        _watch(tasks, work, folder, settings.poll_seconds)
+        _watch(tasks, work, folder, settings.poll_seconds, trainer.progress)
     except KeyboardInterrupt:
-        arrays = sorted({task.name.partition("_")[0] for task in tasks})
-        print(
-            f"SLURM goes on with job {', '.join(arrays)}; the same command again waits for it. "
-            f"To stop it: scancel {' '.join(arrays)}",
-            file=sys.stderr,
-        )
+        if left := _arrays([task for task in tasks if task.alive]):
+            _tell(
+                f"SLURM goes on with job {left}; the same command again waits for it. To stop it: scancel {left}"
+            )
         raise
     finally:
         gather(folder)
@@ -186,6 +81,12 @@ def plan_slurm_work(
     return plan_work(configs, trainer.model_copy(update=changes), folder, device)
 
 
+def tasks_in_flight(work: Work, folder: Path) -> list[ArrayTask]:
+    """Return the tasks of earlier arrays that SLURM still has and that train members of this work."""
+    pending = {run.run_id for population in work.populations for run in population}
+    return [task for task in recorded_tasks(folder) if task.alive and not pending.isdisjoint(task.run_ids)]
+
+
 def cut_shards(work: Work, taken: set[str], most: int) -> list[list[Run]]:
     """Return members to train in at most so many shards of about equal work.
 
@@ -193,25 +94,37 @@ def cut_shards(work: Work, taken: set[str], most: int) -> list[list[Run]]:
     `taken` by tasks of an earlier array are left to them.
     """
     populations = [[run for run in population if run.run_id not in taken] for population in work.populations]
-    pieces = [
-        (population, number < work.unfinished) for number, population in enumerate(populations) if population
-    ]
-    total = sum(_cost(run) for population, _ in pieces for run in population)
-    count = min(most, sum(len(population) for population, _ in pieces))
-    shards: list[list[Run]] = [[] for _ in range(count)]
-    loads = [0.0] * count
-    for population in (population for population, whole in pieces if whole):
+    whole, others = populations[: work.unfinished], populations[work.unfinished :]
+    free = [run for population in others for run in population]
+    shards: list[list[Run]] = [[] for _ in range(min(most, sum(map(len, populations))))]
+    loads = [0.0] * len(shards)
+    for population in sorted(filter(None, whole), key=_total, reverse=True):
         lightest = loads.index(min(loads))
         shards[lightest] += population
-        loads[lightest] += sum(_cost(run) for run in population)
-    place = 0
-    for run in (run for population, whole in pieces if not whole for run in population):
-        # Half a member may spill over, so that the last shard does not collect what all others left.
-        while place < count - 1 and loads[place] + _cost(run) / 2 > total / count:
-            place += 1
-        shards[place].append(run)
-        loads[place] += _cost(run)
+        loads[lightest] += _total(population)
+    if free:
+        level = _level(loads, _total(free))
+        places = [place for place, load in enumerate(loads) if load < level]
+        room = level - loads[places[0]]
+        for run in free:
+            # Laid end to end, each member goes to the shard that its middle falls into.
+            while len(places) > 1 and room < _cost(run) / 2:
+                places.pop(0)
+                room += level - loads[places[0]]
+            shards[places[0]].append(run)
+            room -= _cost(run)
     return [shard for shard in shards if shard]
+
+
+def _level(loads: Sequence[float], amount: float) -> float:
+    """Return the load of the lightest shards once so much more has been spread to make them equal."""
+    ordered = sorted(loads)
+    sums = [sum(ordered[: number + 1], amount) / (number + 1) for number in range(len(ordered))]
+    return min(sums)
+
+
+def _total(runs: Sequence[Run]) -> float:
+    return sum(_cost(run) for run in runs)
 
 
 def _cost(run: Run) -> float:
@@ -219,124 +132,53 @@ def _cost(run: Run) -> float:
     return float(member.training.steps * member.training.batch_size * member.architecture.width)
 
 
-def submit(
-    shards: Sequence[Sequence[Run]], trainer: Trainer, folder: Path, settings: SlurmSettings
-) -> list[ArrayTask]:
-    """Submit shards as one array job and return its tasks. Raises: ConfigError where SLURM refuses."""
-    import submitit
-    from submitit.core.utils import FailedJobError
-
-    try:
-        executor = submitit.SlurmExecutor(
-            folder=folder.absolute() / FOLDER / "%j", max_num_timeout=settings.max_requeues
-        )
-        executor.update_parameters(**_sbatch_parameters(settings))
-        with executor.batch():
-            jobs = [executor.submit(_shard_task(shard, trainer, folder, settings)) for shard in shards]
-    except (RuntimeError, ValueError, OSError, FailedJobError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(
-            f"hydra/launcher=population_slurm: SLURM did not take the job: {reason}. "
-            "Check hydra.launcher.partition and the other keys of hydra.launcher against `sinfo`."
-        ) from error
-    tasks = [
-        ArrayTask(job.job_id, [run.run_id for run in shard], log=str(job.paths.stdout))
-        for job, shard in zip(jobs, shards, strict=True)
-    ]
-    array = tasks[0].name.partition("_")[0]
-    record = folder / FOLDER / f"{array}.{_RECORD}"
-    beside = record.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps([[task.name, task.log, task.run_ids] for task in tasks]))
-    beside.replace(record)
-    return tasks
-
-
-def _shard_task(shard: Sequence[Run], trainer: Trainer, folder: Path, settings: SlurmSettings) -> ShardTask:
-    configs = [dict(run.config) for run in shard]
-    stop_seconds = max(1, settings.signal_seconds // 3)
-    return ShardTask(configs, trainer, str(folder.absolute()), [os.getcwd()], stop_seconds)
-
-
-def _sbatch_parameters(settings: SlurmSettings) -> dict[str, Any]:
-    parameters: dict[str, Any] = {
-        "job_name": "modulab",
-        "nodes": 1,
-        "ntasks_per_node": 1,
-        "time": settings.time_minutes,
-        "mem": f"{settings.memory_gib * 1024:.0f}MB",
-        "cpus_per_task": settings.cpus,
-        "array_parallelism": settings.array_parallelism,
-        "signal_delay_s": settings.signal_seconds,
-        "setup": list(settings.setup),
-        "stderr_to_stdout": True,
-        "additional_parameters": dict(settings.sbatch),
-    }
-    if settings.partition is not None:
-        parameters["partition"] = settings.partition
-    if settings.gpus > 0:
-        parameters["gpus_per_node"] = settings.gpus
-    return parameters
-
-
-def recorded_tasks(folder: Path) -> list[ArrayTask]:
-    """Return the tasks of every array that was submitted for a folder, with their present state."""
-    tasks: list[ArrayTask] = []
-    for record in sorted((folder / FOLDER).glob(f"*.{_RECORD}")):
-        for name, log, run_ids in json.loads(record.read_text()):
-            tasks.append(ArrayTask(name, run_ids, log=log))
-    if tasks:
-        refresh(tasks)
-    return tasks
-
-
-def refresh(tasks: Sequence[ArrayTask]) -> None:
-    """Ask SLURM for the state of tasks; one that it has no more gets the empty state.
-
-    Raises: ConfigError where SLURM does not answer.
-    """
-    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F %K %T"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = (getattr(error, "stderr", None) or str(error)).strip()
-        raise ConfigError(f"SLURM does not answer: {' '.join(command)} says: {detail}") from error
-    states: dict[str, str] = {}
-    for line in answer.stdout.splitlines():
-        array, index, state = line.split(maxsplit=2)
-        states[array if index == "N/A" else f"{array}_{index}"] = state
-    for task in tasks:
-        task.state = states.get(task.name, "")
-
-
-def _watch(tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: float) -> None:
+def _watch(tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: float, style: Style) -> None:
     """Wait until SLURM has none of the tasks any more, and say how far they are."""
-    wanted = {run.run_id: run.member.training.steps for population in work.populations for run in population}
-    finished: set[str] = set()
+    steps = {run.run_id: run.member.training.steps for population in work.populations for run in population}
+    lacking = set(steps)
     silent_since: float | None = None
-    with ProgressReport(work.trainer.progress, len(wanted), sum(wanted.values())) as progress:
-        while True:
+    with ProgressReport(style, len(steps), sum(steps.values())) as progress:
+        while any(task.alive for task in tasks):
+            silence = ""
             try:
                 refresh(tasks)
                 silent_since = None
             except ConfigError as error:
-                # A controller that restarts is away for minutes; its jobs are not.
-                silent_since = silent_since or time.monotonic()
-                progress.say(str(error), at_once=True)
-                if time.monotonic() - silent_since > 3600:
+                silence = f"{error}; the array goes on meanwhile"
+                if silent_since is None:
+                    silent_since = time.monotonic()
+                    progress.say(silence, at_once=True)
+                elif time.monotonic() - silent_since > _LONGEST_SILENCE:
                     raise
-            now_finished = {run_id for run_id, status in statuses(folder).items() if status != "missing"}
-            new = (now_finished & wanted.keys()) - finished
-            finished |= new
-            running = sum(task.state == "RUNNING" for task in tasks)
-            waiting = sum(task.alive and task.state != "RUNNING" for task in tasks)
-            progress.say(
-                f"{running} shards at work, {waiting} waiting, {len(tasks) - running - waiting} ended"
-            )
+            found = statuses(folder)
+            new = {run_id for run_id in lacking if found.get(run_id, "missing") != "missing"}
+            lacking -= new
+            progress.say(silence or describe_tasks(tasks, lacking))
             progress.finish(len(new))
-            progress.advance(sum(wanted[run_id] for run_id in new))
-            if not running and not waiting:
-                return
-            time.sleep(poll_seconds)
+            progress.advance(sum(steps[run_id] for run_id in new))
+            if any(task.alive for task in tasks):
+                time.sleep(poll_seconds)
+    _look_afresh(folder)
+
+
+def describe_tasks(tasks: Sequence[ArrayTask], lacking: set[str]) -> str:
+    """Return how many tasks are at work, wait, and why, and have ended, with or without all of their results."""
+    running = sum(task.running for task in tasks)
+    waiting = [task for task in tasks if task.alive and not task.running]
+    ended = [task for task in tasks if not task.alive]
+    short = [task for task in ended if not lacking.isdisjoint(task.run_ids)]
+    reasons = ", ".join(sorted({task.reason for task in waiting} - {"", "None"}))
+    text = f"{running} shards at work, {len(waiting)} waiting{f' ({reasons})' if reasons else ''}, {len(ended)} ended"
+    return f"{text}, {len(short)} of them too early, see {short[0].log}" if short else text
+
+
+def _look_afresh(folder: Path) -> None:
+    """Have a network file system show what nodes have just written: after a change of our own it looks again."""
+    for place in (folder, folder / PARTS):
+        with suppress(OSError):
+            probe = place / f".look.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
 
 
 def _note_lost(tasks: Sequence[ArrayTask], work: Work, folder: Path) -> None:
@@ -350,3 +192,11 @@ def _note_lost(tasks: Sequence[ArrayTask], work: Work, folder: Path) -> None:
     }
     if lost:
         begin(work, folder, lost)
+
+
+def _arrays(tasks: Sequence[ArrayTask]) -> str:
+    return " ".join(sorted({task.array for task in tasks}))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

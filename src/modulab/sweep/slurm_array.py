@@ -1,0 +1,228 @@
+"""Array jobs of SLURM: how shards are submitted as one, and how its tasks are found again and looked after."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modulab.errors import ConfigError
+from modulab.experiment import Run
+from modulab.settings import Trainer
+from modulab.sweep.slurm_node import ShardTask, node_python
+
+FOLDER = "slurm"
+_RECORD = "array.json"
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """What SLURM is asked for; the fields of hydra/launcher=population_slurm."""
+
+    shards: int | None
+    array_parallelism: int
+    partition: str | None
+    time_minutes: int
+    memory_gib: float
+    cpus: int
+    gpus: int
+    signal_seconds: int
+    max_requeues: int
+    setup: Sequence[str]
+    sbatch: Any
+    poll_seconds: float
+
+    def __post_init__(self) -> None:
+        """Check values. Raises: ConfigError."""
+        lowest = {
+            "array_parallelism": 1, "time_minutes": 1, "cpus": 1, "gpus": 0, "signal_seconds": 1, "max_requeues": 0,
+        }  # fmt: skip
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"hydra.launcher.{name}={getattr(self, name)} should be a whole number, {least} or more."
+                )
+        if self.shards is not None and self.shards < 1:
+            raise ConfigError(f"hydra.launcher.shards={self.shards} should be 1 or more, or null.")
+        for name in ("memory_gib", "poll_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"hydra.launcher.{name}={getattr(self, name)} should be above 0.")
+        if not isinstance(self.sbatch, Mapping | None):
+            raise ConfigError(
+                f"hydra.launcher.sbatch={self.sbatch} should be sbatch's long options, as in {{account: brains}}."
+            )
+        if self.signal_seconds >= 60 * self.time_minutes:
+            raise ConfigError(
+                f"hydra.launcher.signal_seconds={self.signal_seconds} should be less than the time limit, "
+                f"hydra.launcher.time_minutes={self.time_minutes}."
+            )
+
+    @property
+    def most_shards(self) -> int:
+        """Return the largest number of tasks to submit."""
+        return self.shards or self.array_parallelism
+
+
+@dataclass
+class ArrayTask:
+    """A task of an array job, as it was submitted and as SLURM last spoke of it."""
+
+    name: str
+    run_ids: list[str]
+    log: str = ""
+    state: str = "PENDING"
+    reason: str = ""
+    """Why it waits, in SLURM's words."""
+
+    @property
+    def array(self) -> str:
+        """Return the number of its array job."""
+        return self.name.partition("_")[0]
+
+    @property
+    def alive(self) -> bool:
+        """Return whether SLURM still has it, waiting or at work."""
+        return self.state != ""
+
+    @property
+    def running(self) -> bool:
+        """Return whether it is at work, or about to end."""
+        return self.state in ("RUNNING", "COMPLETING")
+
+
+def submit(
+    shards: Sequence[Sequence[Run]], trainer: Trainer, folder: Path, settings: SlurmSettings
+) -> list[ArrayTask]:
+    """Submit shards as one array job and return its tasks. Raises: ConfigError where SLURM refuses."""
+    import submitit
+
+    for name in ("sbatch", "srun", "squeue"):
+        if shutil.which(name) is None:
+            raise ConfigError(
+                f"hydra/launcher=population_slurm: {name} is not on the PATH. Run this where SLURM's commands are, "
+                "as on a cluster's login node, or leave hydra/launcher out to train on this machine."
+            )
+    place = folder.absolute() / FOLDER
+    try:
+        executor = submitit.SlurmExecutor(
+            folder=place / "%j", max_num_timeout=settings.max_requeues, python=node_python()
+        )
+        executor.update_parameters(**_sbatch_parameters(settings))
+        # submitit prints what sbatch has to say, and raises it too.
+        with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs(), executor.batch():
+            jobs = [executor.submit(_shard_task(shard, trainer, folder, settings)) for shard in shards]
+    except (RuntimeError, ValueError, OSError) as error:
+        _remove_unsubmitted(place)
+        raise ConfigError(
+            f"hydra/launcher=population_slurm: SLURM did not take the job: {_one_sentence(error)}. "
+            "Check hydra.launcher.partition and the other keys of hydra.launcher against `sinfo`."
+        ) from error
+    tasks = [
+        ArrayTask(job.job_id, [run.run_id for run in shard], log=str(job.paths.stdout))
+        for job, shard in zip(jobs, shards, strict=True)
+    ]
+    record = place / f"{tasks[0].array}.{_RECORD}"
+    beside = record.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps([[task.name, task.log, task.run_ids] for task in tasks]))
+    beside.replace(record)
+    return tasks
+
+
+def _shard_task(shard: Sequence[Run], trainer: Trainer, folder: Path, settings: SlurmSettings) -> ShardTask:
+    configs = [dict(run.config) for run in shard]
+    stop_seconds = max(1, settings.signal_seconds // 3)
+    return ShardTask(configs, trainer, str(folder.absolute()), [os.getcwd()], stop_seconds)
+
+
+def _sbatch_parameters(settings: SlurmSettings) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "job_name": "modulab",
+        "nodes": 1,
+        "ntasks_per_node": 1,
+        "time": settings.time_minutes,
+        "mem": f"{settings.memory_gib * 1024:.0f}MB",
+        "cpus_per_task": settings.cpus,
+        "array_parallelism": settings.array_parallelism,
+        "signal_delay_s": settings.signal_seconds,
+        # Since SLURM 22.05 srun no longer takes this over from sbatch, and binds the task to one core.
+        "setup": ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *settings.setup],
+        "stderr_to_stdout": True,
+        "wckey": None,  # where submitit would name itself
+        # Clusters may be set up to requeue only what asks for it.
+        "additional_parameters": {"requeue": True, **(settings.sbatch or {})},
+    }
+    if settings.partition is not None:
+        parameters["partition"] = settings.partition
+    if settings.gpus > 0:
+        parameters["gpus_per_node"] = settings.gpus
+    return parameters
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Generator[None]:
+    """Hide what SLURM told this process about its own job, where it is one: a job submitted from it inherits that."""
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    hidden = {name for name in os.environ if name.startswith(("SLURM_", "SLURMD_", "SRUN_"))} - {"SLURM_CONF"}
+    before = {name: os.environ.pop(name) for name in hidden}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _remove_unsubmitted(place: Path) -> None:
+    for path in (*place.glob("*.pkl"), *place.glob(".submission_file_*")):
+        if not path.is_symlink():
+            path.unlink()
+    with contextlib.suppress(OSError):  # not there, or holds an earlier array
+        place.rmdir()
+
+
+def _one_sentence(error: Exception) -> str:
+    lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in str(error).splitlines()]
+    return "; ".join(line.rstrip(".") for line in lines if line) or type(error).__name__
+
+
+def recorded_tasks(folder: Path) -> list[ArrayTask]:
+    """Return the tasks of every array that was submitted for a folder, with their present state."""
+    tasks = [
+        ArrayTask(name, run_ids, log)
+        for record in sorted((folder / FOLDER).glob(f"*.{_RECORD}"))
+        for name, log, run_ids in json.loads(record.read_text())
+    ]
+    refresh(tasks)
+    return tasks
+
+
+def refresh(tasks: Sequence[ArrayTask]) -> None:
+    """Ask SLURM for the state of tasks; one that it has no more gets the empty state.
+
+    Raises: ConfigError where SLURM does not answer.
+    """
+    if not tasks:
+        return
+    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%T|%r"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=120, env=environment
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = _one_sentence(RuntimeError(getattr(error, "stderr", None) or str(error)))
+        raise ConfigError(f"SLURM does not answer: {detail}. Try: squeue --me") from error
+    states: dict[str, tuple[str, str]] = {}
+    for line in answer.stdout.splitlines():
+        array, index, state, reason = line.split("|", maxsplit=3)
+        states[array if index == "N/A" else f"{array}_{index}"] = (state, reason)
+    for task in tasks:
+        task.state, task.reason = states.get(task.name, ("", ""))

@@ -1,0 +1,101 @@
+"""What a task of a SLURM array runs on its node: the members of a shard, and a stop in time when SLURM warns."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from modulab.experiment import plan_work, train_populations
+from modulab.settings import Trainer
+
+_WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
+"""USR2 is what we ask SLURM for; clusters that preempt by its defaults send TERM."""
+
+_HOLD_WARNINGS = (
+    "import os, signal, sys; "
+    f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in _WARNINGS]}); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
+def node_python() -> str:
+    """Return the shell's words for a Python in which a warning waits until `ShardTask` can heed it.
+
+    Else one that comes while Python still imports, which on a network file system takes a minute, would kill
+    the task, and SLURM does not requeue what ended by itself.
+    """
+    return shlex.join([sys.executable, "-I", "-S", "-c", _HOLD_WARNINGS])
+
+
+@dataclass
+class ShardTask:
+    """The members of a shard, to be trained from wherever an earlier attempt left them."""
+
+    configs: Sequence[dict[str, Any]]
+    trainer: Trainer
+    folder: str
+    search_path: Sequence[str] = field(default_factory=list[str])
+    stop_seconds: int = 30
+
+    def __call__(self) -> int:
+        """Train what has no result yet, and return how many members that was.
+
+        Where SLURM warns of a time-out or preemption, training stops at the end of its chunk, with a
+        checkpoint, and the task goes back into the queue.
+        """
+        sys.path.extend(path for path in self.search_path if path not in sys.path)
+        requeue: Any = signal.getsignal(signal.SIGUSR2)
+        warned = False
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            signal.raise_signal(signal.SIGINT)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal warned
+            warned = True
+            # Ctrl-C once stops at the end of the chunk; should that take too long, twice stops at once.
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.alarm(self.stop_seconds)
+            interrupt(number, frame)
+
+        folder = Path(self.folder)
+        try:
+            signal.signal(signal.SIGUSR2, stop)
+            signal.signal(signal.SIGTERM, interrupt)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WARNINGS)
+            work = plan_work(self.configs, self.trainer, folder)
+            train_populations(work, folder)
+        except KeyboardInterrupt:
+            signal.alarm(0)
+            for number in _WARNINGS:
+                signal.signal(number, signal.SIG_IGN)
+            if callable(requeue) and (warned or _is_preempted()):
+                requeue(signal.SIGUSR2, None)
+            raise
+        return work.pending
+
+    def checkpoint(self) -> Any:
+        """Return what runs once the task comes out of the queue again: the same, which skips what is done."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _is_preempted() -> bool:
+    """Return whether this task, which has been told to end, is not one that somebody cancelled."""
+    from submitit import JobEnvironment
+
+    command = ["squeue", "--noheader", f"--jobs={JobEnvironment().job_id}", "--format=%T"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return answer.stdout.split() == ["RUNNING"]
