@@ -204,9 +204,15 @@ def test_an_unknown_command_or_flag_is_explained(fails: Fails) -> None:
     assert "--typo" in fails("train", "--typo")
 
 
-def test_a_bad_job_of_a_sweep_is_explained_and_the_good_one_kept(fails: Fails) -> None:
+def test_a_bad_job_of_a_sweep_is_explained_before_any_trains(fails: Fails) -> None:
     message = fails("train", "-m", *SMALL, "noise.scale=0,loud", "hydra.sweep.dir=sweep")
     assert "noise.scale='loud'" in message
+    assert not list(Path("sweep").rglob("*.parquet"))
+
+
+def test_a_bad_job_of_jobs_one_by_one_is_explained_and_the_good_one_kept(fails: Fails) -> None:
+    sweep = ["train", "-m", *SMALL, "hydra/launcher=basic", "noise.scale=0,loud", "hydra.sweep.dir=sweep"]
+    assert "noise.scale='loud'" in fails(*sweep)
     assert load_results("sweep")["config.noise.scale"].tolist() == [0]
 
 

@@ -8,7 +8,8 @@ from modulab.composing import Plan
 from modulab.experiment import Run, Work, plan_work
 from modulab.settings import structural_key
 from modulab.sweep.pack import member_bytes
-from modulab.sweep.slurm import SlurmSettings, cut_shards, plan_slurm_work
+from modulab.sweep.slurm import cut_shards, plan_slurm_work
+from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
 from modulab.training.fit import choose_device, cpu_count
 

@@ -117,9 +117,7 @@ def _write_part(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(exist_ok=True)
     try:
         _write(path, table)
-    except (
-        FileNotFoundError
-    ):  # another process has joined the parts meanwhile, and removed their empty folder
+    except FileNotFoundError:  # another process joined all parts meanwhile, and removed their folder
         _write_part(path, table)
 
 

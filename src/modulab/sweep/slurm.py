@@ -42,12 +42,12 @@ def run_on_slurm(
     begin(work, folder)
     tasks = tasks_in_flight(work, folder) if work.pending else []
     if tasks:
-        _tell(f"SLURM job {_arrays(tasks)}: {len(tasks)} shards, submitted before; waiting for them")
+        _tell(f"SLURM job {_arrays(tasks)} is still there; waiting for the {_shards(tasks)} that it has left")
     taken = {run_id for task in tasks for run_id in task.run_ids}
     shards = cut_shards(work, taken, settings.most_shards)
     if shards:
         new = submit(shards, work.trainer, folder, settings)
-        _tell(f"SLURM job {_arrays(new)}: {len(new)} shards, with logs in {folder / FOLDER}")
+        _tell(f"SLURM job {_arrays(new)} trains {_shards(new)}; logs: {folder / FOLDER}")
         tasks += new
     try:
         _watch(tasks, work, folder, settings.poll_seconds, trainer.progress)
@@ -136,40 +136,47 @@ def _watch(tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: f
     """Wait until SLURM has none of the tasks any more, and say how far they are."""
     steps = {run.run_id: run.member.training.steps for population in work.populations for run in population}
     lacking = set(steps)
+    ended: set[str] = set()
     silent_since: float | None = None
     with ProgressReport(style, len(steps), sum(steps.values())) as progress:
         while any(task.alive for task in tasks):
-            silence = ""
+            label = ""
             try:
                 refresh(tasks)
                 silent_since = None
             except ConfigError as error:
-                silence = f"{error}; the array goes on meanwhile"
+                label = f"{error}; the array goes on meanwhile"
                 if silent_since is None:
                     silent_since = time.monotonic()
-                    progress.say(silence, at_once=True)
+                    progress.say(label, at_once=True)
                 elif time.monotonic() - silent_since > _LONGEST_SILENCE:
                     raise
+            just_ended = [task for task in tasks if not task.alive and task.name not in ended]
+            if just_ended:
+                _look_afresh(folder)
             found = statuses(folder)
             new = {run_id for run_id in lacking if found.get(run_id, "missing") != "missing"}
             lacking -= new
-            progress.say(silence or describe_tasks(tasks, lacking))
+            for task in just_ended:
+                ended.add(task.name)
+                if lost := lacking.intersection(task.run_ids):
+                    _tell(f"shard {task.name} ended without {len(lost)} of its runs; its log: {task.log}")
+            progress.say(label or describe_tasks(tasks))
             progress.finish(len(new))
             progress.advance(sum(steps[run_id] for run_id in new))
             if any(task.alive for task in tasks):
                 time.sleep(poll_seconds)
-    _look_afresh(folder)
 
 
-def describe_tasks(tasks: Sequence[ArrayTask], lacking: set[str]) -> str:
-    """Return how many tasks are at work, wait, and why, and have ended, with or without all of their results."""
+def describe_tasks(tasks: Sequence[ArrayTask]) -> str:
+    """Return how many tasks are at work, how many wait, and why, and how many have ended."""
     running = sum(task.running for task in tasks)
     waiting = [task for task in tasks if task.alive and not task.running]
-    ended = [task for task in tasks if not task.alive]
-    short = [task for task in ended if not lacking.isdisjoint(task.run_ids)]
     reasons = ", ".join(sorted({task.reason for task in waiting} - {"", "None"}))
-    text = f"{running} shards at work, {len(waiting)} waiting{f' ({reasons})' if reasons else ''}, {len(ended)} ended"
-    return f"{text}, {len(short)} of them too early, see {short[0].log}" if short else text
+    return (
+        f"shards: {running} at work, {len(waiting)} waiting{f' ({reasons})' if reasons else ''}, "
+        f"{len(tasks) - running - len(waiting)} ended"
+    )
 
 
 def _look_afresh(folder: Path) -> None:
@@ -196,6 +203,10 @@ def _note_lost(tasks: Sequence[ArrayTask], work: Work, folder: Path) -> None:
 
 def _arrays(tasks: Sequence[ArrayTask]) -> str:
     return " ".join(sorted({task.array for task in tasks}))
+
+
+def _shards(tasks: Sequence[ArrayTask]) -> str:
+    return f"{len(tasks)} shard{'s' * (len(tasks) != 1)}"
 
 
 def _tell(text: str) -> None:

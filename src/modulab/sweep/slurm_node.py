@@ -79,7 +79,7 @@ class ShardTask:
                 signal.signal(number, signal.SIG_IGN)
             if callable(requeue) and (warned or _is_preempted()):
                 requeue(signal.SIGUSR2, None)
-            raise
+            raise SystemExit("This shard was told to end. What it has trained is saved.") from None
         return work.pending
 
     def checkpoint(self) -> Any:
