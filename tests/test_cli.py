@@ -165,7 +165,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(tmp_path: 
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Interrupted" in err
-    assert not list(tmp_path.glob("run/*.parquet"))
+    assert load_results(tmp_path / "run")["status"].tolist() == ["missing"]
     to_go_on = shlex.split(err.rstrip().splitlines()[-1])
     assert to_go_on[:2] == ["modulab", "train"]
     subprocess.run([*MODULAB, *to_go_on[1:]], cwd=tmp_path, check=True, capture_output=True)

@@ -23,7 +23,7 @@ def test_plugins_are_found_by_hydra() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("population", [])])
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("population", ["hydra.job.chdir=true"])])
 class TestConformance(LauncherTestSuite):
     """Hydra's own tests of a launcher."""
 

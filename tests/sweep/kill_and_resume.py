@@ -45,16 +45,27 @@ def done(folder: Path) -> set[str]:
     return {run_id for run_id, status in statuses(folder).items() if status == "completed"}
 
 
+def files(folder: Path) -> int:
+    """Return how many files populations have left so far, a measure of how far a sweep is."""
+    return sum(len(list(folder.glob(pattern))) for pattern in ("populations/[!.]*", "parts/[!.]*"))
+
+
+def alive(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def kill_at_random_times(command: list[str], folder: Path, kills: int, seed: int) -> dict[str, object]:
     generator = random.Random(seed)
-    began = time.monotonic()
-    assert exit_code(fork(lambda: main([*command, f"hydra.sweep.dir={folder}-timed"]))) == 0
-    whole = time.monotonic() - began
+    finish(command, Path(f"{folder}-whole"))
     struck, lost, before = 0, 0, set[str]()
     seen: list[int] = []
     while struck < kills:
+        # A little after the next file or a later one, so that kills strike at all stages on any machine.
+        target = files(folder) + generator.randint(0, 4)
         process = fork(lambda folder=folder: main([*command, f"hydra.sweep.dir={folder}"]))
-        time.sleep(generator.uniform(0.2, 1.1) * whole)
+        while alive(process) and files(folder) < target:
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.05))
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
         struck += exit_code(process) == -signal.SIGKILL
@@ -62,9 +73,8 @@ def kill_at_random_times(command: list[str], folder: Path, kills: int, seed: int
         lost += len(before - now)
         before = now
         seen.append(len(now))
-        if len(now) == len(done(Path(f"{folder}-timed"))):
-            # Nothing left to kill: on to a new folder, and this one is compared at the end.
-            finish(command, folder)
+        if len(now) == len(done(Path(f"{folder}-whole"))):
+            # Nothing left to kill: on to a new folder; this one is compared at the end.
             folder = folder.with_name(f"{folder.name}x")
             before = set()
     return {"struck": struck, "lost": lost, "seen": seen}
@@ -115,7 +125,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
     curves = [load_curves(path) for path in (folder, whole)]
     ordered = [table.sort_values(["run_id", "measure", "step"], ignore_index=True) for table in curves]
     found += [] if ordered[0].equals(ordered[1]) else ["curves"]
-    return found + [str(path) for path in folder.glob("parts/*")]
+    return found + [str(path) for path in folder.glob("parts/[!.]*")]
 
 
 if __name__ == "__main__":
@@ -129,6 +139,6 @@ if __name__ == "__main__":
     unequal = {
         path.name: found
         for path in sorted(base.iterdir())
-        if (found := differences(path, base / "random-timed"))
+        if (found := differences(path, base / "random-whole"))
     }
     print(json.dumps({"random": random_report, "writes": write_report, "unequal": unequal}))
