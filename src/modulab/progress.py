@@ -34,7 +34,7 @@ class ProgressReport:
         self._resumed = 0
         self._last_line = self._begun
         self._bar: Progress | None = None
-        self._label = ""
+        self._label = "training"
 
     def __enter__(self) -> ProgressReport:
         if self._style == "bar" and self._runs:

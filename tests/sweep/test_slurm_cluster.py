@@ -324,3 +324,14 @@ def test_a_partition_that_there_is_not_is_an_error_in_one_line(command: Command)
     assert re.fullmatch(
         r"error: .* invalid partition specified: nowhere; .* hydra\.launcher\.partition .*\n", err
     )
+
+
+def test_the_readmes_command_for_a_cluster_runs_as_written(cluster: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        block, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert load_results(tmp_path / "outputs/cluster")["status"].tolist() == ["completed"] * 8
