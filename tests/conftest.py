@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import Command
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start what they run in the background deaf to Ctrl-C, and tests press it on processes of their own.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
