@@ -166,7 +166,9 @@ def time_grid(grid: Grid, repeats: int, sample: int, folder: Path, console: Cons
         warm.append(modulab_sweep(grid, folder / f"warm{turn}", cache))
         answers = time_one_process(grid.sample(turn, sample), cache)
         one_process.append(grid.runs * sum(answer["seconds"] for answer in answers) / len(answers))
-        process_each.append(grid.runs * time_process_each(grid.sample(turn, 2 * cores), cache, cores))
+        process_each.append(
+            grid.runs * time_process_each(grid.sample(turn, max(cores, sample // 2)), cache, cores)
+        )
         console.print(
             f"turn {turn + 1} of {repeats}: modulab {warm[-1].seconds:.1f} s, Lightning in one process "
             f"{one_process[-1]:.0f} s, in a process each {process_each[-1]:.0f} s (scaled)"
