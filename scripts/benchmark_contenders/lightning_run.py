@@ -16,16 +16,11 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import TensorDataset
 
-from benchmark_contenders.plain_torch import NoisyPerceptron
-from benchmark_contenders.workload import (
-    BATCH_SIZE,
-    HIDDEN_FEATURES,
-    IN_FEATURES,
-    LEARNING_RATE,
-    OUT_FEATURES,
-)
+from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points
+from benchmark_contenders.stock_lightning import default_loader, stock_trainer
+from benchmark_contenders.workload import HIDDEN_FEATURES, IN_FEATURES, LEARNING_RATE, OUT_FEATURES
 from modulab.composing import compose_checked, hydra_composer, plan_run
 from modulab.metrics.probe import measure_population
 from modulab.networks import NetworkShape, architecture_mask, flatten, unflatten
@@ -77,24 +72,14 @@ def main() -> None:
 
 def train_and_measure(run: dict[str, Any], member: Any, shape: NetworkShape) -> float:
     torch.manual_seed(run["seed"])
-    inputs = torch.rand(run["samples"], IN_FEATURES) * 2 - 1
-    targets = torch.stack([torch.sin(torch.pi * inputs[:, 0]), 2 * inputs[:, 1].square() - 1], dim=-1)
-    dataset = TensorDataset(inputs, targets)
-    sampler = RandomSampler(dataset, replacement=True, num_samples=run["steps"] * BATCH_SIZE)
+    inputs, targets = draw_points(1, run["samples"])
+    loader = default_loader(TensorDataset(inputs[0], targets[0]), run["steps"])
     masks = None
     if run["architecture"] == "premodular":
         mask = architecture_mask(shape, 2, [0.0], member_keys([0]))
         masks = [layer[0] for layer in unflatten(mask, shape)[0]]
     learner = Learner(run["noise"], masks, run["steps"])
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(learner, DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler))
+    stock_trainer().fit(learner, loader)
     network = learner.network
     layers = (network.first, network.readout)
     parameters = flatten([layer.weight[None] for layer in layers], [layer.bias[None] for layer in layers])

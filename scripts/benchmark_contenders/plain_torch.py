@@ -44,9 +44,9 @@ class NoisyPerceptron(nn.Module):
         return self.readout(activity)
 
 
-def draw_points(networks: int) -> tuple[Tensor, Tensor]:
+def draw_points(networks: int, samples: int = NUM_SAMPLES) -> tuple[Tensor, Tensor]:
     """Return inputs and targets, both (network, sample, feature)."""
-    inputs = torch.rand(networks, NUM_SAMPLES, IN_FEATURES) * 2 - 1
+    inputs = torch.rand(networks, samples, IN_FEATURES) * 2 - 1
     targets = torch.stack([torch.sin(torch.pi * inputs[..., 0]), 2 * inputs[..., 1].square() - 1], dim=-1)
     return inputs, targets
 

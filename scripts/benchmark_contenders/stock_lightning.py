@@ -48,9 +48,20 @@ class Learner(lightning.LightningModule):
         self.ended = time.perf_counter()
 
 
-def _default_loader(dataset: TensorDataset, steps: int) -> Iterable[list[Tensor]]:
+def default_loader(dataset: TensorDataset, steps: int) -> Iterable[list[Tensor]]:
     sampler = RandomSampler(dataset, replacement=True, num_samples=steps * BATCH_SIZE)
     return DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler)
+
+
+def stock_trainer() -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def _batched_loader(dataset: TensorDataset, steps: int) -> Iterable[list[Tensor]]:
@@ -67,19 +78,11 @@ def _prepare(workload: Workload, tuned: bool) -> Repeat:
         inputs, targets = draw_points(1)
         start = time.perf_counter()
         dataset = TensorDataset(inputs[0], targets[0])
-        loader = (_batched_loader if tuned else _default_loader)(dataset, workload.steps)
+        loader = (_batched_loader if tuned else default_loader)(dataset, workload.steps)
         learner = Learner(workload)
-        if tuned:
-            trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True)
-        else:
-            trainer = lightning.Trainer(
-                accelerator="cpu",
-                max_epochs=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
+        trainer = (
+            lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True) if tuned else stock_trainer()
+        )
         trainer.fit(learner, loader)
         whole = time.perf_counter() - start
         return learner, whole - (learner.ended - learner.started)

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmark_contenders.machine import describe_machine
+from benchmark_contenders.machine import cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 NOISES, SAMPLES, ARCHITECTURES = (0, 0.1, 0.2, 0.4), (64, 256, 1024, 4096, 16384), ("dense", "premodular")
@@ -108,7 +108,6 @@ class LightningProcess:
     """A process that trains the runs it is given one after the other, with stock Lightning."""
 
     def __init__(self, cache: Path, threads: int | None = None) -> None:
-        self._start = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmark_contenders.lightning_run"],
             stdin=subprocess.PIPE,
@@ -118,44 +117,48 @@ class LightningProcess:
             text=True,
         )
 
-    def train(self, what: dict[str, Any]) -> dict[str, float]:
-        """Train and measure one run, and return its time and error."""
+    def begin(self, what: dict[str, Any]) -> None:
+        """Have one run trained and measured."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(what) + "\n")
         self._process.stdin.flush()
+
+    def answer(self) -> dict[str, float]:
+        """Wait for the run that was begun, and return its time and error."""
+        assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
 
-    def end(self) -> float:
-        """End the process and return how long it has lived."""
+    def end(self) -> None:
+        """Let the process finish what was begun, and end."""
         self._process.communicate()
-        return time.perf_counter() - self._start
 
 
 def time_one_process(runs: list[dict[str, Any]], cache: Path) -> list[dict[str, float]]:
     """Return what runs took in one process, without its start."""
     process = LightningProcess(cache)
-    answers = [process.train(each) for each in runs]
+    answers: list[dict[str, float]] = []
+    for each in runs:
+        process.begin(each)
+        answers.append(process.answer())
     process.end()
     return answers
 
 
-def time_process_each(runs: list[dict[str, Any]], cache: Path, cores: int) -> float:
-    """Return the seconds a run takes where each has a process of one thread, as many at once as there are cores."""
+def time_process_each(runs: list[dict[str, Any]], cache: Path, at_once: int) -> float:
+    """Return the seconds a run takes where each has a process of one thread, so many at once."""
     start = time.perf_counter()
-    for first in range(0, len(runs), cores):
-        batch = [(LightningProcess(cache, threads=1), each) for each in runs[first : first + cores]]
-        for process, each in batch:
-            process._process.stdin.write(json.dumps(each) + "\n")  # type: ignore[union-attr]
-            process._process.stdin.flush()  # type: ignore[union-attr]
-        for process, _ in batch:
+    for first in range(0, len(runs), at_once):
+        batch = [LightningProcess(cache, threads=1) for _ in runs[first : first + at_once]]
+        for process, each in zip(batch, runs[first:], strict=False):
+            process.begin(each)
+        for process in batch:
             process.end()
     return (time.perf_counter() - start) / len(runs)
 
 
 def time_grid(grid: Grid, repeats: int, sample: int, folder: Path, console: Console) -> dict[str, Any]:
     """Run the grid by modulab and samples of it by Lightning, in turns, and return times of the whole grid."""
-    cores = len(os.sched_getaffinity(0))
+    at_once = cores()
     cache = folder / "cache"
     cold = modulab_sweep(grid, folder / "cold", cache)
     console.print(f"modulab, nothing compiled yet: {cold.seconds:.1f} s")
@@ -167,7 +170,7 @@ def time_grid(grid: Grid, repeats: int, sample: int, folder: Path, console: Cons
         answers = time_one_process(grid.sample(turn, sample), cache)
         one_process.append(grid.runs * sum(answer["seconds"] for answer in answers) / len(answers))
         process_each.append(
-            grid.runs * time_process_each(grid.sample(turn, max(cores, sample // 2)), cache, cores)
+            grid.runs * time_process_each(grid.sample(turn, max(at_once, sample // 2)), cache, at_once)
         )
         console.print(
             f"turn {turn + 1} of {repeats}: modulab {warm[-1].seconds:.1f} s, Lightning in one process "
@@ -177,7 +180,7 @@ def time_grid(grid: Grid, repeats: int, sample: int, folder: Path, console: Cons
         "modulab": median(ended.seconds for ended in warm),
         "modulab, first time": cold.seconds,
         "Lightning, all runs in one process": median(one_process),
-        f"Lightning, a process a run, {cores} at once": median(process_each),
+        f"Lightning, a process a run, {at_once} at once": median(process_each),
     }
     return {
         "runs": grid.runs,

@@ -68,11 +68,13 @@ def plain_leaf(override: str) -> tuple[str, Any] | None:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return None
-    value: Any = None if parsed.is_sweep_override() else parsed.value()
+    if parsed.is_sweep_override():
+        return None
+    value: Any = parsed.value()
     values: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
     plain = all(each is None or isinstance(each, int | float | str) for each in values)
     interpolates = any(isinstance(each, str) and "${" in each for each in values)
-    return None if parsed.is_sweep_override() or not plain or interpolates else (key, value)
+    return (key, value) if plain and not interpolates else None
 
 
 def replace_grid(overrides: Iterable[str]) -> list[str]:

@@ -67,7 +67,7 @@ def describe_time(work: Work, processes: int = 1) -> str:
     members = [run.member for population in work.populations for run in population]
     compiled = work.trainer.engine == "compiled"
     threads = work.trainer.threads or (cpu_count() if compiled else 1)
-    seconds = measure_seconds(members, 1)
+    seconds = measure_seconds(members)
     seconds += step_seconds(members, COMPILED if compiled else EAGER, threads if compiled else 1)
     text = f"about {duration(_START_SECONDS + seconds / processes)}"
     if compiled and members:

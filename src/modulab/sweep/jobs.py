@@ -122,7 +122,6 @@ def run_jobs(
 
     Raises: ConfigError where a job asks for what cannot be; no job has begun then.
     """
-
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
     check_hydra_keys(config.hydra)
@@ -159,19 +158,13 @@ def return_values(plan: Plan, folder: Path) -> list[Any]:
     """
     results = load_results(folder)
     objective = plan.sweep.objective
-    names = (
-        metric_names(results)
-        if objective is None
-        else [objective]
-        if isinstance(objective, str)
-        else objective
-    )
+    known = metric_names(results)
+    wanted = known if objective is None else objective
+    names = [wanted] if isinstance(wanted, str) else wanted
     done = (results["status"] == "completed").to_numpy()
     for name in names if done.any() else []:
-        if name not in metric_names(results):
-            raise ConfigError(
-                f"sweep.objective={name}: there is no such measure. {suggest(name, metric_names(results))}"
-            )
+        if name not in known:
+            raise ConfigError(f"sweep.objective={name}: there is no such measure. {suggest(name, known)}")
     present = results.reindex(columns=names).to_numpy(dtype=float, na_value=math.nan)
     rows = {run_id: row for row, run_id in enumerate(results["run_id"].tolist())}
     values: list[Any] = []

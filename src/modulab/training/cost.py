@@ -51,10 +51,9 @@ def compile_seconds(members: Sequence[Member]) -> float:
     return _COMPILE_SECONDS + _COMPILE_SECONDS_PER_FURTHER_PROGRAM * (len(programs) - 1)
 
 
-def measure_seconds(members: Sequence[Member], threads: int = 1) -> float:
-    """Return about how long measuring these members after training takes."""
-    points = sum(member.probes.num_samples for member in members)
-    return points * _MEASURE_SECONDS_PER_POINT / (1 + _THREAD_EFFICIENCY * (threads - 1))
+def measure_seconds(members: Sequence[Member]) -> float:
+    """Return about how long measuring these members after training takes, on one thread."""
+    return sum(member.probes.num_samples for member in members) * _MEASURE_SECONDS_PER_POINT
 
 
 def compiling_pays(members: Sequence[Member], threads: int) -> bool:
