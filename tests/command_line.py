@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 SMALL = [
     "training.steps=4",
@@ -24,3 +28,17 @@ MODULAB = [sys.executable, "-m", "modulab.cli"]
 
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command in an empty folder and returns its exit code, output and errors."""
+
+
+def interrupted_after_a_checkpoint(arguments: list[str], cwd: Path, folder: str) -> str:
+    """Run a command that writes to `folder`, press Ctrl-C at its first checkpoint, and return what it says."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([*MODULAB, *arguments], cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+    deadline = time.monotonic() + 120
+    while not list(cwd.glob(f"{folder}/populations/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    return err

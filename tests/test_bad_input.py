@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,33 +12,28 @@ import pytest
 from modulab.cli import main
 from modulab.composing import config_folder
 from modulab.sweep.results import load_results
-from tests.command_line import SMALL
+from tests.command_line import SMALL, Command
 
 Fails = Callable[..., str]
 
 
 @pytest.fixture
-def fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Fails:
+def fails(command: Command, capfd: pytest.CaptureFixture[str]) -> Fails:
     """Give a function that runs a command, asserts that it fails as it should, and returns the message."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
     def run(*arguments: str) -> str:
         before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
         capfd.readouterr()
         try:
-            code = main(arguments)
+            code, out, err = command(*arguments)
         except SystemExit as stop:  # argparse leaves so when it cannot read a flag
-            code = stop.code
-        captured = capfd.readouterr()
-        assert code == 2, captured
-        assert "Traceback" not in captured.err
-        assert captured.err.count("error: ") == 1
+            code, (out, err) = stop.code, capfd.readouterr()
+        assert code == 2, (out, err)
+        assert "Traceback" not in err
+        assert err.count("error: ") == 1
         for path, content in before.items():
             assert ".hydra" in path.parts or path.suffix == ".log" or path.read_bytes() == content, path
-        return captured.err
+        return err
 
     return run
 
