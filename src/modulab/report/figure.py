@@ -1,0 +1,66 @@
+"""A figure with the data that it shows, and how both are kept: the same results give the same files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from modulab.report.style import drawing
+
+DPI = 200
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A drawing, what it is called and says, and every number in it as a tidy table."""
+
+    name: str
+    """Of the files that it is kept in; unique on a page."""
+    title: str
+    caption: str
+    figure: Figure
+    data: pd.DataFrame
+
+    def svg(self) -> bytes:
+        """Return the drawing as SVG, text as outlines, so that it looks the same without its fonts."""
+        return self._drawn("svg", {"Date": None, "Creator": None})
+
+    def png(self) -> bytes:
+        """Return the drawing as PNG."""
+        return self._drawn("png", {"Software": None})
+
+    def _drawn(self, kind: str, metadata: dict[str, str | None]) -> bytes:
+        # The salt and the empty metadata keep what is random, or of the day, out of the file.
+        with drawing(**{"svg.hashsalt": self.name, "svg.fonttype": "path"}):
+            buffer = BytesIO()
+            self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        return buffer.getvalue()
+
+
+def save_figures(figures: Iterable[ReportFigure], folder: Path) -> list[Path]:
+    """Write each figure as name.png and name.svg, and its data as name.csv beside them; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for figure in figures:
+        contents = {
+            "svg": figure.svg(),
+            "png": figure.png(),
+            "csv": figure.data.to_csv(index=False).encode(),
+        }
+        for kind, content in contents.items():
+            written.append(folder / f"{figure.name}.{kind}")
+            write_atomically(written[-1], content)
+    return written
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and then put it there in one move."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)

@@ -1,0 +1,177 @@
+"""Measures as lines: against a setting, against the level of a perturbation, against training steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+from modulab.report.figure import ReportFigure
+from modulab.report.panels import PANEL_WIDTH, legend_below, panel_grid, share_ends
+from modulab.report.points import equals, figure_data, in_order, summary_columns
+from modulab.report.style import (
+    ArmStyle,
+    Scale,
+    arm_styles,
+    arm_text,
+    choose_measure_scale,
+    choose_setting_scale,
+    drawing,
+    label,
+    set_measure_axis,
+    set_setting_axis,
+)
+
+Members = Literal["marks", "lines"]
+"""How single members show: as small marks, or as thin lines through their values."""
+
+HOW_TO_READ = {
+    "marks": "Lines join means over seeds, shading is their 95% bootstrap interval, small marks are single networks.",
+    "lines": "Thick lines are means over seeds, shading their 95% bootstrap interval, thin lines are single networks.",
+}
+_MANY = 2000
+
+
+def lines_figure(
+    results: pd.DataFrame,
+    x: str,
+    measures: Sequence[str],
+    *,
+    name: str,
+    title: str,
+    arm: str | None = None,
+    row: str | None = None,
+    styles: Mapping[str, ArmStyle] | None = None,
+    caption: str | None = None,
+    members: Members = "marks",
+    x_scale: Scale | None = None,
+    y_scales: Mapping[str, Scale] | None = None,
+) -> ReportFigure:
+    """Draw measures against a numeric column: a panel a measure, a line an arm, every seed shown.
+
+    `arm` and `row` are columns too; each value of `row` gets panels of its own. Scales that are not given are
+    chosen by the values.
+    """
+    by = [column for column in (row, arm, x) if column is not None]
+    data = figure_data(results, measures, by)
+    x_key, arm_key, row_key = (
+        None if each is None else each.removeprefix("config.") for each in (x, arm, row)
+    )
+    assert x_key is not None
+    arms = in_order(results, arm)
+    styles = styles or arm_styles(arms)
+    measures = [measure for measure in measures if measure in set(data["measure"])]
+    rows = in_order(results, row) if row is not None else [None]
+    scale = x_scale or choose_setting_scale(data[x_key])
+    with drawing():
+        figure, panels = panel_grid(len(measures) * len(rows), None if row is None else len(measures))
+        inches = 0.7 * figure.get_figwidth() / max(1, round(figure.get_figwidth() / PANEL_WIDTH))
+        for place, axes in enumerate(panels):
+            level, measure = rows[place // len(measures)], measures[place % len(measures)]
+            own = data.loc[data["measure"] == measure]
+            y_scale = (y_scales or {}).get(measure) or choose_measure_scale(own["value"])
+            if x_key != "step":
+                set_setting_axis(axes, own[x_key], scale, inches)
+            set_measure_axis(axes, measure, own["value"], y_scale)
+            shown = own if row_key is None else own.loc[equals(own[row_key], level)]
+            for each in arms:
+                points = shown if arm_key is None else shown.loc[equals(shown[arm_key], each)]
+                if len(points):
+                    _draw_arm(axes, points, x_key, styles[arm_text(each)], members)
+            axes.set_xlabel(label(x))
+            if row is not None:
+                axes.set_title(f"{label(row)}: {arm_text(level)}")
+        share_ends(panels, len(measures))
+        texts = [arm_text(each) for each in arms]
+        legend_below(figure, texts, styles, None if arm in (None, "arm") else label(str(arm)))
+    return ReportFigure(name, title, caption if caption is not None else HOW_TO_READ[members], figure, data)
+
+
+def _draw_arm(axes: Axes, points: pd.DataFrame, x: str, style: ArmStyle, members: Members) -> None:
+    singles = points.loc[points["shown"] == "member"]
+    summary = summary_columns(points, x).sort_index()
+    xs = summary.index.to_numpy(dtype=float)
+    few = len(singles) <= _MANY
+    axes.fill_between(xs, summary["low"], summary["high"], color=style.colour, alpha=0.2, lw=0)
+    if members == "lines":
+        paths = [
+            run[[x, "value"]].sort_values(x).to_numpy(dtype=float) for _, run in singles.groupby("run_id")
+        ]
+        lines = LineCollection(paths, colors=style.colour, alpha=0.35, lw=0.6, rasterized=not few)
+        axes.add_collection(lines)
+        axes.autoscale_view()
+        axes.plot(xs, summary["mean"], color=style.colour, ls=style.dashes, marker=style.marker, ms=3)
+        return
+    axes.plot(xs, summary["mean"], color=style.colour, ls=style.dashes, marker=style.marker, ms=5)
+    axes.plot(
+        singles[x].to_numpy(dtype=float), singles["value"], ls="", marker=style.marker, ms=2.5, mew=0,
+        color=style.colour, alpha=0.5, rasterized=not few,
+    )  # fmt: skip
+
+
+def levels_figure(
+    results: pd.DataFrame,
+    families: Sequence[str],
+    *,
+    name: str,
+    title: str,
+    arm: str | None = None,
+    row: str | None = None,
+    styles: Mapping[str, ArmStyle] | None = None,
+    caption: str | None = None,
+    x_label: str = "level",
+) -> ReportFigure:
+    """Draw measures that were taken at several levels, `family@level`, against the level: a panel a family."""
+    parts: list[pd.DataFrame] = []
+    keep = [
+        column
+        for column in ("run_id", "status", "config.seed", arm, row)
+        if column is not None and column in results
+    ]
+    for family in families:
+        for column, level in measured_levels(results, family).items():
+            parts.append(results[keep].assign(**{family: results[column], x_label: level}))
+    long = pd.concat(parts, ignore_index=True)
+    return lines_figure(
+        long, x_label, families, name=name, title=title, arm=arm, row=row, styles=styles, caption=caption
+    )  # fmt: skip
+
+
+def measured_levels(results: pd.DataFrame, family: str) -> dict[str, float]:
+    """Return the columns `family@level` with their levels, in order."""
+    found = {
+        str(column): float(match[1])
+        for column in results
+        if (match := re.fullmatch(re.escape(family) + r"@([\d.e+-]+)", str(column)))
+    }
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def curves_figure(
+    curves: pd.DataFrame,
+    results: pd.DataFrame,
+    *,
+    name: str,
+    title: str,
+    measures: Sequence[str] | None = None,
+    arm: str | None = None,
+    row: str | None = None,
+    styles: Mapping[str, ArmStyle] | None = None,
+    caption: str | None = None,
+) -> ReportFigure:
+    """Draw the curves (run_id, step, measure, value) of members of `results` against training steps."""
+    measures = list(curves["measure"].unique()) if measures is None else list(measures)
+    chosen = curves.loc[curves["measure"].isin(measures)]
+    wide = chosen.pivot_table(index=["run_id", "step"], columns="measure", values="value").reset_index()
+    columns = [column for column in ("run_id", "status", "config.seed", arm, row) if column in results]
+    joined = results[columns].merge(wide, on="run_id")
+    measures = [measure for measure in measures if measure in joined and np.isfinite(joined[measure]).any()]
+    return lines_figure(
+        joined, "step", measures, name=name, title=title, arm=arm, row=row, styles=styles, caption=caption,
+        members="lines", x_scale="linear",
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""One HTML page that needs nothing else: text, tables and figures, readable on wide and narrow screens and on paper."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from modulab.report.figure import ReportFigure, save_figures, write_atomically
+
+LARGEST_SVG = 1_500_000
+"""Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of texts. Columns in which every cell is a number are set flush right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Return for each column whether it holds numbers, or numbers with their interval."""
+        return [
+            any(row[column] != "-" for row in self.rows) and all(_is_number(row[column]) for row in self.rows)
+            for column in range(len(self.headings))
+        ]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: paragraphs, then figures, tables, commands and further sections, whichever there are."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    figures: Sequence[ReportFigure] = ()
+    tables: Sequence[PageTable] = ()
+    commands: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+    folded: bool = False
+    """Show the title alone, until it is clicked on; on paper, all of it."""
+    badge: str = ""
+    """A word or two beside the title, such as a verdict."""
+
+    @property
+    def anchor(self) -> str:
+        """Return the name by which the page links to this section."""
+        return "-".join("".join(each if each.isalnum() else " " for each in self.title.lower()).split())
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says, from the top: title, lead, facts as name and value, sections."""
+
+    title: str
+    lead: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    sections: Sequence[Section] = field(default=())
+
+
+def page_figures(page: Page) -> list[ReportFigure]:
+    """Return all figures of a page in order. Raises: ValueError where two have one name."""
+    found: list[ReportFigure] = []
+    open_sections = list(page.sections)
+    while open_sections:
+        section = open_sections.pop(0)
+        found += section.figures
+        open_sections = [*section.sections, *open_sections]
+    names = [figure.name for figure in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two figures of a page are called {', '.join(twice)}. Give each its own name.")
+    return found
+
+
+def render_page(page: Page, folder: Path | None = None) -> str:
+    """Return the page as HTML, its figures embedded; with the `folder` they are saved in, read from there."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.from_string(files("modulab.report").joinpath("template.html").read_text("utf-8"))
+    sources = {figure.name: _data_uri(figure, folder) for figure in page_figures(page)}
+    return template.render(page=page, sources=sources, linked=folder is not None)
+
+
+def write_page(page: Page, folder: Path, name: str = "report.html") -> Path:
+    """Write the page and, beside it, each figure as PNG, SVG and CSV; return the page's path."""
+    save_figures(page_figures(page), folder)
+    write_atomically(folder / name, render_page(page, folder).encode())
+    return folder / name
+
+
+def _data_uri(figure: ReportFigure, folder: Path | None) -> str:
+    def content(kind: str) -> bytes:
+        if folder is not None:
+            return (folder / f"{figure.name}.{kind}").read_bytes()
+        return figure.svg() if kind == "svg" else figure.png()
+
+    drawn = content("svg")
+    kind = "svg+xml"
+    if len(drawn) > LARGEST_SVG:
+        drawn, kind = content("png"), "png"
+    return f"data:image/{kind};base64,{b64encode(drawn).decode()}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.partition(" ")[0])
+    except ValueError:
+        return text == "-"
+    return True

@@ -1,0 +1,67 @@
+"""Panels side by side, and one legend below them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from modulab.report.style import ArmStyle
+
+PANEL_WIDTH = 3.1
+PANEL_HEIGHT = 2.5
+"""In inches."""
+
+MOST_COLUMNS = 3
+_CHARACTER = 0.075
+"""Width of a letter of the legend in inches, about."""
+
+
+def panel_grid(
+    count: int, columns: int | None = None, height: float = PANEL_HEIGHT
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, row by row, at most three a row unless `columns` says how many."""
+    columns = columns or min(count, MOST_COLUMNS if count != 4 else 2)
+    rows = -(-count // columns)
+    width = PANEL_WIDTH * columns + (1.6 if columns == 1 else 0.6 if columns == 2 else 0)
+    figure = Figure(figsize=(width, height * rows + 0.35), layout="constrained")
+    axes = np.atleast_1d(np.asarray(figure.subplots(rows, columns, squeeze=False))).ravel()
+    for empty in axes[count:]:
+        empty.set_visible(False)
+    return figure, list(axes[:count])
+
+
+def legend_below(
+    figure: Figure, arms: Sequence[str], styles: Mapping[str, ArmStyle], title: str | None
+) -> None:
+    """Name the arms below the panels, in as many columns as there is room for; one arm needs no name."""
+    if len(arms) < 2:
+        return
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=styles[arm].colour,
+            marker=styles[arm].marker,
+            ls=styles[arm].dashes,
+            ms=5,
+            label=arm,
+        )
+        for arm in arms
+    ]
+    widest = max(len(arm) for arm in arms) * _CHARACTER + 0.6
+    columns = max(1, min(len(arms), int(figure.get_figwidth() / widest)))
+    rows = -(-len(arms) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows + (0.2 if title else 0))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title, title_fontsize=8)
+
+
+def share_ends(panels: Sequence[Axes], columns: int) -> None:
+    """Let the panels of each column show the same range of values."""
+    for column in range(columns):
+        ends = [axes.get_ylim() for axes in panels[column::columns]]
+        for axes in panels[column::columns]:
+            axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))

@@ -1,0 +1,205 @@
+"""Two quantities at once: one measure against another, and a measure over the plane of two settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from modulab.report.figure import ReportFigure
+from modulab.report.panels import PANEL_HEIGHT, PANEL_WIDTH, legend_below, panel_grid
+from modulab.report.points import equals, figure_data, in_order
+from modulab.report.style import (
+    ArmStyle,
+    Scale,
+    arm_styles,
+    arm_text,
+    choose_measure_scale,
+    drawing,
+    label,
+    set_measure_axis,
+)
+
+_MANY = 2000
+
+
+def front_figure(
+    results: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    name: str,
+    title: str,
+    arm: str | None = None,
+    order: str | None = None,
+    styles: Mapping[str, ArmStyle] | None = None,
+    caption: str | None = None,
+    x_scale: Scale | None = None,
+    y_scale: Scale | None = None,
+) -> ReportFigure:
+    """Draw one measure against another: an arm a colour, every seed, and means joined in the order of a strength.
+
+    Bars are 95% bootstrap intervals of the means. `order` is a setting; without it, an arm has one mean.
+    """
+    by = [column for column in (arm, order) if column is not None]
+    data = figure_data(results, [x, y], by)
+    arm_key, order_key = (None if each is None else each.removeprefix("config.") for each in (arm, order))
+    arms = in_order(results, arm)
+    styles = styles or arm_styles(arms)
+    of = {measure: data.loc[data["measure"] == measure] for measure in (x, y)}
+    with drawing():
+        figure, (axes,) = panel_grid(1, height=3.2)
+        axes_of: tuple[tuple[str, str, Scale | None], ...] = (("x", x, x_scale), ("y", y, y_scale))
+        for axis, measure, scale in axes_of:
+            values = of[measure]["value"]
+            set_measure_axis(axes, measure, values, scale or choose_measure_scale(values), axis)
+        for each in arms:
+            own = [part if arm_key is None else part.loc[equals(part[arm_key], each)] for part in of.values()]
+            _draw_front(axes, own[0], own[1], order_key, styles[arm_text(each)])
+        legend_below(figure, [arm_text(each) for each in arms], styles, _legend_title(arm))
+    joined = "" if order is None else f" joined in the order of {_lower(label(order))},"
+    text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% bootstrap intervals."
+    return ReportFigure(name, title, text if caption is None else caption, figure, data)
+
+
+def _legend_title(arm: str | None) -> str | None:
+    return None if arm in (None, "arm") else label(str(arm))
+
+
+def _lower(words: str) -> str:
+    return words[:1].lower() + words[1:]
+
+
+def _draw_front(axes: Axes, xs: pd.DataFrame, ys: pd.DataFrame, order: str | None, style: ArmStyle) -> None:
+    keys = ["run_id"] if order is None else ["run_id", order]
+    singles = xs.loc[xs["shown"] == "member"].merge(ys.loc[ys["shown"] == "member"], on=keys)
+    axes.plot(
+        singles["value_x"], singles["value_y"], ls="", marker=style.marker, ms=3, mew=0, color=style.colour,
+        alpha=0.5, rasterized=len(singles) > _MANY,
+    )  # fmt: skip
+    levels: list[object] = [None] if order is None else sorted(xs[order].drop_duplicates())
+    means: list[tuple[float, float]] = []
+    for level in levels:
+        x, y = (
+            part.loc[(part["shown"] != "member") & (True if order is None else part[order] == level)]
+            .set_index("shown")["value"]
+            for part in (xs, ys)
+        )  # fmt: skip
+        if "mean" not in x.index or "mean" not in y.index:
+            continue
+        means.append((float(x["mean"]), float(y["mean"])))
+        if "low" in x.index:
+            axes.plot([x["low"], x["high"]], [y["mean"]] * 2, color=style.colour, lw=0.8)
+        if "low" in y.index:
+            axes.plot([x["mean"]] * 2, [y["low"], y["high"]], color=style.colour, lw=0.8)
+    axes.plot(
+        [mean for mean, _ in means], [mean for _, mean in means],
+        color=style.colour, ls=style.dashes, lw=1.2, marker=style.marker, ms=6, mec="white", mew=0.8,
+    )  # fmt: skip
+
+
+def map_figure(
+    results: pd.DataFrame,
+    x: str,
+    y: str,
+    measures: Sequence[str],
+    *,
+    name: str,
+    title: str,
+    panel: str | None = None,
+    caption: str | None = None,
+) -> ReportFigure:
+    """Draw measures over the plane of two settings: the mean over seeds in each cell, below it the interval.
+
+    With `panel`, a column, each of its values gets a map of its own, on one scale of colours a measure.
+    """
+    by = [column for column in (panel, x, y) if column is not None]
+    data = figure_data(results, measures, by)
+    measures = [measure for measure in measures if measure in set(data["measure"])]
+    levels = in_order(results, panel)
+    columns, rows = in_order(results, x), in_order(results, y)
+    keys = (x.removeprefix("config."), y.removeprefix("config."))
+    with drawing():
+        width, height = max(PANEL_WIDTH, 0.62 * len(columns) + 1.2), max(PANEL_HEIGHT, 0.42 * len(rows) + 1.0)
+        across = len(measures) if panel is not None else min(len(measures), 3 if width < 3.6 else 2)
+        down = -(-len(measures) * len(levels) // across)
+        figure = Figure(figsize=(width * across + 0.3, height * down), layout="constrained")
+        panels = np.asarray(figure.subplots(down, across, squeeze=False)).ravel()
+        for empty in panels[len(measures) * len(levels) :]:
+            empty.set_visible(False)
+        for place, axes in enumerate(panels[: len(measures) * len(levels)]):
+            level, measure = levels[place // len(measures)], measures[place % len(measures)]
+            own = data.loc[data["measure"] == measure]
+            means = own.loc[own["shown"] == "mean", "value"]
+            norm = _norm(means)
+            if panel is not None:
+                own = own.loc[equals(own[panel.removeprefix("config.")], level)]
+            _draw_map(axes, own, keys, (columns, rows), norm, label(measure))
+            axes.set_xlabel(label(x))
+            axes.set_ylabel(label(y))
+            if panel is not None:
+                axes.set_title(f"{label(panel)}: {arm_text(level)}")
+    text = "Each cell is a mean over seeds, with its 95% bootstrap interval below it where there is room."
+    return ReportFigure(name, title, text if caption is None else caption, figure, data)
+
+
+def _norm(values: pd.Series) -> Normalize:
+    low, high = float(values.min()), float(values.max())
+    if choose_measure_scale(values) == "log":
+        return LogNorm(low, high)
+    return Normalize(low, high if high > low else low + 1)
+
+
+def _short(value: float) -> str:
+    """Return two digits that count, `0.10` and not `0.1`; large numbers as they are."""
+    return f"{value:#.2g}".rstrip(".") if abs(value) < 100 else f"{value:.3g}"
+
+
+def _draw_map(
+    axes: Axes,
+    data: pd.DataFrame,
+    keys: tuple[str, str],
+    values: tuple[Sequence[object], Sequence[object]],
+    norm: Normalize,
+    measure: str,
+) -> None:
+    columns, rows = values
+    cells = {kind: np.full((len(rows), len(columns)), np.nan) for kind in ("mean", "low", "high")}
+    for each in data.loc[data["shown"] != "member"].to_dict("records"):
+        cells[each["shown"]][rows.index(each[keys[1]]), columns.index(each[keys[0]])] = each["value"]
+    image = axes.pcolormesh(
+        np.arange(len(columns) + 1), np.arange(len(rows) + 1), cells["mean"], norm=norm, cmap="cividis",
+        edgecolors="white", linewidth=1,
+    )  # fmt: skip
+    colours = mpl.colormaps["cividis"](norm(np.nan_to_num(cells["mean"], nan=norm.vmin or 0.0)))
+    for row, column in zip(*np.nonzero(np.isfinite(cells["mean"])), strict=True):
+        ink = "white" if colours[row, column, :3] @ (0.299, 0.587, 0.114) < 0.5 else "black"
+        text = _short(float(cells["mean"][row, column]))
+        ends = float(cells["low"][row, column]), float(cells["high"][row, column])
+        if len(columns) <= 8 and np.isfinite(ends[0]):
+            axes.text(
+                column + 0.5,
+                row + 0.25,
+                f"{_short(ends[0])} to {_short(ends[1])}",
+                ha="center",
+                va="center",
+                color=ink,
+                size=5,
+            )
+            axes.text(column + 0.5, row + 0.6, text, ha="center", va="center", color=ink, size=7.5)
+        else:
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, size=7)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [arm_text(value) for value in columns])
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [arm_text(value) for value in rows])
+    if sum(len(arm_text(value)) + 1.5 for value in columns) * 0.075 > PANEL_WIDTH * 0.6:
+        axes.tick_params(axis="x", rotation=45)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.colorbar(image, ax=axes, label=measure, pad=0.02)

@@ -1,0 +1,244 @@
+"""How figures look: colours, markers, axes, and the words that name a measure or a setting on an axis."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import ArrayLike
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart; without its yellow, too pale for lines."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+MOST_ARMS = len(COLOURS) * len(DASHES)
+"""So many arms can be told apart in one figure, by colour, marker and dashes."""
+
+Scale = Literal["linear", "log", "symlog"]
+
+_RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+}
+
+
+def drawing(**more: Any) -> AbstractContextManager[None]:
+    """Return the context of matplotlib settings in which every figure is made and saved."""
+    settings: dict[Any, Any] = {**_RC, **more}
+    return mpl.rc_context(settings)
+
+
+@dataclass(frozen=True)
+class ArmStyle:
+    """How one arm looks in every figure of a page."""
+
+    colour: str
+    marker: str
+    dashes: Any = "-"
+
+
+def arm_styles(arms: Sequence[object]) -> dict[str, ArmStyle]:
+    """Return a style for each arm, by its text: shades in order if all arms are numbers, else colours far apart.
+
+    Give all arms of a page at once, so that each looks the same in all of its figures.
+    """
+    names = [arm_text(arm) for arm in dict.fromkeys(arms)]
+    numbers = all(isinstance(arm, int | float | np.number) and not isinstance(arm, bool) for arm in arms)
+    if numbers and len(names) > 2:
+        shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names)))
+        return {
+            name: ArmStyle(to_hex(shade), MARKERS[place % len(MARKERS)])
+            for place, (name, shade) in enumerate(zip(names, shades, strict=True))
+        }
+    return {
+        name: ArmStyle(
+            COLOURS[place % len(COLOURS)],
+            MARKERS[place % len(MARKERS)],
+            DASHES[place // len(COLOURS) % len(DASHES)],
+        )
+        for place, name in enumerate(names)
+    }
+
+
+def arm_text(arm: object) -> str:
+    """Return how a legend calls a value: numbers short, and what is absent as a dash."""
+    if arm is None or arm is pd.NA or (isinstance(arm, float) and math.isnan(arm)):
+        return "-"
+    return f"{arm:g}" if isinstance(arm, float) else str(arm)
+
+
+_LABELS = {
+    "error/test": "Test error",
+    "error/train_support": "Error in the training support",
+    "modularity/structural": "Structural modularity",
+    "modularity/functional": "Functional modularity",
+    "modularity/unit_specialisation": "Unit specialisation",
+    "modularity/ablation": "Selectivity of ablations",
+    "modularity/newman_q": "Newman modularity Q",
+    "modularity/newman_q_z": "Newman modularity Q, z-score",
+    "modularity/n_cut": "Normalised cut",
+    "modularity/n_cut_z": "Normalised cut, z-score",
+    "activity/mean": "Mean activity of hidden units",
+    "activity/active_units": "Active hidden units",
+    "training/loss": "Training loss",
+    "extrapolation/combination": "Error on withheld combinations",
+    "extrapolation/combination_ratio": "Error on withheld combinations / seen ones",
+    "step": "Training step",
+    "level": "Level of the perturbation",
+    "seed": "Seed",
+    "task.name": "Task",
+    "task.modules": "Number of modules d",
+    "task.support": "Training support",
+    "task.band_width": "Band width w",
+    "architecture.name": "Architecture",
+    "architecture.width": "Hidden units a layer",
+    "architecture.depth": "Hidden layers",
+    "architecture.activation": "Activation",
+    "architecture.cross_connections": "Share of cross-module connections",
+    "architecture.initial_scale": "Scale of initial weights",
+    "noise.name": "Noise",
+    "noise.scale": "Noise scale σ in training",
+    "regulariser.name": "Regulariser",
+    "regulariser.strength": "Regulariser strength λ",
+    "data.num_samples": "Training points N",
+    "training.steps": "Training steps",
+    "training.batch_size": "Batch size",
+    "training.optimiser": "Optimiser",
+    "training.learning_rate": "Learning rate",
+    "training.weight_decay": "Weight decay",
+}
+_PERTURBATIONS = {
+    "poisson": "Poisson noise",
+    "gaussian": "Gaussian noise",
+    "multiplicative": "multiplicative noise",
+    "poisson_counts": "Poisson counts",
+    "weight_noise": "weight noise",
+    "input_noise": "input noise",
+    "ablation": "ablation",
+}
+_PATTERNS = (
+    (r"robustness/(\w+)@(.+)", "Error under {0} {1}"),
+    (r"robustness/(\w+)/tolerance", "Tolerance to {0}"),
+    (r"robustness/(\w+)", "Error under {0}"),
+    (r"error/module_(\d+)", "Test error of module {0}"),
+    (r"extrapolation/other_range@(.+)", "Error, other inputs at {0} times their range"),
+    (r"extrapolation/own_range@(.+)", "Error, own inputs at {0} times their range"),
+    (r"extrapolation/other_range", "Error, other inputs beyond range"),
+    (r"extrapolation/own_range", "Error, own inputs beyond range"),
+)
+
+
+def label(name: str) -> str:
+    """Return the words for a measure or a setting, with or without `config.`; a name unknown here as it is."""
+    name = name.removeprefix("config.")
+    if name in _LABELS:
+        return _LABELS[name]
+    for pattern, words in _PATTERNS:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return words.format(*(_PERTURBATIONS.get(part, part) for part in found.groups()))
+    return name
+
+
+def choose_scale(values: ArrayLike, span: float = 20.0) -> Scale:
+    """Return the axis that spreads values best: logarithmic if they span a factor of `span` or more.
+
+    With zeros among them (as of a strength that is switched off) it is linear near zero, and logarithmic beyond.
+    """
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    positive = finite[finite > 0]
+    if positive.size == 0 or finite.min() < 0 or positive.max() < span * positive.min():
+        return "linear"
+    return "log" if finite.min() > 0 else "symlog"
+
+
+def choose_measure_scale(values: ArrayLike) -> Scale:
+    """Return the axis of a measure: logarithmic or linear."""
+    return "log" if choose_scale(values) == "log" else "linear"
+
+
+def choose_setting_scale(values: ArrayLike) -> Scale:
+    """Return the axis for the values of a setting: logarithmic where they rise by about equal factors."""
+    rising = np.unique(np.asarray(values, dtype=np.float64))
+    positive = rising[rising > 0]
+    if rising.size < 3 or positive.size < 2 or rising[0] < 0:
+        return "linear"
+    factors = [later / earlier for earlier, later in pairwise(positive)]
+    gaps = np.diff(positive)
+    if max(factors) > 2.6 * min(factors) or (gaps.size > 1 and np.allclose(gaps, gaps[0])):
+        return "linear"
+    if max(factors) < 1.5:
+        return "linear"
+    return "log" if rising[0] > 0 else "symlog"
+
+
+def _plain(value: float, place: object) -> str:
+    del place
+    return f"{value:g}"
+
+
+def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float, axis: str = "x") -> None:
+    """Scale the axis of a setting, with ticks at its values: at as many as find room on so many inches."""
+    rising = np.unique(np.asarray(values, dtype=np.float64))
+    positive = rising[rising > 0]
+    which = axes.xaxis if axis == "x" else axes.yaxis
+    if scale == "symlog":
+        options: dict[str, Any] = {"linthresh": float(positive.min()), "linscale": 0.6}
+        axes.set_xscale(scale, **options) if axis == "x" else axes.set_yscale(scale, **options)
+    else:
+        axes.set_xscale(scale) if axis == "x" else axes.set_yscale(scale)
+    ends = which.get_transform().transform(rising)
+    extent = max(float(np.ptp(ends)), 1e-12)
+    kept: list[float] = []
+    last = -np.inf
+    for value, place in zip(rising, ends, strict=True):
+        text = len(f"{value:g}") if axis == "x" else 2
+        if (place - last) / extent * inches >= 0.075 * (text + 1.5):
+            kept.append(float(value))
+            last = place
+    which.set_major_locator(FixedLocator(kept))
+    which.set_major_formatter(FuncFormatter(_plain))
+    which.set_minor_locator(NullLocator())
+
+
+def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axis: str = "y") -> None:
+    """Scale and label the axis of a measure; modularity, which ends at 1, is shown up to there and from 0."""
+    which = axes.yaxis if axis == "y" else axes.xaxis
+    set_limits = axes.set_ylim if axis == "y" else axes.set_xlim
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if scale == "log":
+        axes.set_yscale("log") if axis == "y" else axes.set_xscale("log")
+        decades = np.log10(finite.max() / finite.min()) if finite.size else 1.0
+        which.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+        which.set_major_formatter(FuncFormatter(_plain))
+        which.set_minor_formatter(NullFormatter())
+    elif re.match(r"modularity/(structural|functional|unit_spec|ablation)", name) and finite.size:
+        set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
+    which.set_label_text(label(name))
