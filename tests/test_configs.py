@@ -101,6 +101,7 @@ def test_a_noise_scale_or_strength_alone_switches_on_poisson_noise_and_its_regul
         "constant": 0.0,
         "linear": 1.0,
         "quadratic": 0.0,
+        "distribution": "normal",
     }
     regulariser = member["regulariser"]
     assert (regulariser["weight_power"], regulariser["activity_power"]) == (2, 1)
@@ -109,13 +110,20 @@ def test_a_noise_scale_or_strength_alone_switches_on_poisson_noise_and_its_regul
 
 @pytest.mark.parametrize(
     ("name", "law"),
-    [("none", (0, 0, 0)), ("gaussian", (1, 0, 0)), ("poisson", (0, 1, 0)), ("multiplicative", (0, 0, 1))],
+    [
+        ("none", (0, 0, 0)),
+        ("gaussian", (1, 0, 0)),
+        ("poisson", (0, 1, 0)),
+        ("multiplicative", (0, 0, 1)),
+        ("dropout", (0, 0, 1)),
+    ],
 )
 def test_each_noise_has_its_law(name: str, law: tuple[float, ...]) -> None:
     [member] = plan(f"noise={name}").members
     noise = member["noise"]
     assert (noise["constant"], noise["linear"], noise["quadratic"]) == law
     assert (noise["scale"] > 0) == (name != "none")
+    assert noise["distribution"] == ("bernoulli" if name == "dropout" else "normal")
 
 
 @pytest.mark.parametrize(

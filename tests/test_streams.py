@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from modulab.streams import Stream, fold_in, integers, member_keys, normals, random_bits, uniforms
+from modulab.streams import Stream, bernoullis, fold_in, integers, member_keys, normals, random_bits, uniforms
 
 LEAST_P = 1e-4
 """Draws are fixed, so a test that passes keeps passing; a broken stream would give far less than this."""
@@ -172,6 +172,9 @@ def test_draws_do_not_depend_on_the_neighbours(order, size):
     assert torch.equal(fold_in(keys[chosen], 3), fold_in(keys, 3)[chosen])
     for columns in (1, 7, 64):
         assert torch.equal(normals(keys[chosen], 3, columns), normals(keys, 3, columns)[chosen])
+        shares = torch.linspace(0, 1, 9)
+        drawn = bernoullis(keys[chosen], shares[chosen], 3, columns)
+        assert torch.equal(drawn, bernoullis(keys, shares, 3, columns)[chosen])
 
 
 def test_counters_of_each_member_agree_with_shared_ones():
@@ -190,6 +193,28 @@ def test_an_odd_number_of_columns_is_an_even_one_less_its_last():
 
 
 # ---- Laws. ----
+
+
+def test_bernoullis_are_true_as_often_as_their_shares_say_and_always_or_never_at_the_ends():
+    shares = torch.tensor([0.0, 2.0**-24, 0.1, 0.5, 0.96, 1.0])
+    draws = bernoullis(member_keys(range(6)), shares, 500, 1001)
+    found = draws.double().mean(dim=(1, 2))
+    errors = (shares * (1 - shares) / (500 * 1001)).sqrt()
+    assert ((found - shares).abs() <= 4 * errors).all()
+    assert not draws[0].any()
+    assert draws[-1].all()
+
+
+def test_left_and_right_half_of_bernoullis_are_independent():
+    left, right = bernoullis(member_keys([3]), torch.tensor([0.3]), 500, 1000).split(500, dim=2)
+    together = (left & right).double().mean().item()
+    assert abs(together - 0.09) < 4 * math.sqrt(0.09 * 0.91 / left.numel())
+
+
+def test_a_larger_share_keeps_all_that_a_smaller_one_keeps():
+    few, many = (bernoullis(member_keys([5]), torch.tensor([share]), 20, 30) for share in (0.3, 0.4))
+    assert (many | ~few).all()
+    assert (many & ~few).any()
 
 
 def test_uniforms_are_uniform_in_the_open_interval():

@@ -1,19 +1,35 @@
 """Activity noise: one law for every kind.
 
-A hidden activity a is replaced by a + sigma sqrt(c0 + c1 |a| + c2 a^2) xi with xi ~ N(0, 1). The law
-(1, 0, 0) is Gaussian, (0, 1, 0) Poisson-like and (0, 0, 1) multiplicative. A Poisson count over a window T
-gives a rate of variance a / T, so sigma^2 = 1 / T there.
+A hidden activity a is replaced by a + sigma sqrt(c0 + c1 |a| + c2 a^2) xi, where xi has mean 0 and variance 1.
+The law (1, 0, 0) is Gaussian, (0, 1, 0) Poisson-like and (0, 0, 1) multiplicative. A Poisson count over a
+window T gives a rate of variance a / T, so sigma^2 = 1 / T there.
+
+xi is drawn from N(0, 1) or, for noise that comes all at once, from a Bernoulli draw b that is 1 with
+probability q and 0 otherwise, standardised:
+
+    xi = s (b / q - 1) / sqrt((1 - q) / q),  s the sign of a,  q = 1 / (1 + sigma^2).
+
+With that q the root is sigma, so that sigma xi is s sigma^2 where b = 1 and -s where b = 0. Under the
+multiplicative law the noisy activity is then a + |a| sigma xi = a b / q: inverted dropout (N. Srivastava et
+al., "Dropout", 2014), which silences a unit with probability 1 - q = sigma^2 / (1 + sigma^2) and scales up
+what it keeps. Whatever depends on mean and variance alone, such as the expected squared error of a linear
+readout, is the same for both distributions; dropout and multiplicative noise of one sigma differ in the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from modulab.streams import fold_in, normals
+from modulab.streams import bernoullis, fold_in, normals
+
+Distribution = Literal["normal", "bernoulli"]
+"""What the standardised draws xi are."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +56,36 @@ def add_activity_noise(
     activity: Float[Tensor, "member hidden_features batch"],
     law: NoiseLaw,
     keys: Int32[Tensor, "member 2"],
+    distribution: Distribution = "normal",
 ) -> Float[Tensor, "member hidden_features batch"]:
     """Return noisy activity; `keys` are those of this layer and step.
 
     Where the variance is 0 the standard deviation's derivative is taken as 0 as well, so that a silent unit
     is noiseless and receives no infinite gradient.
     """
-    draws = normals(keys, activity.shape[1], activity.shape[2])
     variance = relative_variance(activity, law)
     silent = variance <= 0
     deviation = torch.where(silent, 0.0, torch.sqrt(torch.where(silent, 1.0, variance)))
-    return activity + law.scale[:, None, None] * deviation * draws
+    return activity + _DISTURBANCES[distribution](activity, deviation, law.scale, keys)
+
+
+def _normal(activity: Tensor, deviation: Tensor, scale: Tensor, keys: Tensor) -> Tensor:
+    draws = normals(keys, activity.shape[1], activity.shape[2])
+    return scale[:, None, None] * deviation * draws
+
+
+def _bernoulli(activity: Tensor, deviation: Tensor, scale: Tensor, keys: Tensor) -> Tensor:
+    # Not by way of xi, which would divide by a scale of 0. A silenced unit is silent to the root's last bit.
+    strength = scale.square()
+    kept = bernoullis(keys, 1 / (1 + strength), activity.shape[1], activity.shape[2])
+    away = torch.where(activity < 0, -deviation, deviation)
+    return torch.where(kept, strength[:, None, None] * away, -away)
+
+
+_DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "normal": _normal,
+    "bernoulli": _bernoulli,
+}
 
 
 def layer_keys(step_keys: Int32[Tensor, "member 2"], layer: int) -> Int32[Tensor, "member 2"]:

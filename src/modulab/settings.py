@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from modulab.errors import ConfigError
+from modulab.noise import Distribution
 from modulab.regularisers import PowerRegulariser, Regulariser
 from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
 from modulab.tasks.base import Task
@@ -42,6 +43,9 @@ class Noise(Settings):
     constant: float = Field(ge=0, description="c0, the variance that does not depend on activity")
     linear: float = Field(ge=0, description="c1, the variance in proportion to activity (Poisson-like)")
     quadratic: float = Field(ge=0, description="c2, the variance in proportion to squared activity")
+    distribution: Distribution = Field(
+        description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
+    )
 
 
 class Data(Settings):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
 
@@ -119,6 +119,21 @@ def integers(
     return bits % limits.view((-1,) + (1,) * (counters.dim() - 1))
 
 
+def _hash_pairs(keys: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Return two hashes for each place in the left half of a matrix, for it and for its twin in the right half."""
+    half = (columns + 1) // 2
+    counters = torch.arange(rows * half, dtype=torch.int32, device=keys.device).view(1, rows, half)
+    return _two_hashes(keys, counters)
+
+
+def bernoullis(
+    keys: Int32[Tensor, "member 2"], shares: Float[Tensor, " member"], rows: int, columns: int
+) -> Bool[Tensor, "member rows columns"]:
+    """Return draws that are true with each member's probability `shares`, to within 2^-24; 0 never, 1 always."""
+    bits = torch.cat(_hash_pairs(keys, rows, columns), dim=2)[:, :, :columns]
+    return _shift_right(bits, 8).float() < (shares * 2.0**24)[:, None, None]
+
+
 def normals(keys: Int32[Tensor, "member 2"], rows: int, columns: int) -> Float[Tensor, "member rows columns"]:
     """Return standard normal draws by the transform of Box and Muller (1958).
 
@@ -126,9 +141,7 @@ def normals(keys: Int32[Tensor, "member 2"], rows: int, columns: int) -> Float[T
     angle; cosine and sine of it fill the left and the right half of each row. The two halves of one hash
     are the reason draws are made a matrix at a time: half the logarithms and half the hashing.
     """
-    half = (columns + 1) // 2
-    counters = torch.arange(rows * half, dtype=torch.int32, device=keys.device).view(1, rows, half)
-    first, second = _two_hashes(keys, counters)
+    first, second = _hash_pairs(keys, rows, columns)
     radius = torch.sqrt(-2.0 * torch.log((_shift_right(first, 8).float() + 1.0) * 2.0**-24))
     angle = second.float() * (math.pi * 2.0**-31)
     draws = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2)

@@ -48,6 +48,7 @@ def main() -> None:
         ("tanh", ("gaussian",), 17, 37, "adam"),
         # torch's code generator fails on this one where a step writes its update where it reads.
         ("softplus", ("poisson",), 16, 32, "sgd"),
+        ("linear", ("dropout",), 16, 32, "adam"),  # of both signs
     ):
         members = packed_members(activation, laws, width, batch_size, optimiser)
         compiled = trained_parameters(members, "compiled")

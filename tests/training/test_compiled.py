@@ -21,11 +21,11 @@ def test_compiled_engine_agrees_with_eager_and_company_and_threads_change_nothin
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     findings = json.loads(ran.stdout.splitlines()[-1])
-    for activation in ("relu", "tanh", "softplus"):
+    for activation in ("relu", "tanh", "softplus", "linear"):
         assert findings[activation]["changed by company"] == []
         assert findings[activation]["changed by threads"] == []
     # Smooth in every weight, so that rounding stays rounding.
-    for activation in ("tanh", "softplus"):
+    for activation in ("tanh", "softplus", "linear"):
         assert max(findings[activation]["compiled from eager"]) < 1e-4
     # Where rounding pushes a relu unit's input across 0, a sample joins or leaves that unit's gradient, and
     # Adam carries the difference on; Poisson-like noise has such an edge at silence too. That befalls few

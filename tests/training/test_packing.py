@@ -13,7 +13,7 @@ from modulab.settings import Member
 from tests.members import make_member
 from tests.training.fitting import trained_parameters
 
-NOISES = ("gaussian", "poisson", "multiplicative")
+NOISES = ("gaussian", "poisson", "multiplicative", "dropout")
 REGULARISERS = (
     "activity_weight",
     "scale_free",
@@ -95,7 +95,7 @@ def test_member_among_299_others_ends_bit_identical_after_500_steps() -> None:
     }  # fmt: skip
     members = [
         make_member(
-            {"noise": NOISES[index % 3], "regulariser": REGULARISERS[index % 8]},
+            {"noise": NOISES[index % 4], "regulariser": REGULARISERS[index % 8]},
             seed=index // 2,
             noise__scale=0.1 * (index % 5),
             regulariser__strength=0.02 * (index % 3),

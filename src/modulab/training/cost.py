@@ -40,7 +40,7 @@ def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> f
         activity[program_of(member), member.training.steps] += units * member.training.batch_size
     speedup = 1 + _THREAD_EFFICIENCY * (threads - 1)
     return sum(
-        steps * max(rates.fixed, units * (rates.noisy if program.noisy else rates.noiseless) / speedup)
+        steps * max(rates.fixed, units * (rates.noisy if program.noise else rates.noiseless) / speedup)
         for (program, steps), units in activity.items()
     )
 

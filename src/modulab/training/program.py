@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.networks import NetworkShape
+from modulab.noise import Distribution
 from modulab.regularisers import Regulariser
 from modulab.settings import Member
 from modulab.tasks.base import Loss
@@ -32,7 +33,8 @@ class Program:
     num_targets: int
     batch_size: int
     optimiser: str
-    noisy: bool
+    noise: Distribution | None
+    """What noise is drawn from, None without noise."""
     regulariser: type[Regulariser] | None
     variant: str
     coefficient_names: tuple[str, ...]
@@ -86,7 +88,7 @@ def program_of(member: Member) -> Program:
         num_targets=member.task.num_targets,
         batch_size=member.training.batch_size,
         optimiser=member.training.optimiser,
-        noisy=_is_noisy(member),
+        noise=member.noise.distribution if _is_noisy(member) else None,
         regulariser=type(member.regulariser) if regularised else None,
         variant=member.regulariser.variant if regularised else "",
         coefficient_names=tuple(_coefficients(member)),

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 from torch.func import grad_and_value
 
-from modulab.networks import PopulationWeights, forward, population_weights
+from modulab.networks import Perturbation, PopulationWeights, forward, population_weights
 from modulab.noise import NoiseLaw, add_activity_noise, layer_keys
 from modulab.regularisers import Pass, Regulariser
 from modulab.streams import fold_in, integers
@@ -64,18 +64,24 @@ def population_losses(
     inputs = samples[:, :, : program.shape.in_features]
     targets = samples[:, :, program.shape.in_features :]
 
-    def add_noise(layer: int, activity: Tensor) -> Tensor:
-        law = NoiseLaw(
-            *(coefficients[f"noise.{name}"] for name in ("scale", "constant", "linear", "quadratic"))
-        )
-        return add_activity_noise(activity, law, layer_keys(noise_keys, layer))
-
-    trace = forward(network, inputs, add_noise if program.noisy else None)
+    trace = forward(network, inputs, _activity_noise(program, coefficients, noise_keys))
     losses = data_losses(trace.outputs, targets, program)
     if program.regulariser is not None:
         run = Pass(network, mask, inputs, trace)
         losses = losses + _penalties(run, program.regulariser, coefficients, program.variant)
     return losses.sum(), losses
+
+
+def _activity_noise(
+    program: Program, coefficients: Mapping[str, Tensor], noise_keys: Tensor
+) -> Perturbation | None:
+    distribution = program.noise
+    if distribution is None:
+        return None
+    law = NoiseLaw(*(coefficients[f"noise.{name}"] for name in ("scale", "constant", "linear", "quadratic")))
+    return lambda layer, activity: add_activity_noise(
+        activity, law, layer_keys(noise_keys, layer), distribution
+    )
 
 
 def _penalties(
