@@ -36,7 +36,7 @@ class Architecture(Settings):
 
 
 class Noise(Settings):
-    """Activity noise of variance scale^2 (constant + linear |a| + quadratic a^2) on every hidden unit in training."""
+    """Activity noise of variance scale^2 (constant + linear |a| + quadratic a^2) on hidden units in training."""
 
     name: str = Field(description="how tables call it")
     scale: float = Field(ge=0, description="sigma; 0 switches noise off")
@@ -46,6 +46,7 @@ class Noise(Settings):
     distribution: Distribution = Field(
         description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
     )
+    sites: Literal["all", "first", "last"] = Field(description="hidden layers whose units are noisy")
 
 
 class Data(Settings):

@@ -35,6 +35,8 @@ class Program:
     optimiser: str
     noise: Distribution | None
     """What noise is drawn from, None without noise."""
+    noisy_layers: tuple[int, ...]
+    """The hidden layers that it acts on, from 0."""
     regulariser: type[Regulariser] | None
     variant: str
     coefficient_names: tuple[str, ...]
@@ -78,6 +80,13 @@ def _is_noisy(member: Member) -> bool:
     )
 
 
+def _noisy_layers(member: Member) -> tuple[int, ...]:
+    if not _is_noisy(member):
+        return ()
+    layers = tuple(range(member.architecture.depth))
+    return {"all": layers, "first": layers[:1], "last": layers[-1:]}[member.noise.sites]
+
+
 def program_of(member: Member) -> Program:
     """Return the program that trains a member."""
     regularised = member.regulariser.strength > 0
@@ -89,6 +98,7 @@ def program_of(member: Member) -> Program:
         batch_size=member.training.batch_size,
         optimiser=member.training.optimiser,
         noise=member.noise.distribution if _is_noisy(member) else None,
+        noisy_layers=_noisy_layers(member),
         regulariser=type(member.regulariser) if regularised else None,
         variant=member.regulariser.variant if regularised else "",
         coefficient_names=tuple(_coefficients(member)),

@@ -79,9 +79,13 @@ def _activity_noise(
     if distribution is None:
         return None
     law = NoiseLaw(*(coefficients[f"noise.{name}"] for name in ("scale", "constant", "linear", "quadratic")))
-    return lambda layer, activity: add_activity_noise(
-        activity, law, layer_keys(noise_keys, layer), distribution
-    )
+
+    def add_noise(layer: int, activity: Tensor) -> Tensor:
+        if layer not in program.noisy_layers:
+            return activity
+        return add_activity_noise(activity, law, layer_keys(noise_keys, layer), distribution)
+
+    return add_noise
 
 
 def _penalties(
