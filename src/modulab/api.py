@@ -29,23 +29,35 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
 
     Raises: ConfigError for whatever a user can set right.
     """
-    from modulab.composing import compose_checked, hydra_composer, plan_run
-    from modulab.experiment import run_members
-    from modulab.overrides import override_key, replace_grid
-    from modulab.sweep.lock import FolderLock
-    from modulab.sweep.results import check_folder, load_curves, load_results
+    from modulab.overrides import override_key
+    from modulab.sweep.results import load_curves, load_results
 
-    overrides = replace_grid(overrides)
     for override in overrides:
         if override_key(override) == "hydra.run.dir":
             raise ConfigError(f"{override}: give the folder to modulab.train(..., folder=FOLDER) instead.")
+    path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+    train_planned(overrides, path)
+    return Results(load_results(path), load_curves(path), path)
+
+
+def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
+    """Train and measure what these overrides ask for and `folder` lacks; return the run_ids of all they ask for.
+
+    Raises: ConfigError for whatever a user can set right.
+    """
+    from modulab.composing import compose_checked, hydra_composer, plan_run
+    from modulab.experiment import run_members
+    from modulab.overrides import replace_grid
+    from modulab.sweep.lock import FolderLock
+    from modulab.sweep.results import check_folder
+
+    overrides = replace_grid(overrides)
     with hydra_composer() as compose:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
-    path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
-    check_folder(path)
-    with FolderLock(path):
-        run_members(plan.members, plan.trainer, path)
-    return Results(load_results(path), load_curves(path), path)
+    check_folder(folder)
+    with FolderLock(folder):
+        run_members(plan.members, plan.trainer, folder)
+    return plan.run_ids
 
 
 def load_results(path: str | Path) -> pd.DataFrame:

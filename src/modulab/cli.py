@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "train": "train and measure one run, a population, or with -m a sweep",
     "table": "print mean and interval over seeds, grouped by what varies",
+    "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
     "rerun": "train one row of a table again, alone, and compare",
 }
 
@@ -97,13 +98,55 @@ def _other(given: Sequence[str]) -> int:
         metavar="K",
         help="the row's number, from 0, or the first letters of its run_id",
     )
+    claims = commands.add_parser("claims", help=_COMMANDS["claims"], description=_COMMANDS["claims"])
+    claims.add_argument(
+        "--preset",
+        default="quick",
+        metavar="PRESET",
+        help="smoke: seconds, only to see that it runs; quick: minutes on two cores (default); full: for a cluster",
+    )
+    claims.add_argument("--only", metavar="CLAIMS", help="claims to test, with commas between, such as C5,C6")
+    claims.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
+    )
+    claims.add_argument(
+        "--processes", type=int, metavar="N", help="experiments to run at once; default one a core"
+    )
     if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
         raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
     if not given:
         parser.print_help()
         return 2
     options = parser.parse_args(given)
-    return _rerun(options) if options.command == "rerun" else _table(options)
+    actions = {"claims": _claims, "rerun": _rerun, "table": _table}
+    return actions[options.command](options)
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from modulab.claims.command import run_claims, summary
+    from modulab.claims.presets import PRESETS
+    from modulab.schema import suggest
+    from modulab.table import show
+
+    if options.preset not in PRESETS:
+        raise ConfigError(
+            f"--preset {options.preset}: there is no such preset. {suggest(options.preset, PRESETS)}"
+        )
+    if options.processes is not None and options.processes < 1:
+        raise ConfigError(f"--processes {options.processes}: give a number of 1 or more.")
+    folder = options.folder or Path("outputs", "claims", options.preset)
+    names = None if options.only is None else [name.strip() for name in options.only.split(",")]
+    try:
+        judgements = run_claims(options.preset, names, folder, options.processes, "auto")
+    except KeyboardInterrupt:
+        print(
+            f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
+        )
+        return 130
+    headings, rows, place = summary(judgements, folder)
+    show(headings, rows)
+    print(place)
+    return 0
 
 
 def _rerun(options: argparse.Namespace) -> int:

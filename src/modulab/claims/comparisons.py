@@ -1,0 +1,127 @@
+"""The comparisons that claims are made of, each as a function from evidence to an estimate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modulab.claims import thresholds
+from modulab.claims.evidence import (
+    Condition,
+    Estimate,
+    Evidence,
+    at_matched_error,
+    difference,
+    double_difference,
+    estimate,
+    rank_correlation,
+)
+
+Find = Callable[[Mapping[str, Evidence]], Estimate]
+
+MODULARITY = "modularity/structural"
+ERROR = "error/test"
+UNDER_NOISE = "robustness/poisson@0.3"
+
+
+def contrast(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
+    """Compare a measure of two arms: first less second."""
+    return lambda evidence: estimate(evidence[experiment].columns(measure, [first, second]), difference)
+
+
+def ratio(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
+    """Compare an error of two arms: the logarithm of first over second, as geometric means."""
+    return lambda evidence: estimate(evidence[experiment].log_columns(measure, [first, second]), difference)
+
+
+def contrast_of_gains(
+    experiment: str, measure: str, first: tuple[Condition, Condition], second: tuple[Condition, Condition]
+) -> Find:
+    """Compare two gains, each of an arm over its base: how much greater the first is."""
+    arms = [*first, *second]
+    return lambda evidence: estimate(evidence[experiment].columns(measure, arms), double_difference)
+
+
+def level(experiment: str, measure: str, arm: Condition) -> Find:
+    """Take the mean of a measure over the seeds of one arm."""
+    return lambda evidence: estimate(
+        evidence[experiment].columns(measure, [arm]), lambda means: means[..., 0]
+    )
+
+
+def trend(experiment: str, measure: str, arms: Sequence[Condition]) -> Find:
+    """Take Spearman's correlation of the arms' means with their order."""
+    return lambda evidence: estimate(evidence[experiment].columns(measure, arms), rank_correlation)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An arm at each of its strengths, from none up."""
+
+    name: str
+    arms: tuple[Condition, ...]
+
+
+def matched(experiment: str, sweep: Sweep, base: Condition, task: str) -> Find:
+    """Take how much more modular than `base` a sweep is where its clean error reaches the task's budget."""
+
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        return estimate(
+            np.hstack(
+                [
+                    evidence[experiment].log_columns(ERROR, sweep.arms),
+                    evidence[experiment].columns(MODULARITY, [*sweep.arms, base]),
+                ]
+            ),
+            lambda means: _at_budget(means[..., :-1], task) - means[..., -1],
+        )
+
+    return find
+
+
+def _at_budget(means: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+    """Return the second half of the columns where the first half, logarithms of error, reaches the budget."""
+    half = means.shape[-1] // 2
+    return at_matched_error(means[..., :half], means[..., half:], math.log(thresholds.budget(task)))
+
+
+def shortfall(experiment: str, sweep: Sweep, reference: Sweep, task: str) -> Find:
+    """Take by how much a sweep falls short of a reference at matched clean error, in effect sizes that matter.
+
+    The greater of two: structural modularity that it lacks, over the difference that matters, and the
+    logarithm of its error under Poisson noise over the reference's, over that of the factor that matters.
+    Above 1, it does not do the same; below, it matches the reference in both.
+    """
+
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        table = evidence[experiment]
+        parts = [
+            part
+            for each in (sweep, reference)
+            for part in (
+                table.log_columns(ERROR, each.arms),
+                table.columns(MODULARITY, each.arms),
+                table.log_columns(ERROR, each.arms),
+                table.log_columns(UNDER_NOISE, each.arms),
+            )
+        ]
+        ends = np.cumsum([part.shape[1] for part in parts])
+
+        def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
+            modularity = _at_budget(means[..., ends[3] : ends[5]], task) - _at_budget(
+                means[..., : ends[1]], task
+            )
+            robustness = _at_budget(means[..., ends[1] : ends[3]], task) - _at_budget(
+                means[..., ends[5] :], task
+            )
+            return np.maximum(
+                modularity / thresholds.MODULARITY, robustness / math.log(thresholds.ROBUSTNESS)
+            )
+
+        return estimate(np.hstack(parts), statistic)
+
+    return find

@@ -1,0 +1,163 @@
+"""Claim 4: standard regularisers do not give the same as the noise, at equal clean error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from modulab.claims import thresholds
+from modulab.claims.claim import Claim
+from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, Sweep, matched, shortfall
+from modulab.claims.evidence import Condition, Evidence, at_matched_error
+from modulab.claims.rules import Criterion, Region
+from modulab.report.figure import ReportFigure
+from modulab.report.planes import front_figure, map_figure
+
+DENSE: Condition = {"noise.scale": 0.0, "regulariser.strength": 0.0}
+REFERENCE = "poisson"
+STANDARD = ("l1", "l2", "activity_l1", "activity_l2", "dropout")
+"""What people use anyway, which the claim says falls short."""
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "poisson": (0.05, 0.1, 0.2, 0.4, 0.8),
+    "activity_weight": (0.00125, 0.005, 0.02, 0.08, 0.32),
+    "l1": (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+    "l2": (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+    "activity_l1": (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+    "activity_l2": (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+    "dropout": (0.2, 0.35, 0.5, 0.7, 1.0),
+    "gaussian": (0.02, 0.05, 0.1, 0.2, 0.4),
+    "multiplicative": (0.1, 0.2, 0.4, 0.8, 1.2),
+    "scale_free": (0.0003, 0.001, 0.003, 0.01, 0.03),
+}
+NOISES = ("poisson", "gaussian", "multiplicative", "dropout")
+
+
+def _sweep(name: str) -> Sweep:
+    kind, strength = ("noise", "scale") if name in NOISES else ("regulariser", "strength")
+    other = {"regulariser.strength": 0.0} if kind == "noise" else {"noise.scale": 0.0}
+    arms = [{f"{kind}.name": name, f"{kind}.{strength}": value, **other} for value in STRENGTHS[name]]
+    return Sweep(name, (DENSE, *arms))
+
+
+def _criteria() -> list[Criterion]:
+    reference = _sweep(REFERENCE)
+    others = [name for name in STRENGTHS if name != REFERENCE]
+    deciding = [
+        Criterion(
+            f"{name} does not do what Poisson noise does"
+            if name in STANDARD
+            else f"{name} beside Poisson noise",
+            "shortfall in modularity or robustness at matched clean error, in effect sizes that matter",
+            shortfall("contest", _sweep(name), reference, "regression"),
+            Region(low=1.0) if name in STANDARD else None,
+        )
+        for name in others
+    ]
+    gains = [
+        Criterion(
+            f"What {name} gives",
+            "structural modularity at matched clean error less that of dense networks",
+            matched("contest", _sweep(name), DENSE, "regression"),
+            Region(low=thresholds.MODULARITY) if name == REFERENCE else None,
+        )
+        for name in STRENGTHS
+    ]
+    return [*deciding, *gains]
+
+
+def _name_arms(results: pd.DataFrame) -> pd.DataFrame:
+    """Name arms by their noise or regulariser, and give each its strength; dense networks begin every arm."""
+    quiet = (results["config.noise.scale"] == 0) & (results["config.regulariser.strength"] == 0)
+    parts: list[pd.DataFrame] = []
+    for name in STRENGTHS:
+        kind, strength = ("noise", "scale") if name in NOISES else ("regulariser", "strength")
+        own = results[
+            quiet | ((results[f"config.{kind}.name"] == name) & (results[f"config.{kind}.{strength}"] > 0))
+        ]
+        parts.append(own.assign(arm=name, strength=own[f"config.{kind}.{strength}"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def power_map(results: pd.DataFrame, measures: Sequence[str], log_budget: float) -> pd.DataFrame:
+    """Return each measure at the budget of clean error, for every pair of powers (p, q) and seed.
+
+    A row a pair and seed; errors are interpolated as logarithms.
+    """
+    penalised = results[results["config.regulariser.strength"] > 0]
+    quiet = results[results["config.regulariser.strength"] == 0]
+    powers = ["config.regulariser.weight_power", "config.regulariser.activity_power"]
+    rows: list[dict[str, object]] = []
+    for (weight_power, activity_power, seed), cell in penalised.groupby([*powers, "config.seed"]):
+        path = pd.concat([quiet[quiet["config.seed"] == seed], cell]).sort_values(
+            "config.regulariser.strength"
+        )
+        row: dict[str, object] = {
+            "run_id": f"p{weight_power:g} q{activity_power:g} seed {seed}",
+            "status": "completed",
+            "config.seed": seed,
+            **dict(zip(powers, (weight_power, activity_power), strict=True)),
+        }
+        for measure in measures:
+            is_error = measure.startswith("robustness")
+            values = np.log(path[measure]) if is_error else path[measure]
+            found = float(at_matched_error(np.log(path[ERROR].to_numpy()), values.to_numpy(), log_budget))
+            row[measure] = math.exp(found) if is_error else found
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
+    arms = _name_arms(evidence["contest"].completed)
+    figures = [
+        front_figure(
+            arms,
+            ERROR,
+            measure,
+            arm="arm",
+            order="strength",
+            name=f"C4_contest_{name}",
+            title=f"{title} and clean error of each noise and regulariser, over its strength",
+        )
+        for measure, name, title in (
+            (MODULARITY, "modularity", "Structural modularity"),
+            (UNDER_NOISE, "robustness", "Error under noise"),
+        )
+    ]
+    budget = thresholds.budget("regression")
+    grid = power_map(evidence["powers"].completed, [MODULARITY, UNDER_NOISE], math.log(budget))
+    figures.append(
+        map_figure(
+            grid,
+            "config.regulariser.weight_power",
+            "config.regulariser.activity_power",
+            [MODULARITY, UNDER_NOISE],
+            name="C4_powers",
+            title=f"Penalties on |W| to the power p times |a| to the power q, at a clean error of {budget:.3g}",
+        )
+    )
+    return figures
+
+
+CLAIM = Claim(
+    name="C4",
+    title="Standard regularisers do not give the same",
+    hypothesis="Neither l1 and l2 penalties on weights or activity nor dropout give what Poisson noise gives.",
+    measure="Structural modularity, and error under Poisson noise 0.3, both at one clean error.",
+    comparison=(
+        f"Every arm over five strengths, interpolated to a clean error of {thresholds.budget('regression'):.3g}, "
+        f"{thresholds.BUDGET_SHARE['regression']:.0%} of the best constant answer's. An arm falls short if it lacks "
+        f"{thresholds.MODULARITY} of modularity or makes {thresholds.ROBUSTNESS} times the error under noise."
+    ),
+    experiments=("contest", "powers"),
+    criteria=tuple(_criteria()),
+    draw=_draw,
+    caveats=(
+        "An arm that never spends the budget is taken at its greatest strength.",
+        "Error under noise is measured with the noise that the reference arm was trained with.",
+        "The map over powers has few seeds and decides nothing.",
+    ),
+    tables=(("contest", {}, (ERROR, UNDER_NOISE, MODULARITY, "modularity/functional", "activity/mean")),),
+)

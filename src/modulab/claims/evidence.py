@@ -1,0 +1,160 @@
+"""What the networks of an experiment say, seed by seed, and how sure one can be of a statistic of it.
+
+All arms of an experiment are trained at the same seeds, and members of equal seed share data, initial weights and
+draws. A statistic is therefore a function of the arms' means over seeds, and its interval comes from resampling
+whole seeds: every arm of a resample is averaged over the same ones, so that what seeds have in common cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Condition = Mapping[str, Any]
+"""Settings by dotted key, such as {"noise.scale": 0.2}, that pick an arm out of an experiment."""
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Turns means over seeds, the last axis a column of a `Columns`, into one number, over any leading axes."""
+
+RESAMPLES = 4000
+LEVEL = 0.95
+_LEAST_SHARE_OF_SEEDS = 0.5
+_SMALLEST_ERROR = 1e-9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its 95% percentile bootstrap interval over seeds; NaN where seeds are too few."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    """The least number of seeds behind any of the arms compared."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The results of an experiment, and the folder that its networks are in."""
+
+    results: pd.DataFrame
+    folder: Path | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the seeds of the completed members, in order."""
+        return sorted(set(self.completed["config.seed"].tolist()))
+
+    @property
+    def completed(self) -> pd.DataFrame:
+        """Return the rows of members that completed."""
+        return self.results[self.results["status"] == "completed"]
+
+    def rows(self, condition: Condition) -> pd.DataFrame:
+        """Return the completed members of an arm. Raises: KeyError for a setting that no member has."""
+        table = self.completed
+        keep = np.ones(len(table), dtype=bool)
+        for key, wanted in condition.items():
+            keep &= _equals(table[f"config.{key}"], wanted)
+        return table[keep]
+
+    def values(self, measure: str, condition: Condition) -> NDArray[np.float64]:
+        """Return a measure of an arm at each of `seeds`, NaN where the arm has no result.
+
+        Raises: ValueError where a condition leaves two members of one seed, so that they are not one arm.
+        """
+        rows = self.rows(condition)
+        if rows["config.seed"].duplicated().any():
+            raise ValueError(
+                f"{dict(condition)} leaves several members of one seed: it does not pick out an arm."
+            )
+        column = rows.set_index("config.seed")[measure] if measure in rows else pd.Series(dtype=float)
+        return column.reindex(self.seeds).to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def columns(self, measure: str, conditions: Sequence[Condition]) -> NDArray[np.float64]:
+        """Return a measure of several arms: a row a seed, a column an arm."""
+        return np.stack([self.values(measure, condition) for condition in conditions], axis=1)
+
+    def log_columns(self, measure: str, conditions: Sequence[Condition]) -> NDArray[np.float64]:
+        """Return logarithms of an error, so that differences of means are ratios of geometric means."""
+        return np.log(np.maximum(self.columns(measure, conditions), _SMALLEST_ERROR))
+
+
+def _equals(column: pd.Series, wanted: Any) -> NDArray[np.bool_]:
+    if isinstance(wanted, float | int) and not isinstance(wanted, bool):
+        return np.isclose(column.to_numpy(dtype=np.float64, na_value=np.nan), wanted, rtol=1e-6, atol=1e-12)
+    return (column == wanted).to_numpy(dtype=bool)
+
+
+def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
+    """Return a statistic of the means over seeds (rows) and its interval over resampled seeds.
+
+    An arm that fewer than half of the seeds have, or fewer than two, leaves nothing to say: NaN.
+    """
+    seeds = len(columns)
+    present = ~np.isnan(columns)
+    fewest = int(present.sum(axis=0).min()) if columns.size else 0
+    if fewest < max(2, math.ceil(_LEAST_SHARE_OF_SEEDS * seeds)):
+        return Estimate(math.nan, math.nan, math.nan, fewest)
+    drawn = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+    weights = np.stack([np.bincount(each, minlength=seeds) for each in drawn]).astype(np.float64)
+    filled = np.where(present, columns, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = (weights @ filled) / (weights @ present)
+        value = float(statistic(filled.sum(axis=0) / present.sum(axis=0)))
+        resampled = statistic(means)
+    resampled = resampled[np.isfinite(resampled)]
+    if not math.isfinite(value) or len(resampled) < LEVEL * RESAMPLES:
+        return Estimate(value, math.nan, math.nan, fewest)
+    low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Estimate(value, float(low), float(high), fewest)
+
+
+def difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the first column less the second."""
+    return means[..., 0] - means[..., 1]
+
+
+def double_difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (first - second) - (third - fourth): how much more one contrast is than another."""
+    return (means[..., 0] - means[..., 1]) - (means[..., 2] - means[..., 3])
+
+
+def rank_correlation(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Spearman's correlation of the columns' means with the columns' order."""
+    ranks = means.argsort(axis=-1).argsort(axis=-1).astype(np.float64)
+    places = np.arange(means.shape[-1], dtype=np.float64)
+    centred, steps = ranks - places.mean(), places - places.mean()
+    return (centred * steps).sum(axis=-1) / (steps**2).sum()
+
+
+def at_matched_error(
+    log_errors: NDArray[np.float64], values: NDArray[np.float64], log_budget: float
+) -> NDArray[np.float64]:
+    """Return a value where an arm's clean error reaches a budget, as its strength (the last axis) grows.
+
+    Strengths are walked up from none. The value is interpolated, as a straight line in the logarithm of error,
+    over the last step on which error rises through the budget, so that an arm has the most strength that
+    its budget pays for. An arm that stays below the budget has the value at its greatest strength, which
+    understates what it could reach; one that starts above it, NaN.
+    """
+    log_errors, values = np.broadcast_arrays(log_errors, values)
+    below = log_errors <= log_budget
+    last = log_errors.shape[-1] - 1 - below[..., ::-1].argmax(axis=-1)
+    after = np.minimum(last + 1, log_errors.shape[-1] - 1)
+
+    def pick(array: NDArray[np.float64], place: NDArray[np.intp]) -> NDArray[np.float64]:
+        return np.take_along_axis(array, place[..., None], axis=-1)[..., 0]
+
+    start, end = pick(log_errors, last), pick(log_errors, after)
+    rise = np.where(end > start, end - start, 1.0)
+    share = np.where(end > start, (log_budget - start) / rise, 0.0)
+    found = pick(values, last) + share * (pick(values, after) - pick(values, last))
+    return np.where(below.any(axis=-1), found, np.nan)

@@ -1,0 +1,132 @@
+"""What a run found of each claim, as records that become claims.json and the page alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modulab.claims.claim import Claim
+from modulab.claims.evidence import Estimate, Evidence
+from modulab.claims.rules import RULE, Finding, Verdict, decide, describe_region, judge_criterion
+from modulab.table import cells, summarise
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its findings and the verdict that they add up to."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+
+    @property
+    def deciding(self) -> list[Finding]:
+        """Return the findings that the verdict rests on."""
+        return [finding for finding in self.findings if finding.outcome is not None]
+
+
+@dataclass(frozen=True)
+class TableOfArms:
+    """Means and intervals of an experiment's arms, as text."""
+
+    experiment: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
+    """Return what the evidence says of a claim."""
+    findings = tuple(judge_criterion(criterion, evidence) for criterion in claim.criteria)
+    return Judgement(claim, findings, decide(findings))
+
+
+def tables_of(claim: Claim, evidence: Mapping[str, Evidence]) -> list[TableOfArms]:
+    """Return the tables that a claim shows."""
+    found: list[TableOfArms] = []
+    for experiment, condition, measures in claim.tables:
+        rows = evidence[experiment].rows(condition)
+        present = [measure for measure in measures if measure in rows]
+        if len(rows) and present:
+            found.append(TableOfArms(experiment, *cells(summarise(rows, None, present))))
+    return found
+
+
+def number(value: float) -> str:
+    """Return a number as the page shows it: three digits that count."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.2e}"
+
+
+def interval(estimate: Estimate) -> str:
+    """Return an estimate with its interval as the page shows it."""
+    ends = "" if math.isnan(estimate.low) else f" [{number(estimate.low)}, {number(estimate.high)}]"
+    return number(estimate.value) + ends
+
+
+def effect(finding: Finding) -> str:
+    """Return a finding's estimate, in words that tell a factor from a difference."""
+    times = " times" if finding.criterion.scale == "factor" else ""
+    return interval(finding.estimate) + times
+
+
+def finding_row(finding: Finding) -> list[str]:
+    """Return a finding as a row of the page's table: statement, quantity, estimate, region, seeds, outcome."""
+    criterion = finding.criterion
+    return [
+        criterion.statement,
+        criterion.quantity,
+        effect(finding),
+        describe_region(criterion),
+        str(finding.estimate.seeds),
+        finding.outcome or "reported",
+    ]
+
+
+def as_record(
+    judgement: Judgement,
+    experiments: Sequence[Mapping[str, Any]],
+    tables: Sequence[TableOfArms],
+    figures: Sequence[str],
+) -> dict[str, Any]:
+    """Return a judgement as it stands in claims.json, where a number that is not finite is null."""
+    claim = judgement.claim
+    return {
+        "claim": claim.name,
+        "title": claim.title,
+        "hypothesis": claim.hypothesis,
+        "measure": claim.measure,
+        "comparison": claim.comparison,
+        "rule": RULE,
+        "verdict": judgement.verdict,
+        "criteria": [_finding_record(finding) for finding in judgement.findings],
+        "experiments": list(experiments),
+        "caveats": list(claim.caveats),
+        "figures": list(figures),
+        "tables": [
+            {"experiment": table.experiment, "headings": table.headings, "rows": table.rows}
+            for table in tables
+        ],
+    }
+
+
+def _finding_record(finding: Finding) -> dict[str, Any]:
+    criterion, region = finding.criterion, finding.criterion.region
+    return {
+        "statement": criterion.statement,
+        "quantity": criterion.quantity,
+        "scale": criterion.scale,
+        "value": _finite(finding.estimate.value),
+        "low": _finite(finding.estimate.low),
+        "high": _finite(finding.estimate.high),
+        "seeds": finding.estimate.seeds,
+        "region": None if region is None else [_finite(region.low), _finite(region.high)],
+        "outcome": finding.outcome,
+        "shown": finding_row(finding),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

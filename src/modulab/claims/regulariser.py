@@ -1,0 +1,89 @@
+"""Claim 2: a deterministic regulariser that multiplies weights and activations does the same as the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modulab.claims import thresholds
+from modulab.claims.claim import Claim
+from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, contrast, ratio
+from modulab.claims.evidence import Condition, Evidence
+from modulab.claims.rules import Criterion, Region
+from modulab.figures import noise_arms
+from modulab.report.figure import ReportFigure
+from modulab.report.lines import lines_figure
+
+TESTED_SCALE = 0.2
+MATCHED_SCALES = (0.1, 0.2, 0.4)
+OUTPUTS = 2
+
+
+def _noisy(scale: float) -> Condition:
+    return {"noise.scale": scale, "regulariser.strength": 0.0}
+
+
+def _regularised(scale: float) -> Condition:
+    """Return the arm whose penalty is the expectation of that noise: strength sigma^2 / K (see regularisers)."""
+    return {"noise.scale": 0.0, "regulariser.strength": scale**2 / OUTPUTS}
+
+
+def _criteria() -> list[Criterion]:
+    gain = Criterion(
+        "The regulariser makes networks more modular",
+        f"structural modularity at the strength that matches noise {TESTED_SCALE} less that without",
+        contrast("regulariser", MODULARITY, _regularised(TESTED_SCALE), _noisy(0.0)),
+        Region(low=thresholds.MODULARITY),
+    )
+    margin, factor = thresholds.MODULARITY, thresholds.ROBUSTNESS
+    agreement = [
+        criterion
+        for scale in MATCHED_SCALES
+        for criterion in (
+            Criterion(
+                f"It makes them as modular as noise {scale} does",
+                "structural modularity less that of noise-trained networks",
+                contrast("regulariser", MODULARITY, _regularised(scale), _noisy(scale)),
+                Region(-margin, margin),
+            ),
+            Criterion(
+                f"It makes them as robust as noise {scale} does",
+                "error under Poisson noise 0.3 over that of noise-trained networks",
+                ratio("regulariser", UNDER_NOISE, _regularised(scale), _noisy(scale)),
+                Region(1 / factor, factor),
+                scale="factor",
+            ),
+        )
+    ]
+    return [gain, *agreement]
+
+
+def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
+    return [
+        lines_figure(
+            noise_arms(evidence["regulariser"].results),
+            "sigma",
+            [MODULARITY, ERROR, UNDER_NOISE],
+            arm="arm",
+            name="C2_regulariser",
+            title="The matched regulariser beside the noise",
+        )
+    ]
+
+
+CLAIM = Claim(
+    name="C2",
+    title="A regulariser of weights times activity does the same",
+    hypothesis="A deterministic regulariser that multiplies squared weights and activity does what the noise does.",
+    measure="Structural modularity, and error under Poisson noise 0.3.",
+    comparison=(
+        "Networks of equal seed under noise of scale σ, and under the penalty (2,1) at strength σ²/2, which is "
+        "that noise's expected cost for one hidden layer and two outputs."
+    ),
+    experiments=("regulariser",),
+    criteria=tuple(_criteria()),
+    draw=_draw,
+    caveats=(
+        "Strengths are matched by an identity that is exact for one hidden layer and squared error only.",
+    ),
+    tables=(("regulariser", {}, (ERROR, UNDER_NOISE, MODULARITY, "modularity/functional", "activity/mean")),),
+)

@@ -1,0 +1,193 @@
+"""The report on the claims: claims.json, and a page of which every number is in it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from modulab.claims.claim import Claim
+from modulab.claims.evidence import Evidence
+from modulab.claims.judgement import (
+    Judgement,
+    TableOfArms,
+    as_record,
+    effect,
+    finding_row,
+    judge,
+    tables_of,
+)
+from modulab.claims.presets import PRESETS
+from modulab.claims.rules import RULE
+from modulab.claims.run import Experiment
+from modulab.report.figure import ReportFigure, write_atomically
+from modulab.report.page import Page, PageTable, Section, write_page
+from modulab.sweep.results import versions
+
+RECORD = "claims.json"
+PAGE = "report.html"
+
+_FINDINGS = ("criterion", "quantity", "estimate [95% interval]", "region", "seeds", "outcome")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A claim's part of the report."""
+
+    judgement: Judgement
+    experiments: list[Experiment]
+    counts: dict[str, dict[str, int]]
+    tables: list[TableOfArms]
+    figures: Sequence[ReportFigure]
+
+
+def write_claims_report(
+    claims: Sequence[Claim],
+    experiments: Mapping[str, Experiment],
+    results: Mapping[str, pd.DataFrame],
+    preset: str,
+    folder: Path,
+) -> list[Judgement]:
+    """Judge claims by the results of their experiments; write the page, its figures and claims.json."""
+    parts = [_judge(claim, experiments, results) for claim in claims]
+    facts = _facts(results, preset)
+    record = {
+        **facts,
+        "rule": RULE,
+        "claims": [
+            as_record(
+                part.judgement,
+                [
+                    {"name": each.name, "command": shlex.join(each.command), **part.counts[each.name]}
+                    for each in part.experiments
+                ],
+                part.tables,
+                [figure.name for figure in part.figures],
+            )
+            for part in parts
+        ],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_page(_page(parts, facts, preset), folder, PAGE)
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    return [part.judgement for part in parts]
+
+
+def _judge(claim: Claim, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame]) -> _Part:
+    evidence = {name: Evidence(results[name], experiments[name].folder) for name in claim.experiments}
+    empty = any(table.completed.empty for table in evidence.values())
+    return _Part(
+        judge(claim, evidence),
+        [experiments[name] for name in claim.experiments],
+        {name: _counts(results[name]) for name in claim.experiments},
+        tables_of(claim, evidence),
+        () if empty else claim.draw(evidence),
+    )
+
+
+def _counts(results: pd.DataFrame) -> dict[str, int]:
+    """Return how many networks an experiment has, and how many of them ended otherwise than completed."""
+    tally = results["status"].value_counts()
+    return {
+        "networks": len(results),
+        **{name: int(tally.get(name, 0)) for name in ("diverged", "failed", "missing")},
+    }
+
+
+def _facts(results: Mapping[str, pd.DataFrame], preset: str) -> dict[str, Any]:
+    return {
+        "preset": preset,
+        "networks": sum(len(table) for table in results.values()),
+        "versions": {name: text for name, text in versions().items() if text is not None},
+    }
+
+
+def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str) -> Page:
+    made_with = ", ".join(
+        f"{name.removeprefix('version.')} {text}" for name, text in facts["versions"].items()
+    )
+    return Page(
+        title="When, why and to what end neural networks become modular: claims and verdicts",
+        lead=[
+            "Claims of Qian, Liang and Fiete (arXiv 2512.13707), each decided by a rule that was written before "
+            "its experiment was run.",
+            RULE,
+        ],
+        facts=[
+            ("Preset", f"{preset}: {PRESETS[preset].meaning}"),
+            ("Networks", str(facts["networks"])),
+            ("Made with", made_with),
+            ("All again", f"modulab claims --preset {preset}"),
+        ],
+        sections=[_verdicts(parts), *(_section(part) for part in parts)],
+    )
+
+
+def _verdicts(parts: Sequence[_Part]) -> Section:
+    rows = [
+        [
+            part.judgement.claim.name,
+            part.judgement.claim.title,
+            part.judgement.verdict,
+            _held(part.judgement),
+            part.judgement.deciding[0].criterion.quantity,
+            effect(part.judgement.deciding[0]),
+        ]
+        for part in parts
+    ]
+    headings = (
+        "claim",
+        "",
+        "verdict",
+        "criteria that hold",
+        "first criterion's quantity",
+        "effect [95% interval]",
+    )
+    return Section("Verdicts", tables=[PageTable(headings, rows)])
+
+
+def _held(judgement: Judgement) -> str:
+    held = sum(finding.outcome == "holds" for finding in judgement.deciding)
+    return f"{held} of {len(judgement.deciding)}"
+
+
+def _section(part: _Part) -> Section:
+    claim = part.judgement.claim
+    troubled = [
+        f"Of {counts['networks']} networks of {name}, "
+        + ", ".join(
+            f"{counts[status]} {status}" for status in ("diverged", "failed", "missing") if counts[status]
+        )
+        + "."
+        for name, counts in part.counts.items()
+        if counts["diverged"] + counts["failed"] + counts["missing"]
+    ]
+    findings = PageTable(_FINDINGS, [finding_row(finding) for finding in part.judgement.findings])
+    return Section(
+        f"{claim.name}. {claim.title}",
+        paragraphs=[
+            f"Hypothesis: {claim.hypothesis}",
+            f"Measure: {claim.measure}",
+            f"Comparison: {claim.comparison}",
+            f"Verdict: {part.judgement.verdict}. {_held(part.judgement)} criteria hold.",
+            *troubled,
+            *(f"Caveat: {caveat}" for caveat in claim.caveats),
+        ],
+        tables=[findings],
+        figures=part.figures,
+        commands=[shlex.join(each.command) for each in part.experiments],
+        sections=[
+            Section(
+                f"{claim.name}: all arms of {table.experiment}, mean [95% interval]",
+                tables=[PageTable(table.headings, table.rows)],
+                folded=True,
+            )
+            for table in part.tables
+        ],
+        badge=part.judgement.verdict,
+    )
