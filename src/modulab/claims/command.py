@@ -43,7 +43,7 @@ def run_claims(
 def _rows(folder: Path, run_ids: Sequence[str]) -> pd.DataFrame:
     """Return the rows that an experiment asked for; its folder may hold others, of an earlier version."""
     results = load_results(folder)
-    return results[results["run_id"].isin(list(run_ids))].reset_index(drop=True)
+    return results.loc[results["run_id"].isin(list(run_ids)), :].reset_index(drop=True)
 
 
 def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], list[list[str]], str]:

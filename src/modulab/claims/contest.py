@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def _name_arms(results: pd.DataFrame) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     for name in STRENGTHS:
         kind, strength = ("noise", "scale") if name in NOISES else ("regulariser", "strength")
-        own = results[
+        own = results.loc[
             quiet | ((results[f"config.{kind}.name"] == name) & (results[f"config.{kind}.{strength}"] > 0))
         ]
         parts.append(own.assign(arm=name, strength=own[f"config.{kind}.{strength}"]))
@@ -86,25 +87,23 @@ def power_map(results: pd.DataFrame, measures: Sequence[str], log_budget: float)
 
     A row a pair and seed; errors are interpolated as logarithms.
     """
-    penalised = results[results["config.regulariser.strength"] > 0]
-    quiet = results[results["config.regulariser.strength"] == 0]
-    powers = ["config.regulariser.weight_power", "config.regulariser.activity_power"]
-    rows: list[dict[str, object]] = []
-    for (weight_power, activity_power, seed), cell in penalised.groupby([*powers, "config.seed"]):
-        path = pd.concat([quiet[quiet["config.seed"] == seed], cell]).sort_values(
-            "config.regulariser.strength"
-        )
-        row: dict[str, object] = {
-            "run_id": f"p{weight_power:g} q{activity_power:g} seed {seed}",
-            "status": "completed",
-            "config.seed": seed,
-            **dict(zip(powers, (weight_power, activity_power), strict=True)),
-        }
+    strength = "config.regulariser.strength"
+    ordered = results.sort_values(strength)
+    keys = ["config.regulariser.weight_power", "config.regulariser.activity_power", "config.seed"]
+    cells = ordered.loc[ordered[strength] > 0, keys].drop_duplicates()
+    rows: list[dict[str, Any]] = []
+    for cell in cells.to_dict("records"):
+        own = (ordered[keys] == pd.Series(cell)).all(axis=1)
+        quiet = (ordered[strength] == 0) & (ordered["config.seed"] == cell["config.seed"])
+        path = ordered.loc[own & (ordered[strength] > 0) | quiet, :]
+        log_errors = np.log(path[ERROR].to_numpy(dtype=np.float64))
+        row = {"run_id": " ".join(str(value) for value in cell.values()), "status": "completed", **cell}
         for measure in measures:
-            is_error = measure.startswith("robustness")
-            values = np.log(path[measure]) if is_error else path[measure]
-            found = float(at_matched_error(np.log(path[ERROR].to_numpy()), values.to_numpy(), log_budget))
-            row[measure] = math.exp(found) if is_error else found
+            values = path[measure].to_numpy(dtype=np.float64)
+            if measure.startswith("robustness"):
+                row[measure] = math.exp(at_matched_error(log_errors, np.log(values), log_budget))
+            else:
+                row[measure] = float(at_matched_error(log_errors, values, log_budget))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -128,16 +127,17 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     ]
     budget = thresholds.budget("regression")
     grid = power_map(evidence["powers"].completed, [MODULARITY, UNDER_NOISE], math.log(budget))
-    figures.append(
-        map_figure(
-            grid,
-            "config.regulariser.weight_power",
-            "config.regulariser.activity_power",
-            [MODULARITY, UNDER_NOISE],
-            name="C4_powers",
-            title=f"Penalties on |W| to the power p times |a| to the power q, at a clean error of {budget:.3g}",
+    if grid[MODULARITY].notna().any():
+        figures.append(
+            map_figure(
+                grid,
+                "config.regulariser.weight_power",
+                "config.regulariser.activity_power",
+                [MODULARITY, UNDER_NOISE],
+                name="C4_powers",
+                title=f"Penalties on |W| to the power p times |a| to the power q, at a clean error of {budget:.3g}",
+            )
         )
-    )
     return figures
 
 

@@ -55,21 +55,26 @@ class Evidence:
     @property
     def completed(self) -> pd.DataFrame:
         """Return the rows of members that completed."""
-        return self.results[self.results["status"] == "completed"]
+        return self.results.loc[self.results["status"] == "completed", :]
 
     def rows(self, condition: Condition) -> pd.DataFrame:
-        """Return the completed members of an arm. Raises: KeyError for a setting that no member has."""
-        table = self.completed
+        """Return the completed members of an arm. Raises: ValueError for an arm that the experiment does not have."""
+        table = self.results
         keep = np.ones(len(table), dtype=bool)
         for key, wanted in condition.items():
             keep &= _equals(table[f"config.{key}"], wanted)
-        return table[keep]
+        if not keep.any():
+            raise ValueError(f"{dict(condition)} is no arm of this experiment.")
+        return table.loc[keep & (table["status"] == "completed"), :]
 
     def values(self, measure: str, condition: Condition) -> NDArray[np.float64]:
         """Return a measure of an arm at each of `seeds`, NaN where the arm has no result.
 
-        Raises: ValueError where a condition leaves two members of one seed, so that they are not one arm.
+        Raises: ValueError where a condition leaves two members of one seed, so that they are not one arm, and
+        for a measure that the experiment does not take.
         """
+        if measure not in self.results and not self.completed.empty:
+            raise ValueError(f"{measure} was not measured.")
         rows = self.rows(condition)
         if rows["config.seed"].duplicated().any():
             raise ValueError(
@@ -87,10 +92,10 @@ class Evidence:
         return np.log(np.maximum(self.columns(measure, conditions), _SMALLEST_ERROR))
 
 
-def _equals(column: pd.Series, wanted: Any) -> NDArray[np.bool_]:
+def _equals(column: Any, wanted: Any) -> NDArray[np.bool_]:
     if isinstance(wanted, float | int) and not isinstance(wanted, bool):
         return np.isclose(column.to_numpy(dtype=np.float64, na_value=np.nan), wanted, rtol=1e-6, atol=1e-12)
-    return (column == wanted).to_numpy(dtype=bool)
+    return np.asarray(column == wanted, dtype=bool)
 
 
 def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:

@@ -20,7 +20,7 @@ from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
 
 TESTED_SCALE = 0.2
-LEARNABLE = "['identity']"
+LEARNABLE = '["identity"]'
 """The functions of the task that linear networks can learn, as results write them."""
 
 

@@ -26,9 +26,9 @@ DECIDING = (
 )
 """Errors under noise on activity, which the claim speaks of."""
 PERTURBATIONS = (
-    "gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise", "ablated_units",
+    "gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise", "ablation",
 )  # fmt: skip
-REPORTED = ("robustness/weight_noise@0.3", "robustness/input_noise@0.3", "robustness/ablated_units@0.1")
+REPORTED = ("robustness/weight_noise@0.3", "robustness/input_noise@0.3", "robustness/ablation@0.1")
 
 
 def name_arms(results: pd.DataFrame) -> pd.DataFrame:

@@ -92,10 +92,10 @@ def _judge(claim: Claim, experiments: Mapping[str, Experiment], results: Mapping
 
 def _counts(results: pd.DataFrame) -> dict[str, int]:
     """Return how many networks an experiment has, and how many of them ended otherwise than completed."""
-    tally = results["status"].value_counts()
+    statuses: list[str] = results["status"].tolist()
     return {
-        "networks": len(results),
-        **{name: int(tally.get(name, 0)) for name in ("diverged", "failed", "missing")},
+        "networks": len(statuses),
+        **{name: statuses.count(name) for name in ("diverged", "failed", "missing")},
     }
 
 

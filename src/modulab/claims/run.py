@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _work(experiment: Experiment, threads: int | None, messages: Any) -> None:
         messages.put(_Message(experiment.name, kind, content))
 
     own = [] if threads is None else [f"trainer.threads={threads}"]
-    with _lines_to(lambda line: send("line", line)):
+    with _lines_to(partial(send, "line")):
         try:
             send(
                 "done",
@@ -130,7 +131,7 @@ def _work(experiment: Experiment, threads: int | None, messages: Any) -> None:
 
 
 @contextmanager
-def _lines_to(send: Any) -> Iterator[None]:
+def _lines_to(send: Any) -> Generator[None]:
     previous = sys.stderr
     sys.stderr = _LineSender(send)  # type: ignore[assignment]
     try:

@@ -123,7 +123,7 @@ def sample_sizes(table: Evidence) -> pd.DataFrame:
     """Return N50 of every number of modules with its interval, and the sample size at which error is learned."""
     rows: list[dict[str, float]] = []
     for modules in _arms(table, 2)[0]:
-        own = Evidence(table.results[table.results["config.task.modules"] == modules])
+        own = Evidence(table.results.loc[table.results["config.task.modules"] == modules, :])
         found = needed_for_modularity(own, lambda _, log_needed: log_needed[..., 0])
         rows.append(
             {
@@ -141,7 +141,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     table = evidence["samples"].completed
     return [
         lines_figure(
-            table[table["config.task.modules"] > 1],
+            table.loc[table["config.task.modules"] > 1, :],
             "config.data.num_samples",
             [MODULARITY, ERROR],
             arm="config.task.modules",
@@ -190,7 +190,7 @@ def _criteria() -> list[Criterion]:
 CLAIM = Claim(
     name="C5",
     title="The samples needed grow exponentially with the number of modules",
-    hypothesis="The sample size at which modular connectivity emerges grows exponentially with the number of modules d.",
+    hypothesis="The sample size at which modularity emerges grows exponentially with the number of modules d.",
     measure="N50: the sample size at which structural modularity reaches half of its value at the largest sample.",
     comparison=(
         "ln N50 against d (exponential) and against ln d (power law), for networks with 24 units a module under the "
