@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 import torch
+from torch._dynamo.utils import counters
 
 from modulab.settings import Member
 from modulab.training.engine import keep_freed_memory
@@ -42,7 +43,7 @@ def packed_members(
 def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
-    findings: dict[str, dict[str, list[float]]] = {}
+    findings: dict[str, dict[str, list[float] | int]] = {}
     for activation, laws, width, batch_size, optimiser in (
         ("relu", ("poisson", "gaussian", "multiplicative"), 48, 256, "adam"),
         ("tanh", ("gaussian",), 17, 37, "adam"),
@@ -50,6 +51,7 @@ def main() -> None:
         ("softplus", ("poisson",), 16, 32, "sgd"),
         ("linear", ("dropout",), 16, 32, "adam"),  # of both signs
     ):
+        counters.clear()
         members = packed_members(activation, laws, width, batch_size, optimiser)
         compiled = trained_parameters(members, "compiled")
         apart = (compiled - trained_parameters(members)).abs().amax(dim=1)
@@ -60,6 +62,7 @@ def main() -> None:
             "compiled from eager": apart.tolist(),
             "changed by company": changed,
             "changed by threads": (compiled != threaded).any(dim=1).nonzero().flatten().tolist(),
+            "times compiled": counters["stats"]["unique_graphs"],
         }
     print(json.dumps(findings))
 

@@ -172,5 +172,6 @@ def _trace(
         mark_dynamic(tensor, 1 if tensor is block.coefficients else 0)
     mark_dynamic(table, 0)
     mark_dynamic(row, 1)
-    scalar = zeros((), dtype=torch.int32)
-    compiled(_tensors(block), table, row, scalar, scalar)
+    # Two tensors: code that was traced with one for both would be good only where step and position are one.
+    step, position = zeros((), dtype=torch.int32), zeros((), dtype=torch.int32)
+    compiled(_tensors(block), table, row, step, position)

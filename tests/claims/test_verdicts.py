@@ -1,0 +1,68 @@
+"""The rules uphold no claim by chance, and every claim that is plainly true."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from modulab.claims.claim import Claim
+from modulab.claims.evidence import Evidence
+from modulab.claims.judgement import Judgement, judge
+from modulab.claims.registry import CLAIMS
+from tests.claims.worlds import null_world, shuffle_arms, simulate, true_world
+
+REPEATS = 100
+
+
+def verdicts(claim: Claim, make) -> Counter[str]:
+    """Return how often each verdict is given over repeats of a claim's experiments."""
+    random = np.random.default_rng(7)
+    return Counter(
+        judge(claim, {name: Evidence(make(name, random)) for name in claim.experiments}).verdict
+        for _ in range(REPEATS)
+    )
+
+
+def judged(claim: Claim, world) -> Judgement:
+    random = np.random.default_rng(3)
+    return judge(claim, {name: Evidence(simulate(name, world, random)) for name in claim.experiments})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_identical_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: Claim) -> None:
+    found = verdicts(claim, lambda name, random: simulate(name, null_world, random))
+    assert found["supported"] <= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_shuffled_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: Claim) -> None:
+    found = verdicts(
+        claim, lambda name, random: shuffle_arms(simulate(name, true_world, random), random)
+    )
+    assert found["supported"] <= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_large_effects_are_called_supported_in_at_least_95_of_100_repeats(claim: Claim) -> None:
+    found = verdicts(claim, lambda name, random: simulate(name, true_world, random, spread=0.01))
+    assert found["supported"] >= 95
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_every_criterion_finds_its_arms_and_gives_an_interval(claim: Claim) -> None:
+    for finding in judged(claim, true_world).findings:
+        assert math.isfinite(finding.estimate.value), finding.criterion.statement
+        assert finding.estimate.low <= finding.estimate.value <= finding.estimate.high
+        assert finding.estimate.seeds >= 5
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_claim_that_is_plainly_true_is_supported_and_one_without_effect_is_not(claim: Claim) -> None:
+    assert judged(claim, true_world).verdict == "supported"
+    assert judged(claim, null_world).verdict != "supported"

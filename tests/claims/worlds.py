@@ -1,0 +1,127 @@
+"""Made-up results of the claims' experiments, in worlds where every claim is true and where nothing matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from modulab.claims import thresholds
+from modulab.claims.presets import experiment_overrides
+from modulab.claims.registry import LONGEST_FIRST
+from modulab.composing import hydra_composer, plan_run
+from modulab.sweep.results import result_table
+
+LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
+ROBUSTNESS = ("gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise")
+ERRORS = (
+    "error/test",
+    *(f"robustness/{name}@{level:g}" for name in ROBUSTNESS for level in LEVELS),
+    *(f"robustness/ablation@{level:g}" for level in (0.05, 0.1, 0.2, 0.4)),
+    *(f"extrapolation/{kind}@{factor:g}" for kind in ("other_range", "own_range") for factor in (1.5, 2, 4, 10)),
+    "extrapolation/combination",
+    "extrapolation/combination_ratio",
+)
+OTHERS = (
+    "modularity/structural",
+    "modularity/functional",
+    "activity/mean",
+    "forgetting/others_rise",
+    "forgetting/others_rise_at_learned",
+    "forgetting/adaptation_steps",
+)
+
+
+@cache
+def planned(experiment: str, preset: str = "quick") -> pd.DataFrame:
+    """Return the rows of an experiment's members as if each had completed, without measures."""
+    overrides = experiment_overrides(experiment, preset)
+    with hydra_composer() as compose:
+        plan = plan_run(compose(overrides), overrides, compose)
+    number = len(plan.members)
+    table = result_table(
+        plan.members, plan.run_ids, ["completed"] * number, [None] * number, [0.0] * number, measures={}
+    )
+    return table.to_pandas()
+
+
+def _setting(rows: pd.DataFrame, key: str) -> NDArray[np.float64]:
+    return rows[f"config.{key}"].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Return every member's expected structural modularity and errors where all claims hold, with large effects."""
+    task = rows["config.task.name"].iloc[0]
+    regression = task == "regression"
+    sigma, strength = _setting(rows, "noise.scale"), _setting(rows, "regulariser.strength")
+    kind = rows["config.regulariser.name"].to_numpy(dtype=str)
+    noise = rows["config.noise.name"].to_numpy(dtype=str)
+    twin = np.isin(kind, ["activity_weight", "jacobian"]) & (strength > 0)
+    matched = np.where(twin, np.sqrt((2 if regression else 20) * strength), np.where(noise == "poisson", sigma, 0))
+    linear = (rows["config.architecture.activation"] == "linear").to_numpy(dtype=bool)
+    depth = _setting(rows, "architecture.depth")
+    gain = 0.6 * (1 - np.exp(-8 * matched)) * ~linear / depth**2
+    standard = np.where(twin, 0, strength) / 1e-3 + np.where(noise == "dropout", sigma, 0)
+    premodular = (rows["config.architecture.name"] == "premodular").to_numpy(dtype=bool)
+
+    constant = thresholds.CONSTANT_ERROR[task]
+    modules, samples = _setting(rows, "task.modules"), _setting(rows, "data.num_samples")
+    grown = 1 / (1 + (6 * 1.9**modules / np.where(np.isnan(samples), 4096, samples)) ** 2)
+    error = constant * (0.002 + 0.1 * matched**2 + 0.01 * standard + np.where(sigma > 0, 0.02 * sigma**2, 0))
+    under_noise = constant * np.where(premodular, 0.05, np.where(matched > 0, 0.05, 0.2))
+    elsewhere = constant * np.where(premodular, 0.002, 0.5)
+    return {
+        "modularity/structural": np.where(premodular, 1.0, (0.3 + gain) * grown),
+        "error/test": error + constant * (1 - grown),
+        "robustness": under_noise,
+        "extrapolation": elsewhere,
+        "forgetting/others_rise": constant * np.where(premodular, 0.0, np.where(matched > 0, 0.1, 0.5)),
+    }
+
+
+def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Return what members are expected to give where no setting matters."""
+    constant = thresholds.CONSTANT_ERROR[rows["config.task.name"].iloc[0]]
+    return {
+        "modularity/structural": np.full(len(rows), 0.5),
+        "error/test": np.full(len(rows), 0.005 * constant),
+        "robustness": np.full(len(rows), 0.1 * constant),
+        "extrapolation": np.full(len(rows), 0.1 * constant),
+        "forgetting/others_rise": np.full(len(rows), 0.1 * constant),
+    }
+
+
+World = Callable[[pd.DataFrame], Mapping[str, NDArray[np.float64]]]
+
+
+def simulate(experiment: str, world: World, random: np.random.Generator, spread: float = 0.05) -> pd.DataFrame:
+    """Return results of an experiment in a world, with what seeds have in common and what each network adds."""
+    rows = planned(experiment)
+    expected = world(rows)
+    seeds = rows["config.seed"].to_numpy(dtype=int)
+    shared = random.normal(size=seeds.max() + 1)[seeds]
+    measures: dict[str, NDArray[np.float64]] = {}
+    for name in (*ERRORS, *OTHERS):
+        family = name.split("/")[0]
+        level = expected.get(name, expected.get(family, expected["modularity/structural"]))
+        deviation = spread * (shared + random.normal(size=len(rows)))
+        is_error = name in ERRORS
+        measures[name] = level * np.exp(4 * deviation) if is_error else level + deviation
+    return pd.concat([rows, pd.DataFrame(measures)], axis=1)
+
+
+def shuffle_arms(results: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
+    """Return results in which each seed's measures are dealt out anew to the arms."""
+    shuffled = results.copy()
+    measures = [name for name in (*ERRORS, *OTHERS) if name in results]
+    for _, places in results.groupby("config.seed").indices.items():
+        shuffled.loc[shuffled.index[places], measures] = results[measures].to_numpy()[random.permutation(places)]
+    return shuffled
+
+
+def all_experiments() -> tuple[str, ...]:
+    """Return the names of all experiments."""
+    return LONGEST_FIRST
