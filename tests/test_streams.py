@@ -120,6 +120,7 @@ def test_stream_numbers_are_the_recorded_ones():
         "ABLATION": 9,
         "MASK": 10,
         "TASK": 11,
+        "ADAPTATION": 12,
     }
 
 

@@ -86,6 +86,12 @@ class PopulationWeights:
         """Return the length of the member axis."""
         return self.weights[0].shape[0]
 
+    @property
+    def shape(self) -> NetworkShape:
+        """Return the sizes that all members share."""
+        in_features, *hidden_features = (weight.shape[2] for weight in self.weights)
+        return NetworkShape(in_features, tuple(hidden_features), self.weights[-1].shape[1], self.activation)
+
     def select(self, members: slice | Tensor) -> PopulationWeights:
         """Return the weights of some members."""
         return PopulationWeights(

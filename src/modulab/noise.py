@@ -78,8 +78,7 @@ def _bernoulli(activity: Tensor, deviation: Tensor, scale: Tensor, keys: Tensor)
     # Not by way of xi, which would divide by a scale of 0. A silenced unit is silent to the root's last bit.
     strength = scale.square()
     kept = bernoullis(keys, 1 / (1 + strength), activity.shape[1], activity.shape[2])
-    away = torch.where(activity < 0, -deviation, deviation)
-    return torch.where(kept, strength[:, None, None] * away, -away)
+    return torch.where(kept, strength[:, None, None], -1.0) * torch.copysign(deviation, activity)
 
 
 _DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {

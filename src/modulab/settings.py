@@ -114,6 +114,26 @@ class Probes(Settings):
         description="tolerance is the level where error reaches twice the larger of clean error and this",
         json_schema_extra=STRUCTURAL,
     )
+    adaptation_steps: int = Field(
+        ge=1,
+        description="forgetting: steps of Adam after module 1's function has changed",
+        json_schema_extra=STRUCTURAL,
+    )
+    adaptation_batch_size: int = Field(
+        ge=1, description="forgetting: fresh points a step", json_schema_extra=STRUCTURAL
+    )
+    adaptation_learning_rate: float = Field(
+        gt=0, description="forgetting: Adam's constant learning rate", json_schema_extra=STRUCTURAL
+    )
+    adaptation_every: int = Field(
+        ge=1, description="forgetting: steps between looks at the errors", json_schema_extra=STRUCTURAL
+    )
+    adaptation_error: float = Field(
+        gt=0,
+        lt=1,
+        description="forgetting: module 1 is learned below this share of a constant answer's error",
+        json_schema_extra=STRUCTURAL,
+    )
     measures: dict[str, str | None] = Field(
         description="dotted paths of measure functions; null leaves one out", json_schema_extra=STRUCTURAL
     )

@@ -36,6 +36,7 @@ class Stream(IntEnum):
     ABLATION = 9
     MASK = 10
     TASK = 11
+    ADAPTATION = 12
 
 
 def _signed(word: int) -> int:
@@ -131,7 +132,8 @@ def bernoullis(
 ) -> Bool[Tensor, "member rows columns"]:
     """Return draws that are true with each member's probability `shares`, to within 2^-24; 0 never, 1 always."""
     bits = torch.cat(_hash_pairs(keys, rows, columns), dim=2)[:, :, :columns]
-    return _shift_right(bits, 8).float() < (shares * 2.0**24)[:, None, None]
+    limits = (shares * 2.0**24).ceil().int() - (1 << 23)
+    return (bits >> 8) < limits[:, None, None]
 
 
 def normals(keys: Int32[Tensor, "member 2"], rows: int, columns: int) -> Float[Tensor, "member rows columns"]:

@@ -40,6 +40,16 @@ def test_labels_are_xor_and_ring_in_every_region(make_task, points, support, reg
     assert torch.equal(samples.targets.bool()[sure], exact[sure])
 
 
+@pytest.mark.parametrize("functions", [["xor", "ring"], ["ring", "xor"]])
+def test_change_swaps_the_first_modules_label_for_the_other(make_task, points, functions):
+    task = make_task("classification", functions=functions)
+    samples = task.draw(*points(2, 500), "full", "test")
+    inside_out = make_task("classification", functions=functions[::-1]).draw(*points(2, 500), "full", "test")
+    changed = task.changed(samples)
+    assert torch.equal(changed.targets[:, :, 0], inside_out.targets[:, :, 0])
+    assert torch.equal(changed.targets[:, :, 1], samples.targets[:, :, 1])
+
+
 def test_classes_have_their_shares_of_the_square(make_task, points):
     targets = make_task("classification").draw(*points(20, 2000), "full", "train").targets
     for module, share in enumerate((0.5, RING_SHARE)):

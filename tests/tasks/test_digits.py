@@ -122,3 +122,17 @@ def test_images_have_no_range_to_widen(make_task, points):
     assert not task.ranges
     with pytest.raises(ConfigError, match="range"):
         task.draw(*points(1, 1), "full", "test", torch.ones(2))
+
+
+def test_change_names_each_digit_of_the_first_module_by_the_next(make_task, points):
+    task = make_task("digits")
+    samples = task.draw(*points(2, 300), "full", "train")
+    changed = task.changed(samples)
+    names = {
+        (int(old), int(new))
+        for old, new in zip(
+            samples.targets[:, :, 0].flatten(), changed.targets[:, :, 0].flatten(), strict=True
+        )
+    }
+    assert names == {(digit, digit + 1) for digit in range(9)} | {(9, 0)}
+    assert torch.equal(changed.targets[:, :, 1], samples.targets[:, :, 1])

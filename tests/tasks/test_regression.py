@@ -70,6 +70,29 @@ def test_scales_multiply_inputs_and_targets_are_the_function_there(make_task, po
 
 
 @pytest.mark.parametrize(
+    ("functions", "expected"),
+    [
+        (["sine", "absolute"], ["parabola", "absolute", "sine"]),
+        (["parabola"], ["sine", "parabola", "parabola"]),
+        (["absolute"], ["sine", "absolute", "absolute"]),
+        (["cosine", "identity", "fourier"], ["sine", "identity", "fourier"]),
+        (["identity"], ["parabola", "identity", "identity"]),
+        (["teacher"], ["sine", "teacher", "teacher"]),
+    ],
+)
+def test_change_replaces_the_first_modules_function_by_an_uncorrelated_one(
+    make_task, points, functions, expected
+):
+    task = make_task("regression", modules=3, functions=functions)
+    changed = task.changed(task.draw(*points(2, 50), "full", "test"))
+    other = make_task("regression", modules=3, functions=expected)
+    assert torch.equal(changed.targets, other.draw(*points(2, 50), "full", "test").targets)
+    old, new = (module_function(names[0], 0, 0)(GRID.double()) for names in (functions, expected))
+    if functions != ["teacher"]:
+        assert abs(torch.corrcoef(torch.stack([old, new]))[0, 1]) < 1e-6
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"modules": 1, "support": "band"}, ["task.support=band", "task.modules=1", "2 or more"]),

@@ -85,6 +85,18 @@ def test_only_sizes_are_structural(make_task, name):
     assert structural == {"modules"}
 
 
+@pytest.mark.parametrize(("name", "support", "region"), REGIONS)
+def test_change_leaves_every_input_and_the_targets_of_modules_other_than_the_first(
+    make_task, points, name, support, region
+):
+    task = make_task(name, modules=3, support=support)
+    samples = task.draw(*points(3, 40), region, "train")
+    changed = task.changed(samples)
+    assert torch.equal(changed.inputs, samples.inputs)
+    assert torch.equal(changed.targets[:, :, 1:], samples.targets[:, :, 1:])
+    assert (changed.targets[:, :, 0] != samples.targets[:, :, 0]).any(dim=1).all()
+
+
 def test_mixing_is_a_seeded_rotation_or_reflection_and_the_identity_without(make_task):
     assert torch.equal(mixing_matrix(make_task("regression", modules=4)), torch.eye(4))
     first, second = (

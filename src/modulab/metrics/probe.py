@@ -50,6 +50,8 @@ class Probe:
     """Evaluation points of `full` support, test split, in module coordinates."""
     clean: Trace
     """The forward pass of `network` on `samples`."""
+    mask: Float[Tensor, "member parameter"]
+    """1 for every weight of `seen_network` that its architecture has and for biases, 0 for the others."""
 
 
 Measure = Callable[[Probe], Mapping[str, Tensor]]
@@ -94,13 +96,20 @@ def evaluation_samples(
 
 
 def make_probe(
-    task: Task, network: PopulationWeights, keys: Int32[Tensor, "member 2"], settings: Probes
+    task: Task,
+    network: PopulationWeights,
+    keys: Int32[Tensor, "member 2"],
+    settings: Probes,
+    mask: Float[Tensor, "member parameter"] | None = None,
 ) -> Probe:
-    """Return a probe of networks as trained, which see mixed inputs where the task mixes."""
+    """Return a probe of networks as trained, which see mixed inputs where the task mixes; no mask: dense ones."""
     rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
     unmixed = in_module_coordinates(network, rotation)
     samples = evaluation_samples(task, keys, settings.num_samples, "full")
-    return Probe(task, settings, keys, unmixed, network, rotation, samples, forward(unmixed, samples.inputs))
+    clean = forward(unmixed, samples.inputs)
+    if mask is None:
+        mask = torch.ones(len(keys), network.shape.num_parameters, device=keys.device)
+    return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask)
 
 
 def measure_population(
@@ -109,10 +118,11 @@ def measure_population(
     shape: NetworkShape,
     keys: Int32[Tensor, "member 2"],
     settings: Probes,
+    mask: Float[Tensor, "member parameter"] | None = None,
     block_bytes: int = BLOCK_BYTES,
     threads: int = 1,
 ) -> dict[str, Float64[Tensor, " member"]]:
-    """Return every configured measure of members that share a task, by name.
+    """Return every configured measure of members that share a task, by name; no mask: dense networks.
 
     Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
@@ -122,16 +132,20 @@ def measure_population(
     """
     measures = _import_measures(settings)
     keys = keys.to(parameters.device)
+    masks = torch.ones_like(parameters) if mask is None else mask
     size = max(2, block_bytes // bytes_per_member(shape, settings))
 
     def measure_block(start: int) -> dict[str, Tensor]:
-        block_parameters, block_keys = parameters[start : start + size], keys[start : start + size]
-        members = len(block_parameters)
+        rows = slice(start, start + size)
+        block = [parameters[rows], keys[rows], masks[rows]]
+        members = len(block[0])
         if members == 1:
             # A batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
-            block_parameters, block_keys = block_parameters.repeat(2, 1), block_keys.repeat(2, 1)
+            block = [values.repeat(2, 1) for values in block]
+        block_parameters, block_keys, block_masks = block
         with torch.no_grad():
-            probe = make_probe(task, population_weights(block_parameters, shape), block_keys, settings)
+            network = population_weights(block_parameters, shape)
+            probe = make_probe(task, network, block_keys, settings, block_masks)
             found = take_measures(probe, measures)
         return {name: values[:members] for name, values in found.items()}
 

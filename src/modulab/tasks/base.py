@@ -77,6 +77,14 @@ class Task(Settings):
         """Return the number of target values of one sample."""
         return self.out_features if self.loss == "squared" else self.modules
 
+    def changed(self, samples: Samples) -> Samples | None:
+        """Return the same points with another function for module 1, or None for a task that has no other.
+
+        Inputs and the other modules' targets stay. A task of one's own need not change.
+        """
+        del samples
+        return None
+
     @abstractmethod
     def draw(
         self,
@@ -90,6 +98,12 @@ class Task(Settings):
 
         `scales` multiplies each module's inputs by a factor; only where `ranges` says that it can.
         """
+
+
+def with_targets_of_module_1(samples: Samples, targets: Float[Tensor, "member batch output"]) -> Samples:
+    """Return the same points with other targets for module 1, whose columns are the first."""
+    others = samples.targets[:, :, targets.shape[2] :]
+    return Samples(samples.inputs, torch.cat([targets, others], dim=2))
 
 
 def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:

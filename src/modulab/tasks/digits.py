@@ -18,7 +18,7 @@ from torch import Tensor
 from modulab.errors import ConfigError
 from modulab.streams import Stream, fold_in, integers, member_keys, random_bits
 from modulab.tasks import supports
-from modulab.tasks.base import Loss, Region, Samples, Split, Task
+from modulab.tasks.base import Loss, Region, Samples, Split, Task, with_targets_of_module_1
 
 NUM_DIGITS = 10
 NUM_PIXELS = 64
@@ -102,6 +102,10 @@ class DigitsTask(Task):
     def withholds(self) -> bool:
         """Return whether the support is other than `full`."""
         return self.support != "full"
+
+    def changed(self, samples: Samples) -> Samples:
+        """Return the same images with module 1's digit k named k + 1, and 9 named 0."""
+        return with_targets_of_module_1(samples, (samples.targets[:, :, :1] + 1) % NUM_DIGITS)
 
     def draw(
         self,

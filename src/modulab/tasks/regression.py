@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modulab.streams import Stream, fold_in, member_keys, normals
 from modulab.tasks import supports
-from modulab.tasks.base import Loss, Region, Samples, Split, Task
+from modulab.tasks.base import Loss, Region, Samples, Split, Task, with_targets_of_module_1
 
 FunctionName = Literal["sine", "parabola", "absolute", "cosine", "identity", "fourier", "teacher"]
 Function = Callable[[Tensor], Tensor]
@@ -80,6 +80,7 @@ _FIXED: dict[str, Function] = {
     "cosine": _cosine,
     "identity": _identity,
 }
+_ODD = ("sine", "identity")
 _RANDOM: dict[str, Callable[[Tensor], Function]] = {"fourier": _fourier, "teacher": _teacher}
 
 
@@ -161,6 +162,16 @@ class RegressionTask(Task):
     def ranges(self) -> bool:
         """Return True: the functions are defined everywhere."""
         return True
+
+    def changed(self, samples: Samples) -> Samples:
+        """Return the same points with module 1's function changed: a parabola for an odd one, for others the sine.
+
+        Of the fixed functions, old and new are then uncorrelated over the range: whoever knows the old one is
+        neither helped nor misled. A random function, which is neither odd nor even, gives way to the sine too.
+        """
+        name: FunctionName = "parabola" if self.functions[0] in _ODD else "sine"
+        targets = module_function(name, self.function_seed, 0)(samples.inputs[..., 0].contiguous())
+        return with_targets_of_module_1(samples, targets.unsqueeze(2))
 
     def draw(
         self,

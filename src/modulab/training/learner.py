@@ -188,6 +188,11 @@ class PopulationLearner(LightningModule):
         """Return every member's parameters, in the order in which the members were given, on the CPU."""
         return self.parameters_by_row.detach()[self.row_of_member.to(self.parameters_by_row.device)].cpu()
 
+    def member_masks(self) -> Float[Tensor, "member parameter"]:
+        """Return every member's 0/1 mask, in the order in which the members were given, on the CPU."""
+        mask = self._buffer("mask")
+        return mask[self.row_of_member.to(mask.device)].cpu()
+
     def member_divergence(self) -> Int64[Tensor, " member"]:
         """Return the step at which each member's loss or weights ceased to be finite, or -1."""
         return self.diverged_at[self.row_of_member.to(self.diverged_at.device)].cpu()

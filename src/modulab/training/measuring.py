@@ -20,11 +20,11 @@ def measure_members(
     for index, member in enumerate(members):
         by_task[member.task].append(index)
     keys = member_keys([member.seed for member in members])
-    parameters = learner.member_parameters()
+    parameters, masks = learner.member_parameters(), learner.member_masks()
     measures: dict[str, list[float]] = {}
     for task, places in by_task.items():
         found = measure_population(
-            task, parameters[places], learner.shape, keys[places], settings, threads=threads
+            task, parameters[places], learner.shape, keys[places], settings, masks[places], threads=threads
         )
         for name, values in found.items():
             column = measures.setdefault(name, [float("nan")] * len(members))
