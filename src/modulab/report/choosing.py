@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from modulab.report.points import completed_members, in_order, join_settings
-from modulab.report.style import COLOURS, MOST_ARMS
+from modulab.report.style import COLOURS, MOST_ARMS, arm_text
 from modulab.table import DEFAULT_METRICS, choose_settings, metric_names
 
 ARM = "arm"
@@ -53,12 +53,12 @@ def choose_layout(results: pd.DataFrame) -> Layout:
     """
     members = completed_members(results).copy()
     varied = choose_settings(members, None) if len(members) else []
-    counts = {name: members[name].nunique(dropna=False) for name in varied}
-    numeric = sorted((name for name in varied if _is_numeric(members[name])), key=lambda name: -counts[name])
+    counts: dict[str, int] = {name: len(set(members[name].astype(object).map(arm_text))) for name in varied}
+    numeric = sorted((name for name in varied if _is_numeric(members, name)), key=lambda name: -counts[name])
     x = numeric[0] if numeric else None
     others = [name for name in varied if name != x]
     row: str | None = None
-    if len(others) > 1 and members[others].drop_duplicates().shape[0] > len(COLOURS):
+    if len(others) > 1 and len(set(join_settings(members, others))) > len(COLOURS):
         row = min(others, key=lambda name: counts[name])
         others = [name for name in others if name != row]
     arm = others[0] if len(others) == 1 else ARM if others else None
@@ -69,14 +69,15 @@ def choose_layout(results: pd.DataFrame) -> Layout:
     return Layout(members, varied, x, arm, row, plane)
 
 
-def _is_numeric(values: pd.Series) -> bool:
+def _is_numeric(members: pd.DataFrame, name: str) -> bool:
+    values = pd.Series(members[name])
     numbers = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    return bool(numbers and not values.isna().any())
+    return numbers and not any(values.isna())
 
 
 def choose_measures(results: pd.DataFrame) -> list[str]:
     """Return the measures to show: those of the table, where any member has a value."""
-    return [name for name in DEFAULT_METRICS if name in results and bool(results[name].notna().any())]
+    return [name for name in DEFAULT_METRICS if name in results and any(results[name].notna())]
 
 
 def measured_families(results: pd.DataFrame, kind: str) -> list[str]:
@@ -90,7 +91,7 @@ def measured_families(results: pd.DataFrame, kind: str) -> list[str]:
 
 
 def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | None, str]:
-    """Return members, arm and row for figures whose axis is something else than a setting, and a word on what is left out.
+    """Return members, arm and row for figures whose axis is no setting, and a word on what is left out.
 
     The setting that lay along the axis gives the shades; of many values, only the least, middle and largest.
     """

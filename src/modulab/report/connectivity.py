@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,7 +44,7 @@ class Connectivity:
 
 def sort_units(
     strengths: Float[Tensor, "unit module"], totals: Float[Tensor, " unit"]
-) -> tuple[Int[NDArray, " unit"], Int[NDArray, " unit"]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the units of a layer by module, the strongest first in each, and the module of each of them.
 
     A unit's module is that for which it is strongest. Units without strength come last, as `SILENT`.
