@@ -21,6 +21,7 @@ _COMMANDS = {
     "train": "train and measure one run, a population, or with -m a sweep",
     "table": "print mean and interval over seeds, grouped by what varies",
     "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
+    "report": "write figures of results and an HTML page that holds them",
     "rerun": "train one row of a table again, alone, and compare",
 }
 
@@ -90,6 +91,9 @@ def _other(given: Sequence[str]) -> int:
     table.add_argument(
         "--metric", metavar="NAMES", help="measures to show, with commas between; robustness/* takes them all"
     )
+    report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
+    report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
+    report.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default: PATH/report")
     rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
     rerun.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
     rerun.add_argument(
@@ -118,8 +122,8 @@ def _other(given: Sequence[str]) -> int:
         parser.print_help()
         return 2
     options = parser.parse_args(given)
-    actions = {"claims": _claims, "rerun": _rerun, "table": _table}
-    return actions[options.command](options)
+    perform = {"claims": _claims, "report": _write_report, "rerun": _rerun, "table": _table}
+    return perform[options.command](options)
 
 
 def _claims(options: argparse.Namespace) -> int:
@@ -163,6 +167,13 @@ def _rerun(options: argparse.Namespace) -> int:
         show(headings, rows)
     print("\n".join(sentences))
     return 0 if comparison.agrees or comparison.differences else 1
+
+
+def _write_report(options: argparse.Namespace) -> int:
+    from modulab.report.sweep_report import write_report
+
+    print(f"Report: {write_report(options.path, options.output)}")
+    return 0
 
 
 def _table(options: argparse.Namespace) -> int:

@@ -225,10 +225,11 @@ def load_members(path: str | Path) -> list[TrainedMembers]:
         raise ConfigError(
             f"{path}: holds no {POPULATIONS}/*.ckpt. Give the folder that modulab train printed."
         )
-    return [_read_members(file) for file in files]
+    return [read_members(file) for file in files]
 
 
-def _read_members(file: Path) -> TrainedMembers:
+def read_members(file: Path) -> TrainedMembers:
+    """Return the members of one checkpoint, in the order of its manifest."""
     content = read_checkpoint(file)
     saved = content["modulab"]
     in_features, hidden, out_features, activation = saved["shape"]

@@ -88,6 +88,15 @@ def replace_grid(overrides: Iterable[str]) -> list[str]:
     return replaced
 
 
+def restore_grid(overrides: Iterable[str]) -> list[str]:
+    """Return overrides as they were written, of those that `replace_grid` returned."""
+    return [
+        override.removeprefix("+") if override.startswith("+population.grid=") else override
+        for override in overrides
+        if override != "~population.grid"
+    ]
+
+
 def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted keys of a nested dict's leaves; lists and empty dicts are leaves."""
     found: list[str] = []

@@ -292,11 +292,11 @@ def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Seque
         show(*member_cells(results, metrics))
         return
     show(*cells(summarise(results, by, metrics)))
-    for problem in _problems(results):
+    for problem in problems(results):
         print(problem)
 
 
-def _problems(results: pd.DataFrame) -> list[str]:
+def problems(results: pd.DataFrame) -> list[str]:
     """Return one line for each different reason for which members failed or diverged."""
     pairs = zip(results["status"].tolist(), results["error"].tolist(), strict=True)
     troubles = Counter((status, error) for status, error in pairs if status != "completed")

@@ -41,9 +41,7 @@ def test_identical_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: 
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_shuffled_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: Claim) -> None:
-    found = verdicts(
-        claim, lambda name, random: shuffle_arms(simulate(name, true_world, random), random)
-    )
+    found = verdicts(claim, lambda name, random: shuffle_arms(simulate(name, true_world, random), random))
     assert found["supported"] <= 5
 
 

@@ -21,7 +21,11 @@ ERRORS = (
     "error/test",
     *(f"robustness/{name}@{level:g}" for name in ROBUSTNESS for level in LEVELS),
     *(f"robustness/ablation@{level:g}" for level in (0.05, 0.1, 0.2, 0.4)),
-    *(f"extrapolation/{kind}@{factor:g}" for kind in ("other_range", "own_range") for factor in (1.5, 2, 4, 10)),
+    *(
+        f"extrapolation/{kind}@{factor:g}"
+        for kind in ("other_range", "own_range")
+        for factor in (1.5, 2, 4, 10)
+    ),
     "extrapolation/combination",
     "extrapolation/combination_ratio",
 )
@@ -60,7 +64,9 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     kind = rows["config.regulariser.name"].to_numpy(dtype=str)
     noise = rows["config.noise.name"].to_numpy(dtype=str)
     twin = np.isin(kind, ["activity_weight", "jacobian"]) & (strength > 0)
-    matched = np.where(twin, np.sqrt((2 if regression else 20) * strength), np.where(noise == "poisson", sigma, 0))
+    matched = np.where(
+        twin, np.sqrt((2 if regression else 20) * strength), np.where(noise == "poisson", sigma, 0)
+    )
     linear = (rows["config.architecture.activation"] == "linear").to_numpy(dtype=bool)
     depth = _setting(rows, "architecture.depth")
     gain = 0.6 * (1 - np.exp(-8 * matched)) * ~linear / depth**2
@@ -97,7 +103,9 @@ def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 World = Callable[[pd.DataFrame], Mapping[str, NDArray[np.float64]]]
 
 
-def simulate(experiment: str, world: World, random: np.random.Generator, spread: float = 0.05) -> pd.DataFrame:
+def simulate(
+    experiment: str, world: World, random: np.random.Generator, spread: float = 0.05
+) -> pd.DataFrame:
     """Return results of an experiment in a world, with what seeds have in common and what each network adds."""
     rows = planned(experiment)
     expected = world(rows)
@@ -118,7 +126,9 @@ def shuffle_arms(results: pd.DataFrame, random: np.random.Generator) -> pd.DataF
     shuffled = results.copy()
     measures = [name for name in (*ERRORS, *OTHERS) if name in results]
     for _, places in results.groupby("config.seed").indices.items():
-        shuffled.loc[shuffled.index[places], measures] = results[measures].to_numpy()[random.permutation(places)]
+        shuffled.loc[shuffled.index[places], measures] = results[measures].to_numpy()[
+            random.permutation(places)
+        ]
     return shuffled
 
 

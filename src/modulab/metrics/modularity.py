@@ -94,14 +94,25 @@ def unit_specialisation(
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
 
+    A mean over units by the strength of all their paths. NaN without hidden layers.
+    """
+    if len(network.weights) == 1:
+        return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
+    strengths, totals = unit_strengths(network, inputs, modules)
+    return selectivity(strengths, totals)
+
+
+def unit_strengths(
+    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], modules: int
+) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
+    """Return each hidden unit's strength for each module and over all paths, layer after layer.
+
     A unit's strength for module m is its path strength from m's inputs, times its mean gate, times its path
-    strength to m's outputs; its weight is the same with all inputs and all outputs. The three means over x
-    are taken apart, which is exact with one hidden layer. NaN without hidden layers.
+    strength to m's outputs; over all paths it is the same with all inputs and all outputs. The three means
+    over x are taken apart, which is exact with one hidden layer.
     """
     weights = [weight.abs() for weight in network.weights]
     hidden = range(1, len(weights))
-    if not hidden:
-        return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
     incoming: list[list[Tensor]] = [[] for _ in hidden]
     outgoing: list[list[Tensor]] = [[] for _ in hidden]
     mean_gates: list[list[Tensor]] = [[] for _ in hidden]
@@ -120,7 +131,7 @@ def unit_specialisation(
         reads, writes, gate = (torch.stack(chunks).sum(dim=0) for chunks in pieces)
         strengths.append(reads * gate[:, :, None] * writes)
         totals.append(reads.sum(dim=2) * gate * writes.sum(dim=2))
-    return selectivity(torch.cat(strengths, dim=1), torch.cat(totals, dim=1))
+    return torch.cat(strengths, dim=1), torch.cat(totals, dim=1)
 
 
 def ablation_loss_rises(

@@ -38,6 +38,10 @@ class ReportFigure:
     def _drawn(self, kind: str, metadata: dict[str, str | None]) -> bytes:
         # The salt and the empty metadata keep what is random, or of the day, out of the file.
         with drawing(**{"svg.hashsalt": self.name, "svg.fonttype": "path"}):
+            if self.figure.get_layout_engine() is not None:
+                # Laid out once for all files, which takes as long as drawing one.
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
             buffer = BytesIO()
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
         return buffer.getvalue()

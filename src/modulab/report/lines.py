@@ -98,6 +98,8 @@ def _draw_arm(axes: Axes, points: pd.DataFrame, x: str, style: ArmStyle, members
     xs = summary.index.to_numpy(dtype=float)
     few = len(singles) <= _MANY
     axes.fill_between(xs, summary["low"], summary["high"], color=style.colour, alpha=0.2, lw=0)
+    if len(xs) == 1:
+        axes.vlines(xs, summary["low"], summary["high"], color=style.colour, lw=1.2)
     if members == "lines":
         paths = [
             run[[x, "value"]].sort_values(x).to_numpy(dtype=float) for _, run in singles.groupby("run_id")

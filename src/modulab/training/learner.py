@@ -14,7 +14,13 @@ from jaxtyping import Float, Int64
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from modulab.networks import PopulationWeights, architecture_mask, initial_parameters, population_weights
+from modulab.networks import (
+    NetworkShape,
+    PopulationWeights,
+    architecture_mask,
+    initial_parameters,
+    population_weights,
+)
 from modulab.settings import Member
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, block_size, run_chunk, step_function
@@ -63,6 +69,17 @@ def _cut(indices: list[int], largest: int, shared: bool) -> list[list[int]]:
     return [indices[start:end] for start, end in pairwise(ends)]
 
 
+def initialise(
+    members: Sequence[Member], shape: NetworkShape
+) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
+    """Return each member's mask and its parameters before training, which its seed and settings determine."""
+    keys = member_keys([member.seed for member in members])
+    shares = [member.architecture.cross_connections for member in members]
+    scales = torch.tensor([member.architecture.initial_scale for member in members])
+    mask = architecture_mask(shape, members[0].task.modules, shares, keys)
+    return mask, initial_parameters(shape, mask, scales, keys)
+
+
 class PopulationLearner(LightningModule):
     """Trains members side by side; each ends where it would have ended alone.
 
@@ -92,10 +109,7 @@ class PopulationLearner(LightningModule):
         self.row_of_member: Int64[Tensor, " member"] = row_of_member
         self.shape = self._places[0].program.shape
         keys = member_keys([member.seed for member in self._row_members])
-        shares = [member.architecture.cross_connections for member in self._row_members]
-        scales = torch.tensor([member.architecture.initial_scale for member in self._row_members])
-        mask = architecture_mask(self.shape, members[0].task.modules, shares, keys)
-        parameters = initial_parameters(self.shape, mask, scales, keys)
+        mask, parameters = initialise(self._row_members, self.shape)
         self.parameters_by_row = nn.Parameter(parameters, requires_grad=False)
         self.register_buffer("first_moments", torch.zeros_like(parameters))
         self.register_buffer("second_moments", torch.zeros_like(parameters))

@@ -1,0 +1,129 @@
+"""Which figures suit some results: what lies along the axis, what gets a colour, what a row of panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from modulab.report.points import completed_members, in_order, join_settings
+from modulab.report.style import COLOURS, MOST_ARMS, arm_text
+from modulab.table import DEFAULT_METRICS, choose_settings, metric_names
+
+ARM = "arm"
+"""The column that says several settings together."""
+
+_MOST_ROWS = 4
+_MOST_SHADES = 7
+_FEWEST_FOR_MAP, _MOST_FOR_MAP = 3, 12
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How results are laid out in figures; every column named here is one of `results`."""
+
+    results: pd.DataFrame
+    """The completed members, with the column `ARM` where settings are joined."""
+    varied: list[str]
+    x: str | None
+    """A numeric setting for the horizontal axis."""
+    arm: str | None
+    row: str | None
+    plane: tuple[str, str] | None
+    """Two numeric settings that span a map."""
+
+    @property
+    def arms(self) -> list[object]:
+        """Return the values that get a colour."""
+        return in_order(self.results, self.arm)
+
+    @property
+    def readable(self) -> bool:
+        """Return whether there are few enough arms and rows to tell apart."""
+        rows = 1 if self.row is None else len(in_order(self.results, self.row))
+        return len(self.arms) <= MOST_ARMS and rows <= _MOST_ROWS
+
+
+def choose_layout(results: pd.DataFrame) -> Layout:
+    """Return a layout by what varied among the completed members, the seed left out.
+
+    The numeric setting of most values lies along the axis. All others are joined to one arm each; where
+    these are more than there are colours, the setting of fewest values gets a row of panels for each of them.
+    """
+    members = completed_members(results).copy()
+    varied = choose_settings(members, None) if len(members) else []
+    counts: dict[str, int] = {name: len(set(members[name].astype(object).map(arm_text))) for name in varied}
+    numeric = sorted((name for name in varied if _is_numeric(members, name)), key=lambda name: -counts[name])
+    x = numeric[0] if numeric else None
+    others = [name for name in varied if name != x]
+    row: str | None = None
+    if len(others) > 1 and len(set(join_settings(members, others))) > len(COLOURS):
+        row = min(others, key=lambda name: counts[name])
+        others = [name for name in others if name != row]
+    arm = others[0] if len(others) == 1 else ARM if others else None
+    if arm == ARM:
+        members[ARM] = join_settings(members, others)
+    spans = [name for name in numeric if _FEWEST_FOR_MAP <= counts[name] <= _MOST_FOR_MAP]
+    plane = (spans[0], spans[1]) if len(spans) == 2 and len(varied) <= 3 else None
+    return Layout(members, varied, x, arm, row, plane)
+
+
+def _is_numeric(members: pd.DataFrame, name: str) -> bool:
+    values = pd.Series(members[name])
+    numbers = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    return numbers and not any(values.isna())
+
+
+def choose_measures(results: pd.DataFrame) -> list[str]:
+    """Return the measures to show: those of the table, where any member has a value."""
+    return [name for name in DEFAULT_METRICS if name in results and any(results[name].notna())]
+
+
+def measured_families(results: pd.DataFrame, kind: str) -> list[str]:
+    """Return the measures of a kind, such as `robustness`, that were taken at two levels or more."""
+    families = [name.partition("@")[0] for name in metric_names(results) if "@" in name]
+    return [
+        family
+        for family in dict.fromkeys(families)
+        if family.startswith(f"{kind}/") and families.count(family) > 1
+    ]
+
+
+def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | None, str]:
+    """Return members, arm and row for figures whose axis is no setting, and a word on what is left out.
+
+    The setting that lay along the axis gives the shades; of many values, only the least, middle and largest.
+    """
+    members, x, arm, row = layout.results, layout.x, layout.arm, layout.row
+    if x is None:
+        return members, arm, row, ""
+    levels = in_order(members, x)
+    word = ""
+    if row is not None or (arm is not None and len(layout.arms) > _MOST_ROWS):
+        members = members.loc[members[x] == levels[-1]]
+        return members, arm, row, f"Only networks with {x.removeprefix('config.')} = {levels[-1]:g}."
+    if len(levels) > _MOST_SHADES:
+        kept = [levels[0], levels[len(levels) // 2], levels[-1]]
+        members = members.loc[members[x].isin(kept)]
+        word = f"Of {x.removeprefix('config.')}, the least, a middle and the largest value."
+    return members, x, arm, word
+
+
+def choose_pictures(layout: Layout, most: int = 4) -> dict[str, str]:
+    """Return run_ids of networks to draw, by what tells them apart: one seed, the ends of the axis, the first arms."""
+    members = layout.results
+    if not len(members):
+        return {}
+    chosen = members.loc[members["config.seed"] == members["config.seed"].min()]
+    if layout.x is not None:
+        chosen = chosen.loc[chosen[layout.x].isin([chosen[layout.x].min(), chosen[layout.x].max()])]
+    columns: Sequence[str] = layout.varied or ["config.architecture.name"]
+    names = join_settings(chosen, columns)
+    seeds = chosen["config.seed"].tolist()
+    errors = chosen["error/test"].tolist() if "error/test" in chosen else [None] * len(chosen)
+    found: dict[str, str] = {}
+    for name, run_id, seed, error in zip(names, chosen["run_id"], seeds, errors, strict=True):
+        words = "" if error is None or pd.isna(error) else f", test error {error:.2g}"
+        found.setdefault(f"{name} (seed {seed}{words})", str(run_id))
+    return dict(list(found.items())[:most])

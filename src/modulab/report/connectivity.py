@@ -1,0 +1,138 @@
+"""A network's weights with hidden units sorted by the module that they serve, before and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.experiment import read_members
+from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
+from modulab.metrics.probe import make_probe
+from modulab.networks import NetworkShape, PopulationWeights, module_of_feature, population_weights
+from modulab.settings import Member, read_member
+from modulab.streams import member_keys
+from modulab.sweep.manifest import POPULATIONS, read_manifests
+from modulab.training.learner import initialise
+
+STATES = ("before training", "after training")
+SILENT = -1
+"""In the place of a hidden unit's module, if no path leads through it."""
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """One network in one state: its absolute weights in module coordinates, units in the order to draw them in."""
+
+    weights: list[NDArray[np.float64]]
+    """Matrix by matrix, a row a unit that is written to and a column a unit that is read."""
+    units: list[NDArray[np.int64]]
+    """For inputs, each hidden layer and outputs: the units' numbers in the network, in this order."""
+    modules: list[NDArray[np.int64]]
+    """The module of each of them, or `SILENT`."""
+    structural: float
+    """`modularity/structural` of this state."""
+
+
+def sort_units(
+    strengths: Float[Tensor, "unit module"], totals: Float[Tensor, " unit"]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the units of a layer by module, the strongest first in each, and the module of each of them.
+
+    A unit's module is that for which it is strongest. Units without strength come last, as `SILENT`.
+    """
+    modules = np.where(totals.numpy() > 0, strengths.argmax(dim=1).numpy(), SILENT)
+    last = np.where(modules == SILENT, strengths.shape[1], modules)
+    order = np.lexsort((-totals.numpy(), last))
+    return order, modules[order]
+
+
+def connectivity(member: Member, network: PopulationWeights) -> Connectivity:
+    """Return how one member's network, as it is, is to be drawn; its units are sorted by its own weights."""
+    task = member.task
+    with torch.no_grad():
+        probe = make_probe(task, network, member_keys([member.seed]), member.probes)
+        structural = diagonal_modularity(path_strength(probe.network, probe.samples.inputs), task.modules)
+        units = [np.arange(task.in_features)]
+        modules = [module_of_feature(task.in_features, task.modules).numpy()]
+        widths = [weight.shape[1] for weight in network.weights[:-1]]
+        if widths:
+            strengths, totals = unit_strengths(probe.network, probe.samples.inputs, task.modules)
+            for layer in zip(strengths[0].split(widths), totals[0].split(widths), strict=True):
+                order, served = sort_units(*layer)
+                units.append(order)
+                modules.append(served)
+    units.append(np.arange(task.out_features))
+    modules.append(module_of_feature(task.out_features, task.modules).numpy())
+    weights = [
+        weight[0].abs().double().numpy()[np.ix_(units[layer + 1], units[layer])]
+        for layer, weight in enumerate(probe.network.weights)
+    ]
+    return Connectivity(weights, units, modules, float(structural[0]))
+
+
+def trained_connectivity(
+    folder: Path, run_ids: Sequence[str]
+) -> dict[str, tuple[Connectivity, Connectivity]]:
+    """Return members of a run's or sweep's folder before and after training, by run_id.
+
+    Initial weights follow from a member's settings and are computed again. Members whose population left no
+    checkpoint are left out.
+    """
+    found: dict[str, tuple[Connectivity, Connectivity]] = {}
+    wanted = set(run_ids)
+    for populations in sorted(folder.rglob(POPULATIONS)):
+        for manifest, configs in read_manifests(populations.parent):
+            checkpoint = manifest.with_name(manifest.name.partition(".")[0] + ".ckpt")
+            own = [run_id for run_id in configs if run_id in wanted and run_id not in found]
+            if not own or not checkpoint.exists():
+                continue
+            trained = read_members(checkpoint).weights
+            places = {run_id: place for place, run_id in enumerate(configs)}
+            for run_id in own:
+                member = read_member(configs[run_id])
+                after = trained.select(slice(places[run_id], places[run_id] + 1))
+                found[run_id] = (connectivity(member, _before(member, after)), connectivity(member, after))
+    return {run_id: found[run_id] for run_id in run_ids if run_id in found}
+
+
+def _before(member: Member, after: PopulationWeights) -> PopulationWeights:
+    hidden = tuple(weight.shape[1] for weight in after.weights[:-1])
+    shape = NetworkShape(after.weights[0].shape[2], hidden, after.weights[-1].shape[1], after.activation)
+    return population_weights(initialise([member], shape)[1], shape)
+
+
+def connectivity_data(networks: dict[str, tuple[Connectivity, Connectivity]]) -> pd.DataFrame:
+    """Return a row a weight: network, state, layer, place in the drawing, units in the network and their modules."""
+    parts: list[pd.DataFrame] = []
+    for name, states in networks.items():
+        for state, drawn in zip(STATES, states, strict=True):
+            for layer, matrix in enumerate(drawn.weights):
+                rows, columns = (each.ravel() for each in np.indices(matrix.shape))
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "network": name,
+                            "state": state,
+                            "layer": layer + 1,
+                            "to_place": rows,
+                            "from_place": columns,
+                            "to_unit": drawn.units[layer + 1][rows],
+                            "from_unit": drawn.units[layer][columns],
+                            "to_module": drawn.modules[layer + 1][rows],
+                            "from_module": drawn.modules[layer][columns],
+                            "absolute_weight": matrix.ravel(),
+                        }
+                    )
+                )
+    if not parts:
+        raise ConfigError("there is no network whose connectivity could be drawn.")
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,263 @@
+"""The report on a run's or sweep's folder: what varied, what came of it, and how to repeat it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from modulab.errors import ConfigError
+from modulab.report.categories import strip_figure
+from modulab.report.choosing import (
+    Layout,
+    choose_layout,
+    choose_measures,
+    choose_pictures,
+    measured_families,
+    split_for_curves,
+)
+from modulab.report.commands import recorded_commands
+from modulab.report.figure import ReportFigure, write_atomically
+from modulab.report.lines import curves_figure, levels_figure, lines_figure
+from modulab.report.page import Page, PageTable, Section, write_page
+from modulab.report.planes import front_figure, map_figure
+from modulab.report.points import in_order, join_settings
+from modulab.report.style import ArmStyle, arm_styles, arm_text, label
+from modulab.sweep.results import load_curves, load_results
+from modulab.table import cells, choose_settings, member_cells, problems, summarise, to_csv
+
+SUMMARY = "summary.csv"
+_MOST_ROWS = 60
+
+
+def write_report(path: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report on the results under a path to `output`, by default PATH/report, and return its page.
+
+    Beside the page lie the figures as PNG, SVG and CSV, and all measures by setting as summary.csv.
+
+    Raises: ConfigError where there are no results.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    results = load_results(path)
+    target = Path(output) if output is not None else folder / "report"
+    page = write_page(describe(results, path), target)
+    write_atomically(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
+    return page
+
+
+def describe(results: pd.DataFrame, path: Path) -> Page:
+    """Return the page on some results; curves and weights are read from the path that they came from."""
+    folder = path if path.is_dir() else path.parent
+    layout = choose_layout(results)
+    sections = [
+        _summary(results),
+        _troubles(results),
+        _settings_section(layout),
+        _front_section(layout),
+        _levels_section(layout),
+        _curves_section(layout, path),
+        _connectivity_section(layout, folder),
+        _fixed_settings(results),
+        _repeating(results, folder),
+    ]
+    return Page(
+        title=f"Report on {folder.resolve().name}",
+        lead=[_lead(results, layout)],
+        facts=_facts(results),
+        sections=[section for section in sections if section is not None],
+    )
+
+
+def _lead(results: pd.DataFrame, layout: Layout) -> str:
+    counts = Counter(results["status"].tolist())
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    varied = [
+        f"{name.removeprefix('config.')} ({', '.join(arm_text(value) for value in in_order(layout.results, name))})"
+        for name in layout.varied
+    ]
+    seeds = len(set(results["config.seed"].tolist()))
+    words = f"{len(results)} network{'s' if len(results) > 1 else ''}: {states}."
+    words += f" {seeds} seeds." if seeds > 1 else ""
+    return words + (f" Among those completed varied {'; '.join(varied)}." if varied else "")
+
+
+def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what the results were made with, every value that occurs."""
+    columns = {"Task": "config.task.name", "Engine": "engine", "Device": "device"}
+    columns |= {
+        {"git_commit": "Commit"}.get(name, name): f"version.{name}"
+        for name in (
+            str(column).removeprefix("version.") for column in results if str(column).startswith("version.")
+        )
+    }
+    found = {
+        name: [str(value) for value in results[column].dropna().unique()]
+        for name, column in columns.items()
+        if column in results
+    }
+    return [(name, ", ".join(values)) for name, values in found.items() if values]
+
+
+def _summary(results: pd.DataFrame) -> Section:
+    if len(results) == 1:
+        return Section("Measures", tables=[PageTable(*member_cells(results))])
+    headings, rows = cells(summarise(results))
+    shown = rows[:_MOST_ROWS]
+    caption = "Mean over seeds and its 95% bootstrap interval; n is the number of completed networks. "
+    caption += f"The first {len(shown)} of {len(rows)} rows. " if len(rows) > len(shown) else ""
+    return Section("Summary", tables=[PageTable(headings, shown, f"{caption}All measures: {SUMMARY}.")])
+
+
+def _troubles(results: pd.DataFrame) -> Section | None:
+    lines = problems(results)
+    if not lines:
+        return None
+    words = "These are left out of all means and figures."
+    return Section("Networks without a result", [words, *(f"{line}." for line in lines)])
+
+
+def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
+    """Return one look an arm for the page."""
+    return arm_styles(in_order(layout.results, column)) if column is not None else arm_styles([""])
+
+
+def _settings_section(layout: Layout) -> Section | None:
+    members = layout.results
+    measures = choose_measures(members)
+    if len(members) < 2 or not measures:
+        return None
+    if not layout.readable:
+        words = f"{len(layout.arms)} combinations of settings are too many for one figure: see the summary."
+        return Section("By setting", [words])
+    figures: list[ReportFigure] = []
+    if layout.x is not None:
+        figures.append(
+            lines_figure(
+                members, layout.x, measures, name="measures", title=f"Measures by {_words(layout.x)}",
+                arm=layout.arm, row=layout.row, styles=_page_styles(layout, layout.arm),
+            )
+        )  # fmt: skip
+    else:
+        category = layout.arm
+        if category is None:
+            category = "network"
+            members = members.assign(network=join_settings(members, ["config.architecture.name"]))
+        figures.append(
+            strip_figure(
+                members, category, measures, name="measures", title="Measures of every network",
+                styles=arm_styles(in_order(members, category)), arm=None,
+            )
+        )  # fmt: skip
+    if layout.plane is not None:
+        panel = next((name for name in layout.varied if name not in layout.plane), None)
+        figures.append(
+            map_figure(
+                members, *layout.plane, measures, name="map", panel=panel,
+                title=f"Measures by {_words(layout.plane[0])} and {_words(layout.plane[1])}",
+            )
+        )  # fmt: skip
+    return Section("By setting" if layout.varied else "Every network", figures=figures)
+
+
+def _words(name: str) -> str:
+    text = label(name)
+    return text if text == name.removeprefix("config.") else text[:1].lower() + text[1:]
+
+
+def _front_section(layout: Layout) -> Section | None:
+    error, modularity = "error/test", "modularity/structural"
+    if layout.row is not None or not layout.varied or not layout.readable:
+        return None
+    if not {error, modularity} <= set(choose_measures(layout.results)):
+        return None
+    figure = front_figure(
+        layout.results, error, modularity, name="error_and_modularity",
+        title="Structural modularity against test error", arm=layout.arm, order=layout.x,
+        styles=_page_styles(layout, layout.arm),
+    )  # fmt: skip
+    words = "A score of modularity at unequal error says little: compare networks of about the same error."
+    return Section("Modularity at matched error", [words], [figure])
+
+
+def _levels_section(layout: Layout) -> Section | None:
+    members, arm, row, word = split_for_curves(layout)
+    titles = {
+        "robustness": ("Error under perturbation, by its level", "level"),
+        "extrapolation": ("Error beyond the training range, by the range", "range"),
+    }
+    figures: list[ReportFigure] = []
+    for kind, (title, axis) in titles.items():
+        families = measured_families(members, kind) if len(members) and layout.readable else []
+        if families:
+            figures.append(
+                levels_figure(
+                    members, families, name=kind, title=title, arm=arm, row=row, x_label=axis,
+                    styles=_page_styles(layout, arm),
+                )
+            )  # fmt: skip
+    return Section("Robustness and extrapolation", [word] if word else [], figures) if figures else None
+
+
+def _curves_section(layout: Layout, path: Path) -> Section | None:
+    members, arm, row, word = split_for_curves(layout)
+    if not len(members) or not layout.readable or path.is_file():
+        return None
+    try:
+        curves = load_curves(path)
+    except ConfigError:  # nothing was trained here
+        return None
+    curves = curves.loc[curves["run_id"].isin(members["run_id"])]
+    if not len(curves):
+        return None
+    figure = curves_figure(
+        curves, members, name="curves", title="During training", arm=arm, row=row,
+        styles=_page_styles(layout, arm),
+    )  # fmt: skip
+    return Section("During training", [word] if word else [], [figure])
+
+
+def _connectivity_section(layout: Layout, folder: Path) -> Section | None:
+    from modulab.report.connectivity import trained_connectivity
+    from modulab.report.connectivity_figure import connectivity_figure
+
+    pictures = choose_pictures(layout)
+    found = trained_connectivity(folder, list(pictures.values()))
+    networks = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
+    if not networks:
+        return None
+    figure = connectivity_figure(
+        networks, name="connectivity", title="Connectivity before and after training"
+    )
+    return Section("Connectivity", figures=[figure])
+
+
+def _fixed_settings(results: pd.DataFrame) -> Section:
+    varied = {"config.seed", *choose_settings(results, None)}
+    rows: list[list[str]] = []
+    for column in (str(name) for name in results if str(name).startswith("config.")):
+        values = list(dict.fromkeys(arm_text(value) for value in results[column].tolist()))
+        if column not in varied and len(values) == 1:
+            rows.append([column.removeprefix("config."), values[0]])
+    return Section(
+        "Settings that all networks share", tables=[PageTable(["setting", "value"], rows)], folded=True
+    )
+
+
+def _repeating(results: pd.DataFrame, folder: Path) -> Section:
+    commands = recorded_commands(folder)
+    if commands:
+        words = (
+            "The last command given for this folder; in an empty folder it trains the same networks again."
+        )
+        if len(commands) > 1:
+            words = (
+                "The commands given for these folders; in empty folders they train the same networks again."
+            )
+    else:
+        words = "The folder keeps no command: it was written from Python, or copied without one."
+    single = "Any network can be trained again, alone, and compared, by its row's number from 0:"
+    return Section("How to repeat it", [words], commands=commands, sections=[
+        Section("One network", [single], commands=[f"modulab rerun {folder} --member {len(results) - 1}"])
+    ])  # fmt: skip
