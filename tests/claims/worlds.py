@@ -125,7 +125,7 @@ def shuffle_arms(results: pd.DataFrame, random: np.random.Generator) -> pd.DataF
     """Return results in which each seed's measures are dealt out anew to the arms."""
     shuffled = results.copy()
     measures = [name for name in (*ERRORS, *OTHERS) if name in results]
-    for _, places in results.groupby("config.seed").indices.items():
+    for places in results.groupby("config.seed").indices.values():
         shuffled.loc[shuffled.index[places], measures] = results[measures].to_numpy()[
             random.permutation(places)
         ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion
+from modulab.report.connectivity import trained_connectivity
+from modulab.report.connectivity_figure import connectivity_figure
 from modulab.report.figure import ReportFigure
 
 Draw = Callable[[Mapping[str, Evidence]], Sequence[ReportFigure]]
@@ -31,3 +33,16 @@ class Claim:
     caveats: tuple[str, ...]
     tables: tuple[tuple[str, Condition, tuple[str, ...]], ...] = ()
     """For each table of the report: an experiment, which of its networks, and the measures to show of them."""
+
+
+def connectivity_of(
+    table: Evidence, arms: Mapping[str, Condition], *, name: str, title: str
+) -> list[ReportFigure]:
+    """Draw the first seed's network of each arm before and after training; nothing where no weights were kept."""
+    if table.folder is None:
+        return []
+    chosen = {arm: table.rows(condition).sort_values("config.seed") for arm, condition in arms.items()}
+    run_ids = {arm: str(rows["run_id"].iloc[0]) for arm, rows in chosen.items() if len(rows)}
+    trained = trained_connectivity(table.folder, list(run_ids.values()))
+    shown = {arm: trained[run_id] for arm, run_id in run_ids.items() if run_id in trained}
+    return [connectivity_figure(shown, name=name, title=title)] if shown else []

@@ -127,7 +127,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     ]
     budget = thresholds.budget("regression")
     grid = power_map(evidence["powers"].completed, [MODULARITY, UNDER_NOISE], math.log(budget))
-    if grid[MODULARITY].notna().any():
+    if np.isfinite(grid[MODULARITY].to_numpy(dtype=np.float64)).any():
         figures.append(
             map_figure(
                 grid,

@@ -113,7 +113,7 @@ def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
     filled = np.where(present, columns, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         means = (weights @ filled) / (weights @ present)
-        value = float(statistic(filled.sum(axis=0) / present.sum(axis=0)))
+        value = float(statistic((filled.sum(axis=0) / present.sum(axis=0))[None])[0])
         resampled = statistic(means)
     resampled = resampled[np.isfinite(resampled)]
     if not math.isfinite(value) or len(resampled) < LEVEL * RESAMPLES:

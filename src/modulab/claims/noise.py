@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim
+from modulab.claims.claim import Claim, connectivity_of
 from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, contrast, level, ratio, trend
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion, Region
@@ -14,6 +14,7 @@ from modulab.report.lines import lines_figure
 
 SCALES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 TESTED_SCALE = 0.2
+SHOWN_SCALES = (0.0, 0.4)
 ACTIVATIONS = ("relu", "tanh")
 
 
@@ -53,6 +54,12 @@ def _criteria(activation: str) -> list[Criterion]:
 
 def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     return [
+        *connectivity_of(
+            evidence["noise"],
+            {f"relu, noise {scale:g}": _arm("relu", scale) for scale in SHOWN_SCALES},
+            name="C1_connectivity",
+            title="Connections before and after training, without noise and with it",
+        ),
         lines_figure(
             evidence["noise"].completed,
             "config.noise.scale",
@@ -60,7 +67,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             arm="config.architecture.activation",
             name="C1_noise",
             title="Noise in training against modularity, clean error and error under noise",
-        )
+        ),
     ]
 
 

@@ -25,6 +25,7 @@ PRESETS: dict[str, Preset] = {
             "training.steps=20",
             "training.curve_every=20",
             "probes.num_samples=64",
+            "probes.adaptation_steps=20",
             "trainer.engine=eager",
         ),
     ),
