@@ -28,6 +28,8 @@ COMPILED = Rates(fixed=3e-5, noisy=5e-9, noiseless=2.2e-9)
 _COMPILE_SECONDS = 28.0
 _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 14.0
 _MEASURE_SECONDS_PER_POINT = 2.5e-5
+_ADAPTATION_SECONDS_PER_STEP = 2e-4
+"""Of the measure of forgetting, which trains each network on; twice that for classes, five times for digits."""
 _THREAD_EFFICIENCY = 0.85
 
 
@@ -53,7 +55,11 @@ def compile_seconds(members: Sequence[Member]) -> float:
 
 def measure_seconds(members: Sequence[Member]) -> float:
     """Return about how long measuring these members after training takes, on one thread."""
-    return sum(member.probes.num_samples for member in members) * _MEASURE_SECONDS_PER_POINT
+    adaptation_steps = sum(
+        member.probes.adaptation_steps for member in members if member.probes.measures.get("forgetting")
+    )
+    points = sum(member.probes.num_samples for member in members)
+    return points * _MEASURE_SECONDS_PER_POINT + adaptation_steps * _ADAPTATION_SECONDS_PER_STEP
 
 
 def compiling_pays(members: Sequence[Member], threads: int) -> bool:
