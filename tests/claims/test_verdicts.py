@@ -28,7 +28,8 @@ def verdicts(claim: Claim, make) -> Counter[str]:
 
 def judged(claim: Claim, world) -> Judgement:
     random = np.random.default_rng(3)
-    return judge(claim, {name: Evidence(simulate(name, world, random)) for name in claim.experiments})
+    evidence = {name: Evidence(simulate(name, world, random, spread=0.01)) for name in claim.experiments}
+    return judge(claim, evidence)
 
 
 @pytest.mark.slow
