@@ -80,14 +80,21 @@ def choose_measures(results: pd.DataFrame) -> list[str]:
     return [name for name in DEFAULT_METRICS if name in results and any(results[name].notna())]
 
 
-def measured_families(results: pd.DataFrame, kind: str) -> list[str]:
-    """Return the measures of a kind, such as `robustness`, that were taken at two levels or more."""
+def measured_families(results: pd.DataFrame, kind: str, most: int | None = None) -> list[str]:
+    """Return the measures of a kind, such as `robustness`, that were taken at two levels or more.
+
+    Of more than `most`, those of Poisson noise, weight noise and ablation come first.
+    """
     families = [name.partition("@")[0] for name in metric_names(results) if "@" in name]
-    return [
+    found = [
         family
         for family in dict.fromkeys(families)
         if family.startswith(f"{kind}/") and families.count(family) > 1
     ]
+    if most is None or len(found) <= most:
+        return found
+    first = [f"robustness/{name}" for name in ("poisson", "weight_noise", "ablation")]
+    return [*(name for name in first if name in found), *(name for name in found if name not in first)][:most]
 
 
 def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | None, str]:

@@ -110,6 +110,7 @@ _LABELS = {
     "extrapolation/combination_ratio": "Error on withheld combinations / seen ones",
     "step": "Training step",
     "level": "Level of the perturbation",
+    "range": "Factor of the training range",
     "seed": "Seed",
     "task.name": "Task",
     "task.modules": "Number of modules d",
