@@ -153,9 +153,10 @@ def _settings_section(layout: Layout) -> Section | None:
         )  # fmt: skip
     if layout.plane is not None:
         panel = next((name for name in layout.varied if name not in layout.plane), None)
+        mapped = measures if panel is None else measures[:3]  # more beside one another would be too small
         figures.append(
             map_figure(
-                members, *layout.plane, measures, name="map", panel=panel,
+                members, *layout.plane, mapped, name="map", panel=panel,
                 title=f"Measures by {_words(layout.plane[0])} and {_words(layout.plane[1])}",
             )
         )  # fmt: skip
