@@ -131,6 +131,6 @@ def choose_pictures(layout: Layout, most: int = 4) -> dict[str, str]:
     errors = chosen["error/test"].tolist() if "error/test" in chosen else [None] * len(chosen)
     found: dict[str, str] = {}
     for name, run_id, seed, error in zip(names, chosen["run_id"], seeds, errors, strict=True):
-        words = "" if error is None or pd.isna(error) else f", test error {error:.2g}"
+        words = "" if error is None or pd.isna(error) else f", trained to test error {error:.2g}"
         found.setdefault(f"{name} (seed {seed}{words})", str(run_id))
     return dict(list(found.items())[:most])
