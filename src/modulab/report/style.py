@@ -62,7 +62,7 @@ class ArmStyle:
     dashes: Any = "-"
 
 
-def arm_styles(arms: Sequence[object]) -> dict[str, ArmStyle]:
+def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, ArmStyle]:
     """Return a style for each arm, by its text: shades in order if all arms are numbers, else colours far apart.
 
     Give all arms of a page at once, so that each looks the same in all of its figures.
@@ -70,10 +70,10 @@ def arm_styles(arms: Sequence[object]) -> dict[str, ArmStyle]:
     names = [arm_text(arm) for arm in dict.fromkeys(arms)]
     numbers = all(isinstance(arm, int | float | np.number) and not isinstance(arm, bool) for arm in arms)
     if numbers and len(names) > 2:
-        shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names)))
+        picked = mpl.colormaps[shades](np.linspace(0, 0.85, len(names)))
         return {
             name: ArmStyle(to_hex(shade), MARKERS[place % len(MARKERS)])
-            for place, (name, shade) in enumerate(zip(names, shades, strict=True))
+            for place, (name, shade) in enumerate(zip(names, picked, strict=True))
         }
     return {
         name: ArmStyle(

@@ -121,7 +121,10 @@ def _troubles(results: pd.DataFrame) -> Section | None:
 
 def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
     """Return one look an arm for the page."""
-    return arm_styles(in_order(layout.results, column)) if column is not None else arm_styles([""])
+    if column is None:
+        return arm_styles([""])
+    # Where the setting of the axis gives the shades, they are not those of another setting.
+    return arm_styles(in_order(layout.results, column), "plasma" if column == layout.x else "viridis")
 
 
 def _settings_section(layout: Layout) -> Section | None:
