@@ -229,17 +229,18 @@ def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float,
 
 
 def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axis: str = "y") -> None:
-    """Scale and label the axis of a measure; modularity, which ends at 1, is shown up to there and from 0."""
+    """Scale and label the axis of a measure; modularity, which ends at 1, is linear from 0 up to there."""
     which = axes.yaxis if axis == "y" else axes.xaxis
     set_limits = axes.set_ylim if axis == "y" else axes.set_xlim
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    if scale == "log":
+    bounded = re.match(r"modularity/(structural|functional|unit_spec|ablation)", name) is not None
+    if scale == "log" and not bounded:
         axes.set_yscale("log") if axis == "y" else axes.set_xscale("log")
         decades = np.log10(finite.max() / finite.min()) if finite.size else 1.0
         which.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
         which.set_major_formatter(FuncFormatter(_plain))
         which.set_minor_formatter(NullFormatter())
-    elif re.match(r"modularity/(structural|functional|unit_spec|ablation)", name) and finite.size:
+    elif bounded and finite.size:
         set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
     which.set_label_text(label(name))
