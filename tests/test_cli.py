@@ -20,7 +20,9 @@ from modulab.sweep.results import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["table", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["table", "--help"], ["report", "--help"]]
+)
 def test_help_answers_in_under_a_second_and_without_torch(arguments: list[str]) -> None:
     code = (
         "import sys; from modulab.cli import main\n"

@@ -11,16 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
+from modulab.report.style import COLOURS, MARKERS, label
 from modulab.table import bootstrap_interval
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
-
-_LABELS = {
-    "modularity/structural": "Structural modularity",
-    "robustness/poisson@0.3": "Error under Poisson noise 0.3",
-}
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_MEASURES = ("modularity/structural", "robustness/poisson@0.3")
 
 
 def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
@@ -51,15 +45,15 @@ def noise_figure(results: pd.DataFrame, path: Path) -> None:
     arms = noise_arms(results)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
-        for axes, measure in zip(figure.subplots(1, 2), _LABELS, strict=True):
+        for axes, measure in zip(figure.subplots(1, 2), _MEASURES, strict=True):
             for index, (arm, members) in enumerate(arms.groupby("arm", sort=True)):
-                _draw_arm(axes, members, measure, str(arm), COLOURS[index], _MARKERS[index])
+                _draw_arm(axes, members, measure, str(arm), COLOURS[index], MARKERS[index])
             axes.set_xscale("symlog", linthresh=0.05, linscale=0.5)
             scales = sorted(set(arms["config.noise.scale"]))
             axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
             axes.minorticks_off()
             axes.set_xlabel("Noise scale σ in training (matched, for the regulariser)")
-            axes.set_ylabel(_LABELS[measure])
+            axes.set_ylabel(label(measure))
         left, right = figure.axes
         left.set_ylim(0, 1.04)
         right.set_yscale("log")

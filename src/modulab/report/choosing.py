@@ -80,14 +80,21 @@ def choose_measures(results: pd.DataFrame) -> list[str]:
     return [name for name in DEFAULT_METRICS if name in results and any(results[name].notna())]
 
 
-def measured_families(results: pd.DataFrame, kind: str) -> list[str]:
-    """Return the measures of a kind, such as `robustness`, that were taken at two levels or more."""
+def measured_families(results: pd.DataFrame, kind: str, most: int | None = None) -> list[str]:
+    """Return the measures of a kind, such as `robustness`, that were taken at two levels or more.
+
+    Of more than `most`, those of Poisson noise, weight noise and ablation come first.
+    """
     families = [name.partition("@")[0] for name in metric_names(results) if "@" in name]
-    return [
+    found = [
         family
         for family in dict.fromkeys(families)
         if family.startswith(f"{kind}/") and families.count(family) > 1
     ]
+    if most is None or len(found) <= most:
+        return found
+    first = [f"robustness/{name}" for name in ("poisson", "weight_noise", "ablation")]
+    return [*(name for name in first if name in found), *(name for name in found if name not in first)][:most]
 
 
 def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | None, str]:
@@ -124,6 +131,6 @@ def choose_pictures(layout: Layout, most: int = 4) -> dict[str, str]:
     errors = chosen["error/test"].tolist() if "error/test" in chosen else [None] * len(chosen)
     found: dict[str, str] = {}
     for name, run_id, seed, error in zip(names, chosen["run_id"], seeds, errors, strict=True):
-        words = "" if error is None or pd.isna(error) else f", test error {error:.2g}"
+        words = "" if error is None or pd.isna(error) else f", trained to test error {error:.2g}"
         found.setdefault(f"{name} (seed {seed}{words})", str(run_id))
     return dict(list(found.items())[:most])

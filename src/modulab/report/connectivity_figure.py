@@ -54,13 +54,14 @@ def connectivity_figure(
                 left = column * (_LEFT + _WIDTH) + _LEFT
                 panels = _stack(figure, left, top - _ABOVE, _heights(drawn), _gaps(drawn), _WIDTH)
                 _draw(panels, drawn, norms)
-                panels[0].set_title(f"{network}\n{state}: S = {_two_digits(drawn.structural)}", loc="left")
+                heading = network if column == 0 else ""  # long ones run on above the picture beside
+                panels[0].set_title(f"{heading}\n{state}: S = {_two_digits(drawn.structural)}", loc="left")
             top -= block
         height = min(1.6, blocks[0] - _ABOVE - _LABELS)
         right = figure.get_figwidth() - _BAR + 0.15
         (beside,) = _stack(figure, right, sum(blocks) - _ABOVE, [height], [0], 0.12)
         bar = ScalarMappable(Normalize(0, 1), mpl.colormaps[_COLOURS])
-        figure.colorbar(bar, cax=beside, label="|weight| / its layer's largest", extend="max")
+        figure.colorbar(bar, cax=beside, label="|weight| / layer's largest", extend="max")
     return ReportFigure(name, title, caption, figure, data)
 
 

@@ -62,7 +62,7 @@ class ArmStyle:
     dashes: Any = "-"
 
 
-def arm_styles(arms: Sequence[object]) -> dict[str, ArmStyle]:
+def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, ArmStyle]:
     """Return a style for each arm, by its text: shades in order if all arms are numbers, else colours far apart.
 
     Give all arms of a page at once, so that each looks the same in all of its figures.
@@ -70,10 +70,10 @@ def arm_styles(arms: Sequence[object]) -> dict[str, ArmStyle]:
     names = [arm_text(arm) for arm in dict.fromkeys(arms)]
     numbers = all(isinstance(arm, int | float | np.number) and not isinstance(arm, bool) for arm in arms)
     if numbers and len(names) > 2:
-        shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names)))
+        picked = mpl.colormaps[shades](np.linspace(0, 0.85, len(names)))
         return {
             name: ArmStyle(to_hex(shade), MARKERS[place % len(MARKERS)])
-            for place, (name, shade) in enumerate(zip(names, shades, strict=True))
+            for place, (name, shade) in enumerate(zip(names, picked, strict=True))
         }
     return {
         name: ArmStyle(
@@ -110,6 +110,7 @@ _LABELS = {
     "extrapolation/combination_ratio": "Error on withheld combinations / seen ones",
     "step": "Training step",
     "level": "Level of the perturbation",
+    "range": "Factor of the training range",
     "seed": "Seed",
     "task.name": "Task",
     "task.modules": "Number of modules d",
@@ -228,17 +229,18 @@ def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float,
 
 
 def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axis: str = "y") -> None:
-    """Scale and label the axis of a measure; modularity, which ends at 1, is shown up to there and from 0."""
+    """Scale and label the axis of a measure; modularity, which ends at 1, is linear from 0 up to there."""
     which = axes.yaxis if axis == "y" else axes.xaxis
     set_limits = axes.set_ylim if axis == "y" else axes.set_xlim
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    if scale == "log":
+    bounded = re.match(r"modularity/(structural|functional|unit_spec|ablation)", name) is not None
+    if scale == "log" and not bounded:
         axes.set_yscale("log") if axis == "y" else axes.set_xscale("log")
         decades = np.log10(finite.max() / finite.min()) if finite.size else 1.0
         which.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
         which.set_major_formatter(FuncFormatter(_plain))
         which.set_minor_formatter(NullFormatter())
-    elif re.match(r"modularity/(structural|functional|unit_spec|ablation)", name) and finite.size:
+    elif bounded and finite.size:
         set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
     which.set_label_text(label(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -114,13 +115,16 @@ def _troubles(results: pd.DataFrame) -> Section | None:
     lines = problems(results)
     if not lines:
         return None
-    words = "These are left out of all means and figures."
-    return Section("Networks without a result", [words, *(f"{line}." for line in lines)])
+    words = "No mean and no figure holds these."
+    return Section("Networks left out", [words, *(f"{line}." for line in lines)])
 
 
 def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
     """Return one look an arm for the page."""
-    return arm_styles(in_order(layout.results, column)) if column is not None else arm_styles([""])
+    if column is None:
+        return arm_styles([""])
+    # Where the setting of the axis gives the shades, they are not those of another setting.
+    return arm_styles(in_order(layout.results, column), "plasma" if column == layout.x else "viridis")
 
 
 def _settings_section(layout: Layout) -> Section | None:
@@ -152,9 +156,10 @@ def _settings_section(layout: Layout) -> Section | None:
         )  # fmt: skip
     if layout.plane is not None:
         panel = next((name for name in layout.varied if name not in layout.plane), None)
+        mapped = measures if panel is None else measures[:3]  # more beside one another would be too small
         figures.append(
             map_figure(
-                members, *layout.plane, measures, name="map", panel=panel,
+                members, *layout.plane, mapped, name="map", panel=panel,
                 title=f"Measures by {_words(layout.plane[0])} and {_words(layout.plane[1])}",
             )
         )  # fmt: skip
@@ -189,7 +194,8 @@ def _levels_section(layout: Layout) -> Section | None:
     }
     figures: list[ReportFigure] = []
     for kind, (title, axis) in titles.items():
-        families = measured_families(members, kind) if len(members) and layout.readable else []
+        most = None if row is None else 3
+        families = measured_families(members, kind, most) if len(members) and layout.readable else []
         if families:
             figures.append(
                 levels_figure(
@@ -209,7 +215,7 @@ def _curves_section(layout: Layout, path: Path) -> Section | None:
     except ConfigError:  # nothing was trained here
         return None
     curves = curves.loc[curves["run_id"].isin(members["run_id"])]
-    if not len(curves):
+    if len(set(curves["step"])) < 2:
         return None
     figure = curves_figure(
         curves, members, name="curves", title="During training", arm=arm, row=row,
@@ -257,7 +263,10 @@ def _repeating(results: pd.DataFrame, folder: Path) -> Section:
             )
     else:
         words = "The folder keeps no command: it was written from Python, or copied without one."
+    done = [row for row, status in enumerate(results["status"]) if status == "completed"]
+    if not done:
+        return Section("How to repeat it", [words], commands=commands)
     single = "Any network can be trained again, alone, and compared, by its row's number from 0:"
-    return Section("How to repeat it", [words], commands=commands, sections=[
-        Section("One network", [single], commands=[f"modulab rerun {folder} --member {len(results) - 1}"])
-    ])  # fmt: skip
+    again = shlex.join(["modulab", "rerun", str(folder), "--member", str(done[0])])
+    one = Section("One network", [single], commands=[again])
+    return Section("How to repeat it", [words], commands=commands, sections=[one])

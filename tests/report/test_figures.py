@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
+
+from modulab.report.categories import strip_figure
+from modulab.report.figure import ReportFigure, save_figures
+from modulab.report.lines import curves_figure, levels_figure, lines_figure
+from modulab.report.planes import front_figure, map_figure
+from modulab.report.style import arm_styles, choose_scale, choose_setting_scale, drawing, label
+from modulab.table import bootstrap_interval
+from tests.report.tables import sweep_results
+
+SCALES = [0.0, 0.05, 0.1, 0.2, 0.4]
+GRID = {"noise__scale": SCALES, "architecture__name": ["dense", "premodular"]}
+
+
+def lines(results: pd.DataFrame, **more: str) -> ReportFigure:
+    measures = ["error/test", "modularity/structural"]
+    return lines_figure(
+        results, "config.noise.scale", measures, name="lines", title="Lines",
+        arm="config.architecture.name", **more,
+    )  # fmt: skip
+
+
+def grid_map(results: pd.DataFrame) -> ReportFigure:
+    return map_figure(
+        results, "config.noise.scale", "config.data.num_samples", ["error/test"], name="map", title="Map"
+    )
+
+
+def test_lines_hold_every_member_and_the_mean_and_interval_of_each_group() -> None:
+    results = sweep_results(**GRID)
+    data = lines(results).data
+    for measure in ("error/test", "modularity/structural"):
+        own = data[data["measure"] == measure]
+        members = own[own["shown"] == "member"].set_index("run_id")["value"]
+        pd.testing.assert_series_equal(
+            members.sort_index(),
+            results.set_index("run_id")[measure],
+            check_names=False,
+            check_index_type=False,
+        )
+        for (scale, arm), group in results.groupby(["config.noise.scale", "config.architecture.name"]):
+            place = own[(own["noise.scale"] == scale) & (own["architecture.name"] == arm)]
+            shown = place[place["shown"] != "member"].set_index("shown")["value"]
+            low, high = bootstrap_interval(group[[measure]].to_numpy())
+            assert shown["mean"] == pytest.approx(group[measure].mean(), rel=1e-14)
+            assert [shown["low"], shown["high"]] == [low[0], high[0]]
+
+
+def test_members_that_did_not_complete_are_in_no_figure() -> None:
+    results = sweep_results(**GRID)
+    results.loc[4, "status"] = "diverged"
+    results.loc[4, "error/test"] = 1e9
+    assert lines(results).data["value"].max() < 1
+    assert "run004" not in set(lines(results).data["run_id"])
+
+
+def test_levels_stand_at_the_level_in_the_name_of_the_measure() -> None:
+    results = sweep_results(**GRID)
+    data = levels_figure(results, ["robustness/poisson"], name="levels", title="Levels").data
+    members = data[data["shown"] == "member"]
+    for level in (0.1, 0.3):
+        values = members[members["level"] == level]["value"]
+        assert sorted(values) == sorted(results[f"robustness/poisson@{level}"])
+
+
+def test_curves_are_those_of_completed_members() -> None:
+    results = sweep_results(noise__scale=[0.0, 0.1])
+    results.loc[0, "status"] = "failed"
+    curves = pd.DataFrame(
+        [
+            (name, step, "training/loss", step + row)
+            for row, name in enumerate(results["run_id"])
+            for step in (1, 2)
+        ],
+        columns=["run_id", "step", "measure", "value"],
+    )
+    data = curves_figure(curves, results, name="curves", title="Curves", arm="config.noise.scale").data
+    members = data[data["shown"] == "member"]
+    assert sorted(members["value"]) == sorted(curves[curves["run_id"] != "run000"]["value"])
+    mean = data[(data["shown"] == "mean") & (data["noise.scale"] == 0) & (data["step"] == 2)]["value"]
+    assert mean.tolist() == [2 + (1 + 2) / 2]
+
+
+def test_a_front_joins_means_in_the_order_of_the_strength_not_of_the_rows() -> None:
+    results = sweep_results(noise__scale=[0.4, 0.0, 0.2])
+    figure = front_figure(
+        results,
+        "error/test",
+        "modularity/structural",
+        name="front",
+        title="Front",
+        order="config.noise.scale",
+    )
+    means = results.groupby("config.noise.scale")["error/test"].mean()
+    joined = [line.get_xdata() for line in figure.figure.axes[0].lines if line.get_marker() != "None"][-1]
+    assert np.asarray(joined).tolist() == pytest.approx(means.sort_index().tolist())
+
+
+def test_a_map_prints_the_mean_of_each_cell_in_its_place() -> None:
+    results = sweep_results(noise__scale=[0.0, 0.2, 0.4], data__num_samples=[10, 100, 1000])
+    axes = grid_map(results).figure.axes[0]
+    printed = {text.get_position(): text.get_text() for text in axes.texts if " to " not in text.get_text()}
+    means = results.groupby(["config.data.num_samples", "config.noise.scale"])["error/test"].mean().unstack()
+    for row, column in np.ndindex(means.shape):
+        assert printed[column + 0.5, row + 0.6] == f"{means.iloc[row, column]:#.2g}"
+
+
+def test_an_arm_has_its_colour_in_every_figure() -> None:
+    styles = arm_styles(["dense", "premodular"])
+    results = sweep_results(**GRID)
+    strip = strip_figure(
+        results[results["config.noise.scale"] == 0], "config.architecture.name", ["error/test"], name="s",
+        title="s", styles=styles,
+    )  # fmt: skip
+    front = front_figure(
+        results, "error/test", "modularity/structural", name="f", title="f", arm="config.architecture.name"
+    )
+    for figure in (lines(results), strip, front):
+        drawn = {line.get_color() for line in figure.figure.axes[0].lines}
+        assert {style.colour for style in styles.values()} <= drawn, figure.name
+
+
+def test_colours_differ_in_lightness_or_hue_for_as_many_arms_as_can_be_drawn() -> None:
+    styles = arm_styles([f"arm {number}" for number in range(21)])
+    assert len({(style.colour, str(style.dashes)) for style in styles.values()}) == 21
+
+
+def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        save_figures([lines(sweep_results(**GRID))], tmp_path / folder)
+    for name in ("lines.svg", "lines.png", "lines.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "lines.csv",
+        "lines.png",
+        "lines.svg",
+    ]
+
+
+def test_what_is_saved_beside_a_figure_is_its_data(tmp_path: Path) -> None:
+    figure = lines(sweep_results(**GRID))
+    save_figures([figure], tmp_path)
+    read = pd.read_csv(tmp_path / "lines.csv")
+    assert read["value"].tolist() == figure.data["value"].tolist()
+    assert read.columns.tolist() == figure.data.columns.tolist()
+
+
+def tick_boxes(axes: Axes) -> list[list[Bbox]]:
+    return [
+        [text.get_window_extent() for text in axis.get_ticklabels() if text.get_text() and text.get_visible()]
+        for axis in (axes.xaxis, axes.yaxis)
+    ]
+
+
+def inside(axes: Axes, box: Bbox) -> bool:
+    place = axes.get_window_extent()
+    middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    return place.x0 - 1 <= middle[0] <= place.x1 + 1 or place.y0 - 1 <= middle[1] <= place.y1 + 1
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lines(sweep_results(noise__scale=[0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8], architecture__name=["dense"])),
+        lines(sweep_results(noise__scale=[0.1, 0.11, 0.12, 0.5], architecture__name=["dense", "premodular"])),
+        grid_map(sweep_results(noise__scale=SCALES, data__num_samples=[10, 100, 1000, 100000])),
+        strip_figure(
+            sweep_results(architecture__name=["a long name of a network", "dense", "premodular", "partial"]),
+            "config.architecture.name", ["error/test", "modularity/structural"], name="strip", title="Strip",
+        ),
+    ],
+)  # fmt: skip
+def test_labels_of_ticks_and_axes_do_not_overlap(figure: ReportFigure) -> None:
+    with drawing():
+        FigureCanvasAgg(figure.figure).draw()
+        legends = [legend.get_window_extent() for legend in figure.figure.legends]
+        for axes in figure.figure.axes:
+            for boxes in tick_boxes(axes):
+                shown = [box for box in boxes if inside(axes, box)]
+                for one, other in combinations(shown, 2):
+                    assert not one.overlaps(other), figure.name
+            for legend in legends:
+                assert not axes.get_tightbbox().overlaps(legend)
+        for one, other in combinations(figure.figure.axes, 2):
+            assert (
+                not one.get_tightbbox().shrunk(0.99, 0.99).overlaps(other.get_tightbbox().shrunk(0.99, 0.99))
+            )
+
+
+def test_scales_follow_values() -> None:
+    assert choose_scale([0.001, 0.01, 0.1]) == "log"
+    assert choose_scale([0.2, 0.5, 0.9]) == "linear"
+    assert choose_scale([-1, 5, 1000]) == "linear"
+    assert choose_setting_scale([0, 0.05, 0.1, 0.2, 0.4]) == "symlog"
+    assert choose_setting_scale([16, 64, 256]) == "log"
+    assert choose_setting_scale([0.1, 0.2, 0.3, 0.4]) == "linear"
+    assert choose_setting_scale([0, 0.4]) == "linear"
+
+
+def test_labels_name_quantities_and_leave_unknown_names_alone() -> None:
+    assert label("modularity/structural") == "Structural modularity"
+    assert label("config.noise.scale") == "Noise scale σ in training"
+    assert label("robustness/poisson@0.3") == "Error under Poisson noise 0.3"
+    assert label("weights/norm") == "weights/norm"

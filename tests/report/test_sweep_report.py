@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import modulab
+from modulab.overrides import replace_grid, restore_grid
+from modulab.report.choosing import ARM, choose_layout, choose_pictures, split_for_curves
+from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
+from modulab.report.figure import ReportFigure
+from modulab.report.page import Page, PageTable, Section, page_figures, render_page
+from modulab.report.sweep_report import describe, write_report
+from modulab.table import summarise
+from modulab.training.learner import initialise
+from tests.command_line import SMALL, Command
+from tests.report.tables import sweep_results
+
+
+class Reader(HTMLParser):
+    """Collects what a page loads, links to and shows in cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.cells: list[str] = []
+        self._in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag in ("img", "script", "link", "iframe", "source"):
+            self.loaded.append(named.get("src") or named.get("href") or "")
+        if tag == "a":
+            self.links.append(named.get("href") or "")
+        self._in_cell = tag == "td"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.cells.append(data)
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text())
+    return reader
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    grid = "population.grid={architecture: [dense, premodular], noise.scale: [0, 0.2]}"
+    few = ["probes.measures.ranges=null", "probes.measures.ablated_units=null"]  # fewer figures to draw
+    modulab.train([*SMALL, *few, grid, "population.seeds=2"], folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(trained: Path) -> Path:
+    return write_report(trained)
+
+
+def test_the_page_loads_nothing_but_itself_and_links_to_files_beside_it(page: Path) -> None:
+    reader = read(page)
+    assert reader.loaded
+    assert all(source.startswith("data:image/") for source in reader.loaded)
+    for link in reader.links:
+        assert link.startswith("#") or (page.parent / link).is_file(), link
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|url\(|@import""", page.read_text())
+
+
+def test_every_number_in_the_tables_is_one_of_the_results(page: Path, trained: Path) -> None:
+    results = modulab.load_results(trained)
+    summary = summarise(results)
+    numbers = {
+        f"{value:.3g}"
+        for frame in (summary.mean, summary.low, summary.high)
+        for value in frame.to_numpy().ravel()
+    }
+    known = numbers | {str(value) for column in results for value in results[column].unique()}
+    known |= {
+        f"{value:g}" for column in results.select_dtypes("number") for value in results[column].unique()
+    }
+    names = {column.removeprefix("config.") for column in results}
+    cells = [cell for cell in read(page).cells if cell not in names]
+    assert len(cells) > 40
+    for cell in cells:
+        parts = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", cell)
+        for part in parts.groups() if parts else [cell]:
+            assert part in known or part in ("-", "2"), cell
+
+
+def test_data_beside_the_page_is_what_the_results_say(page: Path, trained: Path) -> None:
+    results = modulab.load_results(trained)
+    data = pd.read_csv(page.parent / "measures.csv")
+    means = data[(data["shown"] == "mean") & (data["measure"] == "error/test")]
+    expected = results.groupby(["config.architecture.name", "config.noise.scale"])["error/test"].mean()
+    for row in means.to_dict("records"):
+        assert row["value"] == pytest.approx(
+            expected[row["architecture.name"], row["noise.scale"]], rel=1e-14
+        )
+    assert len(means) == len(expected) == 4
+
+
+def test_the_same_results_give_the_same_page(page: Path, trained: Path, tmp_path: Path) -> None:
+    again = write_report(trained, tmp_path / "again")
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_connectivity_has_the_modularity_of_the_table_and_begins_at_initial_weights(trained: Path) -> None:
+    results = modulab.load_results(trained).set_index("run_id")
+    found = trained_connectivity(trained, list(results.index))
+    assert len(found) == len(results)
+    for run_id, (before, after) in found.items():
+        assert after.structural == results.loc[run_id, "modularity/structural"]
+        assert before.structural != after.structural or before.structural == 1
+    both = results.groupby(["config.architecture.name", "config.seed"])
+    for _, same_seed in both:  # noise does not touch initial weights
+        one, other = (found[run_id][0] for run_id in same_seed.index)
+        assert all((a == b).all() for a, b in zip(one.weights, other.weights, strict=True))
+
+
+def test_drawn_weights_are_those_of_the_network_in_another_order(trained: Path) -> None:
+    results = modulab.load_results(trained)
+    run_id = str(results["run_id"].iloc[0])
+    _, drawn = trained_connectivity(trained, [run_id])[run_id]
+    seed, noise = results["config.seed"].iloc[0], results["config.noise.scale"].iloc[0]
+    for population in modulab.load_members(trained):
+        for place, config in enumerate(population.configs):
+            if (config["seed"], config["noise"]["scale"], config["architecture"]["name"]) == (
+                seed,
+                noise,
+                "dense",
+            ):
+                first, second = (
+                    weight[place].abs().double().numpy() for weight in population.weights.weights
+                )
+                assert (drawn.weights[0] == first[drawn.units[1]]).all()
+                assert (drawn.weights[1] == second[:, drawn.units[1]]).all()
+                return
+    pytest.fail("the member is in no population")
+
+
+def test_units_are_sorted_by_module_then_by_strength_and_silent_ones_last() -> None:
+    strengths = torch.tensor(
+        [[0.0, 2.0], [0.0, 0.0], [3.0, 1.0], [5.0, 0.0], [1.0, 9.0]], dtype=torch.float64
+    )
+    order, modules = sort_units(strengths, strengths.sum(dim=1))
+    assert order.tolist() == [3, 2, 4, 0, 1]
+    assert modules.tolist() == [0, 0, 1, 1, SILENT]
+
+
+def test_one_network_alone_has_a_report(command: Command) -> None:
+    command("train", *SMALL, "hydra.run.dir=run")
+    code, out, err = command("report", "run", "--output", "page")
+    assert (code, err) == (0, "")
+    assert out == "Report: page/report.html\n"
+    text = Path("page/report.html").read_text()
+    assert "1 network: 1 completed." in text
+    assert "modulab train" in text
+    assert "modulab rerun run --member 0" in text
+    assert Path("page/connectivity.png").exists()
+
+
+def test_the_command_on_the_page_is_the_one_that_was_given(command: Command) -> None:
+    grid = "population.grid={noise.scale: [0, 0.1]}"
+    command("train", *SMALL, grid, "hydra.run.dir=run")
+    command("train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
+    for folder, words in (
+        ("run", ["modulab train training.steps=4", grid]),
+        ("sweep", ["modulab train -m", "seed=0,1"]),
+    ):
+        page = describe(modulab.load_results(folder), Path(folder))
+        (shown,) = next(section.commands for section in page.sections if section.title == "How to repeat it")
+        assert all(word in shown for word in words), shown
+        assert "~population" not in shown
+
+
+def test_the_grid_is_restored_as_it_was_written() -> None:
+    given = ["seed=1", "population.grid=[{noise.scale: [0, 1]}]", "training.steps=2"]
+    assert restore_grid(replace_grid(given)) == given
+
+
+def test_a_report_on_nothing_says_where_to_look(command: Command) -> None:
+    code, _, err = command("report", "nowhere")
+    assert code == 2
+    assert "there is no such path" in err
+
+
+def page_text(results: pd.DataFrame, tmp_path: Path) -> str:
+    return render_page(describe(results, tmp_path))
+
+
+def test_members_without_a_result_are_said_plainly(tmp_path: Path) -> None:
+    results = sweep_results(noise__scale=[0.0, 0.1])
+    results.loc[0, ["status", "error"]] = ["failed", "RuntimeError: out of memory"]
+    results.loc[[1, 2], "status"] = "missing"
+    text = page_text(results, tmp_path)
+    assert "6 networks: 1 failed, 2 missing, 3 completed." in text
+    assert "1 failed: RuntimeError: out of memory." in text
+    assert "2 missing." in text
+
+
+def test_a_sweep_of_which_nothing_completed_has_a_report(tmp_path: Path) -> None:
+    results = sweep_results(noise__scale=[0.0, 0.1]).assign(status="failed", error="no memory")
+    assert "6 failed: no memory." in page_text(results, tmp_path)
+    assert page_figures(describe(results, tmp_path)) == []
+
+
+def test_text_from_results_is_escaped() -> None:
+    table = PageTable(["<b>"], [["a & b"]])
+    text = render_page(Page("<script>", sections=[Section("s", ["1 < 2"], tables=[table])]))
+    assert "<script>" not in text
+    assert "&lt;b&gt;" in text
+    assert "a &amp; b" in text
+
+
+def names(figures: list[ReportFigure]) -> set[str]:
+    return {figure.name for figure in figures}
+
+
+def test_a_number_lies_along_the_axis_and_names_are_arms() -> None:
+    layout = choose_layout(
+        sweep_results(noise__scale=[0, 0.1, 0.2], architecture__name=["dense", "premodular"])
+    )
+    assert (layout.x, layout.arm, layout.row) == ("config.noise.scale", "config.architecture.name", None)
+
+
+def test_names_alone_are_strips_and_several_of_them_are_joined() -> None:
+    layout = choose_layout(sweep_results(architecture__name=["dense", "premodular"], noise__name=["a", "b"]))
+    assert (layout.x, layout.arm) == (None, ARM)
+    assert layout.arms == ["dense, a", "dense, b", "premodular, a", "premodular, b"]
+
+
+def test_two_numbers_span_a_map(tmp_path: Path) -> None:
+    results = sweep_results(noise__scale=[0, 0.1, 0.2], data__num_samples=[10, 100, 1000])
+    assert choose_layout(results).plane == ("config.noise.scale", "config.data.num_samples")
+    assert "map" in names(page_figures(describe(results, tmp_path)))
+
+
+def test_more_arms_than_colours_get_rows_of_panels() -> None:
+    results = sweep_results(
+        noise__scale=[0, 0.1, 0.2, 0.4], data__num_samples=[10, 100, 1000],
+        architecture__name=["a", "b", "c"], task__support=["full", "band"],
+    )  # fmt: skip
+    layout = choose_layout(results)
+    assert layout.row == "config.task.support"
+    assert layout.readable
+    members, _, _, word = split_for_curves(layout)
+    assert set(members["config.noise.scale"]) == {0.4}
+    assert word == "Only networks with noise.scale = 0.4."
+
+
+def test_pictures_are_of_one_seed_at_both_ends_of_the_axis() -> None:
+    results = sweep_results(noise__scale=[0.2, 0, 0.1], architecture__name=["dense", "premodular"])
+    chosen = results.set_index("run_id").loc[list(choose_pictures(choose_layout(results)).values())]
+    assert set(chosen["config.seed"]) == {0}
+    assert sorted(chosen["config.noise.scale"]) == [0, 0, 0.2, 0.2]
+
+
+def test_a_report_of_seeds_alone_shows_each_of_them(tmp_path: Path) -> None:
+    results = sweep_results(noise__scale=[0.1], seeds=5)
+    figures = {figure.name: figure for figure in page_figures(describe(results, tmp_path))}
+    data = figures["measures"].data
+    members = data[(data["measure"] == "error/test") & (data["shown"] == "member")]
+    assert sorted(members["value"]) == sorted(results["error/test"])
+
+
+def test_initial_weights_do_not_depend_on_company() -> None:
+    from modulab.networks import NetworkShape
+    from tests.members import make_member
+
+    shape = NetworkShape(2, (6,), 2, "relu")
+    members = [make_member(seed=seed, architecture__width=6) for seed in range(3)]
+    together = initialise(members, shape)[1]
+    for place, member in enumerate(members):
+        assert torch.equal(initialise([member], shape)[1][0], together[place])
