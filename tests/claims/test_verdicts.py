@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def verdicts(claim: Claim, make) -> Counter[str]:
     )
 
 
+@cache
 def judged(claim: Claim, world) -> Judgement:
     random = np.random.default_rng(3)
     evidence = {name: Evidence(simulate(name, world, random, spread=0.01)) for name in claim.experiments}

@@ -96,14 +96,14 @@ def power_map(results: pd.DataFrame, measures: Sequence[str], log_budget: float)
         own = (ordered[keys] == pd.Series(cell)).all(axis=1)
         quiet = (ordered[strength] == 0) & (ordered["config.seed"] == cell["config.seed"])
         path = ordered.loc[own & (ordered[strength] > 0) | quiet, :]
-        log_errors = np.log(path[ERROR].to_numpy(dtype=np.float64))
+        log_errors = np.log(path[ERROR].to_numpy(dtype=np.float64))[None]
         row = {"run_id": " ".join(str(value) for value in cell.values()), "status": "completed", **cell}
         for measure in measures:
-            values = path[measure].to_numpy(dtype=np.float64)
+            values = path[measure].to_numpy(dtype=np.float64)[None]
             if measure.startswith("robustness"):
-                row[measure] = math.exp(at_matched_error(log_errors, np.log(values), log_budget))
+                row[measure] = math.exp(at_matched_error(log_errors, np.log(values), log_budget)[0])
             else:
-                row[measure] = float(at_matched_error(log_errors, values, log_budget))
+                row[measure] = float(at_matched_error(log_errors, values, log_budget)[0])
         rows.append(row)
     return pd.DataFrame(rows)
 
