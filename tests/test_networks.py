@@ -11,6 +11,7 @@ from modulab.networks import (
     contract,
     flatten,
     forward,
+    forward_from,
     initial_parameters,
     module_of_feature,
     population_weights,
@@ -26,6 +27,22 @@ MODULES: dict[str, nn.Module] = {
 def population(shape: NetworkShape, members: int, scale: float = 1.0) -> torch.Tensor:
     mask = torch.ones(members, shape.num_parameters)
     return initial_parameters(shape, mask, torch.full((members,), scale), member_keys(range(members)))
+
+
+def test_a_pass_taken_up_at_any_layer_ends_as_the_whole_one() -> None:
+    shape = NetworkShape(3, (7, 5), 2, "tanh")
+    keys = member_keys([1, 2])
+    mask = torch.ones(2, shape.num_parameters)
+    network = population_weights(initial_parameters(shape, mask, torch.ones(2), keys), shape)
+
+    def double(layer: int, activity: torch.Tensor) -> torch.Tensor:
+        return activity * (2 + layer)
+
+    whole = forward(network, torch.linspace(-1, 1, 24).view(2, 4, 3), double)
+    for layer, values in enumerate((*whole.pre_activations, whole.outputs.transpose(1, 2))):
+        rest = forward_from(network, layer, values, double)
+        assert torch.equal(rest.outputs, whole.outputs)
+        assert len(rest.activities) == len(whole.activities) - layer
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -347,6 +347,14 @@ def test_seeds_that_agree_in_32_bits_differ(seed, high):
     assert (draws[0] != draws[1]).sum() > 60
 
 
+def test_a_word_for_each_member_is_folded_as_that_word_for_all():
+    keys = member_keys([3, 5, 5])
+    words = torch.tensor([0, 7, -(2**31)], dtype=torch.int32)
+    found = fold_in(keys, words)
+    for member, word in enumerate(words.tolist()):
+        assert torch.equal(found[member], fold_in(keys, word)[member])
+
+
 def test_order_of_folds_matters():
     keys = member_keys(range(100))
     assert (fold_in(fold_in(keys, 1), 2) != fold_in(fold_in(keys, 2), 1)).any(dim=1).all()

@@ -152,7 +152,8 @@ def contract(
     """Return W a for every member.
 
     A matrix product with four or fewer features on a side is written out term by term: such products are
-    bound by memory traffic, and the terms fuse with their neighbours when compiled.
+    bound by memory traffic, and the terms fuse with their neighbours when compiled. Where nothing fuses, few
+    features out are better left to the product.
     """
     out_features, in_features = weights.shape[1:]
     if in_features <= _UNROLLED_FEATURES:
@@ -160,7 +161,7 @@ def contract(
         for feature in range(1, in_features):
             terms = terms + weights[:, :, feature, None] * activity[:, feature, None, :]
         return terms
-    if out_features <= _UNROLLED_FEATURES:
+    if out_features <= _UNROLLED_FEATURES and torch.compiler.is_compiling():
         rows = [(weights[:, row, :, None] * activity).sum(dim=1) for row in range(out_features)]
         return torch.stack(rows, dim=1)
     return torch.bmm(weights, activity)
@@ -172,19 +173,26 @@ def forward(
     perturb: Perturbation | None = None,
 ) -> Trace:
     """Run every member on its inputs; `perturb` acts on each hidden layer's activity before it is passed on."""
+    first = contract(network.weights[0], inputs.transpose(1, 2)) + network.biases[0][:, :, None]
+    return forward_from(network, 0, first, perturb)
+
+
+def forward_from(
+    network: PopulationWeights,
+    layer: int,
+    values: Float[Tensor, "member features batch"],
+    perturb: Perturbation | None = None,
+) -> Trace:
+    """Run every member on from one layer's pre-activations, or outputs if it is the last; the trace begins there."""
     activation = ACTIVATIONS[network.activation].function
-    passed_on = inputs.transpose(1, 2)
     pre_activations: list[Tensor] = []
     activities: list[Tensor] = []
-    last = len(network.weights) - 1
-    for layer, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        values = contract(weight, passed_on) + bias[:, :, None]
-        if layer == last:
-            return Trace(tuple(pre_activations), tuple(activities), values.transpose(1, 2))
+    for hidden in range(layer, len(network.weights) - 1):
         pre_activations.append(values)
         activities.append(activation(values))
-        passed_on = activities[-1] if perturb is None else perturb(layer, activities[-1])
-    raise AssertionError("a network has at least one weight matrix")
+        passed_on = activities[-1] if perturb is None else perturb(hidden, activities[-1])
+        values = contract(network.weights[hidden + 1], passed_on) + network.biases[hidden + 1][:, :, None]
+    return Trace(tuple(pre_activations), tuple(activities), values.transpose(1, 2))
 
 
 def module_of_feature(num_features: int, modules: int) -> Int64[Tensor, " feature"]:

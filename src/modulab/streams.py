@@ -75,8 +75,10 @@ def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int
     return fold_in(keys, 0)
 
 
-def fold_in(keys: Int32[Tensor, "member 2"], word: int | Int32[Tensor, ""]) -> Int32[Tensor, "member 2"]:
-    """Return new keys that depend on the old ones and on `word` (a stream, a step, a layer)."""
+def fold_in(
+    keys: Int32[Tensor, "member 2"], word: int | Int32[Tensor, ""] | Int32[Tensor, " member"]
+) -> Int32[Tensor, "member 2"]:
+    """Return new keys that depend on the old ones and on `word` (a stream, a step, a layer), or on each its own."""
     if isinstance(word, int):
         word = _signed(word)
     first, second = keys[:, 0], keys[:, 1]

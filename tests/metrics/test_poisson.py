@@ -27,6 +27,30 @@ def test_quantiles_of_large_rates_equal_those_of_scipy_where_it_is_exact() -> No
     np.testing.assert_array_equal(counts, stats.poisson.ppf(stats.norm.cdf(scores), rates))
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.01, 8.0), (8.0, 1e3), (1e3, 1e5)])
+def test_counts_change_exactly_where_the_distribution_function_reaches_the_probability(
+    low: float, high: float
+) -> None:
+    generator = np.random.default_rng(7)
+    rates = np.exp(generator.uniform(np.log(low), np.log(high), 20_000))
+    numbers = stats.poisson.ppf(stats.norm.cdf(generator.uniform(-4, 4, 20_000)), rates)
+    edges = torch.from_numpy(stats.norm.ppf(stats.poisson.cdf(numbers, rates)))
+    for score, expected in ((edges - 1e-7, numbers), (edges + 1e-7, numbers + 1)):
+        found = poisson_quantiles(torch.from_numpy(rates), score).numpy()
+        inside = np.abs(edges.numpy()) < 5
+        np.testing.assert_array_equal(found[inside], expected[inside])
+
+
+def test_quantiles_at_round_rates_and_scores_equal_those_of_scipy() -> None:
+    # The table's cells begin there, and single precision rounds what lies just beside onto them.
+    edges = np.arange(0, 8 * 64 + 1, 7) / 64
+    rates = np.concatenate([edges, edges * (1 + 1e-12), edges * (1 - 1e-12), [1e-12, 8 + 1e-12]])
+    scores = np.concatenate([np.arange(-400, 401, 5) / 64, [-6 - 1e-12, 6 + 1e-12]])
+    pairs = np.meshgrid(rates, scores)
+    counts = poisson_quantiles(*(torch.from_numpy(values) for values in pairs)).numpy()
+    np.testing.assert_array_equal(counts, stats.poisson.ppf(stats.norm.cdf(pairs[1]), pairs[0]))
+
+
 @pytest.mark.parametrize("rate", [0.3, 4.0, 9.0, 60.0])
 def test_counts_are_poisson_distributed(rate: float) -> None:
     scores = normals(member_keys([11]), 1, 40_000)

@@ -8,6 +8,7 @@ from scipy import stats
 from modulab.metrics.errors import mean_errors
 from modulab.metrics.robustness import (
     ablate_units,
+    ablation_order,
     measure_ablation,
     measure_gaussian,
     measure_input_noise,
@@ -18,6 +19,7 @@ from modulab.metrics.robustness import (
     poisson_count_rates,
     scale_weights,
     tolerance,
+    weight_draws,
 )
 from modulab.networks import PopulationWeights, forward
 from modulab.streams import member_keys, normals
@@ -90,7 +92,7 @@ def test_poisson_count_rates_have_the_activity_as_mean_and_level_squared_times_i
 
 def test_weight_noise_is_relative_and_leaves_masked_weights_and_biases() -> None:
     network = make_network(make_task(), 40, 40, members=2, cross_connections=0.0)
-    noisy = scale_weights(network, 0.3, member_keys([1, 2]))
+    noisy = scale_weights(network, 0.3, weight_draws(network, member_keys([1, 2])))
     factors = [new / old for new, old in zip(noisy.weights, network.weights, strict=True)]
     draws = torch.cat([((factor - 1) / 0.3).flatten() for factor in factors])
     draws = draws[torch.isfinite(draws)]
@@ -126,16 +128,16 @@ def test_input_noise_through_a_linear_map_adds_its_squared_weights() -> None:
 
 
 def test_ablation_silences_the_stated_share_and_keeps_those_lost_lost() -> None:
-    keys = member_keys(range(50))
+    order = ablation_order(make_network(make_task(), 20, 20, members=50), member_keys(range(50)))
     activity = torch.ones(50, 20, 3)
     before = activity
     for fraction, lost in [(0.01, 1), (0.05, 1), (0.1, 2), (0.5, 10), (0.95, 19)]:
-        kept = ablate_units(fraction, keys)(0, activity)
+        kept = ablate_units(fraction, order)(0, activity)
         assert (kept[:, :, 0] == 0).sum(dim=1).tolist() == [lost] * 50
         assert (kept <= before).all()
         before = kept
-    assert not torch.equal(ablate_units(0.5, keys)(0, activity), ablate_units(0.5, keys)(1, activity))
-    often_lost = (ablate_units(0.5, keys)(0, activity)[:, :, 0] == 0).float().mean(dim=0)
+    assert not torch.equal(ablate_units(0.5, order)(0, activity), ablate_units(0.5, order)(1, activity))
+    often_lost = (ablate_units(0.5, order)(0, activity)[:, :, 0] == 0).float().mean(dim=0)
     assert ((often_lost > 0.2) & (often_lost < 0.8)).all()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -39,20 +41,24 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     measures: dict[str, Tensor] = {}
     if not task.ranges:
         return measures
+
+    @cache
+    def errors_at(scales: tuple[float, ...]) -> Tensor:
+        # With two modules, the points at which one's own input is widened are those for the other's.
+        stretched = torch.tensor(scales, device=probe.keys.device)
+        samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", stretched)
+        return module_errors(forward(probe.network, samples.inputs).outputs, samples.targets, task)
+
+    def range_error(own: float, other: float) -> Tensor:
+        modules = range(task.modules)
+        errors = [
+            errors_at(tuple(own if module == widened else other for module in modules))[:, widened]
+            for widened in modules
+        ]
+        return torch.stack(errors).mean(dim=0)
+
     for factor in probe.settings.ranges:
         if task.modules > 1:
-            measures[f"extrapolation/other_range@{factor:g}"] = _range_error(probe, factor, own=False)
-        measures[f"extrapolation/own_range@{factor:g}"] = _range_error(probe, factor, own=True)
+            measures[f"extrapolation/other_range@{factor:g}"] = range_error(1.0, factor)
+        measures[f"extrapolation/own_range@{factor:g}"] = range_error(factor, 1.0)
     return measures
-
-
-def _range_error(probe: Probe, factor: float, own: bool) -> Tensor:
-    task = probe.task
-    errors: list[Tensor] = []
-    for module in range(task.modules):
-        widened = torch.arange(task.modules) == module
-        scales = torch.where(widened if own else ~widened, factor, 1.0).to(probe.keys.device)
-        samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", scales)
-        outputs = forward(probe.network, samples.inputs).outputs
-        errors.append(module_errors(outputs, samples.targets, task)[:, module])
-    return torch.stack(errors).mean(dim=0)

@@ -40,10 +40,23 @@ def mean_absolute_jacobian(
     """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies."""
     if len(network.weights) == 1:
         return network.weights[0].abs()
+    if len(network.weights) == 2:
+        return _one_hidden_layer_jacobian(network, inputs)
     chunks = [
         _products(network.weights, gates).abs().sum(dim=1) for gates, _ in _gate_chunks(network, inputs)
     ]
     return torch.stack(chunks).sum(dim=0) / inputs.shape[1]
+
+
+def _one_hidden_layer_jacobian(network: PopulationWeights, inputs: Tensor) -> Tensor:
+    """Return E_x |dy/dx|: each derivative is a sum over hidden units of their gate times two weights."""
+    reads, writes = network.weights
+    total = torch.zeros_like(writes[:, :, :1] * reads[:, :1])
+    for gates, _ in _gate_chunks(network, inputs):
+        for output in range(writes.shape[1]):
+            pairs = writes[:, output, None, :] * reads.transpose(1, 2)
+            total[:, output] += torch.bmm(pairs, gates[0]).abs_().sum(dim=2)
+    return total / inputs.shape[1]
 
 
 def block_sums(
@@ -148,6 +161,9 @@ def ablation_loss_rises(
     for layer, activity in enumerate(trace.activities):
         weight = network.weights[layer + 1]
         last = layer + 1 == len(network.weights) - 1
+        if last and task.loss == "squared":
+            rises.append(_squared_loss_rises(weight, activity, trace.outputs - samples.targets, task))
+            continue
         read = (
             trace.outputs.transpose(1, 2)
             if last
@@ -164,6 +180,15 @@ def ablation_loss_rises(
             losses = module_losses(outputs, samples.targets.repeat_interleave(count, dim=0), task)
             rises.append(losses.unflatten(0, (-1, count)) - clean[:, None])
     return torch.cat(rises, dim=1)
+
+
+def _squared_loss_rises(weight: Tensor, activity: Tensor, residual: Tensor, task: Task) -> Tensor:
+    """Return E[(r_o - w_oj a_j)^2] - E[r_o^2] for each unit j, averaged over a module's outputs o."""
+    batch = activity.shape[2]
+    power = activity.square().mean(dim=2)[:, None, :]
+    overlap = torch.bmm(residual.transpose(1, 2), activity.transpose(1, 2)) / batch
+    rises = weight * (weight * power - 2 * overlap)
+    return rises.transpose(1, 2).unflatten(2, (task.modules, task.outputs_per_module)).mean(dim=3)
 
 
 def ablation_selectivity(
@@ -211,11 +236,11 @@ def _gate_chunks(
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
     A chunk is sized so that a matrix a point, from a hidden layer to the outputs (or to another hidden
-    layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`.
+    layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
     """
     derivative = ACTIVATIONS[network.activation].derivative
     widths = [weight.shape[1] for weight in network.weights]
-    rows = max(widths) if hidden_rows else widths[-1]
+    rows = 1 if len(widths) == 2 else max(widths) if hidden_rows else widths[-1]
     size = max(1, BATCH_ELEMENTS // (rows * max(*widths, network.weights[0].shape[2])))
     for chunk in inputs.split(size, dim=1):
         trace = forward(network, chunk)

@@ -3,17 +3,35 @@
 A count is the smallest n with P(N <= n) >= Phi(w), w a standard normal draw of the member's own stream.
 Inversion is exact, needs one draw a count, and makes the counts at neighbouring rates from the same draw
 neighbours too, so that error as a function of the counting window is smooth.
+
+Almost all counts are settled in single precision: small rates by a table of cells of (rate, score) in which
+one count alone is possible, larger ones by an expansion of known error. The few in doubt are computed in double.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int8
 from torch import Tensor
 
 _LARGEST_SEARCHED = 100
 _SEARCH_BELOW = 8.0
 """Rate below which counts are searched for upwards from 0; above, an expansion gives all but doubtful ones."""
+
+_PIECE = 1 << 17
+"""Draws worked on at a time, few enough that temporaries take little memory."""
+
+_TOO_FEW_TO_EXPAND = 0.005
+"""Share of larger rates in a piece up to which they are all left in doubt, rather than all rates expanded."""
+
+_CELLS_PER_UNIT = 64
+"""Cells of the table along rate and score. A power of two, so that finding a rate's cell rounds nothing."""
+_LARGEST_SCORE = 6
+_LARGEST_TABULATED = 64
+_CELL_MARGIN = 2e-6
+"""How far cells reach into their neighbours, beyond the rounding of rates and scores to single precision."""
 
 
 def poisson_quantiles(
@@ -21,22 +39,94 @@ def poisson_quantiles(
 ) -> Float64[Tensor, "*draws"]:
     """Return the Poisson(rate) quantile at probability Phi(score), exact to the rounding of double precision.
 
+    Rates that are not finite give NaN. Scores beyond +-8 would lose their probability's digits; the streams'
+    stay within 5.8.
+
+    A count is an integer that does not depend on the way it was found, so that results do not depend on their
+    neighbours, although torch rounds the last elements of a tensor otherwise in some functions.
+    """
+    rate, score = rates.flatten(), scores.flatten()
+    pieces = zip(rate.float().split(_PIECE), score.float().split(_PIECE), strict=True)
+    counts = torch.cat([_in_single(*piece) for piece in pieces]).double()
+    doubtful = (counts < 0).nonzero()[:, 0]
+    counts[doubtful] = _exact(rate[doubtful].double(), score[doubtful].double())
+    return counts.view(rates.shape)
+
+
+def _in_single(rate: Tensor, score: Tensor) -> Tensor:
+    """Return quantiles, or a negative number where in doubt."""
+    # Weights of 0 and 1 mix faster than a choice by truth values, and carry NaN over.
+    is_large = (rate - _SEARCH_BELOW).sign_().clamp_(min=0)
+    tabulated = _tabulated(rate, score)
+    if is_large.sum() <= _TOO_FEW_TO_EXPAND * len(rate):
+        return tabulated.sub_(is_large, alpha=2 * _LARGEST_TABULATED).add_(rate, alpha=0.0)
+    return torch.lerp(tabulated, _expanded_in_single(rate, score), is_large)
+
+
+def _tabulated(rate: Tensor, score: Tensor) -> Tensor:
+    """Return quantiles at rates up to 8, or -1 where in doubt."""
+    table = _table(rate.device)
+    # Row 0 is the rate 0 alone, so that a silent unit's count, 0, is never in doubt.
+    rows = (rate * _CELLS_PER_UNIT).ceil_().clamp_(0, table.shape[0] - 1)
+    columns = ((score + _LARGEST_SCORE) * _CELLS_PER_UNIT).floor_().clamp_(0, table.shape[1] - 1)
+    cells = rows.mul_(table.shape[1]).add_(columns).int().clamp_(0, table.numel() - 1)
+    return table.flatten().index_select(0, cells).float()
+
+
+@cache
+def _table(device: torch.device) -> Int8[Tensor, "rate_cell score_cell"]:
+    """Return the one count possible in each cell of rates (k - 1, k] / 64 and scores [j, j + 1) / 64 - 6, or -1.
+
+    A quantile falls neither with rate nor with score, so that a cell's corners bound those within.
+    """
+    rates = torch.arange(_SEARCH_BELOW * _CELLS_PER_UNIT + 1, dtype=torch.float64) / _CELLS_PER_UNIT
+    scores = torch.arange(-_LARGEST_SCORE * _CELLS_PER_UNIT, _LARGEST_SCORE * _CELLS_PER_UNIT + 1.0)
+    scores = scores.double() / _CELLS_PER_UNIT
+    lowest = _counts_at(rates[:-1] - _CELL_MARGIN, scores[:-1] - _CELL_MARGIN)
+    highest = _counts_at(rates[1:] + _CELL_MARGIN, scores[1:] + _CELL_MARGIN)
+    counts = torch.where(lowest == highest, lowest, -1)
+    # Scores out of the table's range are put into its outermost cells.
+    counts[:, [0, -1]] = -1
+    return torch.cat([torch.zeros_like(counts[:1]), counts]).to(torch.int8).to(device)
+
+
+def _counts_at(rates: Tensor, scores: Tensor) -> Tensor:
+    """Return the quantiles at all pairs of a few rates and rising scores."""
+    numbers = torch.arange(1.0, _LARGEST_TABULATED + 1, dtype=torch.float64)
+    up_to = torch.special.gammaincc(numbers, rates.clamp(min=0)[:, None])
+    return torch.searchsorted(up_to, torch.special.ndtr(scores).expand(len(rates), -1).contiguous())
+
+
+def _expanded_in_single(rate: Tensor, score: Tensor) -> Tensor:
+    """Return quantiles at rates of 8 and more, or a negative number where in doubt."""
+    rate = rate.clamp(min=_SEARCH_BELOW)
+    root = rate.sqrt()
+    inverse, square = root.reciprocal(), score.square()
+    fourth = square.square()
+    # The expansion of `_expanded`, as a polynomial in rate^(-1/2).
+    x = (square * (1 / 270)).add_(7 / 810).mul_(square).sub_(8 / 405).mul_(inverse)
+    x.sub_((square * (1 / 72)).add_(1 / 36).mul_(score)).mul_(inverse)
+    x.add_(square, alpha=1 / 6).add_(1 / 3).add_(root.mul_(score)).add_(rate)
+    error = fourth.mul_(score.abs()).add_(1).mul_(inverse).mul_(inverse).mul_(inverse).mul_(0.02)
+    error.add_(rate, alpha=2e-6)
+    lowest, highest = (x - error).floor_(), x.add_(error).floor_()
+    return lowest.sub_(highest.sub_(lowest), alpha=1e12)
+
+
+def _exact(rate: Tensor, score: Tensor) -> Tensor:
+    """Return quantiles in double precision.
+
     For rates of 8 and more, the real x at which the regularised gamma function Q(x, rate) is Phi(w) has the
     expansion in powers of rate^(-1/2) that M. Giles gives ("Algorithm 955: approximation of the inverse
     Poisson cumulative distribution function", 2016), and the count is floor(x). Where x is nearer to an
-    integer than the expansion's error, Q itself decides. Rates that are not finite give NaN. Scores beyond
-    +-8 would lose their probability's digits; the streams' stay within 5.8.
-
-    Doubles do not make results depend on their neighbours, although torch rounds the last elements of a
-    tensor otherwise in some functions: a count is an integer, and a last digit does not move it.
+    integer than the expansion's error, Q itself decides.
     """
-    rate, score = rates.double().flatten(), scores.double().flatten()
     counts = torch.zeros_like(rate)
     few = ((rate > 0) & (rate < _SEARCH_BELOW)).nonzero()[:, 0]
     counts[few] = _searched(rate[few], score[few])
     many = (~(rate < _SEARCH_BELOW)).nonzero()[:, 0]
     counts[many] = _expanded(rate[many], score[many])
-    return counts.view(rates.shape)
+    return counts
 
 
 def _searched(rate: Tensor, score: Tensor) -> Tensor:

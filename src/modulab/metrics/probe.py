@@ -92,7 +92,13 @@ def evaluation_samples(
     """
     region_keys = fold_in(fold_in(keys, Stream.EVALUATION_DATA), int(_DRAWS[region]))
     counters = torch.arange(num_samples, dtype=torch.int32, device=keys.device).expand(len(keys), -1)
-    return task.draw(region_keys, counters, region, "test", scales)
+    samples = task.draw(region_keys, counters, region, "test", scales)
+    return Samples(_batch_innermost(samples.inputs), _batch_innermost(samples.targets))
+
+
+def _batch_innermost(values: Tensor) -> Tensor:
+    """Return values laid out in memory as networks read and write them, which is thrice as fast."""
+    return values.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def make_probe(
@@ -191,16 +197,17 @@ def bytes_per_member(shape: NetworkShape, settings: Probes) -> int:
     """Return about how much memory measuring one more member takes at its peak.
 
     The evaluation points' inputs, outputs and activities are held thrice at most, noise on the widest layer
-    needs a dozen temporaries of eight bytes an element, weight noise `repeats` copies of the network, and
-    chunked sums four tensors of `BATCH_ELEMENTS`.
+    needs 40 bytes an element, weight noise `repeats` copies of the network, and sums over points or over units
+    silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
     """
     features = shape.in_features + sum(shape.hidden_features) + shape.out_features
     widest = max((*shape.hidden_features, shape.in_features))
-    per_point = 12 * features + 96 * widest
+    widest_written = max((*shape.hidden_features[1:], shape.out_features))
+    per_point = 12 * features + 40 * widest
     return (
         settings.num_samples * per_point
         + settings.repeats * 12 * shape.num_parameters
-        + 4 * 4 * BATCH_ELEMENTS
+        + 4 * 4 * min(BATCH_ELEMENTS, settings.num_samples * widest * widest_written)
     )
 
 

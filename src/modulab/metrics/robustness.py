@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import torch
-from jaxtyping import Float, Float64, Int32
+from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 from modulab.metrics.errors import module_errors
 from modulab.metrics.poisson import poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates
-from modulab.networks import Perturbation, PopulationWeights, forward
-from modulab.noise import NoiseLaw, add_activity_noise, layer_keys
+from modulab.networks import Perturbation, PopulationWeights, forward, forward_from
+from modulab.noise import NoiseLaw, layer_keys, relative_variance
 from modulab.streams import Stream, fold_in, normals, uniforms
 
 
@@ -84,30 +84,48 @@ def poisson_count_rates(
     return torch.sign(activity) * (counts / window).to(activity.dtype)
 
 
-def scale_weights(
-    network: PopulationWeights, level: float, keys: Int32[Tensor, "member 2"]
-) -> PopulationWeights:
-    """Return the network with each weight W times 1 + level xi, xi ~ N(0, 1); biases stay."""
-    weights = tuple(
-        weight * (1 + level * normals(layer_keys(keys, layer), weight.shape[1], weight.shape[2]))
+def weight_draws(
+    network: PopulationWeights, keys: Int32[Tensor, "member 2"]
+) -> list[Float[Tensor, "member _out_features _in_features"]]:
+    """Return a standard normal draw for each weight."""
+    return [
+        normals(layer_keys(keys, layer), weight.shape[1], weight.shape[2])
         for layer, weight in enumerate(network.weights)
-    )
+    ]
+
+
+def scale_weights(
+    network: PopulationWeights,
+    level: float,
+    draws: Sequence[Float[Tensor, "member _out_features _in_features"]],
+) -> PopulationWeights:
+    """Return the network with each weight W times 1 + level xi, xi its standard normal draw; biases stay."""
+    weights = tuple(weight * (1 + level * draw) for weight, draw in zip(network.weights, draws, strict=True))
     return PopulationWeights(weights, network.biases, network.activation)
 
 
-def ablate_units(fraction: float, keys: Int32[Tensor, "member 2"]) -> Perturbation:
+def ablation_order(
+    network: PopulationWeights, keys: Int32[Tensor, "member 2"]
+) -> list[Int64[Tensor, "member _hidden_features"]]:
+    """Return for each unit of each hidden layer the place, from 0, at which it is lost as the share lost rises."""
+    places: list[Tensor] = []
+    for layer, weight in enumerate(network.weights[:-1]):
+        units = weight.shape[1]
+        counters = torch.arange(units, dtype=torch.int32, device=keys.device).view(1, units)
+        order = torch.argsort(uniforms(layer_keys(keys, layer), counters), dim=1, stable=True)
+        places.append(torch.argsort(order, dim=1, stable=True))
+    return places
+
+
+def ablate_units(fraction: float, order: Sequence[Int64[Tensor, "member _hidden_features"]]) -> Perturbation:
     """Return a perturbation that silences a share of each hidden layer's units, rounded, at least one.
 
-    Units are drawn at random; those lost at one share are lost at every larger one.
+    Units lost at one share are lost at every larger one.
     """
 
     def silence(layer: int, activity: Tensor) -> Tensor:
-        units = activity.shape[1]
-        counters = torch.arange(units, dtype=torch.int32, device=keys.device).view(1, units)
-        order = torch.argsort(uniforms(layer_keys(keys, layer), counters), dim=1, stable=True)
-        ranks = torch.argsort(order, dim=1, stable=True)
-        kept = ranks >= max(1, round(fraction * units))
-        return torch.where(kept[:, :, None], activity, 0.0)
+        kept = order[layer] >= max(1, round(fraction * activity.shape[1]))
+        return activity * kept[:, :, None]
 
     return silence
 
@@ -130,16 +148,14 @@ def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
     noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
-    scores = [
-        normals(layer_keys(noise_keys, layer), activity.shape[1], activity.shape[2])
-        for layer, activity in enumerate(probe.clean.activities)
-    ]
+    clean = probe.clean.activities
+    scores = [_draws(noise_keys, layer, activity) for layer, activity in enumerate(clean)]
 
     def outputs_at(level: float) -> Tensor:
         def count(layer: int, activity: Tensor) -> Tensor:
             return poisson_count_rates(activity, level, scores[layer])
 
-        return forward(probe.network, probe.samples.inputs, count).outputs
+        return _outputs_from_first(probe, count)
 
     return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
 
@@ -152,10 +168,12 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     repeats = probe.settings.repeats
     keys = _repeated_keys(fold_in(probe.keys, Stream.WEIGHT_NOISE), repeats)
     seen = _repeated(probe.seen_network, repeats)
+    draws = weight_draws(seen, keys)
+    inputs = _in_shares(probe.samples.inputs.transpose(1, 2), repeats).transpose(1, 2)
 
     def outputs_at(level: float) -> Tensor:
-        network = in_module_coordinates(scale_weights(seen, level, keys), probe.rotation)
-        return _shared_out(probe, network, None)
+        network = in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
+        return _out_of_shares(probe, forward(network, inputs).outputs)
 
     return _curve(probe, "weight_noise", probe.settings.levels, outputs_at)
 
@@ -168,9 +186,11 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     inputs = probe.samples.inputs
     draws = normals(fold_in(probe.keys, Stream.INPUT_NOISE), inputs.shape[1], inputs.shape[2])
+    passed_on = torch.bmm(probe.network.weights[0], draws.transpose(1, 2))
+    clean = _values_of_layer(probe, 0)
 
     def outputs_at(level: float) -> Tensor:
-        return forward(probe.network, inputs + level * draws).outputs
+        return forward_from(probe.network, 0, torch.add(clean, passed_on, alpha=level)).outputs
 
     return _curve(probe, "input_noise", probe.settings.levels, outputs_at)
 
@@ -183,9 +203,17 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     repeats = probe.settings.repeats
     keys = _repeated_keys(fold_in(probe.keys, Stream.ABLATION), repeats)
     network = _repeated(probe.network, repeats)
+    activities = probe.clean.activities
+    order = ablation_order(network, keys)
+    # The first layer's activity is the same at every share.
+    first = _in_shares(activities[0], repeats) if activities else torch.zeros(())
 
     def outputs_at(fraction: float) -> Tensor:
-        return _shared_out(probe, network, ablate_units(fraction, keys))
+        if not activities:
+            return probe.clean.outputs
+        silence = ablate_units(fraction, order)
+        values = torch.baddbmm(network.biases[1][:, :, None], network.weights[1], silence(0, first))
+        return _out_of_shares(probe, forward_from(network, 1, values, silence).outputs)
 
     return _curve(probe, "ablation", probe.settings.ablated_fractions, outputs_at, squared=False)
 
@@ -193,26 +221,42 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tensor]:
     noise_keys = _noise_keys(probe, kind)
     ones = torch.ones(len(probe.keys), device=probe.keys.device)
-    coefficients = tuple(coefficient * ones for coefficient in _LAWS[kind])
+    unit_law = NoiseLaw(ones, *(coefficient * ones for coefficient in _LAWS[kind]))
+
+    def noise(layer: int, activity: Tensor) -> Tensor:
+        return relative_variance(activity, unit_law).sqrt_().mul_(_draws(noise_keys, layer, activity))
+
     clean = probe.clean.activities
-    # At every level the first hidden layer has the same activity, so its noise is drawn once and scaled.
-    first_noise = (
-        add_activity_noise(clean[0], NoiseLaw(ones, *coefficients), layer_keys(noise_keys, 0)) - clean[0]
-        if clean
-        else torch.zeros(())
-    )
+    if not clean:
+        return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
+    # At every level the first hidden layer has the same activity. So its noise is drawn once, and what it adds
+    # to the values of the next layer is proportional to the level.
+    added = torch.bmm(probe.network.weights[1], noise(0, clean[0]))
+    values = _values_of_layer(probe, 1)
 
     def outputs_at(level: float) -> Tensor:
-        law = NoiseLaw(level * ones, *coefficients)
-
         def perturb(layer: int, activity: Tensor) -> Tensor:
-            if layer == 0:
-                return activity + level * first_noise
-            return add_activity_noise(activity, law, layer_keys(noise_keys, layer))
+            return activity + level * noise(layer, activity)
 
-        return forward(probe.network, probe.samples.inputs, perturb).outputs
+        return forward_from(probe.network, 1, torch.add(values, added, alpha=level), perturb).outputs
 
     return _curve(probe, name, probe.settings.levels, outputs_at)
+
+
+def _values_of_layer(probe: Probe, layer: int) -> Tensor:
+    """Return the clean pre-activations of a layer, or the outputs if it is the last: (member, feature, batch)."""
+    if layer < len(probe.clean.pre_activations):
+        return probe.clean.pre_activations[layer]
+    return probe.clean.outputs.transpose(1, 2)
+
+
+def _outputs_from_first(probe: Probe, perturb: Perturbation) -> Tensor:
+    """Return outputs under a perturbation of activity, which leaves the first pre-activations as they are."""
+    return forward_from(probe.network, 0, _values_of_layer(probe, 0), perturb).outputs
+
+
+def _draws(noise_keys: Tensor, layer: int, activity: Tensor) -> Tensor:
+    return normals(layer_keys(noise_keys, layer), activity.shape[1], activity.shape[2])
 
 
 def _curve(
@@ -241,7 +285,8 @@ def _noise_keys(probe: Probe, kind: _ActivityNoise) -> Tensor:
 
 def _repeated_keys(keys: Tensor, repeats: int) -> Tensor:
     """Return keys of (member, repeat), flattened: a member's repeats lie side by side."""
-    return torch.stack([fold_in(keys, repeat) for repeat in range(repeats)], dim=1).flatten(0, 1)
+    numbers = torch.arange(repeats, dtype=torch.int32, device=keys.device).repeat(len(keys))
+    return fold_in(keys.repeat_interleave(repeats, dim=0), numbers)
 
 
 def _repeated(network: PopulationWeights, repeats: int) -> PopulationWeights:
@@ -252,13 +297,20 @@ def _repeated(network: PopulationWeights, repeats: int) -> PopulationWeights:
     )
 
 
-def _shared_out(probe: Probe, network: PopulationWeights, perturb: Perturbation | None) -> Tensor:
-    """Return outputs of (member, repeat) networks, each of which sees its share of the member's points."""
-    inputs, repeats = probe.samples.inputs, probe.settings.repeats
-    batch = inputs.shape[1]
+def _in_shares(values: Tensor, repeats: int) -> Tensor:
+    """Return (member, feature, batch) values as (member and repeat, feature, share of the batch).
+
+    The last points stand in for those missing from the last shares.
+    """
+    batch = values.shape[2]
     share = -(-batch // repeats)
-    # The last points stand in for those missing from the last shares, and their outputs are dropped again.
-    points = torch.arange(share * repeats, device=inputs.device).clamp(max=batch - 1)
-    shares = inputs[:, points].unflatten(1, (repeats, share)).flatten(0, 1)
-    outputs = forward(network, shares, perturb).outputs
-    return outputs.unflatten(0, (-1, repeats)).flatten(1, 2)[:, :batch]
+    if share * repeats > batch:
+        points = torch.arange(share * repeats, device=values.device).clamp(max=batch - 1)
+        values = values[:, :, points]
+    return values.unflatten(2, (repeats, share)).transpose(1, 2).flatten(0, 1)
+
+
+def _out_of_shares(probe: Probe, outputs: Tensor) -> Tensor:
+    """Return outputs of (member and repeat, share of the batch, feature) point by point, stand-ins dropped."""
+    batch = probe.samples.inputs.shape[1]
+    return outputs.unflatten(0, (-1, probe.settings.repeats)).flatten(1, 2)[:, :batch]

@@ -27,7 +27,7 @@ EAGER = Rates(fixed=1.2e-3, noisy=4.4e-8, noiseless=2.2e-8)
 COMPILED = Rates(fixed=3e-5, noisy=5e-9, noiseless=2.2e-9)
 _COMPILE_SECONDS = 28.0
 _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 14.0
-_MEASURE_SECONDS_PER_POINT = 2.5e-5
+_MEASURE_SECONDS_PER_POINT = 9e-6
 _ADAPTATION_SECONDS_PER_STEP = 2e-4
 """Of the measure of forgetting, which trains each network on; twice that for classes, five times for digits."""
 _THREAD_EFFICIENCY = 0.85

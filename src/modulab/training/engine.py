@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
-from torch._dynamo import mark_dynamic
+from torch._dynamo import error_on_graph_break, mark_dynamic
 
 from modulab.errors import ConfigError
 from modulab.settings import Member
@@ -133,7 +133,7 @@ def _compiled_step(program: Program, device: torch.device) -> StepFunction:
     # that took a hundred times as long as the work.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    compiled = torch.compile(step, fullgraph=True, options=_CPU_OPTIONS if device.type == "cpu" else {})
+    compiled = torch.compile(step, options=_CPU_OPTIONS if device.type == "cpu" else {})
 
     def call(
         program: Program, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
@@ -143,7 +143,10 @@ def _compiled_step(program: Program, device: torch.device) -> StepFunction:
         write_update(block, after)
         return losses
 
-    _trace(compiled, program, device)
+    # One graph, or an error. Not by fullgraph=True: that counts the compiled calls of the whole process, and fails
+    # now and then where threads make them side by side.
+    with error_on_graph_break(True):
+        _trace(compiled, program, device)
     torch.set_num_threads(threads)
     return call
 

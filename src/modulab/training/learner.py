@@ -100,7 +100,7 @@ class PopulationLearner(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self._engine = engine
-        self._threads = threads
+        self.threads = threads
         self._places = arrange(members, device)
         rows = [index for place in self._places for index in place.members]
         self._row_members = [members[index] for index in rows]
@@ -177,8 +177,8 @@ class PopulationLearner(LightningModule):
             return run_chunk(steps[number], place.program, self._blocks[number], members, chunk)
 
         numbers = range(len(self._places))
-        if self._threads > 1:
-            with ThreadPoolExecutor(self._threads) as pool:
+        if self.threads > 1:
+            with ThreadPoolExecutor(self.threads) as pool:
                 row_losses = torch.cat(list(pool.map(advance, numbers)), dim=1)
         else:
             row_losses = torch.cat([advance(number) for number in numbers], dim=1)

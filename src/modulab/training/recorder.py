@@ -100,7 +100,8 @@ class Recorder(Callback):
         chunk_steps = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
-        found = measure_members(self._members, pl_module, _curve_settings(self._members[0].probes))
+        settings = _curve_settings(self._members[0].probes)
+        found = measure_members(self._members, pl_module, settings, pl_module.threads)
         for name in _MEASURED_CURVES:
             self.curves[name].append(found[name])
         last = step >= self._members[0].training.steps
