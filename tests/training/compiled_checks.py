@@ -6,6 +6,7 @@ Prints one JSON object of findings, which test_compiled.py judges.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +41,21 @@ def packed_members(
     ]
 
 
+def changed_by_hurried_threads() -> list[int]:
+    """Return the members that end otherwise where many threads, changing places all the time, call a step at once."""
+    members = [
+        make_member(
+            {"noise": "gaussian"}, seed=index, noise__scale=0.1, architecture__width=4, data__num_samples=64,
+            training__batch_size=4, training__steps=1000, training__curve_every=1000,
+        )
+        for index in range(300)
+    ]  # fmt: skip
+    alone = trained_parameters(members, "compiled")
+    sys.setswitchinterval(1e-6)
+    together = trained_parameters(members, "compiled", threads=8)
+    return (alone != together).any(dim=1).nonzero().flatten().tolist()
+
+
 def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -64,6 +80,7 @@ def main() -> None:
             "changed by threads": (compiled != threaded).any(dim=1).nonzero().flatten().tolist(),
             "times compiled": counters["stats"]["unique_graphs"],
         }
+    findings["threads in a hurry"] = {"changed by threads": changed_by_hurried_threads()}
     print(json.dumps(findings))
 
 
