@@ -44,7 +44,7 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
     path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
     check_folder(path)
     with FolderLock(path):
-        run_members(plan.members, plan.trainer, path)
+        run_members(plan.members, plan.trainer, path, plan.logger)
     return Results(load_results(path), load_curves(path), path)
 
 

@@ -230,6 +230,7 @@ def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
     for path in (
         package / "settings.py",
         package / "regularisers.py",
+        package / "logger" / "settings.py",
         *sorted((package / "tasks").glob("*.py")),
     ):
         for name, text, fields in _settings_classes(path):

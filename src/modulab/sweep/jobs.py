@@ -104,7 +104,7 @@ class TrainTask:
             return None
         from modulab.experiment import run_members
 
-        run_members(plan.members, plan.trainer, folder)
+        run_members(plan.members, plan.trainer, folder, plan.logger)
         return _required(return_values(plan, folder)[0]) if self.multirun else None
 
 
