@@ -21,6 +21,8 @@ _COMMANDS = {
     "train": "train and measure one run, a population, or with -m a sweep",
     "table": "print mean and interval over seeds, grouped by what varies",
     "rerun": "train one row of a table again, alone, and compare",
+    "log": "tell W&B, TensorBoard or CSV files of a folder of results, each member once",
+    "dashboard": "save a sweep's dashboard in W&B, or print its definition",
 }
 
 _TRAIN_USAGE = """usage: modulab train [-m] [KEY=VALUE ...] [GROUP=OPTION ...]
@@ -97,13 +99,30 @@ def _other(given: Sequence[str]) -> int:
         metavar="K",
         help="the row's number, from 0, or the first letters of its run_id",
     )
+    log = commands.add_parser("log", help=_COMMANDS["log"], description=_COMMANDS["log"])
+    log.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    log.add_argument(
+        "overrides",
+        nargs="+",
+        metavar="OVERRIDE",
+        help="logger=wandb, 'logger=[csv,wandb]', logger.wandb.KEY=VALUE",
+    )
+    log.add_argument("--again", action="store_true", help="also members that were logged before")
+    dashboard = commands.add_parser(
+        "dashboard", help=_COMMANDS["dashboard"], description=_COMMANDS["dashboard"]
+    )
+    dashboard.add_argument("path", type=Path, metavar="PATH", help="folder of a sweep that was logged to W&B")
+    dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
+    dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
+    dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
     if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
         raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
     if not given:
         parser.print_help()
         return 2
     options = parser.parse_args(given)
-    return _rerun(options) if options.command == "rerun" else _table(options)
+    commands_by_name = {"rerun": _rerun, "table": _table, "log": _log, "dashboard": _dashboard}
+    return commands_by_name[options.command](options)
 
 
 def _rerun(options: argparse.Namespace) -> int:
@@ -120,6 +139,20 @@ def _rerun(options: argparse.Namespace) -> int:
         show(headings, rows)
     print("\n".join(sentences))
     return 0 if comparison.agrees or comparison.differences else 1
+
+
+def _log(options: argparse.Namespace) -> int:
+    from modulab.logger.afterwards import log_folder
+
+    print("\n".join(log_folder(options.path, options.overrides, options.again)))
+    return 0
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from modulab.logger.afterwards import show_dashboard
+
+    print(show_dashboard(options.path, options.project, options.entity, as_json=options.json))
+    return 0
 
 
 def _table(options: argparse.Namespace) -> int:

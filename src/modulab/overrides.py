@@ -107,13 +107,9 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: there is no such option. {suggest(name, error.options or [])}".rstrip()
+        options = error.options or _options(group, name, compose)
+        return f"{group}={name}: there is no such option. {suggest(name, options)}".rstrip()
     text = str(error)
-    if match := re.match(r"In '.+': Could not load '(.+)/([^/']+)'", text):  # one of a list of options
-        try:
-            compose([f"{match[1]}={match[2]}"])
-        except COMPOSING_ERRORS as single:
-            return explain(single, overrides, compose)
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
     if isinstance(error, OverrideParseException):
@@ -128,6 +124,15 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
         causes.append(str(error.__cause__))
     lines = [line.strip() for cause in causes for line in cause.splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
+
+
+def _options(group: str, name: str, compose: Compose) -> Sequence[str]:
+    """Return the options of a group, which Hydra does not tell where a wrong one stands in a list."""
+    try:
+        compose([f"{group}={name}"])
+    except MissingConfigException as error:
+        return error.options or []
+    return []
 
 
 def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LOGGED = "logged"
-_TOKEN = "sweep.json"
+_SWEEP = "sweep.json"
 
 
 def sweep_token(folder: Path) -> str:
@@ -18,13 +18,25 @@ def sweep_token(folder: Path) -> str:
 
     The same member may stand in many sweeps, and a run in W&B belongs to one.
     """
-    path = folder / LOGGED / _TOKEN
+    facts = remembered(folder)
+    if "sweep" not in facts:
+        facts = remember(folder, {"sweep": secrets.token_hex(4)})
+    return str(facts["sweep"])
+
+
+def remembered(folder: Path) -> dict[str, Any]:
+    """Return what a folder knows of itself as a sweep in W&B; nothing if it was never logged there."""
     try:
-        return str(json.loads(path.read_text())["sweep"])
-    except (OSError, ValueError, KeyError):
-        token = secrets.token_hex(4)
-        _write(path, json.dumps({"sweep": token}))
-        return token
+        return json.loads((folder / LOGGED / _SWEEP).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to what a folder knows of itself, and return all of it."""
+    together = {**remembered(folder), **facts}
+    _write(folder / LOGGED / _SWEEP, json.dumps(together))
+    return together
 
 
 class Ledger:

@@ -11,15 +11,11 @@ from typing import Any
 import wandb
 
 from modulab.logger.charts import CHARTS, chart_table
-from modulab.logger.ledger import sweep_token
+from modulab.logger.keys import STEP, TABLE
+from modulab.logger.ledger import remember, sweep_token
 from modulab.logger.records import MemberRecord, outcomes
 from modulab.logger.settings import WandbLogger
 from modulab.sweep.results import CURVES, RESULTS, load_results
-
-STEP = "training/step"
-"""The axis of every curve."""
-TABLE = "results"
-"""The key of the sweep's table in its run."""
 
 _INTERRUPTED = 255
 _LONGEST_TAG = 64
@@ -46,6 +42,7 @@ class WandbBackend:
         self._online = online
         self._group = settings.group or folder.resolve().name
         self._token = sweep_token(folder)
+        remember(folder, {"project": settings.project, "entity": settings.entity, "group": self._group})
         known = wandb.Settings.model_fields
         quiet: dict[str, Any] = {name: value for name, value in _QUIET.items() if name in known}
         self._quiet = wandb.Settings(**quiet, init_timeout=settings.patience_seconds)
