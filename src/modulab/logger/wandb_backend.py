@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import wandb
 
 from modulab.logger.charts import CHARTS, chart_table
@@ -16,7 +17,13 @@ from modulab.logger.ledger import remember, sweep_token
 from modulab.logger.records import MemberRecord, outcomes
 from modulab.logger.settings import WandbLogger
 from modulab.sweep.results import CURVES, RESULTS, load_results
+from modulab.table import metric_names
 
+_TRIAL = {
+    "WANDB_RUN_ID": "run_id",
+    "WANDB_SWEEP_ID": "sweep_id",
+    "WANDB_SWEEP_PARAM_PATH": "sweep_param_path",
+}
 _INTERRUPTED = 255
 _LONGEST_TAG = 64
 
@@ -30,13 +37,30 @@ _QUIET = {
     "x_disable_stats": True,
     # Listing the installed packages takes W&B five times as long as all the rest of a run.
     "x_save_requirements": False,
+    # Seconds after which a live run can be read from its file.
+    "x_transaction_log_flush_interval": 1.0,
 }
+
+
+def take_trial() -> dict[str, str]:
+    """Return what a W&B agent that started this process says of its trial, and hide it from members.
+
+    The trial is the run as a whole; W&B would take each member for one. Call this before W&B looks at the
+    environment.
+    """
+    return {
+        setting: os.environ.pop(variable) for variable, setting in _TRIAL.items() if variable in os.environ
+    }
 
 
 class WandbBackend:
     """Writes W&B runs below wandb/ of a folder: live ones online where `online`, all others as offline runs."""
 
-    def __init__(self, settings: WandbLogger, folder: Path, online: bool) -> None:
+    def __init__(
+        self, settings: WandbLogger, folder: Path, online: bool, trial: Mapping[str, str] | None = None
+    ) -> None:
+        """Write for a folder; `trial` is what `take_trial` gave."""
+        self._trial = dict(trial or {})
         self._settings = settings
         self._folder = folder
         self._online = online
@@ -83,8 +107,11 @@ class WandbBackend:
         results = load_results(self._folder)
         ended = list(outcomes(self._folder).values())
         config = {"sweep": self._group, "members": len(results)}
-        run = self._start(f"sweep-{self._token}", self._group, "sweep", [], config, online=False)
+        name = self._trial.pop("run_id", f"sweep-{self._token}")
+        run = self._start(name, self._group, "sweep", [], config, online=False, trial=self._trial)
         try:
+            if self._trial:
+                run.summary.update(_means(results))
             counts = {
                 name: sum(status == name for status, _ in ended) for name in {status for status, _ in ended}
             }
@@ -114,6 +141,7 @@ class WandbBackend:
         tags: list[str],
         config: Mapping[str, Any],
         online: bool,
+        trial: Mapping[str, str] | None = None,
     ) -> Any:
         if not online:
             self._remove_unfinished(name)
@@ -130,7 +158,7 @@ class WandbBackend:
             mode="online" if online else "offline",
             resume="allow" if online else None,
             reinit="create_new",
-            settings=self._quiet,
+            settings=self._quiet.model_copy(update=dict(trial or {})),
         )
 
     def _remove_unfinished(self, name: str) -> None:
@@ -152,6 +180,13 @@ def member_name(config: Mapping[str, Any]) -> str:
     words += [f"{noise['name']} {noise['scale']:g}"] if noise["scale"] else []
     words += [f"{regulariser['name']} {regulariser['strength']:g}"] if regulariser["strength"] else []
     return ", ".join([*words, f"seed {config['seed']}"])
+
+
+def _means(results: pd.DataFrame) -> dict[str, float]:
+    """Return the mean of each measure over completed members: what a W&B sweep optimises."""
+    completed = results.loc[(results["status"] == "completed").to_numpy()]
+    means = completed[metric_names(results)].mean().dropna()
+    return {str(name): float(value) for name, value in means.items()}
 
 
 def _kinds(config: Mapping[str, Any]) -> dict[str, str]:

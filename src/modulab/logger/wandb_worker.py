@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ import wandb
 from modulab.logger.journal import Journal
 from modulab.logger.ledger import LOGGED, Ledger
 from modulab.logger.settings import WandbLogger
-from modulab.logger.wandb_backend import WandbBackend
+from modulab.logger.wandb_backend import WandbBackend, take_trial
 
 LEDGER = "wandb"
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -37,6 +37,7 @@ class _Stopped(Exception):
 
 def main() -> None:
     """Log members as told, and say what happens; a W&B that fails is reported, and logging goes on if it can."""
+    trial = take_trial()
     settings = WandbLogger.model_validate_json(sys.argv[1])
     folder = Path(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
@@ -47,7 +48,7 @@ def main() -> None:
         fcntl.flock(held, fcntl.LOCK_EX)  # waits for the process of an interrupted run to end
     try:
         online = _is_online(settings, folder, tell)
-        session = _Session(settings, folder, online, tell)
+        session = _Session(settings, folder, online, trial, tell)
         session.run(_inbox())
     except Exception as error:
         traceback.print_exc()
@@ -55,7 +56,6 @@ def main() -> None:
     finally:
         with suppress(Exception):
             wandb.teardown()
-        answers.flush()
         sys.stderr.flush()
         os._exit(0)  # W&B's own hooks may wait for a service that is gone.
 
@@ -64,7 +64,12 @@ class _Session:
     """What is logged between one start of the process and its end."""
 
     def __init__(
-        self, settings: WandbLogger, folder: Path, online: bool, tell: Callable[[Message], None]
+        self,
+        settings: WandbLogger,
+        folder: Path,
+        online: bool,
+        trial: Mapping[str, str],
+        tell: Callable[[Message], None],
     ) -> None:
         self._settings = settings
         self._folder = folder
@@ -73,7 +78,9 @@ class _Session:
         self._stopping = threading.Event()
         self._live = True
         ledger = Ledger(folder, LEDGER)
-        self._journal = Journal(folder, WandbBackend(settings, folder, online), ledger, settings.live_up_to)
+        self._journal = Journal(
+            folder, WandbBackend(settings, folder, online, trial), ledger, settings.live_up_to
+        )
 
     def run(self, inbox: queue.SimpleQueue[Message]) -> None:
         """Do what the inbox says until it says to stop."""
