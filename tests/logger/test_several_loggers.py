@@ -56,7 +56,7 @@ def test_csv_files_say_what_results_and_curves_say(folders: tuple[Path, Path]) -
     assert {path.name for path in (folder / "csv").iterdir()} == set(results["run_id"])
     for row in results.to_dict("records"):
         place = folder / "csv" / row["run_id"]
-        *points, final = csv.DictReader((place / "metrics.csv").open())
+        *points, final = csv.DictReader((place / "metrics.csv").read_text().splitlines())
         logged = {
             (name, int(point["step"])): float(value)
             for point in points

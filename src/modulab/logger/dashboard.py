@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,9 @@ def make_dashboard(folder: Path, results: pd.DataFrame, project: str, entity: st
     Raises: ConfigError where the optional package wandb-workspaces is not installed.
     """
     try:
-        from wandb_workspaces import workspaces
+        with warnings.catch_warnings():  # It is written for an older pydantic.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from wandb_workspaces import expr, workspaces
     except ImportError as error:
         raise ConfigError(
             "modulab dashboard needs the package wandb-workspaces. Run: pip install 'modulab[dashboard]'"
@@ -68,7 +71,7 @@ def make_dashboard(folder: Path, results: pd.DataFrame, project: str, entity: st
             workspaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections if panels
         ],
         settings=workspaces.WorkspaceSettings(x_axis=STEP),
-        runset_settings=workspaces.RunsetSettings(filters=[workspaces.Metric("Group") == group]),
+        runset_settings=workspaces.RunsetSettings(filters=expr.And(expr.Metric("Group") == group)),
     )
 
 

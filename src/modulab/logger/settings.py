@@ -46,6 +46,12 @@ class Loggers(Settings):
     tensorboard: TensorboardLogger | None = None
     wandb: WandbLogger | None = None
 
+    def in_group(self, group: str) -> Loggers:
+        """Return the same loggers, with a group of runs in W&B where none was named."""
+        if self.wandb is None or self.wandb.group is not None:
+            return self
+        return self.model_copy(update={"wandb": self.wandb.model_copy(update={"group": group})})
+
 
 _LOGGERS: dict[str, type[Settings]] = {
     "csv": CsvLogger,

@@ -101,10 +101,12 @@ class WandbBackend:
         log.finish(exit_code=_INTERRUPTED)
 
     def summarise(self) -> None:
-        """Write the run of the sweep: its table, charts, figures and files."""
+        """Write the run of the sweep, if it is one: its table, charts, figures and files."""
         if not (self._folder / RESULTS).exists():
             return
         results = load_results(self._folder)
+        if len(results) < 2 and not self._trial:
+            return
         ended = list(outcomes(self._folder).values())
         config = {"sweep": self._group, "members": len(results)}
         name = self._trial.pop("run_id", f"sweep-{self._token}")
