@@ -17,6 +17,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from modulab.sweep.results import load_curves, load_results
 from tests.command_line import MODULAB, SMALL
 from tests.logger.offline_runs import differences, members_of, offline_runs
+from tests.logger.wandb_server import wandb_server
 
 ROOT = Path(__file__).parents[2]
 WANDB = ["logger=wandb", "logger.wandb.mode=offline"]
@@ -104,6 +105,7 @@ def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_fil
     assert len(before - {path.name for path in folder.glob("wandb/offline-run-*")}) <= 1
 
 
+@pytest.mark.slow
 def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     long = [word for word in SMALL if not word.startswith(("training.steps", "training.curve_every"))]
     long += ["training.steps=2000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
@@ -153,6 +155,7 @@ def service_of(folder: Path) -> list[int]:
 LONG = [*SMALL, "training.steps=1500", "training.curve_every=50", "population.seeds=2"]
 
 
+@pytest.mark.slow
 def test_a_service_that_is_killed_is_reported_once_and_all_can_be_logged_later(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -208,7 +211,34 @@ def test_the_command_of_a_wandb_agent_runs_and_reports_the_mean_as_its_trial(
     assert whole.summary[name] == pytest.approx(results[name].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live_up_to", [0, 16])
+def test_online_the_server_has_a_run_a_member_with_its_curves_once(
+    tmp_path: Path, environment: dict[str, str], live_up_to: int
+) -> None:
+    command = ["train", *SMALL, "logger=wandb", f"logger.wandb.live_up_to={live_up_to}", "population.seeds=2"]
+    with wandb_server() as (found, runs):
+        for _ in range(2):  # The second time there is nothing new.
+            ran = run_command([*command, "hydra.run.dir=run"], tmp_path, environment | found)
+            assert ran.returncode == 0, ran.stderr
+            assert "W&B" not in ran.stderr
+    results, curves = (load(tmp_path / "run") for load in (load_results, load_curves))
+    members = {name.partition("-")[0]: run for name, run in runs.items() if run.facts["jobType"] == "member"}
+    assert members.keys() == set(results["run_id"])
+    assert len(runs) == 3
+    for row in results.to_dict("records"):
+        run = members[row["run_id"]]
+        own = curves[curves["run_id"] == row["run_id"]]
+        assert {
+            (name, line["_step"]): line[name] for line in run.history.values() for name in set(own["measure"])
+        } == {(point.measure, point.step): point.value for point in own.itertuples()}
+        assert len(run.history) == own["step"].nunique()
+        assert run.summary["modularity/structural"] == row["modularity/structural"]
+        assert run.facts["groupName"] == "run"
+        assert run.exit_code == 0
+
+
+@pytest.mark.parametrize("live_up_to", [pytest.param(0, marks=pytest.mark.slow), 16])
 def test_without_a_network_all_is_kept_for_a_later_upload_and_said_once(
     tmp_path: Path, environment: dict[str, str], live_up_to: int
 ) -> None:

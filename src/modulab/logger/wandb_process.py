@@ -158,7 +158,12 @@ class WandbProcess:
     def _complain(self, reason: str) -> None:
         if not self._troubled:
             self._troubled = True
-            self._say(f"W&B: {reason.rstrip('.')}. Details: {self._log}")
+            folder = self._log.parent.parent
+            self._say(
+                f"W&B: {reason.rstrip('.')}. Results are not affected. To make up for it later: "
+                f"modulab log {folder} logger=wandb, and wandb sync {folder / 'wandb'} for what was written offline. "
+                f"Details: {self._log}"
+            )
 
     def _kill(self) -> None:
         """End the other side with all that it started."""

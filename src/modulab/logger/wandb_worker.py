@@ -157,7 +157,7 @@ class _Session:
             raise _Stopped
         if left := len(_unsynced(place)):
             self._online = False
-            self._tell({"trouble": f"{left} runs could not be uploaded. Later: wandb sync {place}"})
+            self._tell({"trouble": f"{left} runs could not be uploaded"})
 
 
 def _unsynced(place: Path) -> list[Path]:
