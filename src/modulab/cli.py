@@ -37,6 +37,7 @@ Train a network, or many, measure them, print a table, and write results.parquet
 
   hydra.run.dir=FOLDER   where to write; the same folder again goes on where it stopped
   hydra.sweep.dir=FOLDER the same for a sweep
+  logger=wandb           also tell W&B, each network as a run; or csv, tensorboard, '[csv,wandb]'
   sweep.dry_run=true     print how much there is to train, and train nothing
   hydra/launcher=population_slurm   train a sweep on a SLURM cluster; its keys are those of hydra.launcher
   --config-dir FOLDER    a folder of further configs; modules in the current folder can be named as _target_

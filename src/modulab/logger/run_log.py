@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from modulab.logger.journal import Heads, Journal
 from modulab.logger.ledger import Ledger
-from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger
+from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger, WandbLogger
 from modulab.logger.wandb_process import WandbProcess
 from modulab.progress import Style
 
@@ -104,7 +105,7 @@ def open_log(settings: Loggers, folder: Path, style: Style) -> Generator[RunLog]
         log.open("csv", lambda: _csv(csv, folder))
     if tensorboard is not None:
         log.open("tensorboard", lambda: _tensorboard(tensorboard, folder))
-    if wandb is not None and wandb.mode != "disabled":
+    if wandb is not None and not _is_disabled(wandb):
         log.open("wandb", lambda: WandbProcess(wandb, folder, style, say))
     try:
         yield log
@@ -112,6 +113,11 @@ def open_log(settings: Loggers, folder: Path, style: Style) -> Generator[RunLog]
         log.abandon()
         raise
     log.end()
+
+
+def _is_disabled(wandb: WandbLogger) -> bool:
+    """Return whether W&B is switched off here, or by its own variable in the environment."""
+    return wandb.mode == "disabled" or (wandb.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled")
 
 
 def _csv(settings: CsvLogger, folder: Path) -> Journal:
