@@ -98,7 +98,7 @@ def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_fil
     assert (results["status"] == "failed").sum() == 1
     [whole] = [run for run in runs.values() if run.facts["job_type"] == "sweep"]
     assert whole.summary["members/completed"] == 110
-    assert whole.summary["results"]["nrows"] == 111
+    assert whole.summary["results.nrows"] == 111
     # Nothing new to tell: nothing is written again.
     before = {path.name for path in folder.glob("wandb/offline-run-*")}
     assert "111 of 111" in run_command(["log", "sweep", *WANDB], tmp_path).stdout
