@@ -113,8 +113,8 @@ WRONG_TYPES = [
     ("+logger.csv=3", "logger.csv=3 should be a group of settings. Choose logger=csv."),
     ("+logger.csv={live_up_to: x}", "logger.csv.live_up_to='x': Input should be a valid integer. It means:"),
     (
-        "+logger.csv={live_up_to: 1, typo: 1}",
-        "logger.csv.typo: there is no such key. Did you mean 'live_up_to'?",
+        "+logger.csv={live_up_to: 1, live_upto: 1}",
+        "logger.csv.live_upto: there is no such key. Did you mean 'live_up_to'?",
     ),
     ("noise=null", "a group takes the name of a file"),
     ("task._target_=modulab.tasks.regression.RegressionTsk", "Did you mean 'RegressionTask'?"),
