@@ -70,6 +70,15 @@ TYPOS = [
     ("architecture=densse", "architecture=densse: there is no such option. Did you mean 'dense'?"),
     ("experiment=regresion", "Did you mean 'regression'?"),
     ("noise=nothing", "Known: default, gaussian, multiplicative, none, poisson."),
+    # Loggers, one and several.
+    ("logger=wandbb", "logger=wandbb: there is no such option. Did you mean 'wandb'?"),
+    ("logger=[csv,wandbb]", "logger=wandbb: there is no such option. Did you mean 'wandb'?"),
+    ("logger=csv,wandb", "several loggers are a list, as in 'logger=[csv,wandb]'."),
+    (
+        "logger.wandb.mode=offline",
+        "logger.wandb.mode: no logger is chosen. Choose it beside, as in logger=wandb.",
+    ),
+    ("+logger.wandbb={}", "logger.wandbb: there is no such logger. Did you mean 'wandb'?"),
     # The same inside a grid.
     ("population.grid={noise.scal: [0]}", "population.grid: there is no key noise.scal. Did you mean"),
     ("population.grid={nois: [poisson]}", "population.grid: there is no key nois. Did you mean 'noise'?"),
@@ -100,6 +109,13 @@ WRONG_TYPES = [
     ("population.grid={noise.scale: [loud]}", "noise.scale='loud'"),
     ("population.grid={noise: [{scale: 1}]}", "is not the name of a file in configs/noise/"),
     ("population.grid={seed: [a]}", "seed='a' should be a whole number"),
+    ("logger=null", "a group takes the name of a file"),
+    ("+logger.csv=3", "logger.csv=3 should be a group of settings. Choose logger=csv."),
+    ("+logger.csv={live_up_to: x}", "logger.csv.live_up_to='x': Input should be a valid integer. It means:"),
+    (
+        "+logger.csv={live_up_to: 1, live_upto: 1}",
+        "logger.csv.live_upto: there is no such key. Did you mean 'live_up_to'?",
+    ),
     ("noise=null", "a group takes the name of a file"),
     ("task._target_=modulab.tasks.regression.RegressionTsk", "Did you mean 'RegressionTask'?"),
     ("task._target_=modulab.tasks.regresion.RegressionTask", "cannot import 'modulab.tasks.regresion'"),
@@ -190,6 +206,26 @@ def test_a_module_of_ones_own_that_breaks_is_explained(fails: Fails) -> None:
 
 def test_a_missing_config_folder_is_explained(fails: Fails) -> None:
     assert "nowhere" in fails("train", "--config-dir", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["logger=wandb", "logger.wandb.mod=offline"], "Did you mean 'logger.wandb.mode'?"),
+        (["logger=wandb", "logger.wandb.mode=ofline"], "logger.wandb.mode='ofline'"),
+        (
+            ["logger=wandb", "++logger.wandb.mod=1"],
+            "logger.wandb.mod: there is no such key. Did you mean 'mode'?",
+        ),
+        (["logger=none"], "no logger is chosen"),
+        (["noise.scale=1"], "noise.scale=1: only loggers and their keys can be set here"),
+        (["logger=csv"], "there is no such path"),
+    ],
+)
+def test_logging_afterwards_with_mistakes_is_explained(
+    fails: Fails, overrides: list[str], message: str
+) -> None:
+    assert message in fails("log", "nowhere", *overrides)
 
 
 def test_an_unknown_command_or_flag_is_explained(fails: Fails) -> None:

@@ -52,7 +52,7 @@ def test_train_help_names_every_group_option_and_key() -> None:
         from omegaconf import OmegaConf
 
         for task in ("regression", "classification", "digits"):
-            config = OmegaConf.to_container(compose([f"task={task}"]))
+            config = OmegaConf.to_container(compose([f"task={task}", "logger=[csv,tensorboard,wandb]"]))
             assert isinstance(config, dict)
             config["probes"]["measures"] = 0
             for key in leaf_keys(config):

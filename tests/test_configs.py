@@ -27,6 +27,9 @@ def test_every_file_composes_to_members_that_read(option: str) -> None:
     assert made.members
     assert len(set(made.run_ids)) == len(made.members)
     assert isinstance(made.trainer, Trainer)
+    if option.startswith("logger/"):
+        chosen = made.logger.model_dump(exclude_none=True)
+        assert list(chosen) == ([] if option == "logger/none" else [option.removeprefix("logger/")])
 
 
 @pytest.mark.parametrize("file", FILES)

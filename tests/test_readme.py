@@ -40,12 +40,13 @@ def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
             for command in block["text"].strip().splitlines():
                 run(command)
                 commands += 1
-    assert commands >= 20
+    assert commands >= 24
     grid = pd.read_parquet(tmp_path / "outputs/grid/results.parquet")
     assert len(grid) == 2 * 3 * 4
     assert (tmp_path / "outputs/grid/report/report.html").is_file()
     sweep = pd.read_parquet(tmp_path / "outputs/sweep/results.parquet")
     assert sweep["status"].tolist() == ["completed"] * (3 * 2 * 4)
+    assert len(list((tmp_path / "outputs/sweep/wandb").glob("offline-run-*"))) == len(sweep) + 1
     product = pd.read_parquet(tmp_path / "outputs/product/results.parquet")
     assert (product["error/test"] < 0.02).all()
     assert (pd.read_parquet(tmp_path / "outputs/norms/results.parquet")["weights/norm"] > 0).all()

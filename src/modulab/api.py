@@ -56,7 +56,7 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     check_folder(folder)
     with FolderLock(folder):
-        run_members(plan.members, plan.trainer, folder)
+        run_members(plan.members, plan.trainer, folder, plan.logger)
     return plan.run_ids
 
 

@@ -24,6 +24,8 @@ _COMMANDS = {
     "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
     "report": "write figures of results and an HTML page that holds them",
     "rerun": "train one row of a table again, alone, and compare",
+    "log": "tell W&B, TensorBoard or CSV files of a folder of results, each member once",
+    "dashboard": "save a sweep's dashboard in W&B, or print its definition",
 }
 
 _TRAIN_USAGE = """usage: modulab train [-m] [KEY=VALUE ...] [GROUP=OPTION ...]
@@ -38,6 +40,7 @@ Train a network, or many, measure them, print a table, and write results.parquet
 
   hydra.run.dir=FOLDER   where to write; the same folder again goes on where it stopped
   hydra.sweep.dir=FOLDER the same for a sweep
+  logger=wandb           also tell W&B, each network as a run; or csv, tensorboard, '[csv,wandb]'
   sweep.dry_run=true     print how much there is to train, and train nothing
   hydra/launcher=population_slurm   train a sweep on a SLURM cluster; its keys are those of hydra.launcher
   --config-dir FOLDER    a folder of further configs; modules in the current folder can be named as _target_
@@ -117,13 +120,36 @@ def _other(given: Sequence[str]) -> int:
     claims.add_argument(
         "--processes", type=int, metavar="N", help="experiments to run at once; default one a core"
     )
+    log = commands.add_parser("log", help=_COMMANDS["log"], description=_COMMANDS["log"])
+    log.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    log.add_argument(
+        "overrides",
+        nargs="+",
+        metavar="OVERRIDE",
+        help="logger=wandb, 'logger=[csv,wandb]', logger.wandb.KEY=VALUE",
+    )
+    log.add_argument("--again", action="store_true", help="also members that were logged before")
+    dashboard = commands.add_parser(
+        "dashboard", help=_COMMANDS["dashboard"], description=_COMMANDS["dashboard"]
+    )
+    dashboard.add_argument("path", type=Path, metavar="PATH", help="folder of a sweep that was logged to W&B")
+    dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
+    dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
+    dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
     if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
         raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
     if not given:
         parser.print_help()
         return 2
     options = parser.parse_args(given)
-    perform = {"claims": _claims, "report": _write_report, "rerun": _rerun, "table": _table}
+    perform = {
+        "claims": _claims,
+        "dashboard": _dashboard,
+        "log": _log,
+        "report": _write_report,
+        "rerun": _rerun,
+        "table": _table,
+    }
     return perform[options.command](options)
 
 
@@ -174,6 +200,20 @@ def _write_report(options: argparse.Namespace) -> int:
     from modulab.report.sweep_report import write_report
 
     print(f"Report: {write_report(options.path, options.output)}")
+    return 0
+
+
+def _log(options: argparse.Namespace) -> int:
+    from modulab.logger.afterwards import log_folder
+
+    print("\n".join(log_folder(options.path, options.overrides, options.again)))
+    return 0
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from modulab.logger.afterwards import show_dashboard
+
+    print(show_dashboard(options.path, options.project, options.entity, as_json=options.json))
     return 0
 
 
@@ -287,6 +327,7 @@ def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
     for path in (
         package / "settings.py",
         package / "regularisers.py",
+        package / "logger" / "settings.py",
         *sorted((package / "tasks").glob("*.py")),
     ):
         for name, text, fields in _settings_classes(path):

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modulab.errors import ConfigError
+from modulab.logger.settings import Loggers, read_loggers
 from modulab.overrides import COMPOSING_ERRORS, GROUPS, Compose, explain, leaf_keys, override_key, plain_leaf
 from modulab.schema import Settings, import_target, read_settings, suggest, suggest_key
 
@@ -41,7 +42,7 @@ else:
     Population = Sweep = Trainer = Settings
 
 _MEMBER_KEYS = ("seed", *GROUPS)
-_RUN_KEYS = ("population", "sweep", "trainer")
+_RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
 
 ComposeJob = Callable[[Sequence[str], int], DictConfig]
@@ -58,6 +59,7 @@ class Plan:
     """The run_ids of each job, of which a run is the only one."""
     trainer: Trainer
     sweep: Sweep
+    logger: Loggers = field(default_factory=Loggers)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
     measures = {item for member in members.values() for item in member["probes"]["measures"].items()}
     for name, path in sorted((name, path) for name, path in measures if path is not None):
         import_target(path, f"probes.measures.{name}")
-    return Plan(list(members.values()), list(members), names, planner.trainer, planner.sweep)
+    return Plan(list(members.values()), list(members), names, planner.trainer, planner.sweep, planner.logger)
 
 
 def expand(grids: Sequence[Mapping[str, Sequence[Any]]], seeds: int, first_seed: Any) -> list[Point]:
@@ -183,6 +185,7 @@ class _Planner:
 
     trainer: Trainer
     sweep: Sweep
+    logger: Loggers
 
     def __init__(self, compose_job: ComposeJob) -> None:
         self._compose_job = compose_job
@@ -231,9 +234,15 @@ class _Planner:
                 raise ConfigError(f"{key}: there is no such key. {suggest(str(key), known)}")
         trainer = read_settings(_resolved(config, "trainer"), "trainer", Trainer)
         sweep = read_settings(_resolved(config, "sweep"), "sweep", Sweep)
+        logger = read_loggers(_resolved(config, "logger"))
         if not self._composed:
-            self.trainer, self.sweep = trainer, sweep
-        for group, value, first in (("trainer", trainer, self.trainer), ("sweep", sweep, self.sweep)):
+            self.trainer, self.sweep, self.logger = trainer, sweep, logger
+        shared = (
+            ("trainer", trainer, self.trainer),
+            ("sweep", sweep, self.sweep),
+            ("logger", logger, self.logger),
+        )
+        for group, value, first in shared:
             if value != first:
                 raise ConfigError(
                     f"{group} differs between the jobs of this sweep, and packed jobs share it. "

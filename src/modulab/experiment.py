@@ -13,6 +13,8 @@ import torch
 
 from modulab.composing import run_id
 from modulab.errors import ConfigError
+from modulab.logger.run_log import RunLog, open_log
+from modulab.logger.settings import Loggers
 from modulab.networks import NetworkShape, PopulationWeights, population_weights
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer, read_member, structural_key
@@ -108,11 +110,14 @@ def plan_work(
     return Work(runs, populations, len(unfinished), trainer.model_copy(update={"engine": engine}))
 
 
-def run_members(configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path) -> None:
+def run_members(
+    configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path, logger: Loggers | None = None
+) -> None:
     """Train and measure every config that `folder` does not hold the result of yet.
 
     Results are kept after each population; a population that fails leaves rows that say why, and the others
-    train on. Members that are still to come are rows with the status `missing`.
+    train on. Members that are still to come are rows with the status `missing`. Loggers are told of whatever
+    the folder holds that they were not told of before.
 
     Only one process may do so in a folder at a time (see `FolderLock`).
 
@@ -121,10 +126,11 @@ def run_members(configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: 
     """
     work = plan_work(configs, trainer, folder)
     begin(work, folder)
-    try:
-        train_populations(work, folder)
-    finally:
-        gather(folder)
+    with open_log(logger or Loggers(), folder, trainer.progress) as log:
+        try:
+            train_populations(work, folder, log)
+        finally:
+            gather(folder)
 
 
 def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) -> None:
@@ -135,33 +141,36 @@ def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) ->
         gather(folder, _rows(work.runs, missing, errors, 0.0))
 
 
-def train_populations(work: Work, folder: Path) -> None:
-    """Train and measure populations, and leave each one's rows among the parts of `folder`.
+def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> None:
+    """Train and measure populations, leave each one's rows among the parts of `folder`, and tell the log.
 
     Raises: KeyboardInterrupt on Ctrl-C; ConfigError for a checkpoint that cannot be read.
     """
+    log = log or RunLog(folder)
     steps = sum(run.member.training.steps for population in work.populations for run in population)
     with ProgressReport(work.trainer.progress, work.pending, steps) as progress:
         for number, population in enumerate(work.populations, start=1):
             if len(work.populations) > 1:
                 progress.say(f"population {number} of {len(work.populations)}")
-            _run_population(population, work.trainer, folder, progress)
+            _run_population(population, work.trainer, folder, progress, log)
+            log.catch_up()
             progress.finish(len(population))
 
 
 def _run_population(
-    population: Sequence[Run], trainer: Trainer, folder: Path, progress: ProgressReport
+    population: Sequence[Run], trainer: Trainer, folder: Path, progress: ProgressReport, log: RunLog
 ) -> None:
     members = [run.member for run in population]
     write_manifest(folder, {run.run_id: run.config for run in population})
     checkpoint = checkpoint_path(folder, [run.run_id for run in population])
+    log.begin([(run.run_id, run.config) for run in population])
     try:
-        result = fit_population(members, trainer, checkpoint, progress)
+        result = fit_population(members, trainer, checkpoint, progress, log.point)
     except SetUpError as error:
         if len(population) > 1:
             middle = len(population) // 2
             for half in (population[:middle], population[middle:]):
-                _run_population(half, trainer, folder, progress)
+                _run_population(half, trainer, folder, progress, log)
         else:
             _save_failed(population, folder, error)
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:

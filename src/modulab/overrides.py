@@ -39,6 +39,10 @@ _SENTENCES = (
         "{0} exists already. Set it with {0}=VALUE, without +.",
     ),
     (
+        r"Ambiguous value for argument '(logger)=(.+)'",
+        "{0}={1}: several loggers are a list, as in '{0}=[{1}]'.",
+    ),
+    (
         r"(?:Sweep parameters|Ambiguous value for argument) '(.+)'",
         "{0} is a sweep. Add -m, or give the values to population.grid.",
     ),
@@ -112,18 +116,11 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: there is no such option. {suggest(name, error.options or [])}".rstrip()
+        options = error.options or _options(group, name, compose)
+        return f"{group}={name}: there is no such option. {suggest(name, options)}".rstrip()
     text = str(error)
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        key = match[1].split("@")[0]
-        if key.startswith("hydra."):
-            return f"{key}: there is no such key. {_explain_hydra_key(key, overrides)}".rstrip()
-        try:
-            base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
-        except COMPOSING_ERRORS:
-            base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
-        known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
-        return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"
+        return _explain_key(match[1].split("@")[0], overrides, compose)
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
@@ -138,9 +135,33 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
 
 
+def _options(group: str, name: str, compose: Compose) -> Sequence[str]:
+    """Return the options of a group, which Hydra does not tell where a wrong one stands in a list."""
+    try:
+        compose([f"{group}={name}"])
+    except MissingConfigException as error:
+        return error.options or []
+    return []
+
+
+def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
+    """Return what to say of a key that Hydra does not find."""
+    if key.startswith("hydra."):
+        return f"{key}: there is no such key. {_explain_hydra_key(key, overrides)}".rstrip()
+    try:
+        base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
+    except COMPOSING_ERRORS:
+        base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
+    if key.startswith("logger.") and not base.get("logger"):
+        name = key.split(".")[1]
+        return f"{key}: no logger is chosen. Choose it beside, as in logger={name}."
+    known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
+    return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"
+
+
 def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
     keys = ((override_key(override), override) for override in overrides)
-    return [override for key, override in keys if key in (*GROUPS, "experiment") and key != unknown]
+    return [override for key, override in keys if key in (*GROUPS, "experiment", "logger") and key != unknown]
 
 
 def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:

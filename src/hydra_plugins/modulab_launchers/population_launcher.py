@@ -49,7 +49,7 @@ class PopulationLauncher(BasicLauncher):
         """Train what the jobs of a batch ask for, and keep it in the sweep's folder."""
         from modulab.experiment import run_members
 
-        run_members(plan.members, plan.trainer, folder)
+        run_members(plan.members, plan.trainer, folder, plan.logger)
 
     def describe(self, plan: "Plan", folder: Path) -> str:
         """Return what `train` would do, for a dry run."""

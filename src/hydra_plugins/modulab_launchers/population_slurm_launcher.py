@@ -53,7 +53,7 @@ class PopulationSlurmLauncher(PopulationLauncher):
         """Train what the jobs of a batch ask for on the nodes, and keep it in the sweep's folder."""
         from modulab.sweep.slurm import run_on_slurm
 
-        run_on_slurm(plan.members, plan.trainer, folder, self._settings())
+        run_on_slurm(plan.members, plan.trainer, folder, self._settings(), plan.logger)
 
     def describe(self, plan: "Plan", folder: Path) -> str:
         """Return what `train` would submit, for a dry run."""

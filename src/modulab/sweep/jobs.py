@@ -104,7 +104,8 @@ class TrainTask:
             return None
         from modulab.experiment import run_members
 
-        run_members(plan.members, plan.trainer, folder)
+        logger = plan.logger.in_group(Path(hydra_config.sweep.dir).name) if self.multirun else plan.logger
+        run_members(plan.members, plan.trainer, folder, logger)
         return _required(return_values(plan, folder)[0]) if self.multirun else None
 
 

@@ -180,6 +180,22 @@ def copy_rows(source: Path, target: Path, run_ids: Sequence[str]) -> None:
             _write(target / name, table.filter(_compute.is_in(table["run_id"], value_set=wanted)))
 
 
+def read_rows(
+    folder: Path, name: str, run_ids: Sequence[str] | None = None, columns: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of a folder's results or curves, or those of some members, as plain values."""
+    files = _files(folder, name)
+    try:
+        table = _join(files, name, columns) if files else None
+    except FileNotFoundError:  # another process has joined the parts meanwhile
+        return read_rows(folder, name, run_ids, columns)
+    if table is None:
+        return []
+    if run_ids is not None:
+        table = table.filter(_compute.is_in(table["run_id"], value_set=pa.array(run_ids, pa.string())))
+    return table.to_pylist()
+
+
 def check_folder(folder: Path) -> None:
     """Create a run's folder. Raises: ConfigError if it cannot be written, or holds unreadable results."""
     try:

@@ -19,6 +19,8 @@ import torch
 
 from modulab.errors import ConfigError
 from modulab.experiment import Run, Work, begin, plan_work
+from modulab.logger.run_log import RunLog, open_log
+from modulab.logger.settings import Loggers
 from modulab.progress import ProgressReport, Style
 from modulab.settings import Trainer
 from modulab.sweep.results import PARTS, gather, statuses
@@ -29,12 +31,17 @@ _LONGEST_SILENCE = 3600.0
 
 
 def run_on_slurm(
-    configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path, settings: SlurmSettings
+    configs: Sequence[Mapping[str, Any]],
+    trainer: Trainer,
+    folder: Path,
+    settings: SlurmSettings,
+    logger: Loggers | None = None,
 ) -> None:
     """Train and measure every config that `folder` does not hold the result of yet, on the nodes of a cluster.
 
     Tasks of an earlier array that is still there are waited for; what they do not train is submitted. A task
-    that ends without all of its results leaves rows with the status `missing` that say so.
+    that ends without all of its results leaves rows with the status `missing` that say so. Nodes may have no
+    network, so that loggers are told here, of each shard's members after it has ended.
 
     Raises: ConfigError where SLURM refuses; KeyboardInterrupt on Ctrl-C, which leaves the array at work.
     """
@@ -49,16 +56,18 @@ def run_on_slurm(
         new = submit(shards, work.trainer, folder, settings)
         _tell(f"SLURM job {_arrays(new)} trains {_shards(new)}; logs: {folder / FOLDER}")
         tasks += new
-    try:
-        _watch(tasks, work, folder, settings.poll_seconds, trainer.progress)
-    except KeyboardInterrupt:
-        if left := _arrays([task for task in tasks if task.alive]):
-            _tell(
-                f"SLURM goes on with job {left}; the same command again waits for it. To stop it: scancel {left}"
-            )
-        raise
-    finally:
-        gather(folder)
+    with open_log(logger or Loggers(), folder, trainer.progress) as log:
+        try:
+            _watch(tasks, work, folder, settings.poll_seconds, trainer.progress, log)
+        except KeyboardInterrupt:
+            if left := _arrays([task for task in tasks if task.alive]):
+                _tell(
+                    f"SLURM goes on with job {left}; the same command again waits for it. "
+                    f"To stop it: scancel {left}"
+                )
+            raise
+        finally:
+            gather(folder)
     _note_lost(tasks, work, folder)
 
 
@@ -132,7 +141,9 @@ def _cost(run: Run) -> float:
     return float(member.training.steps * member.training.batch_size * member.architecture.width)
 
 
-def _watch(tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: float, style: Style) -> None:
+def _watch(
+    tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: float, style: Style, log: RunLog
+) -> None:
     """Wait until SLURM has none of the tasks any more, and say how far they are."""
     steps = {run.run_id: run.member.training.steps for population in work.populations for run in population}
     lacking = set(steps)
@@ -164,6 +175,8 @@ def _watch(tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: f
             progress.say(label or describe_tasks(tasks))
             progress.finish(len(new))
             progress.advance(sum(steps[run_id] for run_id in new))
+            if new:
+                log.catch_up()
             if any(task.alive for task in tasks):
                 time.sleep(poll_seconds)
 

@@ -23,7 +23,7 @@ from modulab.training.engine import choose_engine, keep_freed_memory, step_funct
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
 from modulab.training.program import Program
-from modulab.training.recorder import Curves, Interrupted, Recorder
+from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,16 @@ def choose_device(accelerator: str) -> torch.device:
 
 
 def fit_population(
-    members: Sequence[Member], trainer: Trainer, checkpoint: Path | None, progress: ProgressReport
+    members: Sequence[Member],
+    trainer: Trainer,
+    checkpoint: Path | None,
+    progress: ProgressReport,
+    on_point: OnPoint | None = None,
 ) -> PopulationResult:
     """Train members that share every structural setting, and measure them.
 
-    With a checkpoint at hand the fit goes on from it; the end is the same as without the break.
+    With a checkpoint at hand the fit goes on from it; the end is the same as without the break. `on_point` hears
+    of each point of the curves as it comes, those of the checkpoint first.
 
     Raises: ConfigError for an engine or device that is not here or a checkpoint that cannot be read;
     SetUpError where the fit failed before its first step; Interrupted when Ctrl-C stopped it.
@@ -88,7 +93,7 @@ def fit_population(
     keep_freed_memory()
     threads = 1 if device.type != "cpu" else trainer.threads or (1 if engine == "eager" else cpu_count())
     torch.set_num_threads(1)
-    recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress)
+    recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress, on_point)
     try:
         learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:

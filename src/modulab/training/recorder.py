@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,9 @@ from modulab.training.measuring import measure_members
 
 Curves = dict[str, list[list[float]]]
 """Each curve's values, by measure: one list a point in time, with one value a member."""
+
+OnPoint = Callable[[int, Mapping[str, list[float]]], None]
+"""Hears of a point of the curves: its step, and a value a member for each measure."""
 
 _SAMPLES = 512
 _MEASURES: dict[str, str | None] = {
@@ -38,9 +41,15 @@ class Recorder(Callback):
     """Keeps what a fit gives as it goes on, so that a break loses no more than the time since a checkpoint."""
 
     def __init__(
-        self, members: Sequence[Member], checkpoint: Path | None, seconds: float, progress: ProgressReport
+        self,
+        members: Sequence[Member],
+        checkpoint: Path | None,
+        seconds: float,
+        progress: ProgressReport,
+        on_point: OnPoint | None = None,
     ) -> None:
         """Save to `checkpoint`, where there is one, at least `seconds` apart and at the end."""
+        self._on_point = on_point
         self._members = members
         self._checkpoint = checkpoint
         self._checkpoint_seconds = seconds
@@ -63,6 +72,8 @@ class Recorder(Callback):
         self.curves = {name: list(values) for name, values in saved["curves"].items()}
         self._seconds_before = float(saved["seconds"])
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
+        for place in range(len(self.steps)):
+            self._tell_point(place)
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Take over Ctrl-C and the signal to end, which would strike, or be heeded, in the middle of a chunk."""
@@ -104,6 +115,7 @@ class Recorder(Callback):
         found = measure_members(self._members, pl_module, settings, pl_module.threads)
         for name in _MEASURED_CURVES:
             self.curves[name].append(found[name])
+        self._tell_point(-1)
         last = step >= self._members[0].training.steps
         due = time.monotonic() - self._saved >= self._checkpoint_seconds
         if self._checkpoint is not None and (last or due or self._interrupted):
@@ -112,6 +124,10 @@ class Recorder(Callback):
         self._progress.advance(chunk_steps * len(self._members))
         if self._interrupted:
             trainer.should_stop = True
+
+    def _tell_point(self, place: int) -> None:
+        if self._on_point is not None:
+            self._on_point(self.steps[place], {name: values[place] for name, values in self.curves.items()})
 
     def on_save_checkpoint(
         self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]

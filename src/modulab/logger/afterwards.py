@@ -1,0 +1,98 @@
+"""What can be done with a folder of results once it is there: log it, and make its dashboard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from modulab.composing import compose_checked, hydra_composer
+from modulab.errors import ConfigError
+from modulab.logger.ledger import Ledger, remembered
+from modulab.logger.records import outcomes
+from modulab.logger.run_log import open_log
+from modulab.logger.settings import Loggers, WandbLogger, read_loggers
+from modulab.overrides import override_key
+from modulab.sweep.lock import FolderLock
+from modulab.sweep.results import gather, load_results
+
+
+def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> list[str]:
+    """Tell loggers of the members of a folder that they have not heard of, and return a sentence a logger.
+
+    `overrides` choose them as on the command line of a run; `again` forgets what they have heard.
+
+    Raises: ConfigError for wrong overrides, for a folder without results, and where a run is at work in it.
+    """
+    settings = _loggers(overrides)
+    chosen = [name for name in Loggers.model_fields if getattr(settings, name) is not None]
+    if not chosen:
+        raise ConfigError(
+            "no logger is chosen. Choose one or several, as in logger=wandb or 'logger=[csv,wandb]'."
+        )
+    load_results(folder)  # or a sentence that says why not
+    with FolderLock(folder):
+        gather(folder)
+        ended = outcomes(folder)
+        if not ended:
+            raise ConfigError(
+                f"{folder}: none of its members has a result yet. Run the sweep's command again."
+            )
+        for name in chosen if again else []:
+            Ledger(folder, name).forget()
+        with open_log(settings, folder, "auto"):
+            pass
+    lacking = {name: len(Ledger(folder, name).lacks(ended)) for name in chosen}
+    return [f"{name}: {len(ended) - count} of {len(ended)} members logged" for name, count in lacking.items()]
+
+
+def show_dashboard(folder: Path, project: str | None, entity: str | None, as_json: bool) -> str:
+    """Save the dashboard of a sweep in W&B and return its address, or return its definition as JSON.
+
+    Raises: ConfigError where W&B cannot be reached, or there are no results.
+    """
+    from modulab.logger.dashboard import definition, make_dashboard
+
+    results = load_results(folder)
+    defaults = _loggers(["logger=wandb"]).wandb
+    assert isinstance(defaults, WandbLogger)
+    known = remembered(folder)
+    dashboard = make_dashboard(
+        folder,
+        results,
+        project or known.get("project") or defaults.project,
+        entity or known.get("entity") or ("" if as_json else _default_entity()),
+        known.get("group") or folder.resolve().name,
+    )
+    if as_json:
+        return json.dumps(definition(dashboard), indent=2)
+    try:
+        dashboard.save()
+    except Exception as error:  # whatever the package lets through
+        raise ConfigError(_unreachable(error)) from error
+    return str(dashboard.url)
+
+
+def _default_entity() -> str:
+    import wandb
+
+    try:
+        return str(wandb.Api().default_entity)
+    except Exception as error:  # whatever the package lets through
+        raise ConfigError(_unreachable(error)) from error
+
+
+def _unreachable(error: Exception) -> str:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"W&B did not take the dashboard: {reason} Set a key with wandb login, or print the definition with --json."
+
+
+def _loggers(overrides: Sequence[str]) -> Loggers:
+    for override in overrides:
+        if override_key(override).split(".")[0] != "logger":
+            raise ConfigError(f"{override}: only loggers and their keys can be set here, as in logger=wandb.")
+    with hydra_composer() as compose:
+        config = compose_checked(compose, overrides)
+    return read_loggers(OmegaConf.to_container(config.logger, resolve=True))

@@ -1,0 +1,80 @@
+"""Ledgers: which members of a folder a logger has told of, so that none is told of twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOGGED = "logged"
+_SWEEP = "sweep.json"
+
+
+def sweep_token(folder: Path) -> str:
+    """Return the name that a folder keeps for good, wherever it is moved: it tells apart the runs of two sweeps.
+
+    The same member may stand in many sweeps, and a run in W&B belongs to one.
+    """
+    facts = remembered(folder)
+    if "sweep" not in facts:
+        facts = remember(folder, {"sweep": secrets.token_hex(4)})
+    return str(facts["sweep"])
+
+
+def remembered(folder: Path) -> dict[str, Any]:
+    """Return what a folder knows of itself as a sweep in W&B; nothing if it was never logged there."""
+    try:
+        return json.loads((folder / LOGGED / _SWEEP).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to what a folder knows of itself, and return all of it."""
+    together = {**remembered(folder), **facts}
+    _write(folder / LOGGED / _SWEEP, json.dumps(together))
+    return together
+
+
+class Ledger:
+    """The members that one logger has told of, each with the outcome that it told: a line each, added at once."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / LOGGED / f"{name}.jsonl"
+        self._outcomes: dict[str, Any] = {}
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        whole = [line for line in lines if line.endswith(b"\n")]
+        for line in whole:
+            name, outcome = json.loads(line)
+            self._outcomes[name] = outcome
+        if len(whole) < len(lines):  # the process was killed in the middle of a line
+            _write(self._path, b"".join(whole).decode())
+
+    def lacks(self, outcomes: Mapping[str, Any]) -> list[str]:
+        """Return those of the members that were not told of, or with another outcome, in order."""
+        return [name for name, outcome in outcomes.items() if self._outcomes.get(name) != outcome]
+
+    def add(self, name: str, outcome: Any) -> None:
+        """Note that a member has been told of with an outcome, which is plain JSON."""
+        self._outcomes[name] = outcome
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps([name, outcome]) + "\n")
+
+    def forget(self) -> None:
+        """Forget all members, so that they are told of once more."""
+        self._outcomes = {}
+        self._path.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)

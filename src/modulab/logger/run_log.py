@@ -1,0 +1,132 @@
+"""What a run tells its loggers, and the guard between them: no logger can stop a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from modulab.logger.journal import Heads, Journal
+from modulab.logger.ledger import Ledger
+from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger, WandbLogger
+from modulab.logger.wandb_process import WandbProcess
+from modulab.progress import Style
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """The way to one logger: a `Journal` in this process, or one in another."""
+
+    def begin(self, members: Heads) -> None:
+        """Hear of a population that is about to train."""
+        ...
+
+    def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
+        """Hear of a point of its curves: a value a member for each measure."""
+        ...
+
+    def catch_up(self) -> None:
+        """Hear that the folder has new results."""
+        ...
+
+    def end(self) -> None:
+        """Log what is left, and the sweep as a whole."""
+        ...
+
+    def abandon(self) -> None:
+        """Hear that the run was interrupted."""
+        ...
+
+
+class RunLog:
+    """Tells all loggers of a run. One that fails is named once, and not told anything more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._channels: dict[str, Channel] = {}
+
+    def open(self, name: str, make: Callable[[], Channel]) -> None:
+        """Add a logger."""
+        with self._guard(name):
+            self._channels[name] = make()
+
+    def begin(self, members: Heads) -> None:
+        """Tell of a population that is about to train: each member's run_id and config."""
+        self._tell(lambda channel: channel.begin(members))
+
+    def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
+        """Tell of a point of the population's curves: a value a member for each measure."""
+        self._tell(lambda channel: channel.point(step, values))
+
+    def catch_up(self) -> None:
+        """Tell that the folder has new results."""
+        self._tell(lambda channel: channel.catch_up())
+
+    def end(self) -> None:
+        """Wait until everything is logged."""
+        self._tell(lambda channel: channel.catch_up())
+        self._tell(lambda channel: channel.end())
+
+    def abandon(self) -> None:
+        """Tell that the run was interrupted."""
+        self._tell(lambda channel: channel.abandon())
+
+    def _tell(self, what: Callable[[Channel], None]) -> None:
+        for name, channel in list(self._channels.items()):
+            with self._guard(name):
+                what(channel)
+
+    @contextmanager
+    def _guard(self, name: str) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:  # Loggers are other people's code, and results do not depend on them.
+            self._channels.pop(name, None)
+            say(
+                f"logger={name} failed and is left out from here on ({type(error).__name__}: {error}). "
+                f"To log everything later: modulab log {self._folder} logger={name}"
+            )
+
+
+def say(sentence: str) -> None:
+    """Tell the user something beside the results."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def open_log(settings: Loggers, folder: Path, style: Style) -> Generator[RunLog]:
+    """Give the log of a run in a folder; at the end it waits until all is logged, unless the run was interrupted."""
+    log = RunLog(folder)
+    csv, tensorboard, wandb = settings.csv, settings.tensorboard, settings.wandb
+    if csv is not None:
+        log.open("csv", lambda: _csv(csv, folder))
+    if tensorboard is not None:
+        log.open("tensorboard", lambda: _tensorboard(tensorboard, folder))
+    if wandb is not None and not _is_disabled(wandb):
+        log.open("wandb", lambda: WandbProcess(wandb, folder, style, say))
+    try:
+        yield log
+    except BaseException:
+        log.abandon()
+        raise
+    log.end()
+
+
+def _is_disabled(wandb: WandbLogger) -> bool:
+    """Return whether W&B is switched off here, or by its own variable in the environment."""
+    return wandb.mode == "disabled" or (wandb.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled")
+
+
+def _csv(settings: CsvLogger, folder: Path) -> Journal:
+    from modulab.logger.lightning_backends import CsvBackend
+
+    return Journal(folder, CsvBackend(folder), Ledger(folder, "csv"), settings.live_up_to)
+
+
+def _tensorboard(settings: TensorboardLogger, folder: Path) -> Journal:
+    from modulab.logger.lightning_backends import TensorboardBackend
+
+    return Journal(folder, TensorboardBackend(folder), Ledger(folder, "tensorboard"), settings.live_up_to)
