@@ -56,6 +56,18 @@ def changed_by_hurried_threads() -> list[int]:
     return (alone != together).any(dim=1).nonzero().flatten().tolist()
 
 
+def programs_in_turn() -> list[Member]:
+    """Return members of programs that differ in numbers: the layers that are noisy, width and batch size."""
+    return [
+        make_member(
+            {"noise": "gaussian"}, noise__scale=0.2, noise__sites=sites, architecture__depth=2,
+            architecture__activation="tanh", architecture__width=width, data__num_samples=64,
+            training__batch_size=batch_size, training__steps=20, training__curve_every=20,
+        )
+        for sites, width, batch_size in (("all", 8, 16), ("first", 8, 16), ("last", 8, 16), ("last", 9, 24))
+    ]  # fmt: skip
+
+
 def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -80,6 +92,15 @@ def main() -> None:
             "changed by threads": (compiled != threaded).any(dim=1).nonzero().flatten().tolist(),
             "times compiled": counters["stats"]["unique_graphs"],
         }
+    counters.clear()
+    members = programs_in_turn()
+    apart = [
+        (trained_parameters([each], "compiled") - trained_parameters([each])).abs().max() for each in members
+    ]
+    findings["programs in turn"] = {
+        "compiled from eager": [float(each) for each in apart],
+        "times compiled": counters["stats"]["unique_graphs"],
+    }
     findings["threads in a hurry"] = {"changed by threads": changed_by_hurried_threads()}
     print(json.dumps(findings))
 

@@ -128,6 +128,9 @@ def _compiled_step(program: Program, device: torch.device) -> StepFunction:
     # Each program's step is its own closure over the same code, which torch counts as recompilations.
     dynamo_config.recompile_limit = 1024
     dynamo_config.accumulated_recompile_limit = 4096
+    # Else torch takes numbers in which a program differs from earlier ones, its width or its noisy layers, for
+    # variables: the code would depend on what was compiled before, be slower, and with noisy layers be wrong.
+    dynamo_config.automatic_dynamic_shapes = False
     # On a CPU the code is made for one thread and entered without Python's lock, so that threads can run blocks
     # side by side. Threads within a step would wait for one another at each of its dozen loops: on a busy machine
     # that took a hundred times as long as the work.
