@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,13 @@ def run_claims(
     at_once = min(processes or cores, len(experiments))
     run_ids = run_experiments(list(experiments.values()), at_once, max(1, cores // at_once), progress)
     results = {name: _rows(experiments[name].folder, run_ids[name]) for name in experiments}
-    return write_claims_report(claims, experiments, results, preset, folder)
+    return write_claims_report(claims, experiments, results, preset, _command(preset, names, folder), folder)
+
+
+def _command(preset: str, names: Sequence[str] | None, folder: Path) -> str:
+    """Return the command that gives the same again."""
+    only = [] if names is None else ["--only", ",".join(names)]
+    return shlex.join(["modulab", "claims", "--preset", preset, *only, "--folder", str(folder)])
 
 
 def _rows(folder: Path, run_ids: Sequence[str]) -> pd.DataFrame:

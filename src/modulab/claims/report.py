@@ -51,11 +51,15 @@ def write_claims_report(
     experiments: Mapping[str, Experiment],
     results: Mapping[str, pd.DataFrame],
     preset: str,
+    command: str,
     folder: Path,
 ) -> list[Judgement]:
-    """Judge claims by the results of their experiments; write the page, its figures and claims.json."""
+    """Judge claims by the results of their experiments; write the page, its figures and claims.json.
+
+    `command` is what runs all of it again.
+    """
     parts = [_judge(claim, experiments, results) for claim in claims]
-    facts = _facts(results, preset)
+    facts = {"command": command, **_facts(results, preset)}
     record = {
         **facts,
         "rule": RULE,
@@ -122,7 +126,7 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str) -> Page
             ("Preset", f"{preset}: {PRESETS[preset].meaning}"),
             ("Networks", str(facts["networks"])),
             ("Made with", made_with),
-            ("All again", f"modulab claims --preset {preset}"),
+            ("All again", facts["command"]),
         ],
         sections=[_verdicts(parts), *(_section(part) for part in parts)],
     )

@@ -56,7 +56,14 @@ def legend_below(
     columns = max(1, min(len(arms), int(figure.get_figwidth() / widest)))
     rows = -(-len(arms) // columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * rows + (0.2 if title else 0))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title, title_fontsize=8)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        title=title,
+        title_fontsize=8,
+        handlelength=3.2,
+    )
 
 
 def share_ends(panels: Sequence[Axes], columns: int) -> None:
