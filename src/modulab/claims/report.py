@@ -146,10 +146,10 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
     ]
     headings = (
         "claim",
-        "",
+        "in words",
         "verdict",
         "criteria that hold",
-        "first criterion's quantity",
+        "first quantity",
         "effect [95% interval]",
     )
     return Section("Verdicts", tables=[PageTable(headings, rows)])
