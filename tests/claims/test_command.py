@@ -80,7 +80,7 @@ def test_the_page_needs_nothing_but_itself_and_the_files_beside_it(smoke) -> Non
 def test_every_figure_has_its_drawing_and_its_data(smoke) -> None:
     folder, _ = smoke
     record = json.loads((folder / "claims.json").read_text())
-    figures = [name for claim in record["claims"] for name in claim["figures"]]
+    figures = [figure["name"] for claim in record["claims"] for figure in claim["figures"]]
     assert len(figures) >= len(CLAIMS)
     for name in figures:
         assert (folder / f"{name}.png").stat().st_size > 1000

@@ -89,7 +89,7 @@ def as_record(
     judgement: Judgement,
     experiments: Sequence[Mapping[str, Any]],
     tables: Sequence[TableOfArms],
-    figures: Sequence[str],
+    figures: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Return a judgement as it stands in claims.json, where a number that is not finite is null."""
     claim = judgement.claim

@@ -29,6 +29,7 @@ from modulab.report.figure import ReportFigure, write_atomically
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.sweep.results import versions
 
+SOURCE = "Qian, Liang and Fiete (arXiv 2512.13707)"
 RECORD = "claims.json"
 PAGE = "report.html"
 
@@ -59,7 +60,7 @@ def write_claims_report(
     `command` is what runs all of it again.
     """
     parts = [_judge(claim, experiments, results) for claim in claims]
-    facts = {"command": command, **_facts(results, preset)}
+    facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
     record = {
         **facts,
         "rule": RULE,
@@ -71,7 +72,10 @@ def write_claims_report(
                     for each in part.experiments
                 ],
                 part.tables,
-                [figure.name for figure in part.figures],
+                [
+                    {"name": figure.name, "title": figure.title, "caption": figure.caption}
+                    for figure in part.figures
+                ],
             )
             for part in parts
         ],
@@ -118,8 +122,7 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str) -> Page
     return Page(
         title="When, why and to what end neural networks become modular: claims and verdicts",
         lead=[
-            "Claims of Qian, Liang and Fiete (arXiv 2512.13707), each decided by a rule that was written before "
-            "its experiment was run.",
+            f"Claims of {SOURCE}, each decided by a rule that was written before its experiment was run.",
             RULE,
         ],
         facts=[
