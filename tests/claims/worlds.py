@@ -123,13 +123,12 @@ def simulate(
 
 def shuffle_arms(results: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
     """Return results in which each seed's measures are dealt out anew to the arms."""
-    shuffled = results.copy()
-    measures = [name for name in (*ERRORS, *OTHERS) if name in results]
+    order = np.arange(len(results))
     for places in results.groupby("config.seed").indices.values():
-        shuffled.loc[shuffled.index[places], measures] = results[measures].to_numpy()[
-            random.permutation(places)
-        ]
-    return shuffled
+        order[places] = random.permutation(places)
+    measures = [name for name in (*ERRORS, *OTHERS) if name in results]
+    dealt = results[measures].iloc[order].reset_index(drop=True)
+    return pd.concat([results.drop(columns=measures), dealt], axis=1)
 
 
 def all_experiments() -> tuple[str, ...]:

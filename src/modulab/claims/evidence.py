@@ -120,9 +120,9 @@ class Evidence:
 
 
 @cache
-def _resamples(seeds: int) -> NDArray[np.float64]:
+def _resamples(seeds: int, number: int) -> NDArray[np.float64]:
     """Return how often each seed is drawn in each resample, the same resamples for every estimate."""
-    drawn = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+    drawn = np.random.default_rng(0).integers(seeds, size=(number, seeds))
     return np.stack([np.bincount(each, minlength=seeds) for each in drawn]).astype(np.float64)
 
 
@@ -136,10 +136,10 @@ def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
     fewest = int(present.sum(axis=0).min()) if columns.size else 0
     if fewest < max(2, math.ceil(_LEAST_SHARE_OF_SEEDS * seeds)):
         return Estimate(math.nan, math.nan, math.nan, fewest)
-    weights = _resamples(seeds)
+    weights = _resamples(seeds, RESAMPLES)
     filled = np.where(present, columns, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = (weights @ filled) / (weights @ present)
+        means = (weights @ filled) / (seeds if present.all() else weights @ present)
         value = float(statistic((filled.sum(axis=0) / present.sum(axis=0))[None])[0])
         resampled = statistic(means)
     resampled = resampled[np.isfinite(resampled)]
