@@ -69,7 +69,7 @@ TYPOS = [
     # An option that does not exist.
     ("architecture=densse", "architecture=densse: there is no such option. Did you mean 'dense'?"),
     ("experiment=regresion", "Did you mean 'regression'?"),
-    ("noise=nothing", "Known: default, gaussian, multiplicative, none, poisson."),
+    ("noise=nothing", "Known: default, dropout, gaussian, multiplicative, none, poisson."),
     # Loggers, one and several.
     ("logger=wandbb", "logger=wandbb: there is no such option. Did you mean 'wandb'?"),
     ("logger=[csv,wandbb]", "logger=wandbb: there is no such option. Did you mean 'wandb'?"),

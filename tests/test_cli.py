@@ -46,8 +46,9 @@ def test_train_help_names_every_group_option_and_key() -> None:
     text = train_help()
     for file in config_folder().rglob("*.yaml"):
         if file.parent != config_folder():
-            assert re.search(rf"^    {file.stem} ", text, re.MULTILINE), file
-            assert re.search(rf"^  {file.parent.name}$", text, re.MULTILINE), file
+            group, *option = file.relative_to(config_folder()).with_suffix("").parts
+            assert re.search(rf"^    {'/'.join(option)} ", text, re.MULTILINE), file
+            assert re.search(rf"^  {group}$", text, re.MULTILINE), file
     with hydra_composer() as compose:
         from omegaconf import OmegaConf
 
