@@ -21,8 +21,8 @@ REPEATS = 100
 
 @pytest.fixture
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a quarter of the usual resamples for an interval: noise of its own, in no arm's favour, for speed."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    """Take an eighth of the usual resamples for an interval: noise of its own, in no arm's favour, for speed."""
+    monkeypatch.setattr(evidence, "RESAMPLES", 500)
 
 
 def verdicts(claim: Claim, make) -> Counter[str]:
