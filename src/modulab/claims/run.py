@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
+from io import TextIOBase
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _work(experiment: Experiment, threads: int | None, messages: Any) -> None:
         messages.put(_Message(experiment.name, kind, content))
 
     own = [] if threads is None else [f"trainer.threads={threads}"]
-    with _lines_to(partial(send, "line")):
+    with redirect_stderr(_LineSender(partial(send, "line"))):
         try:
             send(
                 "done",
@@ -130,17 +131,7 @@ def _work(experiment: Experiment, threads: int | None, messages: Any) -> None:
             send("error", "interrupted")
 
 
-@contextmanager
-def _lines_to(send: Any) -> Generator[None]:
-    previous = sys.stderr
-    sys.stderr = _LineSender(send)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stderr = previous
-
-
-class _LineSender:
+class _LineSender(TextIOBase):
     """Stands in for standard error, and hands on each line that is written to it."""
 
     def __init__(self, send: Any) -> None:
@@ -154,13 +145,6 @@ class _LineSender:
             if line:
                 self._send(line)
         return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: a line is handed on when it is complete."""
-
-    def isatty(self) -> bool:
-        """Say that this is no terminal."""
-        return False
 
 
 class _Display:
