@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
+from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion
 from modulab.report.connectivity import trained_connectivity
 from modulab.report.connectivity_figure import connectivity_figure
 from modulab.report.figure import ReportFigure
+from modulab.report.planes import front_figure
 
 Draw = Callable[[Mapping[str, Evidence]], Sequence[ReportFigure]]
 
@@ -46,3 +50,22 @@ def connectivity_of(
     trained = trained_connectivity(table.folder, list(run_ids.values()))
     shown = {arm: trained[run_id] for arm, run_id in run_ids.items() if run_id in trained}
     return [connectivity_figure(shown, name=name, title=title)] if shown else []
+
+
+def front_figures(arms: pd.DataFrame, name: str, of_what: str) -> list[ReportFigure]:
+    """Draw what each `arm`, over its `strength`, gives for its clean error: modularity, and error under noise."""
+    return [
+        front_figure(
+            arms,
+            ERROR,
+            measure,
+            arm="arm",
+            order="strength",
+            name=f"{name}_{kind}",
+            title=title,
+        )
+        for measure, kind, title in (
+            (MODULARITY, "modularity", f"Structural modularity and clean error{of_what}"),
+            (UNDER_NOISE, "robustness", f"Error under noise and clean error{of_what}"),
+        )
+    ]

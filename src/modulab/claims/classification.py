@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim
+from modulab.claims.claim import Claim, front_figures
 from modulab.claims.comparisons import (
     ERROR,
     MODULARITY,
@@ -25,7 +25,6 @@ from modulab.claims.premodular import name_arms
 from modulab.claims.rules import Criterion, Region
 from modulab.report.categories import strip_figure
 from modulab.report.figure import ReportFigure
-from modulab.report.planes import front_figure
 
 NAMES = {"classification": "C8a", "digits": "C8b"}
 TESTED_SCALE = 0.5
@@ -132,22 +131,7 @@ def _strength_arms(table: Evidence, task: str) -> pd.DataFrame:
 
 def _draw(task: str, evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     table = evidence[task]
-    strengths = _strength_arms(table, task)
-    fronts = [
-        front_figure(
-            strengths,
-            ERROR,
-            measure,
-            arm="arm",
-            order="strength",
-            name=f"{NAMES[task]}_{name}",
-            title=f"{title} and clean error, over strength",
-        )
-        for measure, name, title in (
-            (MODULARITY, "modularity", "Structural modularity"),
-            (UNDER_NOISE, "robustness", "Error under noise"),
-        )
-    ]
+    fronts = front_figures(_strength_arms(table, task), NAMES[task], ", over strength")
     withheld = strip_figure(
         name_arms(table.rows({"task.support": "labels"})),
         "arm",

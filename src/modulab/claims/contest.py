@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim
+from modulab.claims.claim import Claim, front_figures
 from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, Sweep, matched, shortfall
 from modulab.claims.evidence import Condition, Evidence, at_matched_error
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
-from modulab.report.planes import front_figure, map_figure
+from modulab.report.planes import map_figure
 
 DENSE: Condition = {"noise.scale": 0.0, "regulariser.strength": 0.0}
 REFERENCE = "poisson"
@@ -109,22 +109,11 @@ def power_map(results: pd.DataFrame, measures: Sequence[str], log_budget: float)
 
 
 def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
-    arms = _name_arms(evidence["contest"].completed)
-    figures = [
-        front_figure(
-            arms,
-            ERROR,
-            measure,
-            arm="arm",
-            order="strength",
-            name=f"C4_contest_{name}",
-            title=f"{title} and clean error of each noise and regulariser, over its strength",
-        )
-        for measure, name, title in (
-            (MODULARITY, "modularity", "Structural modularity"),
-            (UNDER_NOISE, "robustness", "Error under noise"),
-        )
-    ]
+    figures = front_figures(
+        _name_arms(evidence["contest"].completed),
+        "C4_contest",
+        " of each noise and regulariser, over its strength",
+    )
     budget = thresholds.budget("regression")
     grid = power_map(evidence["powers"].completed, [MODULARITY, UNDER_NOISE], math.log(budget))
     if np.isfinite(grid[MODULARITY].to_numpy(dtype=np.float64)).any():

@@ -167,6 +167,11 @@ def rank_correlation(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return (centred * steps).sum(axis=-1) / (steps**2).sum()
 
 
+def pick(array: NDArray[np.float64], place: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the one value of the last axis that stands at a place, a place of its own for each leading index."""
+    return np.take_along_axis(array, place[..., None], axis=-1)[..., 0]
+
+
 def at_matched_error(
     log_errors: NDArray[np.float64], values: NDArray[np.float64], log_budget: float
 ) -> NDArray[np.float64]:
@@ -181,9 +186,6 @@ def at_matched_error(
     below = log_errors <= log_budget
     last = log_errors.shape[-1] - 1 - below[..., ::-1].argmax(axis=-1)
     after = np.minimum(last + 1, log_errors.shape[-1] - 1)
-
-    def pick(array: NDArray[np.float64], place: NDArray[np.intp]) -> NDArray[np.float64]:
-        return np.take_along_axis(array, place[..., None], axis=-1)[..., 0]
 
     start, end = pick(log_errors, last), pick(log_errors, after)
     rise = np.where(end > start, end - start, 1.0)

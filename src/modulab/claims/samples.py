@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.claims import thresholds
 from modulab.claims.claim import Claim
 from modulab.claims.comparisons import ERROR, MODULARITY
-from modulab.claims.evidence import Estimate, Evidence, estimate
+from modulab.claims.evidence import Estimate, Evidence, estimate, pick
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
@@ -23,6 +22,7 @@ BETTER_FIT = 2.0
 """The factor between residual sums of squares from which one fit counts as better."""
 
 _Fit = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""A number for each curve or row (the second argument, its last axis) over one grid (the first)."""
 
 
 def crossing(
@@ -36,9 +36,6 @@ def crossing(
     reached = curve >= wanted
     first = reached.argmax(axis=-1)
     before = np.maximum(first - 1, 0)
-
-    def pick(array: NDArray[np.float64], place: NDArray[np.intp]) -> NDArray[np.float64]:
-        return np.take_along_axis(array, place[..., None], axis=-1)[..., 0]
 
     grid = np.broadcast_to(log_samples, curve.shape)
     low, high = pick(curve, before), pick(curve, first)
@@ -75,66 +72,39 @@ def exponential_fits_better(
     return np.log((of_power + 1e-12) / (of_exponential + 1e-12))
 
 
-def _arms(table: Evidence, least_modules: int) -> tuple[list[int], list[int]]:
+def _needed(table: Evidence, least_modules: int, measure: str, crossed: _Fit, fit: _Fit) -> Estimate:
+    """Estimate a fit to ln N over numbers of modules, N being where a curve of a measure over ln N is `crossed`."""
     modules = sorted(set(table.results["config.task.modules"].astype(int).tolist()))
+    modules = [each for each in modules if each >= least_modules]
     samples = sorted(set(table.results["config.data.num_samples"].astype(int).tolist()))
-    return [each for each in modules if each >= least_modules], samples
+    arms = [{"task.modules": d, "data.num_samples": n} for d in modules for n in samples]
+    columns = (table.log_columns if measure == ERROR else table.columns)(measure, arms)
+    log_samples = np.log(np.array(samples, dtype=np.float64))
+
+    def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
+        curves = means.reshape(*means.shape[:-1], len(modules), len(samples))
+        return fit(np.array(modules, dtype=np.float64), crossed(log_samples, curves))
+
+    return estimate(columns, statistic)
+
+
+def _learned(log_samples: NDArray[np.float64], log_errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ln N at which error falls below the share that counts as learned; the largest if it never does."""
+    # As a rising curve that ends at 1 and reaches one half where the task is learned.
+    excess = log_errors - math.log(thresholds.learned("regression"))
+    below = 1 / (1 + np.exp(np.clip(excess, -30, 30)))
+    reached = np.concatenate([below, np.ones_like(below[..., :1])], axis=-1)
+    return crossing(np.append(log_samples, log_samples[-1]), reached)
 
 
 def needed_for_modularity(table: Evidence, fit: _Fit) -> Estimate:
     """Estimate a fit of ln N50, where N50 is the sample size at which modularity reaches half its plateau."""
-    modules, samples = _arms(table, 2)
-    columns = [
-        table.columns(MODULARITY, [{"task.modules": d, "data.num_samples": n} for n in samples])
-        for d in modules
-    ]
-    log_samples = np.log(np.array(samples, dtype=np.float64))
-
-    def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
-        curves = means.reshape(*means.shape[:-1], len(modules), len(samples))
-        return fit(np.array(modules, dtype=np.float64), crossing(log_samples, curves))
-
-    return estimate(np.hstack(columns), statistic)
+    return _needed(table, 2, MODULARITY, crossing, fit)
 
 
 def needed_to_generalise(table: Evidence, fit: _Fit) -> Estimate:
     """Estimate a fit of ln N at which test error falls below the share that counts as learned."""
-    modules, samples = _arms(table, 1)
-    columns = [
-        table.log_columns(ERROR, [{"task.modules": d, "data.num_samples": n} for n in samples])
-        for d in modules
-    ]
-    log_samples = np.log(np.array(samples, dtype=np.float64))
-    learned = math.log(thresholds.learned("regression"))
-
-    def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
-        curves = means.reshape(*means.shape[:-1], len(modules), len(samples))
-        # As a rising curve that ends at 1 and reaches one half where the task is learned.
-        below = 1 / (1 + np.exp(np.clip(curves - learned, -30, 30)))
-        reached = np.concatenate([below, np.ones_like(below[..., :1])], axis=-1)
-        return fit(
-            np.array(modules, dtype=np.float64), crossing(np.append(log_samples, log_samples[-1]), reached)
-        )
-
-    return estimate(np.hstack(columns), statistic)
-
-
-def sample_sizes(table: Evidence) -> pd.DataFrame:
-    """Return N50 of every number of modules with its interval, and the sample size at which error is learned."""
-    rows: list[dict[str, float]] = []
-    for modules in _arms(table, 2)[0]:
-        own = Evidence(table.results.loc[table.results["config.task.modules"] == modules, :])
-        found = needed_for_modularity(own, lambda _, log_needed: log_needed[..., 0])
-        rows.append(
-            {
-                "modules": modules,
-                "N50": math.exp(found.value),
-                "low": math.exp(found.low),
-                "high": math.exp(found.high),
-                "seeds": found.seeds,
-            }
-        )
-    return pd.DataFrame(rows)
+    return _needed(table, 1, ERROR, _learned, fit)
 
 
 def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
