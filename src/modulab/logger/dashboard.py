@@ -41,7 +41,7 @@ CLAIMS = (
     Claim("C5: more modules need more samples", "scatter", "config.data.num_samples", "error/test"),
     Claim("C6: modular networks bear noise", "scatter", "modularity/structural", "robustness/poisson@0.3"),
     Claim("C6: and extrapolate", "scatter", "modularity/structural", "extrapolation/combination"),
-    Claim("C7: and forget less", "scatter", "modularity/structural", "forgetting/error_rise"),
+    Claim("C7: and forget less", "scatter", "modularity/structural", "forgetting/others_rise"),
     Claim("C8: in regression and in classification", "bars", "config.task.name", "modularity/structural"),
     Claim("At which error: compare modularity where it is equal", "scatter", "error/test", "modularity/structural"),
 )  # fmt: skip
