@@ -13,12 +13,20 @@ from modulab.training.learner import PopulationLearner
 CPU = torch.device("cpu")
 
 
-def train_learner(members: Sequence[Member], engine: str = "eager", threads: int = 1) -> PopulationLearner:
-    """Return a learner trained through all chunks of its members."""
+def prepared_learner(
+    members: Sequence[Member], engine: str = "eager", threads: int = 1
+) -> tuple[PopulationLearner, PopulationData]:
+    """Return a learner ready for its first chunk of steps, and its data."""
     learner = PopulationLearner(members, engine, CPU, threads)
     data = PopulationData(learner.row_members, 0, CPU)
     learner.read_data(data.offsets, data.counts)
     learner.on_fit_start()
+    return learner, data
+
+
+def train_learner(members: Sequence[Member], engine: str = "eager", threads: int = 1) -> PopulationLearner:
+    """Return a learner trained through all chunks of its members."""
+    learner, data = prepared_learner(members, engine, threads)
     for index in range(data.num_chunks):
         learner.training_step(data.chunk(index))
     return learner

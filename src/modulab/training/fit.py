@@ -18,6 +18,7 @@ from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer
 from modulab.training.checkpoints import read_checkpoint
+from modulab.training.compiled_step import is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import choose_engine, keep_freed_memory, step_function
 from modulab.training.learner import PopulationLearner
@@ -121,10 +122,11 @@ def fit_population(
 
 def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
     for number, program in enumerate(programs, start=1):
-        progress.say(
-            f"compiling training step {number} of {len(programs)}, 10 to 30 s, cached for later runs",
-            at_once=True,
-        )
+        if device.type != "cpu" or not is_built(program):
+            progress.say(
+                f"compiling training step {number} of {len(programs)}, 10 to 30 s, cached for later runs",
+                at_once=True,
+            )
         step_function("compiled", program, device)
     progress.say("training")
 

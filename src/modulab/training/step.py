@@ -109,8 +109,16 @@ def draw_minibatch(
     counters = torch.arange(batch_size, dtype=torch.int32, device=table.device).view(1, batch_size)
     drawn = integers(fold_in(block.minibatch_keys, step), counters, block.counts.clamp(min=1))
     rows = torch.where(block.counts[:, None] > 0, drawn, counters + position)
-    # Laid out with the batch innermost, as `forward` reads it: strided loads would halve the step's speed.
-    return table[block.offsets[:, None] + rows].transpose(1, 2).contiguous().transpose(1, 2)
+    # Rows are stored, else the compiler works out each draw, whose remainder is dear, once a feature.
+    samples = table[block.offsets[:, None] + _stored(rows)].transpose(1, 2).contiguous()
+    # Laid out with the batch innermost, as `forward` reads it: strided loads would halve the step's speed. And
+    # stored, else each sample is looked up wherever it is used.
+    return _stored(samples).transpose(1, 2)
+
+
+def _stored(values: Tensor) -> Tensor:
+    """Return contiguous values as they are; compiled, they become a buffer, for only that has strides."""
+    return values.as_strided(values.shape, values.stride())
 
 
 def population_update(
@@ -137,25 +145,3 @@ def population_update(
         block.parameters, gradients, (block.first_moments, block.second_moments), coefficients, row
     )
     return losses, [parameters, *moments]
-
-
-def write_update(block: Block, after: list[Tensor]) -> None:
-    """Write the parameters and moments that `population_update` returned into the block."""
-    for tensor, values in zip(
-        (block.parameters, block.first_moments, block.second_moments), after, strict=True
-    ):
-        tensor.copy_(values)
-
-
-def population_step(
-    program: Program,
-    block: Block,
-    table: Float[Tensor, "row feature"],
-    row: Float[Tensor, "3 member"],
-    step: Int32[Tensor, ""],
-    position: Int32[Tensor, ""],
-) -> Float[Tensor, " member"]:
-    """Advance a block by one optimiser step, in place, and return the losses before it."""
-    losses, after = population_update(program, block, table, row, step, position)
-    write_update(block, after)
-    return losses

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+
+import modulab
+from modulab.errors import ConfigError
+from modulab.regularisers import Pass, Regulariser
+from modulab.settings import Member
+from modulab.training import compiled_step
+from modulab.training.compiled_step import CompiledStep, build, is_built
+from modulab.training.optimisers import schedule_rows
+from modulab.training.program import Program, program_of
+from tests.members import make_member
+from tests.training.fitting import prepared_learner, trained_parameters
+
+
+def members(number: int = 3, **overrides: Any) -> list[Member]:
+    return [
+        make_member(
+            {"noise": "poisson", "regulariser": "activity_weight"}, seed=seed, noise__scale=0.2,
+            architecture__width=4, training__batch_size=4, training__steps=5, **overrides,
+        )
+        for seed in range(number)
+    ]  # fmt: skip
+
+
+def library_name(program: Program) -> str:
+    return compiled_step._library(program, compiled_step._source_text()).name
+
+
+def with_penalty(program: Program, penalty: Any) -> Program:
+    """Return a program with a regulariser that a user could have written elsewhere."""
+    foreign = type("Foreign", (Regulariser,), {"penalty": staticmethod(penalty), "__module__": "elsewhere"})
+    return Program(**(vars(program) | {"regulariser": foreign}))
+
+
+def test_every_function_that_a_step_calls_is_in_the_modules_whose_changes_are_watched() -> None:
+    called: set[str] = set()
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            called.add(frame.f_code.co_filename)
+
+    program = program_of(members()[0])
+    sys.setprofile(watch)
+    try:
+        compiled_step._trace(program)
+    finally:
+        sys.setprofile(None)
+    package = Path(modulab.__file__).parent
+    own = {Path(file) for file in called if Path(file).is_relative_to(package)}
+    watched = {Path(str(module.__file__)) for module in compiled_step._SOURCES}
+    assert own - watched == {Path(compiled_step.__file__)}
+    assert watched <= own
+
+
+def test_a_library_is_named_after_program_code_torch_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = program_of(members()[0])
+    names = {library_name(program), library_name(program_of(members(training__optimiser="sgd")[0]))}
+    monkeypatch.setattr(compiled_step, "_source_text", lambda: "other code")
+    names.add(library_name(program))
+    monkeypatch.setattr(torch, "__version__", "3")
+    names.add(library_name(program))
+    monkeypatch.setattr(compiled_step, "_processor", lambda: "another")
+    names.add(library_name(program))
+    assert len(names) == 5
+
+
+def test_code_from_elsewhere_is_known_by_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Shape checks look at random parts of what they check, and would be traced.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    program = program_of(members()[0])
+    weights = torch.tensor([1.0, 2.0])
+
+    def penalty(factor: float, constant: torch.Tensor) -> Any:
+        return lambda run, coefficients, variant: (
+            factor * run.trace.outputs.square().sum(dim=(1, 2)) * constant[0]
+        )
+
+    foreign = [
+        with_penalty(program, penalty(*each)) for each in ((1.0, weights), (2.0, weights), (1.0, 3 * weights))
+    ]
+    assert not any(is_built(each) for each in foreign)
+    texts = [compiled_step._graph_text(compiled_step._trace(each)[0]) for each in foreign]
+    again = compiled_step._graph_text(compiled_step._trace(with_penalty(program, penalty(1.0, weights)))[0])
+    assert len(set(texts)) == 3
+    assert again == texts[0]
+
+
+def test_a_step_that_depends_on_how_many_members_there_are_is_refused() -> None:
+    def penalty(run: Pass, coefficients: Any, variant: str) -> torch.Tensor:
+        losses = run.trace.outputs.square().sum(dim=(1, 2))
+        return losses if len(losses) > 10 else 2 * losses
+
+    with pytest.raises(RuntimeError, match=r"right for 16 members"):
+        build(with_penalty(program_of(members()[0]), penalty))
+
+
+@pytest.mark.parametrize("large", [lambda value: value > 3, lambda value: value.item() > 3])
+def test_a_step_that_depends_on_values_is_refused(large: Any) -> None:
+    def penalty(run: Pass, coefficients: Any, variant: str) -> torch.Tensor:
+        total = run.network.weights[1].abs().sum(dim=(1, 2))
+        return total if large(total.max()) else 2 * total
+
+    with pytest.raises(RuntimeError, match=r"^Foreign cannot be compiled.*trainer.engine=eager"):
+        build(with_penalty(program_of(members()[0]), penalty))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.slow
+def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+    # A program of compiled_checks, so that it is compiled once for both.
+    sizes = {"architecture__width": 16, "architecture__activation": "softplus", "training__batch_size": 32}
+    few = [
+        make_member(
+            {"noise": "poisson"}, seed=seed, noise__scale=0.1, training__optimiser="sgd", training__steps=5,
+            data__num_samples=1, **sizes,
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    program = program_of(few[0])
+    step = CompiledStep(build(program), callers=1)
+    assert is_built(program)
+    learner, data = prepared_learner(few)
+    block, table = learner._blocks[0], data.chunk(0).table
+    row, zero = schedule_rows(few, 0, 1)[0], torch.zeros((), dtype=torch.int32)
+    losses, after = step(block, table, row, zero, zero)
+    assert losses.isfinite().all()
+    assert [each.shape for each in after] == [block.parameters.shape] * 3
+    for wrong in (table.double(), table[:, :1], table.T.contiguous().T):
+        with pytest.raises(RuntimeError, match="compiled training step failed"):
+            step(block, wrong, row, zero, zero)
+    assert "unmatched" in capfd.readouterr().err
+    # A single data row a member, fewer than the step was traced on.
+    assert (trained_parameters(few, "compiled") - trained_parameters(few)).abs().max() < 1e-5
+
+
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")
+    with pytest.raises(ConfigError, match=r"/proc/nowhere.*TORCHINDUCTOR_CACHE_DIR"):
+        build(program_of(members()[0]))
