@@ -26,7 +26,8 @@ from modulab.sweep.manifest import (
     write_manifest,
 )
 from modulab.sweep.pack import population_size
-from modulab.sweep.results import Status, completed, curve_table, gather, result_table, save_part
+from modulab.sweep.results import completed, gather, save_part
+from modulab.sweep.tables import Status, curve_table, result_table
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.engine import choose_engine
 from modulab.training.fit import PopulationResult, SetUpError, choose_device, cpu_count, fit_population

@@ -18,9 +18,10 @@ from modulab.experiment import run_members
 from modulab.schema import read_settings, suggest
 from modulab.settings import Trainer
 from modulab.sweep.manifest import POPULATIONS, read_manifests
-from modulab.sweep.results import load_curves, load_results, versions
+from modulab.sweep.results import load_curves, load_results
 from modulab.table import metric_names
 from modulab.training.fit import device_name
+from modulab.versions import versions
 
 _RESULTS_OF = ("completed", "diverged")
 

@@ -184,7 +184,7 @@ class Trainer(Settings):
         description="device; auto takes CUDA where there is one"
     )
     engine: Literal["auto", "eager", "compiled"] = Field(
-        description="compiled fuses each step with torch.compile; auto compiles where the work repays it"
+        description="compiled makes one function of each step; auto compiles where the work repays it"
     )
     threads: int | None = Field(
         ge=1, description="CPU threads; null takes one for the eager engine, all cores for the compiled one"

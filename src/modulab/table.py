@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
 from modulab.schema import suggest, suggest_key
-from modulab.sweep.results import FIXED_COLUMNS
+from modulab.sweep.tables import FIXED_COLUMNS
 
 DEFAULT_METRICS = (
     "error/test",

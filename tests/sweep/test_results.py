@@ -14,15 +14,14 @@ from modulab.sweep.results import (
     check_folder,
     completed,
     copy_rows,
-    curve_table,
     gather,
     load_curves,
     load_results,
-    result_table,
     save_part,
     statuses,
-    versions,
 )
+from modulab.sweep.tables import curve_table, result_table
+from modulab.versions import versions
 
 
 def rows(run_ids: list[str], statuses: list[str] | None = None, **settings: list[object]) -> pa.Table:

@@ -25,9 +25,10 @@ from modulab.claims.judgement import (
 from modulab.claims.presets import PRESETS
 from modulab.claims.rules import RULE
 from modulab.claims.run import Experiment
-from modulab.report.figure import ReportFigure, write_atomically
+from modulab.files import write_whole
+from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, write_page
-from modulab.sweep.results import versions
+from modulab.versions import versions
 
 SOURCE = "Qian, Liang and Fiete (arXiv 2512.13707)"
 RECORD = "claims.json"
@@ -82,7 +83,7 @@ def write_claims_report(
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_page(_page(parts, facts, preset), folder, PAGE)
-    write_atomically(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return [part.judgement for part in parts]
 
 

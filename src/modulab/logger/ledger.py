@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from modulab.files import write_whole
 
 LOGGED = "logged"
 _SWEEP = "sweep.json"
@@ -35,7 +36,7 @@ def remembered(folder: Path) -> dict[str, Any]:
 def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Add to what a folder knows of itself, and return all of it."""
     together = {**remembered(folder), **facts}
-    _write(folder / LOGGED / _SWEEP, json.dumps(together))
+    write_whole(folder / LOGGED / _SWEEP, json.dumps(together).encode())
     return together
 
 
@@ -54,7 +55,7 @@ class Ledger:
             name, outcome = json.loads(line)
             self._outcomes[name] = outcome
         if len(whole) < len(lines):  # the process was killed in the middle of a line
-            _write(self._path, b"".join(whole).decode())
+            write_whole(self._path, b"".join(whole))
 
     def lacks(self, outcomes: Mapping[str, Any]) -> list[str]:
         """Return those of the members that were not told of, or with another outcome, in order."""
@@ -71,10 +72,3 @@ class Ledger:
         """Forget all members, so that they are told of once more."""
         self._outcomes = {}
         self._path.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from modulab.files import write_whole
 from modulab.report.style import drawing
 
 DPI = 200
@@ -59,12 +59,5 @@ def save_figures(figures: Iterable[ReportFigure], folder: Path) -> list[Path]:
         }
         for kind, content in contents.items():
             written.append(folder / f"{figure.name}.{kind}")
-            write_atomically(written[-1], content)
+            write_whole(written[-1], content)
     return written
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place, and then put it there in one move."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.replace(path)

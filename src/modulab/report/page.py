@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from modulab.report.figure import ReportFigure, save_figures, write_atomically
+from modulab.files import write_whole
+from modulab.report.figure import ReportFigure, save_figures
 
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""
@@ -96,7 +97,7 @@ def render_page(page: Page, folder: Path | None = None) -> str:
 def write_page(page: Page, folder: Path, name: str = "report.html") -> Path:
     """Write the page and, beside it, each figure as PNG, SVG and CSV; return the page's path."""
     save_figures(page_figures(page), folder)
-    write_atomically(folder / name, render_page(page, folder).encode())
+    write_whole(folder / name, render_page(page, folder).encode())
     return folder / name
 
 

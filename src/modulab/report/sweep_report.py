@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from modulab.errors import ConfigError
+from modulab.files import write_whole
 from modulab.report.categories import strip_figure
 from modulab.report.choosing import (
     Layout,
@@ -19,7 +20,7 @@ from modulab.report.choosing import (
     split_for_curves,
 )
 from modulab.report.commands import recorded_commands
-from modulab.report.figure import ReportFigure, write_atomically
+from modulab.report.figure import ReportFigure
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
@@ -44,7 +45,7 @@ def write_report(path: str | Path, output: str | Path | None = None) -> Path:
     results = load_results(path)
     target = Path(output) if output is not None else folder / "report"
     page = write_page(describe(results, path), target)
-    write_atomically(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
+    write_whole(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
     return page
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from modulab.errors import ConfigError
+from modulab.files import write_whole
 
 POPULATIONS = "populations"
 _SUFFIX = ".members.json.gz"
@@ -35,10 +35,7 @@ def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
     path = folder / POPULATIONS / f"{population_name(list(configs))}{_SUFFIX}"
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(gzip.compress(json.dumps(configs).encode(), compresslevel=1, mtime=0))
-    beside.replace(path)
+    write_whole(path, gzip.compress(json.dumps(configs).encode(), compresslevel=1, mtime=0))
 
 
 def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from modulab.errors import ConfigError
 from modulab.experiment import Run
+from modulab.files import write_whole
 from modulab.settings import Trainer
 from modulab.sweep.slurm_node import ShardTask, node_python
 
@@ -130,9 +131,7 @@ def submit(
         for job, shard in zip(jobs, shards, strict=True)
     ]
     record = place / f"{tasks[0].array}.{_RECORD}"
-    beside = record.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps([[task.name, task.log, task.run_ids] for task in tasks]))
-    beside.replace(record)
+    write_whole(record, json.dumps([[task.name, task.log, task.run_ids] for task in tasks]).encode())
     return tasks
 
 

@@ -10,17 +10,16 @@ import torch
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
+from modulab.files import replacing
 
 CHECKPOINT_FORMAT = 1
 """Goes up when a checkpoint changes its meaning; files of another version are refused."""
 
 
 def save_checkpoint(trainer: LightningTrainer, path: Path) -> None:
-    """Write the trainer's state beside `path`, and then put it in its place in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    trainer.save_checkpoint(beside)
-    beside.replace(path)
+    """Write the trainer's state, in the place of an earlier one."""
+    with replacing(path, mark="partial") as beside:
+        trainer.save_checkpoint(beside)
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from torch.fx import GraphModule
 
 from modulab import networks, noise, regularisers, streams
 from modulab.errors import ConfigError
+from modulab.files import replacing
 from modulab.networks import ACTIVATIONS
 from modulab.training import optimisers, step
 from modulab.training.optimisers import UPDATES
@@ -253,9 +254,8 @@ def _compile(graph: GraphModule, examples: list[Tensor], library: Path) -> None:
         warnings.simplefilter("ignore")  # torch's, about its own ways
         compiled = aot_compile(graph, tuple(examples), options=_OPTIONS)
     _check_general(graph)  # the compiler may have assumed more
-    beside = library.with_suffix(f".{os.getpid()}")
-    shutil.copy(str(compiled), beside)
-    beside.replace(library)
+    with replacing(library) as beside:
+        shutil.copy(str(compiled), beside)
 
 
 def _check_general(graph: GraphModule) -> None:

@@ -1,0 +1,31 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
+    """Give a path beside `path` to write to; in the end it takes the place of `path` in one move.
+
+    After an error, `path` is as it was and nothing is left beside it. Its folder is made where there is none.
+    The path beside is marked with this process's number, so that several may write at once; a file with one writer
+    at a time has a mark of its own, so that what a killed writer left is written over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{mark or os.getpid()}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, in the place of an earlier one."""
+    with replacing(path) as beside:
+        beside.write_bytes(content)

@@ -1,0 +1,77 @@
+"""Grids: the points of a run, each a departure from the run's own settings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from modulab.errors import ConfigError
+from modulab.overrides import GROUPS, override_key
+
+
+@dataclass(frozen=True)
+class Point:
+    """One member as a departure from a run's own settings."""
+
+    choices: tuple[tuple[str, str], ...]
+    leaves: tuple[tuple[str, Any], ...]
+
+
+def expand(grids: Sequence[Mapping[str, Sequence[Any]]], seeds: int, first_seed: Any) -> list[Point]:
+    """Return every point of a union of grids, at `seeds` consecutive seeds each."""
+    points: list[Point] = []
+    for grid in grids or [{}]:
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            choices = tuple((key, value) for key, value in point.items() if key in GROUPS)
+            leaves = tuple((key, value) for key, value in point.items() if key not in (*GROUPS, "seed"))
+            seed = point.get("seed", first_seed)
+            if not isinstance(seed, int) or isinstance(seed, bool):
+                raise ConfigError(f"seed={seed!r} should be a whole number, 0 or more.")
+            points += [Point(choices, (*leaves, ("seed", seed + offset))) for offset in range(seeds)]
+    return points
+
+
+def read_grids(grid: Any) -> list[dict[str, list[Any]]]:
+    """Return a grid, or a list of grids, as a list. Raises: ConfigError that says what is wrong with it."""
+    grids: list[Any] = (
+        cast("list[Any]", grid) if isinstance(grid, list) else [] if grid in (None, "none") else [grid]
+    )
+    for each in grids:
+        if not isinstance(each, dict):
+            raise ConfigError(
+                f"population.grid: {each!r} is not a grid. Write {{noise.scale: [0, 0.1], architecture: "
+                "[dense, premodular]}, or a list of such grids."
+            )
+        for key, values in cast("dict[str, Any]", each).items():
+            if not isinstance(values, list) or not values:
+                raise ConfigError(
+                    f"population.grid: {key} should have a list of values, such as [0, 0.1], not {values!r}."
+                )
+            if key in GROUPS:
+                for value in cast("list[Any]", values):
+                    if not isinstance(value, str) or value == "???":
+                        raise ConfigError(
+                            f"population.grid: {key}={value!r} is not the name of a file in configs/{key}/. "
+                            f"To vary one of its settings, write {key}.KEY."
+                        )
+    return grids
+
+
+def check_conflicts(grids: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> None:
+    """Raise: ConfigError for an override that every grid sets anew."""
+    for override in overrides:
+        key = override_key(override)
+        if grids and all(key in grid for grid in grids):
+            raise ConfigError(
+                f"{override} has no effect, because population.grid sets {key} for every member. "
+                f"Leave one of them out; population.grid=none clears an experiment's grid."
+            )
+
+
+def without(overrides: Sequence[str], choices: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the overrides that do not choose a group that `choices` choose."""
+    chosen = {group for group, _ in choices}
+    return [override for override in overrides if override_key(override) not in chosen]
