@@ -154,10 +154,8 @@ def _other(given: Sequence[str]) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    from modulab.claims.command import run_claims, summary
     from modulab.claims.presets import PRESETS
     from modulab.schema import suggest
-    from modulab.table import show
 
     if options.preset not in PRESETS:
         raise ConfigError(
@@ -165,6 +163,10 @@ def _claims(options: argparse.Namespace) -> int:
         )
     if options.processes is not None and options.processes < 1:
         raise ConfigError(f"--processes {options.processes}: give a number of 1 or more.")
+
+    from modulab.claims.command import run_claims, summary
+    from modulab.table import show
+
     folder = options.folder or Path("outputs", "claims", options.preset)
     names = None if options.only is None else [name.strip() for name in options.only.split(",")]
     try:

@@ -10,8 +10,6 @@ import pandas as pd
 from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion
-from modulab.report.connectivity import trained_connectivity
-from modulab.report.connectivity_figure import connectivity_figure
 from modulab.report.figure import ReportFigure
 from modulab.report.planes import front_figure
 
@@ -43,6 +41,10 @@ def connectivity_of(
     table: Evidence, arms: Mapping[str, Condition], *, name: str, title: str
 ) -> list[ReportFigure]:
     """Draw the first seed's network of each arm before and after training; nothing where no weights were kept."""
+    # Here, for it takes seconds to import, and typing errors on the command line want an answer at once.
+    from modulab.report.connectivity import trained_connectivity
+    from modulab.report.connectivity_figure import connectivity_figure
+
     if table.folder is None:
         return []
     chosen = {arm: table.rows(condition).sort_values("config.seed") for arm, condition in arms.items()}

@@ -14,7 +14,6 @@ from modulab.claims.registry import LONGEST_FIRST, choose_claims
 from modulab.claims.report import PAGE, write_claims_report
 from modulab.claims.run import Experiment, run_experiments
 from modulab.sweep.results import check_folder, load_results
-from modulab.training.fit import choose_device, cpu_count
 
 
 def run_claims(
@@ -26,6 +25,9 @@ def run_claims(
     goes on where this one stopped.
     """
     claims = choose_claims(names)
+    # After that, for it takes seconds to import.
+    from modulab.training.fit import choose_device, cpu_count
+
     needed = {name for claim in claims for name in claim.experiments}
     experiments = {
         name: Experiment(name, tuple(experiment_overrides(name, preset)), folder / name)
