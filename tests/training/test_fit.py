@@ -131,6 +131,8 @@ def test_more_fresh_points_are_never_repeated_and_finite_ones_are() -> None:
 
 def test_engine_is_compiled_only_where_the_work_repays_it() -> None:
     assert choose_engine("auto", [make_member(**QUICK)], CPU, 2) == "eager"
+    # Alone it would not repay the compiler, but the next such run only loads the step.
+    assert choose_engine("auto", [make_member()], CPU, 2) == "compiled"
     assert choose_engine("auto", [make_member(seed=seed) for seed in range(300)], CPU, 2) == "compiled"
 
 
