@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from tests.training.fitting import prepared_learner, trained_parameters
 
 
 def packed_members(
-    activation: str, laws: Sequence[str], width: int, batch_size: int, optimiser: str
+    activation: str, laws: Sequence[str], width: int, batch_size: int, optimiser: str, deep: str | None = None
 ) -> list[Member]:
     """Return 40 members of one program, varied in everything else."""
     return [
@@ -30,6 +31,7 @@ def packed_members(
             noise__scale=0.1 + 0.1 * (index % 4),
             architecture__activation=activation,
             architecture__width=width,
+            **_depth(deep),
             architecture__cross_connections=(1.0, 0.0)[index % 2],
             data__num_samples=(16, 4096, None)[index % 3],
             training__learning_rate=(1e-3, 3e-3)[index % 2],
@@ -42,13 +44,18 @@ def packed_members(
     ]
 
 
+def _depth(deep: str | None) -> dict[str, Any]:
+    """Return the keys of one hidden layer or, `deep`, of two, of which some are noisy."""
+    return {} if deep is None else {"architecture__depth": 2, "noise__sites": deep}
+
+
 def changed_by_hurried_threads() -> list[int]:
     """Return the members that end otherwise where many threads, changing places all the time, call a step at once."""
     members = [
         make_member(
             {"noise": "gaussian"}, seed=index, noise__scale=0.1, architecture__activation="tanh",
-            architecture__width=17, data__num_samples=64, training__batch_size=37, training__steps=300,
-            training__curve_every=300,
+            architecture__width=17, data__num_samples=64, training__batch_size=37, training__steps=1000,
+            training__curve_every=1000, **_depth("first"),
         )
         for index in range(300)
     ]  # fmt: skip
@@ -87,14 +94,14 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     findings: dict[str, dict[str, list[float] | int]] = {}
-    for activation, laws, width, batch_size, optimiser in (
-        ("relu", ("poisson", "gaussian", "multiplicative"), 48, 256, "adam"),
-        ("tanh", ("gaussian",), 17, 37, "adam"),
+    for activation, laws, width, batch_size, optimiser, deep in (
+        ("relu", ("poisson", "gaussian", "multiplicative"), 48, 256, "adam", None),
+        ("tanh", ("gaussian",), 17, 37, "adam", "first"),
         # torch's code generator fails on this one where a step writes its update where it reads.
-        ("softplus", ("poisson",), 16, 32, "sgd"),
-        ("linear", ("dropout",), 16, 32, "adam"),  # of both signs
+        ("softplus", ("poisson",), 16, 32, "sgd", None),
+        ("linear", ("dropout",), 16, 32, "adam", "last"),  # of both signs
     ):
-        members = packed_members(activation, laws, width, batch_size, optimiser)
+        members = packed_members(activation, laws, width, batch_size, optimiser, deep)
         compiled = trained_parameters(members, "compiled")
         apart = (compiled - trained_parameters(members)).abs().amax(dim=1)
         alone = {index: trained_parameters([members[index]], "compiled")[0] for index in (0, 7, 38, 39)}

@@ -129,6 +129,11 @@ def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]
     program = program_of(few[0])
     step = CompiledStep(build(program), callers=1)
     assert is_built(program)
+    compilations: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_step, "_compile", lambda *given: compilations.append(given))
+        build(program)
+    assert not compilations, "once is for all"
     learner, data = prepared_learner(few)
     block, table = learner._blocks[0], data.chunk(0).table
     row, zero = schedule_rows(few, 0, 1)[0], torch.zeros((), dtype=torch.int32)

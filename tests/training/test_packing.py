@@ -91,7 +91,7 @@ def test_company_of_any_kind_leaves_a_members_weights_bit_identical(
 def test_member_among_299_others_ends_bit_identical_after_500_steps() -> None:
     torch.set_num_threads(1)
     shared = {
-        "training__steps": 500, "training__curve_every": 500, "architecture__width": 12, "training__batch_size": 32,
+        "training__steps": 500, "training__curve_every": 100, "architecture__width": 24, "training__batch_size": 64,
     }  # fmt: skip
     members = [
         make_member(

@@ -31,6 +31,7 @@ from modulab import networks, noise, regularisers, streams
 from modulab.errors import ConfigError
 from modulab.files import replacing
 from modulab.networks import ACTIVATIONS
+from modulab.processor import processor_fact
 from modulab.training import optimisers, step
 from modulab.training.optimisers import UPDATES
 from modulab.training.program import Program
@@ -49,7 +50,8 @@ _OPTIONS: dict[str, Any] = {
 _AOTI: Any = torch._C._aoti  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 _SOURCES = (networks, noise, regularisers, streams, optimisers, step)
 """The modules whose functions a step calls: as long as they are unchanged, so is the step."""
-_LARGEST_BLOCK = 64
+LARGEST_BLOCK = 64
+"""The most members that a compiled step is checked to be right for."""
 _MADE_UP_MEMBERS = 16
 
 
@@ -176,12 +178,7 @@ def _source_text() -> str:
 @functools.cache
 def _processor() -> str:
     """Return what this machine's processor can do: code is compiled for it alone."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    flags = [line for line in lines if line.startswith(("flags", "Features"))]
-    return " ".join([torch.backends.cpu.get_cpu_capability(), *flags[:1]])
+    return f"{torch.backends.cpu.get_cpu_capability()} {processor_fact('flags', 'Features')}"
 
 
 def _graph_text(graph: GraphModule) -> str:
@@ -266,7 +263,7 @@ def _check_general(graph: GraphModule) -> None:
         raise RuntimeError(f"The compiled step would be right for {members} members and {rows} rows alone.")
     shape_env = tensors[0].fake_mode.shape_env
     assumptions = [shape_env.replace(guard.expr) for guard in shape_env.guards]
-    for number in range(2, _LARGEST_BLOCK + 1):
+    for number in range(2, LARGEST_BLOCK + 1):
         for many in (2, 3, 1 << 24):
             false = [each for each in assumptions if each.subs({members: number, rows: many}) == False]  # noqa: E712
             if false:

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from modulab.errors import ConfigError
 from modulab.settings import Member
-from modulab.training.compiled_step import block_tensors, compiled_step, flat_update, made_up_tensors
+from modulab.training.compiled_step import (
+    LARGEST_BLOCK,
+    block_tensors,
+    compiled_step,
+    flat_update,
+    made_up_tensors,
+)
 from modulab.training.cost import compiling_pays
 from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program
@@ -46,7 +52,7 @@ def block_size(program: Program, device: torch.device) -> int:
     if device.type != "cpu":
         return 1 << 16
     widest = max((*program.shape.hidden_features, program.shape.in_features))
-    return max(2, min(64, _ACTIVITY_BYTES // (4 * widest * program.batch_size)))
+    return max(2, min(LARGEST_BLOCK, _ACTIVITY_BYTES // (4 * widest * program.batch_size)))
 
 
 def keep_freed_memory() -> None:

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
+from modulab.processor import processor_fact
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer
 from modulab.training.checkpoints import read_checkpoint
@@ -55,12 +56,7 @@ def device_name(device: torch.device) -> str:
     """Return the model of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return processor_fact("model name") or platform.machine()
 
 
 def choose_device(accelerator: str) -> torch.device:
