@@ -1,4 +1,4 @@
-"""`hydra/sweeper=grid`: Hydra's basic sweeper, without composing every job before it is launched."""
+"""`hydra/sweeper=grid`: Hydra's basic sweeper, with exact ranges, and without composing every job beforehand."""
 
 # No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 
 
 @dataclass
@@ -23,6 +24,20 @@ class GridSweeper(BasicSweeper):
     Hydra composes each job twice, at 0.1 s each: to see that it can, and again to run it. Launchers that pack
     check every job before the first one trains, so here they are not checked a second time.
     """
+
+    @staticmethod
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        """Return the overrides of every job, in batches. Raises: ConfigError for a sweep that cannot be expanded."""
+        from modulab.errors import ConfigError
+        from modulab.sweep.values import expand_jobs
+
+        if max_batch_size is not None and max_batch_size < 1:
+            raise ConfigError(
+                f"hydra.sweeper.max_batch_size={max_batch_size}: give a number of 1 or more, or null."
+            )
+        jobs = expand_jobs(overrides)
+        size = max_batch_size or len(jobs)
+        return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose every job, unless the launcher does."""
