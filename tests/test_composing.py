@@ -1,5 +1,7 @@
 import itertools
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from modulab.composing import (
 )
 from modulab.errors import ConfigError
 from modulab.overrides import GROUPS, leaf_keys, replace_grid
+from tests.command_line import Command
 
 
 def plan(*overrides: str) -> Plan:
@@ -300,3 +303,24 @@ def test_jobs_of_a_sweep_may_be_populations() -> None:
 def test_one_bad_job_stops_the_sweep_before_it_begins(jobs: list[list[str]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_jobs(jobs)
+
+
+@pytest.mark.parametrize("group", ["experiment", "noise"])
+@pytest.mark.parametrize("given", [(), ("hydra/launcher=population", "hydra/sweeper=grid")])
+def test_what_a_file_asks_of_hydra_is_done_unless_the_command_says_otherwise(
+    command: Command, group: str, given: Sequence[str]
+) -> None:
+    file = Path("conf", group, "mine.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# @package _global_\ndefaults: [override /hydra/launcher: basic, override /hydra/sweeper: basic]\n"
+        "seed: 7\nhydra: {run: {dir: mine}}\n"
+    )
+    code, out, err = command("train", "--config-dir", "conf", f"{group}=mine", *given, "--cfg", "all")
+    assert code == 0, err
+    config: Any = OmegaConf.create(out)
+    assert config.seed == 7
+    assert config.hydra.run.dir == "mine"
+    classes = ("PopulationLauncher", "GridSweeper") if given else ("BasicLauncher", "BasicSweeper")
+    assert config.hydra.launcher._target_.endswith(classes[0])
+    assert config.hydra.sweeper._target_.endswith(classes[1])
