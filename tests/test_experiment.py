@@ -7,10 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
+from modulab.errors import describe
 from modulab.experiment import load_members, run_members
+from modulab.metrics.probe import Probe
 from modulab.networks import forward
 from modulab.settings import Trainer
-from modulab.sweep.results import load_curves, load_results
+from modulab.streams import member_keys
+from modulab.sweep.results import RESULTS, load_curves, load_results
+from modulab.table import metric_names
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask
 from tests.members import EAGER, member_config
@@ -30,6 +34,53 @@ class BrittleTask(RegressionTask):
         if self.function_seed == 13:
             raise RuntimeError("no such function")
         return super().draw(keys, counters, region, split, scales)
+
+
+class Foreign(BaseException):
+    """A kind of error that no framework knows."""
+
+
+KINDS: dict[int, type[BaseException]] = {
+    100: TypeError, 101: KeyError, 102: AssertionError, 103: StopIteration, 104: SystemExit, 105: GeneratorExit,
+    106: Foreign, 107: OSError,
+}  # fmt: skip
+STAGES = ("set-up", "later chunk", "measuring")
+
+
+class FaultyTask(RegressionTask):
+    """A task that raises what its function seed says: at set-up, in its second chunk, or at its test split."""
+
+    def draw(
+        self, keys: torch.Tensor, counters: torch.Tensor, region: Region, split: Split, scales: Any = None
+    ) -> Samples:
+        if self.function_seed >= 100:
+            stage = STAGES[self.function_seed // 1000]
+            first = int(counters[0, 0])
+            if (
+                (stage == "set-up" and split == "train")
+                or (stage == "later chunk" and first > 0)
+                or (stage == "measuring" and split == "test")
+            ):
+                raise KINDS[self.function_seed % 1000]("out of order")
+        return super().draw(keys, counters, region, split, scales)
+
+
+class ShapelessTask(RegressionTask):
+    """A task that does not know its own size for one of its function seeds."""
+
+    @property
+    def in_features(self) -> int:
+        """Return the number of inputs."""
+        if self.function_seed == 13:
+            raise LookupError("no size")
+        return super().in_features
+
+
+def fails_for_seed_2(probe: Probe) -> dict[str, torch.Tensor]:
+    """Return a measure that cannot be taken of members with seed 2."""
+    if (probe.keys == member_keys([2])).all(dim=1).any():
+        raise SystemExit(3)
+    return {"my/measure": probe.network.weights[0].sum(dim=(1, 2))}
 
 
 def configs(seeds: range = range(4), **overrides: Any) -> list[dict[str, Any]]:
@@ -71,6 +122,50 @@ def test_member_that_cannot_begin_is_a_failed_row_and_stops_no_other(tmp_path: P
     }  # fmt: skip
     assert table.loc[2, "error"] == "RuntimeError: no such function"
     assert table.loc[[0, 1, 3, 4], "error/test"].notna().all()
+
+
+def _check_failed(folder: Path, failed: dict[int, str], members: list[dict[str, Any]]) -> None:
+    """Check which members failed and why, by seed, and that the others have the numbers that they have apart."""
+    table = load_results(folder / RESULTS)
+    bad = table[table["status"] != "completed"]
+    assert dict(zip(bad["config.seed"], bad["error"], strict=True)) == failed
+    assert (bad["status"] == "failed").all()
+    apart = _made(folder / "apart")
+    run_members([member for member in members if member["seed"] not in failed], EAGER, apart)
+    columns = ["config.seed", *metric_names(table)]
+    pd.testing.assert_frame_equal(
+        table[table["status"] == "completed"][columns].sort_values("config.seed").reset_index(drop=True),
+        load_results(apart)[columns].sort_values("config.seed").reset_index(drop=True),
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whatever_a_task_raises_fails_its_own_members_only(stage: str, tmp_path: Path) -> None:
+    members = configs(range(len(KINDS) + 2), data__num_samples=None if stage == "later chunk" else 16)
+    for member in members:
+        member["task"]["_target_"] = f"{__name__}.FaultyTask"
+    for member, kind in zip(members[1:], KINDS, strict=False):
+        member["task"]["function_seed"] = 1000 * STAGES.index(stage) + kind
+    run_members(members, EAGER, _made(tmp_path))
+    failed = {place: describe(kind("out of order")) for place, kind in enumerate(KINDS.values(), start=1)}
+    _check_failed(tmp_path, failed, members)
+
+
+def test_a_task_that_cannot_say_its_size_fails_its_own_members_only(tmp_path: Path) -> None:
+    members = configs(range(3))
+    for member in members:
+        member["task"]["_target_"] = f"{__name__}.ShapelessTask"
+    members[1]["task"]["function_seed"] = 13
+    run_members(members, EAGER, _made(tmp_path))
+    _check_failed(tmp_path, {1: "LookupError: no size"}, members)
+
+
+def test_a_measure_that_fails_for_one_member_costs_no_other_its_training(tmp_path: Path) -> None:
+    measures = member_config()["probes"]["measures"] | {"mine": f"{__name__}.fails_for_seed_2"}
+    members = configs(range(5), probes__measures=measures)
+    run_members(members, EAGER, _made(tmp_path))
+    assert len(list((tmp_path / "populations").glob("*.ckpt"))) == 1
+    _check_failed(tmp_path, {2: "SystemExit: 3"}, members)
 
 
 def test_same_folder_again_keeps_rows_and_adds_new_members(tmp_path: Path) -> None:

@@ -1,5 +1,34 @@
-"""The one kind of error a user can cause."""
+"""Errors that users can cause, and those of other people's code."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
     """Something a user asked for cannot be done; the message says what, where, and how to mend it."""
+
+
+class ForeignError(Exception):
+    """Other people's code failed: a task, measure, regulariser or logger. The message holds the error's type."""
+
+
+@contextmanager
+def foreign_code() -> Generator[None]:
+    """Turn whatever other people's code raises, `SystemExit` too, into ForeignError.
+
+    Raises: ConfigError and KeyboardInterrupt as they are.
+    """
+    try:
+        yield
+    except (ConfigError, ForeignError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ForeignError(describe(error)) from error
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type and the first line of its message."""
+    reason = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

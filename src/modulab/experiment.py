@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from modulab.composing import run_id
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
 from modulab.logger.settings import Loggers
 from modulab.networks import NetworkShape, PopulationWeights, population_weights
@@ -25,12 +25,13 @@ from modulab.sweep.manifest import (
     unfinished_populations,
     write_manifest,
 )
-from modulab.sweep.pack import population_size
+from modulab.sweep.pack import member_bytes, population_size
 from modulab.sweep.results import completed, gather, save_part
 from modulab.sweep.tables import Status, curve_table, result_table
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.engine import choose_engine
-from modulab.training.fit import PopulationResult, SetUpError, choose_device, cpu_count, fit_population
+from modulab.training.fit import PopulationResult, choose_device, cpu_count, fit_population
+from modulab.training.program import program_of
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,26 @@ def plan_populations(
     populations = [[by_id.pop(run_id) for run_id in population] for population in unfinished]
     groups: defaultdict[tuple[tuple[str, object], ...], list[Run]] = defaultdict(list)
     for run in by_id.values():
-        groups[structural_key(run.member)].append(run)
+        if _can_be_planned(run.member):
+            groups[structural_key(run.member)].append(run)
+        else:
+            populations.append([run])  # which fails, and says why
     for group in groups.values():
         size = population_size([run.member for run in group], trainer, device)
         populations.extend(group[first : first + size] for first in range(0, len(group), size))
     return populations
+
+
+def _can_be_planned(member: Member) -> bool:
+    """Return whether a member's task and regulariser, which may be other people's, state its sizes and program."""
+    try:
+        with foreign_code():
+            structural_key(member)
+            member_bytes(member)
+            program_of(member)
+    except ForeignError:
+        return False
+    return True
 
 
 def plan_work(
@@ -102,7 +118,10 @@ def plan_work(
     runs = read_runs(configs)
     device = device or choose_device(trainer.accelerator)
     engine = choose_engine(
-        trainer.engine, [run.member for run in runs], device, trainer.threads or cpu_count()
+        trainer.engine,
+        [run.member for run in runs if _can_be_planned(run.member)],
+        device,
+        trainer.threads or cpu_count(),
     )
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]
@@ -116,9 +135,9 @@ def run_members(
 ) -> None:
     """Train and measure every config that `folder` does not hold the result of yet.
 
-    Results are kept after each population; a population that fails leaves rows that say why, and the others
-    train on. Members that are still to come are rows with the status `missing`. Loggers are told of whatever
-    the folder holds that they were not told of before.
+    Results are kept after each population. Of one that fails, each half trains by itself, down to the members
+    that are the cause: their rows say why, and all others are kept. Members that are still to come are rows with
+    the status `missing`. Loggers are told of whatever the folder holds that they were not told of before.
 
     Only one process may do so in a folder at a time (see `FolderLock`).
 
@@ -167,24 +186,20 @@ def _run_population(
     log.begin([(run.run_id, run.config) for run in population])
     try:
         result = fit_population(members, trainer, checkpoint, progress, log.point)
-    except SetUpError as error:
-        if len(population) > 1:
-            middle = len(population) // 2
-            for half in (population[:middle], population[middle:]):
-                _run_population(half, trainer, folder, progress, log)
-        else:
-            _save_failed(population, folder, error)
-    except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        _save_failed(population, folder, error)
+    except ForeignError as error:
+        if len(population) == 1:
+            _save_failed(population, folder, str(error))
+            return
+        # What the whole population left would be taken for its members' results.
+        checkpoint.unlink(missing_ok=True)
+        middle = len(population) // 2
+        for half in (population[:middle], population[middle:]):
+            _run_population(half, trainer, folder, progress, log)
     else:
         _save_finished(population, folder, result)
 
 
-def _save_failed(population: Sequence[Run], folder: Path, error: Exception) -> None:
-    reason = next(iter(str(error).strip().splitlines()), "")
-    message = reason if isinstance(error, SetUpError) else f"{type(error).__name__}: {reason}"
+def _save_failed(population: Sequence[Run], folder: Path, message: str) -> None:
     failed: list[Status] = ["failed"] * len(population)
     rows = _rows(population, failed, [message] * len(population), 0.0)
     save_part(folder, _part_name(population), rows)
@@ -196,6 +211,8 @@ def _save_finished(population: Sequence[Run], folder: Path, result: PopulationRe
         None if step < 0 else f"the loss or a weight ceased to be finite at step {step}"
         for step in result.diverged_at
     ]
+    for place, reason in result.failures.items():
+        statuses[place], errors[place] = "failed", reason
     by_member = {name: list(zip(*points, strict=True)) for name, points in result.curves.items()}
     curves = curve_table([run.run_id for run in population], result.curve_steps, by_member)
     rows = _rows(population, statuses, errors, result.seconds / len(population), result)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, foreign_code
 
 
 class Settings(BaseModel):
@@ -59,15 +59,17 @@ def import_target(path: object, key: str) -> Any:
         raise ConfigError(f"{key}={path!r} is not a dotted path. Write it as package.module.Name.")
     module_name, _, attribute = path.rpartition(".")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
+        with foreign_code():
+            try:
+                module = importlib.import_module(module_name)
+            except ImportError as error:
+                raise ConfigError(
+                    f"{key}={path}: cannot import '{module_name}' ({error}). "
+                    "Check the spelling; a module of your own must lie in the current folder or on PYTHONPATH."
+                ) from error
+    except ForeignError as error:
         raise ConfigError(
-            f"{key}={path}: cannot import '{module_name}' ({error}). "
-            "Check the spelling; a module of your own must lie in the current folder or on PYTHONPATH."
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            f"{key}={path}: importing '{module_name}' failed with {type(error).__name__}: {error}. "
+            f"{key}={path}: importing '{module_name}' failed with {error}. "
             f"Run python -c 'import {module_name}' to see where."
         ) from error
     if not hasattr(module, attribute):
@@ -102,6 +104,17 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
             f"{path}._target_: a value is missing. It names the class of {path}, derived from "
             f"{expected.__module__}.{expected.__name__}. Choose a file of configs/{path}/ with {path}=NAME."
         )
+    try:
+        with foreign_code():
+            return _validated(schema, values, path)
+    except ForeignError as error:
+        raise ConfigError(
+            f"{path}: {schema.__module__}.{schema.__name__} failed with {error} while it checked its settings. "
+            "Mend the class, or choose other settings."
+        ) from error
+
+
+def _validated(schema: type[SettingsType], values: dict[str, Any], path: str) -> SettingsType:
     try:
         return schema.model_validate(values)
     except ValidationError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.journal import Heads, Journal
 from modulab.logger.ledger import Ledger
 from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger, WandbLogger
@@ -82,11 +83,12 @@ class RunLog:
     @contextmanager
     def _guard(self, name: str) -> Generator[None]:
         try:
-            yield
-        except Exception as error:  # Loggers are other people's code, and results do not depend on them.
+            with foreign_code():
+                yield
+        except (ForeignError, ConfigError) as error:  # Results do not depend on loggers.
             self._channels.pop(name, None)
             say(
-                f"logger={name} failed and is left out from here on ({type(error).__name__}: {error}). "
+                f"logger={name} failed and is left out from here on ({error}). "
                 f"To log everything later: modulab log {self._folder} logger={name}"
             )
 

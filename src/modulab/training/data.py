@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from modulab.errors import foreign_code
 from modulab.settings import Member
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Task, mixing_matrix
@@ -113,4 +114,6 @@ class _OneChunk(IterableDataset[Chunk]):
 
     def __iter__(self) -> Iterator[Chunk]:
         assert self._data.trainer is not None
-        yield self._data.chunk(self._data.trainer.current_epoch)
+        with foreign_code():  # Lightning takes StopIteration for the end of training.
+            chunk = self._data.chunk(self._data.trainer.current_epoch)
+        yield chunk

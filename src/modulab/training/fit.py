@@ -14,7 +14,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, foreign_code
 from modulab.processor import processor_fact
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer
@@ -23,7 +23,7 @@ from modulab.training.compiled_step import is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import choose_engine, keep_freed_memory, step_function
 from modulab.training.learner import PopulationLearner
-from modulab.training.measuring import measure_members
+from modulab.training.measuring import measure_each
 from modulab.training.program import Program
 from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder
 
@@ -33,6 +33,8 @@ class PopulationResult:
     """What a fit gave: a value a member for each measure, and curves as [step][member]."""
 
     measures: dict[str, list[float]]
+    failures: dict[int, str]
+    """Why members could not be measured, by their index."""
     diverged_at: list[int]
     """The step at which each member's loss or weights ceased to be finite, or -1."""
     curve_steps: list[int]
@@ -41,10 +43,6 @@ class PopulationResult:
     engine: str
     device: str
     """The model of the processor or accelerator: results are the same bits on one kind of it."""
-
-
-class SetUpError(Exception):
-    """A population could not begin: its cause may lie in a single member, or in too little memory for all."""
 
 
 def cpu_count() -> int:
@@ -83,20 +81,27 @@ def fit_population(
     of each point of the curves as it comes, those of the checkpoint first.
 
     Raises: ConfigError for an engine or device that is not here or a checkpoint that cannot be read;
-    SetUpError where the fit failed before its first step; Interrupted when Ctrl-C stopped it.
+    ForeignError for whatever else failed, whose cause may lie in a single member or in too little memory for
+    all; Interrupted when Ctrl-C stopped it.
     """
+    with foreign_code():
+        return _fit_population(members, trainer, checkpoint, progress, on_point)
+
+
+def _fit_population(
+    members: Sequence[Member],
+    trainer: Trainer,
+    checkpoint: Path | None,
+    progress: ProgressReport,
+    on_point: OnPoint | None,
+) -> PopulationResult:
     device = choose_device(trainer.accelerator)
     engine = choose_engine(trainer.engine, members, device, trainer.threads or cpu_count())
     keep_freed_memory()
     threads = 1 if device.type != "cpu" else trainer.threads or (1 if engine == "eager" else cpu_count())
     torch.set_num_threads(1)
     recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress, on_point)
-    try:
-        learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)
-    except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise SetUpError(f"{type(error).__name__}: {error}") from error
+    learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)
     if data.num_chunks > 0:
         if engine == "compiled":
             _compile(learner.programs, device, progress)
@@ -104,9 +109,10 @@ def fit_population(
         if int(learner.next_step) < members[0].training.steps:
             raise Interrupted
     progress.say(f"measuring {len(members)}")
-    measures = measure_members(members, learner, members[0].probes, threads)
+    measures, failures = measure_each(members, learner, members[0].probes, threads)
     return PopulationResult(
         measures=measures,
+        failures=failures,
         diverged_at=learner.member_divergence().tolist(),
         curve_steps=recorder.steps,
         curves=recorder.curves,
@@ -167,4 +173,10 @@ def _lightning_fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(learner, datamodule=data)
+        try:
+            trainer.fit(learner, datamodule=data)
+        except SystemExit as error:
+            # Lightning's answer to Ctrl-C in the middle of a chunk.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise Interrupted from error
+            raise

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from modulab.errors import foreign_code
 from modulab.networks import (
     NetworkShape,
     PopulationWeights,
@@ -168,7 +169,11 @@ class PopulationLearner(LightningModule):
         return self.get_buffer(name)
 
     def training_step(self, chunk: Chunk) -> None:
-        """Advance every block by a chunk of optimiser steps."""
+        """Advance every block by a chunk of optimiser steps. Raises: ForeignError for whatever fails in them."""
+        with foreign_code():  # Lightning takes StopIteration for the end of training.
+            self._advance(chunk)
+
+    def _advance(self, chunk: Chunk) -> None:
         steps = [step_function(self._engine, place.program, self.device) for place in self._places]
 
         def advance(number: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from modulab.errors import ForeignError, foreign_code
 from modulab.metrics.probe import measure_population
 from modulab.settings import Member, Probes
 from modulab.streams import member_keys
@@ -16,18 +17,60 @@ def measure_members(
     members: Sequence[Member], learner: PopulationLearner, settings: Probes, threads: int = 1
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
+    measures, failures = measure_each(members, learner, settings, threads, narrow=False)
+    assert not failures
+    return measures
+
+
+def measure_each(
+    members: Sequence[Member],
+    learner: PopulationLearner,
+    settings: Probes,
+    threads: int = 1,
+    narrow: bool = True,
+) -> tuple[dict[str, list[float]], dict[int, str]]:
+    """Return every measure of every member, in member order, and why members have none, by their index.
+
+    If members cannot be measured together, each half of them is measured by itself, down to single members.
+    Those that fail have NaN everywhere. Without `narrow` the first error is raised.
+
+    Raises: ConfigError for a measure that cannot be used; ForeignError without `narrow`.
+    """
     by_task: defaultdict[Task, list[int]] = defaultdict(list)
     for index, member in enumerate(members):
         by_task[member.task].append(index)
     keys = member_keys([member.seed for member in members])
     parameters, masks = learner.member_parameters(), learner.member_masks()
     measures: dict[str, list[float]] = {}
-    for task, places in by_task.items():
-        found = measure_population(
-            task, parameters[places], learner.shape, keys[places], settings, masks[places], threads=threads
-        )
+    failures: dict[int, str] = {}
+
+    def measure(task: Task, places: list[int]) -> None:
+        try:
+            with foreign_code():
+                found = measure_population(
+                    task,
+                    parameters[places],
+                    learner.shape,
+                    keys[places],
+                    settings,
+                    masks[places],
+                    threads=threads,
+                )
+        except ForeignError as error:
+            if not narrow:
+                raise
+            if len(places) == 1:
+                failures[places[0]] = str(error)
+                return
+            middle = len(places) // 2
+            measure(task, places[:middle])
+            measure(task, places[middle:])
+            return
         for name, values in found.items():
             column = measures.setdefault(name, [float("nan")] * len(members))
             for place, value in zip(places, values.tolist(), strict=True):
                 column[place] = value
-    return measures
+
+    for task, places in by_task.items():
+        measure(task, places)
+    return measures, failures

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 
+from modulab.errors import ConfigError, describe
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Probes
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
@@ -119,11 +120,20 @@ class Recorder(Callback):
         last = step >= self._members[0].training.steps
         due = time.monotonic() - self._saved >= self._checkpoint_seconds
         if self._checkpoint is not None and (last or due or self._interrupted):
-            save_checkpoint(trainer, self._checkpoint)
+            self._save(trainer, self._checkpoint)
             self._saved = time.monotonic()
         self._progress.advance(chunk_steps * len(self._members))
         if self._interrupted:
             trainer.should_stop = True
+
+    def _save(self, trainer: LightningTrainer, checkpoint: Path) -> None:
+        try:
+            save_checkpoint(trainer, checkpoint)
+        except (OSError, RuntimeError) as error:  # torch raises the latter where a disk is full
+            raise ConfigError(
+                f"{checkpoint}: cannot be written ({describe(error)}). Make room in that folder or choose another, "
+                "and run the same command again."
+            ) from error
 
     def _tell_point(self, place: int) -> None:
         if self._on_point is not None:
