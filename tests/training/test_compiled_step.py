@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -115,17 +116,42 @@ def test_a_step_that_depends_on_values_is_refused(large: Any) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-@pytest.mark.slow
-def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
-    # A program of compiled_checks, so that it is compiled once for both.
+def softplus_members(number: int) -> list[Member]:
+    """Return members of a program of compiled_checks, so that it is compiled once for all tests."""
     sizes = {"architecture__width": 16, "architecture__activation": "softplus", "training__batch_size": 32}
-    few = [
+    return [
         make_member(
             {"noise": "poisson"}, seed=seed, noise__scale=0.1, training__optimiser="sgd", training__steps=5,
             data__num_samples=1, **sizes,
         )
-        for seed in range(3)
+        for seed in range(number)
     ]  # fmt: skip
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.slow
+def test_a_compiled_step_keeps_no_memory_of_the_steps_before() -> None:
+    many = softplus_members(60)
+    program = program_of(many[0])
+    step = CompiledStep(build(program), callers=1)
+    learner, data = prepared_learner(many)
+    block, table = learner._blocks[0], data.chunk(0).table
+    row, zero = schedule_rows(many[: len(block.parameters)], 0, 1)[0], torch.zeros((), dtype=torch.int32)
+    for _ in range(100):
+        step(block, table, row, zero, zero)
+    before, calls = resident_bytes(), 1000
+    for _ in range(calls):
+        _, after = step(block, table, row, zero, zero)
+    of_one_call = sum(each.untyped_storage().nbytes() for each in after)
+    assert resident_bytes() - before < calls * of_one_call / 10
+
+
+@pytest.mark.slow
+def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+    few = softplus_members(3)
     program = program_of(few[0])
     step = CompiledStep(build(program), callers=1)
     assert is_built(program)

@@ -69,6 +69,8 @@ class CompiledStep:
         )
         if created != 0:
             raise RuntimeError(f"The compiled step {library} does not load; delete it, and it is made anew.")
+        self._delete = functions.aoti_torch_delete_tensor_object
+        self._delete.argtypes = (ctypes.c_void_p,)
         self._run = functions.AOTInductorModelContainerRun
         pointers = ctypes.POINTER(ctypes.c_void_p)
         self._run.argtypes = (
@@ -83,8 +85,18 @@ class CompiledStep:
         outputs = (ctypes.c_void_p * 4)()
         if self._run(self._container, inputs, len(inputs), outputs, len(outputs), None, None) != 0:
             raise RuntimeError("A compiled training step failed; standard error has the reason.")
-        losses, *after = map(_tensor, outputs)
+        losses, *after = map(self._tensor, outputs)
         return losses, after
+
+    def _tensor(self, handle: int) -> Tensor:
+        """Return the tensor of a handle, and free the handle.
+
+        torch's function copies the tensor and leaves the handle, which then holds the storage for good.
+        """
+        tensor = _AOTI.alloc_tensor_by_stealing_from_void_ptr(_CAPSULE_OF_POINTER(handle, None, None))
+        if self._delete(handle) != 0:
+            raise RuntimeError("A tensor that a compiled training step returned cannot be freed.")
+        return tensor
 
 
 @functools.cache
@@ -135,11 +147,6 @@ def _handles(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     """Return handles to tensors, which the call that they are passed to takes over."""
     capsules = _AOTI.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
     return (ctypes.c_void_p * len(capsules))(*(_POINTER_OF_CAPSULE(capsule, None) for capsule in capsules))
-
-
-def _tensor(handle: int) -> Tensor:
-    """Return the tensor of a handle, and take the handle over."""
-    return _AOTI.alloc_tensor_by_stealing_from_void_ptr(_CAPSULE_OF_POINTER(handle, None, None))
 
 
 _POINTER_OF_CAPSULE = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(

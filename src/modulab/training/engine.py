@@ -106,15 +106,16 @@ def run_chunk(
         chunk.first_step, chunk.first_step + chunk.num_steps, dtype=torch.int32, device=device
     )
     positions = torch.arange(chunk.num_steps, dtype=torch.int32, device=device) * program.batch_size
-    losses: list[Tensor] = []
+    # Copied: a step's losses may share the storage of an activity-sized buffer, which they would keep alive.
+    losses = torch.empty(chunk.num_steps, len(members), device=device)
     current = block
-    for row, at, position in zip(rows, steps, positions, strict=True):
+    for own, row, at, position in zip(losses, rows, steps, positions, strict=True):
         before, after = step(current, chunk.table, row, at, position)
-        losses.append(before)
+        own.copy_(before)
         current = replace(current, **dict(zip(_CHANGED, after, strict=True)))
     for name in _CHANGED:
         getattr(block, name).copy_(getattr(current, name))
-    return torch.stack(losses)
+    return losses
 
 
 @functools.cache
