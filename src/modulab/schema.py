@@ -29,6 +29,15 @@ STRUCTURAL: dict[str, Any] = {"structural": True}
 """Marks a field whose value all members of a population share: it sets tensor shapes or the compiled step."""
 
 
+FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "engine", "device")
+"""Columns of results beside settings, measures and versions; the last two are null where nothing was trained."""
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a column of results has this name that is no measure."""
+    return name in FIXED_COLUMNS or name.startswith(("config.", "version."))
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return a sentence that names the closest known word or, where none is close, all of them."""
     candidates = sorted(known)

@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
-from modulab.schema import suggest, suggest_key
-from modulab.sweep.tables import FIXED_COLUMNS
+from modulab.schema import is_reserved, suggest, suggest_key
 
 DEFAULT_METRICS = (
     "error/test",
@@ -46,11 +45,7 @@ class Summary:
 
 def metric_names(results: Iterable[str]) -> list[str]:
     """Return the measures among the names of a table's columns, in their order."""
-    return [
-        str(name)
-        for name in results
-        if name not in FIXED_COLUMNS and not str(name).startswith(("config.", "version."))
-    ]
+    return [str(name) for name in results if not is_reserved(str(name))]
 
 
 def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> list[str]:

@@ -127,6 +127,16 @@ def own_measure(probe: Probe) -> dict[str, Tensor]:
 NOT_CALLABLE = 3
 
 
+def takes_a_column(probe: Probe) -> dict[str, Tensor]:
+    """Return a measure under the name of a column of results."""
+    return {"status": torch.zeros(len(probe.keys))}
+
+
+def takes_a_setting(probe: Probe) -> dict[str, Tensor]:
+    """Return a measure under the name of a setting's column."""
+    return {"config.seed": torch.zeros(len(probe.keys))}
+
+
 def measure_with(monkeypatch: pytest.MonkeyPatch, path: str, **changes: Any) -> dict[str, Tensor]:
     monkeypatch.syspath_prepend(str(__file__).rpartition("/")[0])
     task = make_task()
@@ -149,6 +159,8 @@ def test_measures_of_ones_own_are_taken(monkeypatch: pytest.MonkeyPatch) -> None
         ("no_dict", "returned Tensor"),
         ("wrong_shape", r"'my/measure' has shape \(1, 3\), for 3 members"),
         ("repeats_a_name", "'error/test' is already measured by probes.measures.errors"),
+        ("takes_a_column", r"takes_a_column: 'status' cannot be the name of a measure"),
+        ("takes_a_setting", "'config.seed' cannot be the name"),
         ("NOT_CALLABLE", "is not a function"),
         ("own_mesure", "Did you mean 'own_measure'"),
     ],

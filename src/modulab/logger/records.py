@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from modulab.schema import FIXED_COLUMNS
 from modulab.sweep.manifest import read_manifests
 from modulab.sweep.results import CURVES, RESULTS, read_rows
-from modulab.sweep.tables import FIXED_COLUMNS
 from modulab.table import metric_names
 
 Outcome = list[str | None]

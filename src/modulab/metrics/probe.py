@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modulab.errors import ConfigError
 from modulab.networks import NetworkShape, PopulationWeights, Trace, forward, population_weights
-from modulab.schema import import_target
+from modulab.schema import import_target, is_reserved
 from modulab.settings import Probes
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix
@@ -176,7 +176,12 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
             raise ConfigError(
                 f"{where}: returned {type(values).__name__}. Return a dict from names to (member,) tensors."
             )
-        for name, value in values.items():
+        for name, value in cast("Mapping[object, object]", values).items():
+            if not isinstance(name, str) or not name or is_reserved(name):
+                raise ConfigError(
+                    f"{where}={probe.settings.measures.get(key)}: {name!r} cannot be the name of a measure, which is "
+                    "text and none of the other columns of results. Rename it, as in 'my/measure'."
+                )
             if name in finder:
                 raise ConfigError(
                     f"{where}: '{name}' is already measured by probes.measures.{finder[name]}. "

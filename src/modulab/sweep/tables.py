@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from modulab.schema import FIXED_COLUMNS
 from modulab.versions import versions
 
 Status = Literal["completed", "failed", "diverged", "missing"]
 """`diverged` is a result as good as `completed`; `missing` says that a member was asked for and has none yet."""
 
-FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "engine", "device")
-"""Columns beside settings, measures and versions; the last two are null where nothing was trained."""
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _CURVE_COLUMNS = (
     ("run_id", pa.string()),
