@@ -9,13 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
+from hydra import version
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
 
 import modulab
 from modulab.cli import train_help
 from modulab.composing import config_folder, hydra_composer
 from modulab.overrides import leaf_keys
+from modulab.sweep import results
 from modulab.sweep.results import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
 
@@ -163,3 +168,45 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(tmp_path: 
     results = [name for name in whole if not name.startswith("version.")]
     pd.testing.assert_frame_equal(resumed[results], whole[results])
     pd.testing.assert_frame_equal(load_curves(tmp_path / "run"), load_curves(tmp_path / "whole"))
+
+
+def test_training_from_python_leaves_the_callers_hydra_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "theirs.yaml").write_text("answer: 42")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2", job_name="theirs"):
+        before = GlobalHydra.instance().hydra
+        modulab.train(SMALL, folder=tmp_path / "run")
+        assert GlobalHydra.instance().hydra is before
+        assert version.getbase() == version.Version("1.2")
+        assert JobRuntime.instance().get("name") == "theirs"
+        assert hydra.compose("theirs").answer == 42
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_ctrl_c_during_any_command_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(path: str) -> None:
+        raise KeyboardInterrupt(path)
+
+    monkeypatch.setattr(results, "load_results", interrupt)
+    assert command("table", str(tmp_path)) == (130, "", "Interrupted.\n")
+
+
+def test_rows_that_vanish_during_a_run_end_it_with_exit_code_1(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "vanishing.py").write_text(
+        """
+from pathlib import Path
+
+def remove_rows(probe):
+    Path("run/results.parquet").unlink(missing_ok=True)
+    for part in Path("run").glob("*/*.results.parquet"):
+        part.unlink()
+    return {}
+"""
+    )
+    code, _, err = command(
+        "train", *SMALL, "population.seeds=2", "trainer.largest_population=1", "hydra.run.dir=run",
+        "+probes.measures.removing=vanishing.remove_rows",
+    )  # fmt: skip
+    assert code == 1
+    assert "1 of 2 planned members have no row in run" in err

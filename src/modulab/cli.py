@@ -9,7 +9,7 @@ import gc
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,14 @@ Train a network, or many, measure them, print a table, and write results.parquet
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if members lack a result, 2 for a user's error, 130 on Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _answer(given)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _answer(given: Sequence[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -275,16 +283,23 @@ def _train(given: Sequence[str]) -> int:
         job.release()
     if job.error is not None:
         raise job.error
-    return 0 if job.folder is None or job.dry_run else _report(job.folder)
+    return 0 if job.folder is None or job.dry_run else _report(job.folder, job.planned)
 
 
-def _report(folder: Path) -> int:
+def _report(folder: Path, planned: Collection[str]) -> int:
     from modulab.sweep.results import RESULTS, load_results
     from modulab.table import show_results
 
     results = load_results(folder)
     show_results(results, None, None)
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
+    if lost := set(planned).difference(results["run_id"]):
+        print(
+            f"{len(lost)} of {len(planned)} planned members have no row in {folder}: files were removed from it during "
+            "the run. The same command again trains them.",
+            file=sys.stderr,
+        )
+        return 1
     return 1 if bool(results["status"].isin(["failed", "missing"]).any()) else 0
 
 

@@ -56,6 +56,7 @@ class TrainTask:
         self.multirun = False
         self.dry_run = False
         self.error: ConfigError | None = None
+        self.planned: set[str] = set()
         self._locks: dict[Path, FolderLock] = {}
 
     def __call__(self, config: Any) -> Any:
@@ -95,6 +96,7 @@ class TrainTask:
         # Unresolved: an override may hold an interpolation, which would resolve here, or fail.
         overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
         plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
+        self.planned.update(plan.run_ids)
         self.hold(folder)
         if plan.sweep.dry_run:
             from modulab.sweep.estimate import describe_work
@@ -133,6 +135,7 @@ def run_jobs(
 
     try:
         plan = plan_sweep(jobs, compose_job)
+        task.planned.update(plan.run_ids)
         task.hold(folder)
         if plan.sweep.dry_run:
             task.dry_run = True
