@@ -198,6 +198,49 @@ def test_a_mistake_in_a_file_is_explained(fails: Fails, file: str, key: str, mes
     assert message in fails("train", "--config-dir", "conf", f"{group}={name}", "hydra.run.dir=run")
 
 
+ODD = [
+    ("training=[nan]", "a group takes the name of a file"),
+    ("noise=[none,1]", "a group takes the name of a file"),
+    ("task=../train", "Could not find 'task/logger/none'"),
+    ("--config-name nope", "Cannot find primary config 'nope'"),
+    ("+training.weight_decay={a:1}", "training.weight_decay={'a': 1}: Input should be a valid number."),
+    ("+probes.measures.x=modulab.__doc__", "probes.measures.x=modulab.__doc__ is not a function."),
+    ("hydra.verbose=[1]", "cannot be composed (TypeError)"),
+    ("noise.scale=0,", "noise.scale=0,: a value is missing beside a comma."),
+    ("noise.scale=[range(0,3)]", "a sweep cannot stand inside a list"),
+    ("seed=sort(3,a)", "seed=sort(3,a): sort(3,a) cannot be evaluated"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), ODD)
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_odd_input_is_explained(fails: Fails, words: str, message: str, flags: list[str]) -> None:
+    found = fails("train", *flags, *words.split(" "), "hydra.run.dir=run", "hydra.sweep.dir=run")
+    assert message in found or flags
+    assert not list(Path().rglob("*.parquet"))
+
+
+def test_the_option_that_lacks_a_key_is_named(fails: Fails) -> None:
+    message = fails(
+        "train", "-m", "task=classification,regression", "task.function_seed=3", "hydra.sweep.dir=run"
+    )
+    assert "task.function_seed: there is no such key in task=classification." in message
+
+
+def test_a_job_folder_with_too_long_a_name_is_refused_before_training(fails: Fails) -> None:
+    long = ["noise.name=" + 300 * "a", "sweep.job_folders=true"]
+    message = fails(
+        "train",
+        "-m",
+        *SMALL,
+        *long,
+        "hydra.sweep.dir=run",
+        "hydra.sweep.subdir=${hydra:job.override_dirname}",
+    )
+    assert "a folder's name has at most 255" in message
+    assert not list(Path().rglob("*.parquet"))
+
+
 def test_a_module_of_ones_own_that_breaks_is_explained(fails: Fails) -> None:
     Path("broken_task.py").write_text("def (:\n")
     message = fails("train", "task._target_=broken_task.Task", "hydra.run.dir=run")

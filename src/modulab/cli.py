@@ -249,7 +249,7 @@ def _train(given: Sequence[str]) -> int:
     import hydra
 
     from modulab.composing import config_folder, hydra_composer
-    from modulab.overrides import COMPOSING_ERRORS, explain, replace_grid
+    from modulab.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
     parser = argparse.ArgumentParser(add_help=False)
@@ -272,8 +272,8 @@ def _train(given: Sequence[str]) -> int:
     except COMPOSING_ERRORS as error:
         if (
             asked_for_traceback
-            or isinstance(error, ConfigError)
-            or (job.began and isinstance(error, ValueError))
+            or isinstance(error, ConfigError | OSError)
+            or (job.began and not isinstance(error, READING_ERRORS))
         ):
             raise
         overrides = [word for word in given if "=" in word and not word.startswith("-")]

@@ -161,7 +161,8 @@ def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
     # Measures are imported after training: better to hear of a typo before.
     measures = {item for member in members.values() for item in member["probes"]["measures"].items()}
     for name, path in sorted((name, path) for name, path in measures if path is not None):
-        import_target(path, f"probes.measures.{name}")
+        if not callable(import_target(path, f"probes.measures.{name}")):
+            raise ConfigError(f"probes.measures.{name}={path} is not a function.")
     return Plan(list(members.values()), list(members), names, planner.trainer, planner.sweep, planner.logger)
 
 

@@ -29,8 +29,11 @@ Compose = Callable[[Sequence[str]], DictConfig]
 GROUPS = ("task", "architecture", "noise", "regulariser", "data", "training", "probes")
 """The config groups that describe a member."""
 
-COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
-"""What composing raises over a mistake in an override or a file; `explain` puts it into words."""
+COMPOSING_ERRORS = (Exception,)
+"""What composing raises over a mistake in an override or a file: anything. `explain` puts it into words."""
+
+READING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
+"""What only composing raises, also once jobs have begun."""
 
 
 _SENTENCES = (
@@ -47,7 +50,7 @@ _SENTENCES = (
         "{0} is a sweep. Add -m, or give the values to population.grid.",
     ),
     (
-        r"Config group override must be a string or a list",
+        r"Config group override must be a string or a list|argument of type '\w+' is not (?:iterable|a container)",
         "{overrides}: a group takes the name of a file, as in noise=none. modulab train --help lists them.",
     ),
 )
@@ -122,25 +125,40 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
-        )
+        return _explain_unreadable(error)
     for pattern, sentence in _SENTENCES:
         if match := re.match(pattern, text):
             return sentence.format(*match.groups(), overrides=" ".join(overrides))
     causes = [text]
     if isinstance(error.__cause__, OmegaConfBaseException):
         causes.append(str(error.__cause__))
+    if any(cause.startswith("Unexpected type annotation") for cause in causes):
+        causes = [
+            f"{' '.join(overrides)}: a sweep cannot stand inside a list or a dictionary. Write its values."
+        ]
+    elif not isinstance(error, (*READING_ERRORS, ValueError)):
+        causes.insert(0, f"{' '.join(overrides)}: cannot be composed ({type(error).__name__}):")
     lines = [line.strip() for cause in causes for line in cause.splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
+
+
+def _explain_unreadable(error: OverrideParseException) -> str:
+    """Return what to say of an override that Hydra's grammar does not take."""
+    if evaluated := re.search(r"\w+ while evaluating '(.+)': (.+)", str(error)):
+        return f"{error.override}: {evaluated[1]} cannot be evaluated: {evaluated[2].rstrip('.')}."
+    if re.search(r"[=,]\s*,|,\s*$", error.override):
+        return (
+            f"{error.override}: a value is missing beside a comma. Leave the comma out, or quote the value."
+        )
+    return f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
 
 
 def _options(group: str, name: str, compose: Compose) -> Sequence[str]:
     """Return the options of a group, which Hydra does not tell where a wrong one stands in a list."""
     try:
         compose([f"{group}={name}"])
-    except MissingConfigException as error:
-        return error.options or []
+    except COMPOSING_ERRORS as error:
+        return error.options or [] if isinstance(error, MissingConfigException) else []
     return []
 
 
@@ -156,7 +174,10 @@ def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
         name = key.split(".")[1]
         return f"{key}: no logger is chosen. Choose it beside, as in logger={name}."
     known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
-    return f"{key}: there is no such key. {suggest_key(key, [*known, 'experiment'])}"
+    group = key.partition(".")[0]
+    chosen = [given for given in overrides if override_key(given) == group and "," not in given]
+    beside = f" in {chosen[-1]}" if chosen and group != key else ""
+    return f"{key}: there is no such key{beside}. {suggest_key(key, [*known, 'experiment'])}"
 
 
 def _selections(overrides: Sequence[str], unknown: str) -> list[str]:

@@ -136,6 +136,11 @@ def run_jobs(
     try:
         plan = plan_sweep(jobs, compose_job)
         task.planned.update(plan.run_ids)
+        job_configs: list[DictConfig] = []
+        if plan.sweep.job_folders:
+            for place, overrides in enumerate(jobs):
+                job_configs.append(_compose_job(config, loader, overrides, first_number + place))
+                _check_job_folder(job_configs[-1])
         task.hold(folder)
         if plan.sweep.dry_run:
             task.dry_run = True
@@ -144,10 +149,9 @@ def run_jobs(
         else:
             launcher.train(plan, folder)
             values = return_values(plan, folder)
-            if plan.sweep.job_folders:
-                for place, overrides in enumerate(jobs):
-                    job_config = _compose_job(config, loader, overrides, first_number + place)
-                    _write_job_folder(job_config, folder, plan.jobs[place])
+            for job_config, run_ids in zip(job_configs, plan.jobs, strict=False):
+                HydraConfig.instance().set_config(job_config)
+                _write_job_folder(job_config, folder, run_ids)
     finally:
         HydraConfig.instance().cfg = previous
     return [_job_return(overrides, value) for overrides, value in zip(jobs, values, strict=True)]
@@ -232,6 +236,16 @@ def _task_config(composed: DictConfig) -> DictConfig:
     with read_write(composed), open_dict(composed):
         del composed["hydra"]
     return composed
+
+
+def _check_job_folder(composed: DictConfig) -> None:
+    """Raise: ConfigError for a job's folder with a name that no file system takes."""
+    for part in Path(str(composed.hydra.sweep.subdir)).parts:
+        if len(part.encode()) > 255:
+            raise ConfigError(
+                f"hydra.sweep.subdir: the name {part[:40]}... has {len(part.encode())} bytes, and a folder's name has "
+                "at most 255. Choose a shorter one, such as hydra.sweep.subdir='${hydra:job.num}'."
+            )
 
 
 def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]) -> None:
