@@ -201,8 +201,8 @@ def test_a_mistake_in_a_file_is_explained(fails: Fails, file: str, key: str, mes
 ODD = [
     ("training=[nan]", "a group takes the name of a file"),
     ("noise=[none,1]", "a group takes the name of a file"),
-    ("task=../train", "Could not find 'task/logger/none'"),
-    ("--config-name nope", "Cannot find primary config 'nope'"),
+    ("task=../train", "task/logger=none: there is no such option."),
+    ("--config-name nope", "--config-name nope: there is no such option."),
     ("+training.weight_decay={a:1}", "training.weight_decay={'a': 1}: Input should be a valid number."),
     ("+probes.measures.x=modulab.__doc__", "probes.measures.x=modulab.__doc__ is not a function."),
     ("hydra.verbose=[1]", "cannot be composed (TypeError)"),

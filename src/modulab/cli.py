@@ -272,8 +272,8 @@ def _train(given: Sequence[str]) -> int:
     except COMPOSING_ERRORS as error:
         if (
             asked_for_traceback
-            or isinstance(error, ConfigError | OSError)
-            or (job.began and not isinstance(error, READING_ERRORS))
+            or isinstance(error, ConfigError)
+            or ((job.began or isinstance(error, OSError)) and not isinstance(error, READING_ERRORS))
         ):
             raise
         overrides = [word for word in given if "=" in word and not word.startswith("-")]

@@ -120,7 +120,8 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = error.options or _options(group, name, compose)
-        return f"{group}={name}: there is no such option. {suggest(name, options)}".rstrip()
+        place = f"{group}={name}" if group else f"--config-name {name}"
+        return f"{place}: there is no such option. {suggest(name, options)}".rstrip()
     text = str(error)
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
