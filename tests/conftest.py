@@ -7,8 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.command_line import Command
+
+# A test passes however busy the machine is, and draws the same examples every time.
+settings.register_profile("modulab", deadline=None, derandomize=True)
+settings.load_profile("modulab")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what they run in the background deaf to Ctrl-C, and tests press it on processes of their own.

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hydra
@@ -26,20 +25,23 @@ from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_chec
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["table", "--help"], ["report", "--help"]]
+    "arguments",
+    [[], *([name] for name in ("train", "table", "report", "rerun", "log", "dashboard", "claims"))],
+    ids=" ".join,
 )
-def test_help_answers_in_under_a_second_and_without_torch(arguments: list[str]) -> None:
+def test_help_imports_nothing_that_is_slow_to_import(arguments: list[str]) -> None:
     code = (
         "import sys; from modulab.cli import main\n"
         "try: main(sys.argv[1:])\n"
-        "finally: assert 'torch' not in sys.modules"
+        "finally: print('\\nimported:', *{name.partition('.')[0] for name in sys.modules})"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--help"], check=True, capture_output=True, text=True
+    )
+    help_text, _, imported = ran.stdout.rpartition("\nimported:")
+    assert "usage" in help_text.lower()
+    slow = {"torch", "lightning", "pandas", "numpy", "matplotlib", "pyarrow", "sklearn", "scipy", "wandb"}
+    assert slow & set(imported.split()) == set()
 
 
 def test_importing_modulab_does_not_import_torch() -> None:
@@ -147,7 +149,7 @@ def test_a_reader_that_stops_early_is_no_error(command: Command) -> None:
     )
     assert process.stdout is not None
     process.stdout.close()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert err == ""
     assert process.returncode == 0
 

@@ -58,7 +58,7 @@ def test_noise_gradient_is_that_of_its_formula() -> None:
 
 
 def test_each_member_has_its_own_scale_and_law() -> None:
-    activity = torch.rand(3, 5, 7) + 0.5
+    activity = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.5
     keys = member_keys([1, 2, 3])
     mixed = NoiseLaw(
         torch.tensor([0.0, 0.5, 0.5]), torch.tensor([1.0, 1.0, 0.0]),
@@ -76,6 +76,7 @@ def test_each_member_has_its_own_scale_and_law() -> None:
 def test_dropout_is_torchs_of_the_same_share(share: float) -> None:
     kept_share = 1 - share
     sigma = (share / kept_share) ** 0.5
+    torch.manual_seed(0)  # torch's own dropout draws from the global stream
     activity = torch.randn(1, 100, 5000)
     ours = add_activity_noise(activity, law(sigma, LAWS["multiplicative"], 1), member_keys([7]), "bernoulli")
     silenced = ours.abs() <= 2**-22 * activity.abs()  # torch's float root can be out by a last bit
@@ -91,7 +92,9 @@ def test_dropout_is_torchs_of_the_same_share(share: float) -> None:
 
 
 def test_dropout_passes_a_gradient_through_the_units_it_keeps_and_none_through_others() -> None:
-    activity = torch.randn(1, 20, 50, dtype=torch.float64, requires_grad=True)
+    activity = torch.randn(
+        1, 20, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
     noise = NoiseLaw(*(value.double() for value in (law(0.5, LAWS["multiplicative"], 1).__dict__.values())))
     noisy = add_activity_noise(activity, noise, member_keys([7]), "bernoulli")
     noisy.sum().backward()
@@ -100,7 +103,7 @@ def test_dropout_passes_a_gradient_through_the_units_it_keeps_and_none_through_o
 
 @pytest.mark.parametrize("kind", LAWS)
 def test_bernoulli_noise_of_scale_0_changes_nothing_and_of_any_scale_stays_finite(kind: str) -> None:
-    activity = torch.randn(4, 30, 40)
+    activity = torch.randn(4, 30, 40, generator=torch.Generator().manual_seed(0))
     scales = torch.tensor([0.0, 1e-6, 30.0, 1e4])
     noise = NoiseLaw(scales, *(torch.full((4,), value) for value in LAWS[kind]))
     noisy = add_activity_noise(activity, noise, member_keys(range(4)), "bernoulli")
@@ -121,8 +124,9 @@ def test_expected_loss_under_noise_is_loss_plus_matched_regulariser(kind: str) -
     keys = member_keys(range(members))
     mask = torch.ones(members, shape.num_parameters)
     network = population_weights(initial_parameters(shape, mask, torch.full((members,), 2.0), keys), shape)
-    inputs = torch.rand(members, 32, 2) * 2 - 1
-    targets = torch.rand(members, 32, outputs)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(members, 32, 2, generator=generator) * 2 - 1
+    targets = torch.rand(members, 32, outputs, generator=generator)
     clean = forward(network, inputs)
     loss = (clean.outputs - targets).square().mean(dim=(1, 2))
     coefficients = {

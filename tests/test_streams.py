@@ -140,7 +140,7 @@ def mix(word):
     word=st.integers(-(2**31), 2**31 - 1),
     counter=st.integers(-(2**31), 2**31 - 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bits_are_those_of_the_hash_written_in_whole_numbers(seed, word, counter):
     def fold(first, second, word):
         new_first = mix(mix((first + word * 0x9E3779B9) % 2**32) ^ second)
@@ -158,7 +158,7 @@ def test_bits_are_those_of_the_hash_written_in_whole_numbers(seed, word, counter
 
 
 @given(order=st.permutations(range(9)), size=st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_draws_do_not_depend_on_the_neighbours(order, size):
     chosen = list(order)[:size]
     keys = member_keys(range(9))
@@ -340,7 +340,7 @@ def test_keys_are_distinct_over_seeds_and_folds():
 
 
 @given(seed=st.integers(0, 2**32 - 1), high=st.integers(1, 2**31 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_seeds_that_agree_in_32_bits_differ(seed, high):
     keys = member_keys([seed, seed + (high << 32)])
     draws = random_bits(keys, counters(64))

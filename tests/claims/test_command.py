@@ -48,7 +48,7 @@ def smoke(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("claims")
     ran = subprocess.run(
         [*MODULAB, "claims", "--preset", "smoke", "--folder", str(folder)],
-        capture_output=True, text=True, timeout=500, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return folder, ran.stdout
@@ -112,7 +112,7 @@ def test_a_second_run_trains_nothing_and_says_the_same(smoke) -> None:
     rows = modulab.load_results(folder / "noise")
     ran = subprocess.run(
         [*MODULAB, "claims", "--preset", "smoke", "--folder", str(folder)],
-        capture_output=True, text=True, timeout=500, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     pd.testing.assert_frame_equal(modulab.load_results(folder / "noise"), rows)
@@ -125,16 +125,15 @@ def test_interrupted_claims_go_on_where_they_stopped(tmp_path: Path) -> None:
     begun = subprocess.Popen(
         [*command, "--processes", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*/parts/*")) and not list(tmp_path.glob("*/results.parquet")):
-        assert time.monotonic() < deadline
+        assert begun.poll() is None, "over before it could be interrupted"
         time.sleep(0.05)
     begun.send_signal(signal.SIGINT)
-    _, told = begun.communicate(timeout=120)
+    _, told = begun.communicate()
     assert begun.returncode == 130, told
     assert "goes on" in told
     assert not (tmp_path / "report.html").exists()
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "report.html").exists()
 
@@ -148,9 +147,7 @@ def test_interrupted_claims_go_on_where_they_stopped(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(words: list[str], complaint: str) -> None:
-    ran = subprocess.run(
-        [*MODULAB, "claims", *words], capture_output=True, text=True, timeout=100, check=False
-    )
+    ran = subprocess.run([*MODULAB, "claims", *words], capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert complaint in ran.stderr
     assert len(ran.stderr.splitlines()) == 1

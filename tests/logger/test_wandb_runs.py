@@ -47,10 +47,8 @@ def killed_when(condition: Callable[[], bool], command: list[str], cwd: Path) ->
     process = subprocess.Popen(
         [*MODULAB, *command], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, "over before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -164,16 +162,14 @@ def test_a_service_that_is_killed_is_reported_once_and_all_can_be_logged_later(
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 400
     while not list(folder.glob("wandb/offline-run-*/*.wandb")):
         assert process.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     services = service_of(folder)
     assert services
     for service in services:
         os.kill(service, signal.SIGKILL)
-    _, err = process.communicate(timeout=400)
+    _, err = process.communicate()
     assert process.returncode == 0, err
     assert (load_results(folder)["status"] == "completed").all()
     assert err.count("W&B: ") == 1, err

@@ -9,7 +9,7 @@ from modulab.networks import PopulationWeights
 
 def test_squared_errors_equal_mse_of_each_module() -> None:
     task = make_task(modules=3)
-    outputs, targets = torch.randn(2, 50, 3), torch.randn(2, 50, 3)
+    outputs, targets = torch.randn(2, 2, 50, 3, generator=torch.Generator().manual_seed(0))
     for member in range(2):
         for module in range(3):
             expected = functional.mse_loss(outputs[member, :, module], targets[member, :, module])
@@ -21,8 +21,9 @@ def test_squared_errors_equal_mse_of_each_module() -> None:
 def test_classification_losses_and_errors_equal_those_of_torch(name: str) -> None:
     task = make_task(name)
     classes = task.outputs_per_module
-    outputs = 3 * torch.randn(2, 60, task.out_features)
-    targets = torch.randint(classes, (2, 60, 2)).float()
+    generator = torch.Generator().manual_seed(0)
+    outputs = 3 * torch.randn(2, 60, task.out_features, generator=generator)
+    targets = torch.randint(classes, (2, 60, 2), generator=generator).float()
     for member in range(2):
         for module in range(2):
             logits = outputs[member, :, module * classes : (module + 1) * classes]

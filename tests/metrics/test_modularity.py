@@ -189,7 +189,7 @@ def test_dead_units_do_not_count(measure) -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(exponents=st.lists(st.integers(-6, 6), min_size=8, max_size=8))
 def test_rescaling_relu_units_changes_no_bit(measure, exponents: list[int]) -> None:
     # a -> c a, W -> W / c leaves the function as it is; powers of two leave the rounding too.

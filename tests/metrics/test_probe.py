@@ -54,7 +54,7 @@ def everyone() -> Callable[[str], dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("case", list(CASES))
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2)
 @given(places=st.lists(st.integers(0, 10), min_size=1, max_size=14))
 @example(places=[10])
 @example(places=[9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10])

@@ -109,10 +109,14 @@ def test_a_front_joins_means_in_the_order_of_the_strength_not_of_the_rows() -> N
 def test_a_map_prints_the_mean_of_each_cell_in_its_place() -> None:
     results = sweep_results(noise__scale=[0.0, 0.2, 0.4], data__num_samples=[10, 100, 1000])
     axes = grid_map(results).figure.axes[0]
-    printed = {text.get_position(): text.get_text() for text in axes.texts if " to " not in text.get_text()}
+    printed = {
+        tuple(int(place) for place in text.get_position()): text.get_text()
+        for text in axes.texts
+        if " to " not in text.get_text()
+    }
     means = results.groupby(["config.data.num_samples", "config.noise.scale"])["error/test"].mean().unstack()
     for row, column in np.ndindex(means.shape):
-        assert printed[column + 0.5, row + 0.6] == f"{means.iloc[row, column]:#.2g}"
+        assert printed[column, row] == f"{means.iloc[row, column]:#.2g}"
 
 
 def test_an_arm_has_its_colour_in_every_figure() -> None:

@@ -11,15 +11,17 @@ from modulab.errors import ConfigError
 from modulab.sweep.lock import LOCK, FolderLock
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from modulab.sweep.lock import FolderLock\n"
-    "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    "import sys; from pathlib import Path; from modulab.sweep.lock import FolderLock\n"
+    "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 )
 
 
 def test_second_process_is_told_who_is_at_work_and_gets_the_folder_when_the_first_is_killed(
     tmp_path: Path,
 ) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

@@ -186,7 +186,7 @@ def test_rejection_agrees_with_drawing_point_by_point(points):
     share=st.floats(0, 1),
     seed=st.integers(0, 2**63 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_withheld_combinations_hide_the_stated_share_but_no_single_value(num_values, modules, share, seed):
     total = num_values**modules
     count = 1 + round(share * (total - num_values - 1))
