@@ -122,12 +122,13 @@ def plan_work(
         [run.member for run in runs if _can_be_planned(run.member)],
         device,
         trainer.threads or cpu_count(),
+        strict=not trainer.engine_may_change,
     )
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]
     unfinished = unfinished_populations(folder, {run.run_id for run in pending})
     populations = plan_populations(pending, trainer, device, unfinished)
-    return Work(runs, populations, len(unfinished), trainer.model_copy(update={"engine": engine}))
+    return Work(runs, populations, len(unfinished), trainer.with_engine(engine))
 
 
 def run_members(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from modulab.errors import ConfigError
 from modulab.noise import Distribution
@@ -200,6 +200,18 @@ class Trainer(Settings):
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         description="a bar on a terminal, plain lines elsewhere; auto tells which it is"
     )
+    _chosen: bool = PrivateAttr(default=False)
+
+    def with_engine(self, engine: str) -> Trainer:
+        """Return the same with the engine that was chosen for it; one chosen for `auto` stays replaceable."""
+        chosen = self.model_copy(update={"engine": engine})
+        chosen._chosen = self.engine_may_change
+        return chosen
+
+    @property
+    def engine_may_change(self) -> bool:
+        """Return whether members may be trained with the eager engine where compiling is not possible."""
+        return self._chosen or self.engine == "auto"
 
 
 class Population(Settings):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import resource
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,14 +15,17 @@ import pytest
 import torch
 
 import modulab
+from modulab.cache import cache_folder, say_once
 from modulab.errors import ConfigError
+from modulab.progress import ProgressReport
 from modulab.regularisers import Pass, Regulariser
 from modulab.settings import Member
 from modulab.training import compiled_step
 from modulab.training.compiled_step import CompiledStep, build, is_built
+from modulab.training.fit import fit_population
 from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program, program_of
-from tests.members import make_member
+from tests.members import EAGER, make_member
 from tests.training.fitting import prepared_learner, trained_parameters
 
 
@@ -178,3 +184,98 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")
     with pytest.raises(ConfigError, match=r"/proc/nowhere.*TORCHINDUCTOR_CACHE_DIR"):
         build(program_of(members()[0]))
+
+
+def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODULAB_CACHE_DIR", str(folder))
+    return cache_folder()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x7fELF", b"\x7fELF" + b"planted" * 100, b"no library" + compiled_step._SEAL + bytes(32)],
+)
+def test_a_library_that_is_not_whole_is_compiled_anew(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache(tmp_path, monkeypatch)
+    program = program_of(members()[0])
+    library = compiled_step._library(program, compiled_step._source_text())
+    library.write_bytes(content)
+    library.chmod(0o700)
+    assert not is_built(program)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_step, "_compile", lambda graph, examples, path: path.write_bytes(b"anew"))
+        assert build(program).read_bytes() == b"anew"
+
+
+def test_a_whole_library_counts_unless_a_bit_flips_or_others_may_write_to_it(tmp_path: Path) -> None:
+    library = tmp_path / "step.so"
+    content = b"\x7fELF" + b"code" * 100 + compiled_step._SEAL
+    whole = content + compiled_step._digest(content)
+    library.write_bytes(whole)
+    library.chmod(0o700)
+    assert compiled_step._is_whole(library)
+    library.chmod(0o777)
+    assert not compiled_step._is_whole(library)
+    library.chmod(0o700)
+    for place in (10, len(content), len(whole) - 1):
+        library.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not compiled_step._is_whole(library)
+    library.write_bytes(whole[:-1])
+    assert not compiled_step._is_whole(library)
+
+
+def test_a_library_planted_in_an_open_folder_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = own_cache(tmp_path / "open", monkeypatch)
+    program = program_of(members()[0])
+    planted = compiled_step._library(program, compiled_step._source_text())
+    content = b"\x7fELF planted" + compiled_step._SEAL
+    planted.write_bytes(content + compiled_step._digest(content))
+    planted.chmod(0o700)
+    assert is_built(program)
+    place.parent.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert not is_built(program)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Give a small file system mounted with the options of the test."""
+    place = tmp_path / "mounted"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"{request.param},mode=700", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting is not possible here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+NOWHERE = pytest.mark.parametrize("mounted", ["noexec", "size=64k", "ro"], indirect=True)
+
+
+@NOWHERE
+def test_auto_trains_eagerly_where_it_cannot_compile_and_says_so_once(
+    mounted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODULAB_CACHE_DIR", str(mounted))
+    say_once.cache_clear()
+    trainer = EAGER.model_copy(update={"engine": "auto"}).with_engine("compiled")
+    for _ in range(2):
+        result = fit_population(members(), trainer, None, ProgressReport("off", 3, 15))
+        assert result.engine == "eager"
+    said = capsys.readouterr().err
+    assert said.count("training with the eager engine") == 1
+    assert str(mounted) in said
+
+
+@NOWHERE
+def test_compiled_ends_in_one_error_where_it_cannot_compile(
+    mounted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODULAB_CACHE_DIR", str(mounted))
+    trainer = EAGER.model_copy(update={"engine": "compiled"})
+    with pytest.raises(ConfigError, match=rf"{mounted}.*trainer.engine=eager"):
+        fit_population(members(), trainer, None, ProgressReport("off", 3, 15))

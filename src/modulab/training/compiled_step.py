@@ -2,8 +2,9 @@
 
 A step is traced operation by operation on made-up members and compiled by TorchInductor into a shared library, for
 one thread. The number of members and of data rows stays symbolic: the code is the same for every block size, so that
-company changes nothing. The library is kept beside torch's own compiled code, under a name that stands for all that it
-depends on, and is loaded in milliseconds, where torch.compile would trace the step again in each process.
+company changes nothing. The library is kept in the user's own cache folder, under a name that stands for all that it
+depends on, and is loaded in milliseconds, where torch.compile would trace the step again in each process. It ends in
+its own hash, and is compiled anew where that does not fit.
 
 It is called through ctypes, which lets go of Python's lock, so that threads run blocks side by side.
 """
@@ -14,7 +15,9 @@ import ctypes
 import functools
 import hashlib
 import os
-import shutil
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -28,6 +31,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from modulab import networks, noise, regularisers, streams
+from modulab.cache import VARIABLES, cache_folder, full_folder, unsafe_file
 from modulab.errors import ConfigError
 from modulab.files import replacing
 from modulab.networks import ACTIVATIONS
@@ -53,6 +57,12 @@ _SOURCES = (networks, noise, regularisers, streams, optimisers, step)
 LARGEST_BLOCK = 64
 """The most members that a compiled step is checked to be right for."""
 _MADE_UP_MEMBERS = 16
+_SEAL = b"modulab\1"
+"""What stands at the end of a library, before the SHA-256 of all that comes before."""
+
+
+class CannotCompile(ConfigError):
+    """This machine cannot compile steps, or not keep or load them: for no step, whatever it computes."""
 
 
 class CompiledStep:
@@ -62,7 +72,10 @@ class CompiledStep:
         """Load a library that `build` made; more than `callers` threads at once wait for one another."""
         # Tensors of another type, shape or layout are then refused, not misread.
         os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
-        functions = ctypes.CDLL(str(library))
+        try:
+            functions = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise CannotCompile(f"The compiled training step cannot be loaded: {error}. {_ADVICE}") from error
         self._container = ctypes.c_void_p()
         created = functions.AOTInductorModelContainerCreateWithDevice(
             ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None
@@ -103,7 +116,7 @@ class CompiledStep:
 def compiled_step(program: Program) -> CompiledStep:
     """Return the compiled step of a program, made now if it is not on disk yet.
 
-    Raises: ConfigError where the compiler's folder cannot be written.
+    Raises: CannotCompile where the compiler or its folder cannot be used.
     """
     return CompiledStep(build(program), callers=os.cpu_count() or 1)
 
@@ -111,18 +124,21 @@ def compiled_step(program: Program) -> CompiledStep:
 def is_built(program: Program) -> bool:
     """Return whether the step of a program is on disk already, as far as that shows without tracing it."""
     with _writing():
-        return _is_own(program) and _library(program, _source_text()).exists()
+        return _is_own(program) and _is_whole(_library(program, _source_text()))
 
 
 def build(program: Program) -> Path:
-    """Return the library of a program's compiled step, made now if it is not there yet."""
+    """Return the library of a program's compiled step, made now if it is not there yet, or not whole.
+
+    Raises: CannotCompile where the compiler or its folder cannot be used.
+    """
     traced = None if _is_own(program) else _trace(program)
     with _writing():
         code = [_source_text()] + ([] if traced is None else [_graph_text(traced[0])])
         library = _library(program, "\0".join(code))
         # Of processes that want the same step at once, one compiles it.
         with FileLock(library.with_suffix(".lock")):
-            if not library.exists():
+            if not _is_whole(library):
                 _compile(*(traced or _trace(program)), library)
     return library
 
@@ -132,10 +148,35 @@ def _writing() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(
-            f"The compiled training step cannot be kept: {error}. Name a folder that can be written in the "
-            "environment variable TORCHINDUCTOR_CACHE_DIR, or use trainer.engine=eager."
-        ) from error
+        raise CannotCompile(f"The compiled training step cannot be kept: {error}. {_ADVICE}") from error
+
+
+_ADVICE = (
+    "Name a folder of your own, with room and from which programs may be run, in the environment variable "
+    f"{' or '.join(VARIABLES)}, or use trainer.engine=eager."
+)
+
+
+def _is_whole(library: Path) -> bool:
+    """Return whether a library is there, is what was compiled, and could have been written by nobody else."""
+    try:
+        descriptor = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        if unsafe_file(descriptor) is not None:
+            return False
+        content = file.read()
+    end = len(content) - hashlib.sha256().digest_size
+    return (
+        content.startswith(b"\x7fELF")
+        and content[:end].endswith(_SEAL)
+        and _digest(content[:end]) == content[end:]
+    )
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def block_tensors(block: Block) -> list[Tensor]:
@@ -159,13 +200,9 @@ _CAPSULE_OF_POINTER = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctype
 
 def _library(program: Program, code: str) -> Path:
     """Return where the library of a program is kept; its name stands for the program, its code and the machine."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
     parts = (repr(program), code, torch.__version__, repr(sorted(_OPTIONS.items())), _processor())
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    folder = Path(cache_dir()) / "modulab"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.so"
+    return cache_folder() / f"{name}.so"
 
 
 def _is_own(program: Program) -> bool:
@@ -254,12 +291,92 @@ def _compile(graph: GraphModule, examples: list[Tensor], library: Path) -> None:
     from torch._inductor import aot_compile
 
     _check_general(graph)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, about its own ways
-        compiled = aot_compile(graph, tuple(examples), options=_OPTIONS)
+    folder = library.parent
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise CannotCompile(f"{folder} lies where no programs may be run (noexec). {_ADVICE}")
+    with compiling_in(folder):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about its own ways
+            compiled = aot_compile(graph, tuple(examples), options=_OPTIONS)
+        content = Path(str(compiled)).read_bytes() + _SEAL
     _check_general(graph)  # the compiler may have assumed more
     with replacing(library) as beside:
-        shutil.copy(str(compiled), beside)
+        beside.write_bytes(content + _digest(content))
+        beside.chmod(0o700)
+
+
+@contextmanager
+def compiling_in(folder: Path) -> Generator[None]:
+    """Have torch compile in a new folder within `folder`, which is removed afterwards.
+
+    The programs that it starts find torch where this process does, and nothing in the current folder.
+
+    Raises: CannotCompile where the compiler or the folder cannot be used.
+    """
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+    from torch._inductor.utils import fresh_cache
+
+    own = [each for each in sys.path if each and os.path.abspath(each) != os.getcwd()]
+    try:
+        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=folder) as work:
+            changes = {
+                "TMPDIR": work, "PYTHONSAFEPATH": "1", "TORCH_CUSTOM_PYTHONPATH": os.pathsep.join(own),
+            }  # fmt: skip
+            with _environment(changes), _headers_in(work), fresh_cache(dir=work, delete=False):
+                yield
+    except Exception as error:
+        if full_folder(error, folder):
+            raise CannotCompile(
+                f"{folder} is full, so that no training step can be compiled. {_ADVICE}"
+            ) from error
+        causes = _causes(error)
+        if any(isinstance(cause, InvalidCxxCompiler | FileNotFoundError) for cause in causes):
+            raise CannotCompile(
+                f"No training step can be compiled, as the C++ compiler is missing ({error}). "
+                "Install g++ or use trainer.engine=eager."
+            ) from error
+        if any(isinstance(cause, OSError | CppCompileError | subprocess.SubprocessError) for cause in causes):
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise CannotCompile(f"The C++ compiler fails in {folder}: {reason}. {_ADVICE}") from error
+        raise
+
+
+@contextmanager
+def _headers_in(folder: str) -> Generator[None]:
+    """Have torch write headers to a folder, not below /tmp, whatever its cache folder."""
+    from torch._inductor import codecache
+
+    module: Any = codecache
+    before = {name: getattr(module, name) for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR")}
+    changes = {name: os.path.join(folder, name.lower()) for name in before}
+    vars(module).update(changes)
+    module._precompile_header.cache_clear()
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+        module._precompile_header.cache_clear()
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    return causes
+
+
+@contextmanager
+def _environment(changes: dict[str, str]) -> Generator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _check_general(graph: GraphModule) -> None:

@@ -17,12 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from modulab.cache import cache_folder, say_once
 from modulab.errors import ConfigError
 from modulab.settings import Member
 from modulab.training.compiled_step import (
     LARGEST_BLOCK,
     block_tensors,
     compiled_step,
+    compiling_in,
     flat_update,
     made_up_tensors,
 )
@@ -74,19 +76,27 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def choose_engine(requested: str, members: Sequence[Member], device: torch.device, threads: int) -> str:
+def choose_engine(
+    requested: str, members: Sequence[Member], device: torch.device, threads: int, strict: bool = True
+) -> str:
     """Return `eager` or `compiled`; `auto` compiles where the steps saved repay the compiler's time.
+
+    Without a compiler, `compiled` gives `eager` and a notice if it is not `strict`, as it was chosen by `auto`.
 
     Raises: ConfigError where `compiled` is asked for and no compiler is installed.
     """
-    if requested == "compiled" and not can_compile(device):
+    if requested == "compiled" and not can_compile(device) and strict:
         raise ConfigError(
             "trainer.engine=compiled needs a C++ compiler, and none is installed. "
             "Install g++ or use trainer.engine=eager."
         )
-    if requested != "auto":
-        return requested
-    return "compiled" if can_compile(device) and compiling_pays(members, threads) else "eager"
+    wanted = requested
+    if requested == "auto":
+        wanted = "compiled" if compiling_pays(members, threads) else "eager"
+    if wanted == "compiled" and not can_compile(device):
+        say_once("training with the eager engine, as no C++ compiler is installed (g++).")
+        return "eager"
+    return wanted
 
 
 def step_function(engine: str, program: Program, device: torch.device) -> StepFunction:
@@ -137,7 +147,8 @@ def accelerated_step(program: Program, device: torch.device) -> StepFunction:
     for tensor, axis in examples:
         if axis is not None:
             mark_dynamic(tensor, axis)
-    compiled(*(tensor for tensor, _ in examples))
+    with compiling_in(cache_folder()):
+        compiled(*(tensor for tensor, _ in examples))
 
     def call(
         block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor

@@ -14,12 +14,13 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
+from modulab.cache import VARIABLES, say_once
 from modulab.errors import ConfigError, foreign_code
 from modulab.processor import processor_fact
 from modulab.progress import ProgressReport
 from modulab.settings import Member, Trainer
 from modulab.training.checkpoints import read_checkpoint
-from modulab.training.compiled_step import is_built
+from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import choose_engine, keep_freed_memory, step_function
 from modulab.training.learner import PopulationLearner
@@ -96,7 +97,10 @@ def _fit_population(
     on_point: OnPoint | None,
 ) -> PopulationResult:
     device = choose_device(trainer.accelerator)
-    engine = choose_engine(trainer.engine, members, device, trainer.threads or cpu_count())
+    may_change = trainer.engine_may_change
+    engine = choose_engine(
+        trainer.engine, members, device, trainer.threads or cpu_count(), strict=not may_change
+    )
     keep_freed_memory()
     threads = 1 if device.type != "cpu" else trainer.threads or (1 if engine == "eager" else cpu_count())
     torch.set_num_threads(1)
@@ -104,7 +108,14 @@ def _fit_population(
     learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)
     if data.num_chunks > 0:
         if engine == "compiled":
-            _compile(learner.programs, device, progress)
+            if may_change:
+                engine = _compile_if_possible(learner, device, progress)
+            else:
+                _compile(learner.programs, device, progress)
+        if engine == "eager" and trainer.threads is None:
+            threads = 1
+        if engine == "eager":
+            learner.train_eagerly(threads)
         _lightning_fit(learner, data, recorder, device)
         if int(learner.next_step) < members[0].training.steps:
             raise Interrupted
@@ -120,6 +131,29 @@ def _fit_population(
         engine=engine,
         device=device_name(device),
     )
+
+
+_cannot_compile: dict[str, str] = {}
+"""Why compiling is not possible in this process, by the environment's cache folders: found out once."""
+
+
+def _compile_if_possible(learner: PopulationLearner, device: torch.device, progress: ProgressReport) -> str:
+    """Compile what a population needs, and return the engine that it can be trained with."""
+    place = repr([os.environ.get(name) for name in (*VARIABLES, "XDG_CACHE_HOME", "HOME")])
+    if place not in _cannot_compile:
+        try:
+            _compile(learner.programs, device, progress)
+        except CannotCompile as error:
+            _cannot_compile[place] = str(error)
+        except Exception as error:  # whatever torch makes of a step of the user's own
+            say_once(f"training with the eager engine: {type(error).__name__}: {error}")
+            progress.say("training")
+            return "eager"
+        else:
+            return "compiled"
+    say_once(f"training with the eager engine: {_cannot_compile[place]}")
+    progress.say("training")
+    return "eager"
 
 
 def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
