@@ -14,6 +14,7 @@ from modulab.table import (
     choose_settings,
     member_cells,
     plain_text,
+    show,
     summarise,
     to_csv,
 )
@@ -223,3 +224,16 @@ def test_a_hundred_thousand_members_are_tabulated() -> None:
     )
     summary = summarise(frame)
     assert summary.mean["error/test"].tolist() == list(np.arange(100.0))
+
+
+def test_texts_of_a_table_are_neither_markup_nor_control_sequences(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for terminal in ("0", "1"):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        show(["name", "[red]"], [["[/red]", "\x1b[2Jcleared"]])
+        printed = capsys.readouterr().out
+        assert "[/red]" in printed
+        assert "[red]" in printed
+        assert "\\x1b[2Jcleared" in printed
+        assert "\x1b[2J" not in printed

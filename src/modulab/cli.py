@@ -60,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(given: Sequence[str]) -> int:
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
         if given[:1] == ["train"]:
+            # Only here: the other commands read folders, which must not have code of theirs imported.
+            if os.getcwd() not in sys.path:
+                sys.path.append(os.getcwd())
             return _train(given[1:])
         return _other(given)
     except ConfigError as error:

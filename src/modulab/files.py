@@ -14,15 +14,26 @@ def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
 
     After an error, `path` is as it was and nothing is left beside it. Its folder is made where there is none.
     The path beside is marked with this process's number, so that several may write at once; a file with one writer
-    at a time has a mark of its own, so that what a killed writer left is written over.
+    at a time has a mark of its own, so that what a killed writer left is written over. After a power cut the file
+    is either the earlier or the new one, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{mark or os.getpid()}")
     try:
         yield beside
+        _reach_disk(beside)
         beside.replace(path)
+        _reach_disk(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _reach_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:

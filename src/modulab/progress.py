@@ -39,7 +39,7 @@ class ProgressReport:
     def __enter__(self) -> ProgressReport:
         if self._style == "bar" and self._runs:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[pace]}"),

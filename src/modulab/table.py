@@ -264,20 +264,33 @@ def plain_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """Return text in which control characters, which a terminal would obey, are written as escapes."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
+    )
+
+
 def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn by rich on a terminal, plain aligned text elsewhere."""
+    """Print a table: drawn by rich on a terminal, plain aligned text elsewhere.
+
+    Texts come from files and users: they are shown as they are, never taken for markup or control sequences.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    headings = [printable(heading) for heading in headings]
+    rows = [[printable(cell) for cell in row] for row in rows]
     console = Console()
     if not console.is_terminal:
         print(plain_text(headings, rows))
         return
     table = Table()
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(Text(heading), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
 
 

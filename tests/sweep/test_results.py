@@ -246,3 +246,32 @@ def test_rows_of_some_members_can_be_copied_with_their_curves(tmp_path: Path) ->
     copy_rows(tmp_path, tmp_path / "job", ["b"])
     assert load_results(tmp_path / "job")["run_id"].tolist() == ["b"]
     assert load_curves(tmp_path / "job")["value"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("run_id", ["/tmp/elsewhere", "../../elsewhere", "", "a" * 17, "A", "a\n", None])
+def test_run_ids_that_are_none_are_refused_on_reading(tmp_path: Path, run_id: str | None) -> None:
+    save_part(
+        tmp_path, "part", pa.table({"run_id": pa.array([run_id], pa.string()), "status": ["completed"]})
+    )
+    with pytest.raises(ConfigError, match="run_id that is not one"):
+        load_results(tmp_path)
+
+
+def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
+    save_part(tmp_path, "part", pa.table({"seconds": [1.0]}))
+    with pytest.raises(ConfigError, match="lacks the columns run_id, status"):
+        load_results(tmp_path)
+
+
+def test_a_flipped_bit_in_a_page_is_found(tmp_path: Path) -> None:
+    values = [float(number) for number in range(1000)]
+    run_ids = [f"{number:016x}" for number in range(1000)]
+    save_part(
+        tmp_path, "part", pa.table({"run_id": run_ids, "status": ["completed"] * 1000, "value": values})
+    )
+    [file] = (tmp_path / "parts").iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="damaged"):
+        load_results(tmp_path)

@@ -156,7 +156,7 @@ class _Display:
         self._bars: Progress | None = None
         if terminal and not self._quiet:
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),

@@ -51,6 +51,11 @@ def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any
                 f"{path} is damaged and cannot be read ({error}). Move it away, with the .ckpt file of the same "
                 "name, and run the same command again to train its members anew."
             ) from error
+        if not isinstance(configs, dict) or not all(isinstance(each, dict) for each in configs.values()):
+            raise ConfigError(
+                f"{path} is not a population's manifest. Move it away, with the .ckpt file of the same name, and run "
+                "the same command again to train its members anew."
+            )
         yield path, cast("dict[str, dict[str, Any]]", configs)
 
 

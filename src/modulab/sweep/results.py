@@ -33,6 +33,9 @@ PARTS = "parts"
 _FORMAT_KEY = b"modulab.format"
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _DONE = ("completed", "diverged")
+_NEEDED = {RESULTS: ("run_id", "status"), CURVES: ("run_id", "step", "measure", "value")}
+_RUN_ID = "^[0-9a-f]{1,16}$"
+"""A run_id names files: anything else, such as a path, is refused wherever a file says it."""
 
 
 def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
@@ -217,7 +220,7 @@ def _join(files: Sequence[Path], name: str, columns: list[str] | None = None) ->
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        table = pq.ParquetFile(path).read(columns)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -234,16 +237,33 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
             f"{path} was written by another version of modulab (file format {found.decode()}; this one reads "
             f"{FORMAT_VERSION}). Use that version for it, or another folder for new runs."
         )
+    _check_content(path, table, columns)
     return table.replace_schema_metadata(None)
 
 
+def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> None:
+    """Check that a table has the columns that every reader needs, and that its run_ids are names of members."""
+    kind = CURVES if path.name.endswith(CURVES) else RESULTS
+    missing = [name for name in columns or _NEEDED[kind] if name not in table.column_names]
+    if missing:
+        raise ConfigError(
+            f"{path} lacks the columns {', '.join(missing)}. Restore it from a copy, or move it away."
+        )
+    if "run_id" not in table.column_names or table.num_rows == 0:
+        return
+    run_ids = table["run_id"]
+    valid = pa.types.is_string(run_ids.type) and run_ids.null_count == 0
+    if not valid or not _compute.all(_compute.match_substring_regex(run_ids, _RUN_ID)).as_py():
+        raise ConfigError(
+            f"{path} has a run_id that is not one: modulab writes 16 hexadecimal digits. The file was changed by "
+            "something else. Restore it from a copy, or move it away."
+        )
+
+
 def _write(path: Path, table: pa.Table) -> None:
-    with replacing(path) as beside, beside.open("wb") as file:
-        pq.write_table(table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT_VERSION)}), file)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as beside:
+        pq.write_table(
+            table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT_VERSION)}),
+            beside,
+            write_page_checksum=True,
+        )
