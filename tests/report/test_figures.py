@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from modulab.report.categories import strip_figure
@@ -216,3 +217,15 @@ def test_labels_name_quantities_and_leave_unknown_names_alone() -> None:
     assert label("config.noise.scale") == "Noise scale σ in training"
     assert label("robustness/poisson@0.3") == "Error under Poisson noise 0.3"
     assert label("weights/norm") == "weights/norm"
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are() -> None:
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.plot([1, 2], [1, 2], label=r"$\frac$")
+    axes.set_xticks([1, 2], [r"$\frac$", "a$b$"])
+    axes.set_title(r"$\frac$")
+    axes.legend()
+    drawn = ReportFigure("dollars", "", "", figure, pd.DataFrame())
+    assert drawn.png().startswith(b"\x89PNG")
+    assert b"<svg" in drawn.svg()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from modulab.files import write_whole
 from modulab.report.style import drawing
@@ -38,6 +39,7 @@ class ReportFigure:
     def _drawn(self, kind: str, metadata: dict[str, str | None]) -> bytes:
         # The salt and the empty metadata keep what is random, or of the day, out of the file.
         with drawing(**{"svg.hashsalt": self.name, "svg.fonttype": "path"}):
+            _show_dollars(self.figure)
             if self.figure.get_layout_engine() is not None:
                 # Laid out once for all files, which takes as long as drawing one.
                 self.figure.draw_without_rendering()
@@ -45,6 +47,12 @@ class ReportFigure:
             buffer = BytesIO()
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
         return buffer.getvalue()
+
+
+def _show_dollars(figure: Figure) -> None:
+    """Have names with dollar signs, which users choose, drawn as they are and not read as mathematics."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
 
 
 def save_figures(figures: Iterable[ReportFigure], folder: Path) -> list[Path]:
