@@ -28,6 +28,8 @@ _COMMANDS = {
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
 }
 
+_IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
+
 _TRAIN_USAGE = """usage: modulab train [-m] [KEY=VALUE ...] [GROUP=OPTION ...]
 
 Train a network, or many, measure them, print a table, and write results.parquet to a folder below outputs/.
@@ -68,7 +70,10 @@ def _answer(given: Sequence[str]) -> int:
             return _train(given[1:])
         return _other(given)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from modulab.text import printable
+
+        lines = [printable(line) for line in str(error).splitlines()]
+        print("error: " + "\n".join(lines), file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output has gone, as in `modulab table PATH | head`. Flushing at exit must not
@@ -106,6 +111,7 @@ def _other(given: Sequence[str]) -> int:
     )
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
     report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
+    report.add_argument("--import", dest="modules", metavar="MODULES", help=_IMPORT_HELP)
     report.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default: PATH/report")
     rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
     rerun.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
@@ -115,6 +121,7 @@ def _other(given: Sequence[str]) -> int:
         metavar="K",
         help="the row's number, from 0, or the first letters of its run_id",
     )
+    rerun.add_argument("--import", dest="modules", metavar="MODULES", help=_IMPORT_HELP)
     claims = commands.add_parser("claims", help=_COMMANDS["claims"], description=_COMMANDS["claims"])
     claims.add_argument(
         "--preset",
@@ -162,6 +169,14 @@ def _other(given: Sequence[str]) -> int:
     return perform[options.command](options)
 
 
+def _own_modules(given: str | None) -> list[str]:
+    """Return the user's own modules that results may name; they may lie in the current folder."""
+    modules = [name.strip() for name in (given or "").split(",") if name.strip()]
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return modules
+
+
 def _claims(options: argparse.Namespace) -> int:
     from modulab.claims.presets import PRESETS
     from modulab.schema import suggest
@@ -197,20 +212,21 @@ def _rerun(options: argparse.Namespace) -> int:
     from modulab.composing import config_folder
     from modulab.rerun import report, rerun
     from modulab.table import show
+    from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
-    comparison = rerun(options.path, options.member, trainer)
+    comparison = rerun(options.path, options.member, trainer, _own_modules(options.modules))
     headings, rows, sentences = report(comparison)
     if rows:
         show(headings, rows)
-    print("\n".join(sentences))
+    print("\n".join(map(printable, sentences)))
     return 0 if comparison.agrees or comparison.differences else 1
 
 
 def _write_report(options: argparse.Namespace) -> int:
     from modulab.report.sweep_report import write_report
 
-    print(f"Report: {write_report(options.path, options.output)}")
+    print(f"Report: {write_report(options.path, options.output, _own_modules(options.modules))}")
     return 0
 
 

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modulab.errors import ConfigError
+
 
 @contextmanager
 def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
@@ -26,6 +28,22 @@ def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
         _reach_disk(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_links(folder: Path) -> None:
+    """Check that nothing written below a folder of results ends up elsewhere.
+
+    Raises: ConfigError for a symbolic link in the folder, at any depth, that leads out of it.
+    """
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise ConfigError(
+                    f"{path} is a link that leads out of {folder}, and writing there would change files elsewhere. "
+                    "Remove the link, or work on a copy of the folder."
+                )
 
 
 def _reach_disk(path: Path) -> None:

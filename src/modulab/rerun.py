@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from modulab.sweep.manifest import POPULATIONS, read_manifests
 from modulab.sweep.results import load_curves, load_results
 from modulab.table import metric_names
 from modulab.training.fit import device_name
+from modulab.trust import check_named_code
 from modulab.versions import versions
 
 _RESULTS_OF = ("completed", "diverged")
@@ -50,13 +51,15 @@ class Comparison:
         return self.status[0] == self.status[1] and not self.deviating
 
 
-def rerun(path: Path, member: str, trainer: Mapping[str, Any]) -> Comparison:
+def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collection[str] = ()) -> Comparison:
     """Train the member of one row again, in a population of its own, and compare it with what the row says.
 
     `member` is a row's number, from 0, in the order of the results file, or the beginning of its run_id.
-    `trainer` holds plain trainer settings; the engine is the one that the row was trained with.
+    `trainer` holds plain trainer settings; the engine is the one that the row was trained with. `modules` are the
+    user's own that the member's config may name.
 
-    Raises: ConfigError where there is no such row, where it has no result, or where its config is not kept.
+    Raises: ConfigError where there is no such row, where it has no result, where its config is not kept, or where
+    it names other code.
     """
     results = load_results(path)
     row = _row(results, _row_number(results, member))
@@ -66,7 +69,7 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any]) -> Comparison:
             "Run the sweep's command again to train it."
         )
     name = str(row["run_id"])
-    config = _config_of(path, name)
+    config = _config_of(path, name, modules)
     changes = {"engine": row["engine"]} if isinstance(row["engine"], str) else {}
     if row["device"] == device_name(torch.device("cpu")):
         changes["accelerator"] = "cpu"
@@ -101,7 +104,7 @@ def _row_number(results: pd.DataFrame, member: str) -> int:
     return found[0]
 
 
-def _config_of(path: Path, name: str) -> dict[str, Any]:
+def _config_of(path: Path, name: str, modules: Collection[str]) -> dict[str, Any]:
     """Return the config of a member as it is kept beside its population's checkpoint."""
     folder = path if path.is_dir() else path.parent
     for populations in sorted(folder.rglob(POPULATIONS)):
@@ -111,6 +114,7 @@ def _config_of(path: Path, name: str) -> dict[str, Any]:
                     raise ConfigError(
                         f"{file}: the config of {name} has been changed; its hash no longer fits."
                     )
+                check_named_code(configs[name], file, modules)
                 return configs[name]
     raise ConfigError(
         f"{folder}: holds no {POPULATIONS}/*.members.json.gz with member {name}, which is its config. "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
 from modulab.schema import is_reserved, suggest, suggest_key
+from modulab.text import printable
 
 DEFAULT_METRICS = (
     "error/test",
@@ -264,13 +265,6 @@ def plain_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def printable(text: str) -> str:
-    """Return text in which control characters, which a terminal would obey, are written as escapes."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
-    )
-
-
 def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: drawn by rich on a terminal, plain aligned text elsewhere.
 
@@ -301,7 +295,7 @@ def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Seque
         return
     show(*cells(summarise(results, by, metrics)))
     for problem in problems(results):
-        print(problem)
+        print(printable(problem))
 
 
 def problems(results: pd.DataFrame) -> list[str]:

@@ -253,7 +253,8 @@ def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-NOWHERE = pytest.mark.parametrize("mounted", ["noexec", "size=64k", "ro"], indirect=True)
+TINY = pytest.param("size=64k", marks=pytest.mark.slow)
+NOWHERE = pytest.mark.parametrize("mounted", ["noexec", TINY, "ro"], indirect=True)
 
 
 @NOWHERE

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from modulab.composing import compose_checked, hydra_composer
 from modulab.errors import ConfigError
+from modulab.files import check_links
 from modulab.logger.ledger import Ledger, remembered
 from modulab.logger.records import outcomes
 from modulab.logger.run_log import open_log
@@ -33,6 +34,7 @@ def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> l
             "no logger is chosen. Choose one or several, as in logger=wandb or 'logger=[csv,wandb]'."
         )
     load_results(folder)  # or a sentence that says why not
+    check_links(folder)
     with FolderLock(folder):
         gather(folder)
         ended = outcomes(folder)

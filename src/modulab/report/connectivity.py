@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from modulab.networks import NetworkShape, PopulationWeights, module_of_feature,
 from modulab.settings import Member, read_member
 from modulab.streams import member_keys
 from modulab.sweep.manifest import POPULATIONS, read_manifests
+from modulab.text import printable
 from modulab.training.learner import initialise
+from modulab.trust import check_named_code
 
 STATES = ("before training", "after training")
 SILENT = -1
@@ -81,12 +83,12 @@ def connectivity(member: Member, network: PopulationWeights) -> Connectivity:
 
 
 def trained_connectivity(
-    folder: Path, run_ids: Sequence[str]
+    folder: Path, run_ids: Sequence[str], modules: Collection[str] = ()
 ) -> dict[str, tuple[Connectivity, Connectivity]]:
     """Return members of a run's or sweep's folder before and after training, by run_id.
 
     Initial weights follow from a member's settings and are computed again. Members whose population left no
-    checkpoint are left out.
+    checkpoint, or whose config names code that is neither modulab's nor of the user's `modules`, are left out.
     """
     found: dict[str, tuple[Connectivity, Connectivity]] = {}
     wanted = set(run_ids)
@@ -100,9 +102,10 @@ def trained_connectivity(
             places = {run_id: place for place, run_id in enumerate(configs)}
             for run_id in own:
                 try:
+                    check_named_code(configs[run_id], manifest, modules)
                     member = read_member(configs[run_id])
-                except ConfigError as error:  # of a kind that is not on the import path here
-                    print(f"The picture of {run_id} is left out: {error}", file=sys.stderr)
+                except ConfigError as error:
+                    print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)
                     continue
                 after = trained.select(slice(places[run_id], places[run_id] + 1))
                 found[run_id] = (connectivity(member, _before(member, after)), connectivity(member, after))

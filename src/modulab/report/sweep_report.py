@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from modulab.errors import ConfigError
-from modulab.files import write_whole
+from modulab.files import check_links, write_whole
 from modulab.report.categories import strip_figure
 from modulab.report.choosing import (
     Layout,
@@ -26,6 +27,7 @@ from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
+from modulab.sweep.manifest import POPULATIONS
 from modulab.sweep.results import load_curves, load_results
 from modulab.table import cells, choose_settings, member_cells, problems, summarise, to_csv
 
@@ -33,23 +35,26 @@ SUMMARY = "summary.csv"
 _MOST_ROWS = 60
 
 
-def write_report(path: str | Path, output: str | Path | None = None) -> Path:
+def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
     """Write the report on the results under a path to `output`, by default PATH/report, and return its page.
 
-    Beside the page lie the figures as PNG, SVG and CSV, and all measures by setting as summary.csv.
+    Beside the page lie the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
+    the user's own that the results may name.
 
-    Raises: ConfigError where there are no results.
+    Raises: ConfigError where there are no results, or where links would lead it to write elsewhere.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     results = load_results(path)
+    if output is None:
+        check_links(folder)
     target = Path(output) if output is not None else folder / "report"
-    page = write_page(describe(results, path), target)
+    page = write_page(describe(results, path, modules), target)
     write_whole(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
     return page
 
 
-def describe(results: pd.DataFrame, path: Path) -> Page:
+def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -> Page:
     """Return the page on some results; curves and weights are read from the path that they came from."""
     folder = path if path.is_dir() else path.parent
     layout = choose_layout(results)
@@ -60,7 +65,7 @@ def describe(results: pd.DataFrame, path: Path) -> Page:
         _front_section(layout),
         _levels_section(layout),
         _curves_section(layout, path),
-        _connectivity_section(layout, folder),
+        _connectivity_section(layout, folder, modules),
         _fixed_settings(results),
         _repeating(results, folder),
     ]
@@ -225,19 +230,24 @@ def _curves_section(layout: Layout, path: Path) -> Section | None:
     return Section("During training", [word] if word else [], [figure])
 
 
-def _connectivity_section(layout: Layout, folder: Path) -> Section | None:
+def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]) -> Section | None:
     from modulab.report.connectivity import trained_connectivity
     from modulab.report.connectivity_figure import connectivity_figure
 
     pictures = choose_pictures(layout)
-    found = trained_connectivity(folder, list(pictures.values()))
+    found = trained_connectivity(folder, list(pictures.values()), modules)
     networks = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if not networks:
-        return None
+        words = "No picture can be made: see what the command printed."
+        return Section("Connectivity", [words]) if pictures and _has_checkpoints(folder) else None
     figure = connectivity_figure(
         networks, name="connectivity", title="Connectivity before and after training"
     )
     return Section("Connectivity", figures=[figure])
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any(folder.rglob(f"{POPULATIONS}/*.ckpt"))
 
 
 def _fixed_settings(results: pd.DataFrame) -> Section:

@@ -22,7 +22,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         """Take the folder. Raises: ConfigError where another process holds it."""
-        self._file: IO[str] | None = (folder / LOCK).open("a+")
+        self._file: IO[str] | None = _open_own(folder / LOCK)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -61,6 +61,19 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _open_own(path: Path) -> IO[str]:
+    """Open a file for reading and writing, but not one elsewhere that a link leads to."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConfigError(
+            f"{path} is a link, and a lock is never one. Remove it, or work on a copy of the folder."
+        ) from error
+    return os.fdopen(descriptor, "a+")
 
 
 def _holder(file: IO[str]) -> str:

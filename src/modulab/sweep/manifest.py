@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +47,7 @@ def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any
     for path in sorted((folder / POPULATIONS).glob(f"*{_SUFFIX}")):
         try:
             configs = json.loads(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise ConfigError(
                 f"{path} is damaged and cannot be read ({error}). Move it away, with the .ckpt file of the same "
                 "name, and run the same command again to train its members anew."

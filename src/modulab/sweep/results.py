@@ -21,7 +21,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from modulab.errors import ConfigError
-from modulab.files import replacing
+from modulab.files import check_links, replacing
 from modulab.sweep.tables import Status, concatenate, merge
 
 FORMAT_VERSION = 1
@@ -143,6 +143,7 @@ def check_folder(folder: Path) -> None:
             f"cannot write to the output folder {folder} ({error.strerror}). "
             "Choose another with hydra.run.dir=FOLDER."
         ) from error
+    check_links(folder)
     for name in (RESULTS, CURVES):
         for file in _files(folder, name):
             _read(file)
