@@ -2,18 +2,24 @@
 
 import gzip
 import json
+import random
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 import modulab
 from modulab.cli import main
 from modulab.composing import run_id
 from modulab.errors import ConfigError
 from modulab.sweep.manifest import read_manifests
+from modulab.sweep.results import load_curves, load_results
 from modulab.trust import check_named_code, shipped_code
 
 EVIL = """
@@ -34,8 +40,8 @@ Task = measure
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "results"
     modulab.train(
-        ["population.seeds=2", "training.steps=4", "training.batch_size=8", "architecture.width=4",
-         "probes.num_samples=16", "trainer.progress=off"],
+        ["population.seeds=2", "training.steps=4", "training.curve_every=2", "training.batch_size=8",
+         "architecture.width=4", "probes.num_samples=16", "trainer.progress=off"],
         folder,
     )  # fmt: skip
     return folder
@@ -79,8 +85,6 @@ def test_reading_imports_nothing_that_a_folder_names(
     capsys: pytest.CaptureFixture[str],
     change: Callable[[dict[str, dict]], object],
 ) -> None:
-    import pyarrow.parquet as pq
-
     mark = plant(hostile, monkeypatch)
     names = rewrite_manifest(hostile, change)
     table = pq.read_table(hostile / "results.parquet")
@@ -134,16 +138,132 @@ def test_a_lock_that_is_a_link_leaves_what_it_leads_to(hostile: Path, tmp_path: 
 def test_control_sequences_of_a_failed_row_do_not_reach_the_terminal(
     hostile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(hostile / "results.parquet")
-    count = table.num_rows
-    for name, values in (("status", ["failed"] * count), ("error", ["\x1b[2J[/red]"] * count)):
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, [pa.array(values, pa.string())])
-    pq.write_table(table, hostile / "results.parquet")
+    for name, value in (("status", "failed"), ("error", "\x1b[2J[/red]")):
+        change_table(hostile / "results.parquet", fill(name, value))
     assert main(["table", str(hostile)]) == 0
     printed = capsys.readouterr().out
     assert "\\x1b[2J[/red]" in printed
     assert "\x1b" not in printed
+
+
+def drop(name: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.drop_columns([name])
+
+
+def fill(name: str, value: object) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        place = table.column_names.index(name)
+        return table.set_column(place, name, pa.array([value] * table.num_rows))
+
+    return change
+
+
+def change_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite a file of results as another program, or an earlier version, could have: without any hash."""
+    table = pq.read_table(path)
+    format_only = {b"modulab.format": table.schema.metadata[b"modulab.format"]}
+    pq.write_table(change(table).replace_schema_metadata(format_only), path)
+
+
+def change_checkpoint(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    [path] = (folder / "populations").glob("*.ckpt")
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+
+
+def write_ledger(folder: Path, text: str) -> None:
+    (folder / "logged").mkdir()
+    (folder / "logged" / "csv.jsonl").write_text(text)
+
+
+TABLES = {
+    "no status": ("results", drop("status")),
+    "no reason": ("results", drop("error")),
+    "no engine": ("results", drop("engine")),
+    "no seed": ("results", drop("config.seed")),
+    "no rows": ("results", lambda table: table.slice(0, 0)),
+    "a measure is text": ("results", fill("error/test", "x")),
+    "a status is a number": ("results", fill("status", 3)),
+    "a measure is infinite": ("results", fill("error/test", float("inf"))),
+    "a measure is enormous": ("results", fill("error/test", 1e308)),
+    "a curve is infinite": ("curves", fill("value", float("inf"))),
+    "a curve is enormous": ("curves", fill("value", 1e308)),
+    "a curve is text": ("curves", fill("value", "x")),
+    "curves have no step": ("curves", drop("step")),
+}
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "a checkpoint has no state": lambda folder: change_checkpoint(
+        folder, lambda each: each.pop("state_dict")
+    ),
+    "a checkpoint has no shape": lambda folder: change_checkpoint(
+        folder, lambda each: each["modulab"].pop("shape")
+    ),
+    "a checkpoint holds a list": lambda folder: change_checkpoint(
+        folder, lambda each: each.update(modulab=[])
+    ),
+    "a manifest lacks a group": lambda folder: rewrite_manifest(folder, lambda config: config.pop("task")),
+    "a command is cut": lambda folder: (folder / "multirun.yaml").write_text("hydra: {overrides"),
+    "a command is empty": lambda folder: (folder / "multirun.yaml").write_text(""),
+    "a ledger has a bad line": lambda folder: write_ledger(folder, "{bad\n"),
+    "a ledger has no pair": lambda folder: write_ledger(folder, "3\n"),
+    "a ledger has a list for a name": lambda folder: write_ledger(folder, "[[1], 2]\n"),
+}
+
+
+def damage(folder: Path, kind: str) -> None:
+    if kind in OTHERS:
+        OTHERS[kind](folder)
+        return
+    name, change = TABLES[kind]
+    change_table(folder / f"{name}.parquet", change)
+
+
+@pytest.mark.parametrize("kind", [*TABLES, *OTHERS])
+def test_damaged_folders_end_in_a_result_or_in_one_sentence(
+    hostile: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(hostile, kind)
+    path = str(hostile)
+    for command in (["table", path], ["log", path, "logger=csv"], ["dashboard", path, "--json"]):
+        code = main(command)
+        said = capsys.readouterr().err
+        assert code == 0 or (code == 2 and said.count("error: ") == 1), (command, code, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*TABLES, *OTHERS])
+def test_damaged_folders_are_reported_and_repeated_or_refused(
+    hostile: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(hostile, kind)
+    for command in (["report", str(hostile)], ["rerun", str(hostile), "--member", "0"]):
+        code = main(command)
+        said = capsys.readouterr().err
+        assert code in (0, 1) or (code == 2 and said.count("error: ") == 1), (command, code, said)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["results.parquet", "curves.parquet", "populations/*.ckpt", "populations/*.gz"]
+)
+def test_a_flipped_bit_changes_no_number_in_silence(finished: Path, hostile: Path, pattern: str) -> None:
+    def read(folder: Path) -> str:
+        if pattern.endswith(".ckpt"):
+            [members] = modulab.load_members(folder)
+            return str([weight.tolist() for weight in members.weights.weights]) + str(members.configs)
+        if pattern.endswith(".gz"):
+            return str([configs for _, configs in read_manifests(folder)])
+        load = load_curves if pattern.startswith("curves") else load_results
+        return load(folder).to_csv()
+
+    [path] = hostile.glob(pattern)
+    content, expected = path.read_bytes(), read(finished)
+    draw = random.Random(0)
+    for _ in range(60):
+        changed = bytearray(content)
+        changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert read(hostile) == expected
+        except ConfigError:
+            continue

@@ -166,9 +166,12 @@ def summarise(
         completed = values[members[status[members] == "completed"]]
         present = ~np.isnan(completed)
         counts = present.sum(axis=0)
-        totals = np.where(present, completed, 0.0).sum(axis=0)
-        np.divide(totals, counts, out=means[row], where=counts > 0)
-        lows[row], highs[row] = bootstrap_interval(completed)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # of numbers near the largest, the mean is infinite
+            totals = np.where(present, completed, 0.0).sum(axis=0)
+            np.divide(totals, counts, out=means[row], where=counts > 0)
+            lows[row], highs[row] = bootstrap_interval(completed)
     tally = {
         name: [int((status[members] == name).sum()) for members in groups]
         for name in ("completed", "diverged", "failed", "missing")

@@ -6,8 +6,9 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from modulab.errors import ConfigError
 from modulab.files import write_whole
 
 LOGGED = "logged"
@@ -28,9 +29,10 @@ def sweep_token(folder: Path) -> str:
 def remembered(folder: Path) -> dict[str, Any]:
     """Return what a folder knows of itself as a sweep in W&B; nothing if it was never logged there."""
     try:
-        return json.loads((folder / LOGGED / _SWEEP).read_text())
+        facts = json.loads((folder / LOGGED / _SWEEP).read_text())
     except (OSError, ValueError):
         return {}
+    return cast("dict[str, Any]", facts) if isinstance(facts, dict) else {}
 
 
 def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,10 +54,22 @@ class Ledger:
             return
         whole = [line for line in lines if line.endswith(b"\n")]
         for line in whole:
-            name, outcome = json.loads(line)
-            self._outcomes[name] = outcome
+            member, outcome = self._entry(line)
+            self._outcomes[member] = outcome
         if len(whole) < len(lines):  # the process was killed in the middle of a line
             write_whole(self._path, b"".join(whole))
+
+    def _entry(self, line: bytes) -> tuple[str, Any]:
+        try:
+            member, outcome = json.loads(line)
+            if not isinstance(member, str):
+                raise TypeError
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{self._path} is damaged: a line of it is not a member and its outcome. Restore it from a copy, or "
+                "move it away to have every member logged once more."
+            ) from error
+        return member, outcome
 
     def lacks(self, outcomes: Mapping[str, Any]) -> list[str]:
         """Return those of the members that were not told of, or with another outcome, in order."""

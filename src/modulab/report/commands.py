@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from modulab.errors import ConfigError
 from modulab.overrides import restore_grid
 
 _RUN = Path(".hydra", "hydra.yaml")
@@ -32,14 +33,20 @@ def recorded_commands(folder: Path) -> list[str]:
 
 
 def _command(path: Path) -> str:
-    written: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    hydra = written["hydra"]
-    given = hydra["overrides"]
-    folders = [
-        str(source["path"])
-        for source in hydra["runtime"]["config_sources"]
-        if source["provider"] == "command-line"
-    ]
+    try:
+        written: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        hydra = written["hydra"]
+        given = {kind: [str(word) for word in hydra["overrides"][kind]] for kind in ("task", "hydra")}
+        folders = [
+            str(source["path"])
+            for source in hydra["runtime"]["config_sources"]
+            if source["provider"] == "command-line"
+        ]
+    except Exception as error:  # YAML, its tags and its structure each have errors of their own
+        raise ConfigError(
+            f"{path} is damaged, so that the command is not known ({type(error).__name__}). "
+            "Restore it from a copy, or move it away."
+        ) from error
     words = ["modulab", "train"]
     words += ["-m"] if "hydra.mode=MULTIRUN" in given["hydra"] else []
     words += [word for folder in folders for word in ("--config-dir", folder)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from modulab.errors import ConfigError
@@ -29,10 +30,11 @@ from modulab.report.points import in_order, join_settings
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
 from modulab.sweep.manifest import POPULATIONS
 from modulab.sweep.results import load_curves, load_results
-from modulab.table import cells, choose_settings, member_cells, problems, summarise, to_csv
+from modulab.table import cells, choose_settings, member_cells, metric_names, problems, summarise, to_csv
 
 SUMMARY = "summary.csv"
 _MOST_ROWS = 60
+_LARGEST_SHOWN = 1e100
 
 
 def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
@@ -57,10 +59,12 @@ def write_report(path: str | Path, output: str | Path | None = None, modules: Co
 def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -> Page:
     """Return the page on some results; curves and weights are read from the path that they came from."""
     folder = path if path.is_dir() else path.parent
+    results, beyond = without_extremes(results, metric_names(results))
     layout = choose_layout(results)
     sections = [
         _summary(results),
         _troubles(results),
+        _beyond_section(beyond),
         _settings_section(layout),
         _front_section(layout),
         _levels_section(layout),
@@ -123,6 +127,26 @@ def _troubles(results: pd.DataFrame) -> Section | None:
         return None
     words = "No mean and no figure holds these."
     return Section("Networks left out", [words, *(f"{line}." for line in lines)])
+
+
+def _beyond_section(beyond: str) -> Section | None:
+    return Section("Numbers left out", [beyond]) if beyond else None
+
+
+def without_extremes(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Return a table with NaN for numbers that no axis can show, and a sentence that counts them; none if empty.
+
+    Those are infinite, or so large that their squares, of which intervals are made, are.
+    """
+    values = {name: table[name].to_numpy(dtype=float, na_value=np.nan) for name in columns}
+    extreme = {name: np.abs(each) > _LARGEST_SHOWN for name, each in values.items()}
+    names = [name for name in columns if extreme[name].any()]
+    count = sum(int(extreme[name].sum()) for name in names)
+    if not count:
+        return table, ""
+    shown = ", ".join(names[:6]) + (" and others" if len(names) > 6 else "")
+    sentence = f"{count} numbers are infinite or beyond {_LARGEST_SHOWN:.0e} and are left out ({shown})."
+    return table.assign(**{name: np.where(extreme[name], np.nan, values[name]) for name in names}), sentence
 
 
 def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
@@ -220,7 +244,9 @@ def _curves_section(layout: Layout, path: Path) -> Section | None:
         curves = load_curves(path)
     except ConfigError:  # nothing was trained here
         return None
-    curves = curves.loc[curves["run_id"].isin(members["run_id"])]
+    curves, beyond = without_extremes(curves, ["value"])
+    word = f"{word} {beyond}".strip()
+    curves = curves.loc[curves["run_id"].isin(members["run_id"])].dropna(subset=["value"])
     if len(set(curves["step"])) < 2:
         return None
     figure = curves_figure(
@@ -235,7 +261,10 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
     from modulab.report.connectivity_figure import connectivity_figure
 
     pictures = choose_pictures(layout)
-    found = trained_connectivity(folder, list(pictures.values()), modules)
+    try:
+        found = trained_connectivity(folder, list(pictures.values()), modules)
+    except ConfigError as error:
+        return Section("Connectivity", [f"No picture can be made. {error}"])
     networks = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if not networks:
         words = "No picture can be made: see what the command printed."
@@ -263,7 +292,11 @@ def _fixed_settings(results: pd.DataFrame) -> Section:
 
 
 def _repeating(results: pd.DataFrame, folder: Path) -> Section:
-    commands = recorded_commands(folder)
+    commands, words = [], ""
+    try:
+        commands = recorded_commands(folder)
+    except ConfigError as error:
+        words = str(error)
     if commands:
         words = (
             "The last command given for this folder; in an empty folder it trains the same networks again."
@@ -272,7 +305,7 @@ def _repeating(results: pd.DataFrame, folder: Path) -> Section:
             words = (
                 "The commands given for these folders; in empty folders they train the same networks again."
             )
-    else:
+    elif not words:
         words = "The folder keeps no command: it was written from Python, or copied without one."
     done = [row for row, status in enumerate(results["status"]) if status == "completed"]
     if not done:

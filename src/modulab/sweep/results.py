@@ -9,6 +9,7 @@ that cannot be read is never overwritten.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ RESULTS = "results.parquet"
 CURVES = "curves.parquet"
 PARTS = "parts"
 _FORMAT_KEY = b"modulab.format"
+_SHAPE_KEY = b"modulab.shape"
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _DONE = ("completed", "diverged")
 _NEEDED = {RESULTS: ("run_id", "status"), CURVES: ("run_id", "step", "measure", "value")}
@@ -179,6 +181,8 @@ def _load(path: str | Path, name: str) -> pd.DataFrame:
         table = _join(files, name)
     except FileNotFoundError:  # a run at work has joined its parts meanwhile
         return _load(path, name)
+    if name == RESULTS:
+        table = _readable(table, path)
     types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     nullable = {field.type for field in table.schema if table[field.name].null_count}
 
@@ -221,12 +225,14 @@ def _join(files: Sequence[Path], name: str, columns: list[str] | None = None) ->
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        table, shape = file.read(columns), _shape(file.schema_arrow, file.metadata.num_rows)
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except Exception as error:  # Arrow raises a different kind for each way a file can be broken
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"{path} is damaged and cannot be read ({str(error).splitlines()[0]}). It is left as it is. "
+            f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
             "Restore it from a copy, or move it away and run the same command again."
         ) from error
     metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
@@ -237,6 +243,11 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise ConfigError(
             f"{path} was written by another version of modulab (file format {found.decode()}; this one reads "
             f"{FORMAT_VERSION}). Use that version for it, or another folder for new runs."
+        )
+    if metadata.get(_SHAPE_KEY, shape) != shape:
+        raise ConfigError(
+            f"{path} is damaged: its columns are not those that were written. It is left as it is. "
+            "Restore it from a copy, or move it away and run the same command again."
         )
     _check_content(path, table, columns)
     return table.replace_schema_metadata(None)
@@ -252,6 +263,12 @@ def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> No
         )
     if "run_id" not in table.column_names or table.num_rows == 0:
         return
+    for name in table.column_names:
+        if not _holds_its_type(name, table[name].type):
+            raise ConfigError(
+                f"{path}: the column {name} holds {table[name].type}, which modulab never writes there. Restore the "
+                "file from a copy, or move it away."
+            )
     run_ids = table["run_id"]
     valid = pa.types.is_string(run_ids.type) and run_ids.null_count == 0
     if not valid or not _compute.all(_compute.match_substring_regex(run_ids, _RUN_ID)).as_py():
@@ -261,10 +278,43 @@ def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> No
         )
 
 
+def _holds_its_type(name: str, kind: pa.DataType) -> bool:
+    """Return whether a column of results or curves may have a type; settings and versions may have any."""
+    types = pa.types
+    if types.is_null(kind) or name.startswith(("config.", "version.")):
+        return True
+    if name in ("run_id", "status", "error", "engine", "device", "measure"):
+        return types.is_string(kind) or types.is_large_string(kind)
+    return types.is_floating(kind) or types.is_integer(kind)
+
+
+def _readable(table: pa.Table, path: Path) -> pa.Table:
+    """Return results with all columns that readers need; an earlier version did not write some of them.
+
+    Raises: ConfigError for results without seeds, or without a row.
+    """
+    if "config.seed" not in table.column_names:
+        raise ConfigError(f"{path} lacks the column config.seed. Restore it from a copy, or move it away.")
+    if table.num_rows == 0:
+        raise ConfigError(f"{path} has no rows. Restore it from a copy, or run the sweep's command again.")
+    for name in ("error", "engine", "device"):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table
+
+
+def _shape(schema: pa.Schema, rows: int) -> bytes:
+    """Return a hash of what no page's checksum covers: names and types of columns, and the number of rows."""
+    columns = [(field.name, str(field.type)) for field in schema]
+    return hashlib.sha256(repr((columns, rows)).encode()).hexdigest().encode()
+
+
 def _write(path: Path, table: pa.Table) -> None:
     with replacing(path) as beside:
         pq.write_table(
-            table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT_VERSION)}),
+            table.replace_schema_metadata(
+                {_FORMAT_KEY: str(FORMAT_VERSION), _SHAPE_KEY: _shape(table.schema, table.num_rows)}
+            ),
             beside,
             write_page_checksum=True,
         )
