@@ -111,7 +111,7 @@ def test_code_that_shipped_configs_name_is_known_and_other_code_of_modulab_is_no
     check_named_code({"task": {"_target_": "mine.tasks.Task"}}, Path("file"), ["mine"])
 
 
-@pytest.mark.parametrize("name", ["csv", "report", "logged", "parts", "populations/sub"])
+@pytest.mark.parametrize("name", ["csv", "report", "logged", "parts", "populations/sub", "wandb"])
 def test_nothing_is_written_through_links_that_lead_out_of_a_folder(
     hostile: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,8 @@ def check_links(folder: Path) -> None:
                     f"{path} is a link that leads out of {folder}, and writing there would change files elsewhere. "
                     "Remove the link, or work on a copy of the folder."
                 )
+        if "wandb" in folders:  # holds links of W&B's own to its logs, and is only added to
+            folders.remove("wandb")
 
 
 def _reach_disk(path: Path) -> None:

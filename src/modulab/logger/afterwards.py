@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from modulab.files import check_links
 from modulab.logger.ledger import Ledger, remembered
 from modulab.logger.records import outcomes
 from modulab.logger.run_log import open_log
-from modulab.logger.settings import Loggers, WandbLogger, read_loggers
+from modulab.logger.settings import DEFAULT_PROJECT, Loggers, WandbLogger, read_loggers
 from modulab.overrides import override_key
 from modulab.sweep.lock import FolderLock
 from modulab.sweep.results import gather, load_results
@@ -60,12 +61,13 @@ def show_dashboard(folder: Path, project: str | None, entity: str | None, as_jso
     results = load_results(folder)
     defaults = _loggers(["logger=wandb"]).wandb
     assert isinstance(defaults, WandbLogger)
+    defaults = defaults.with_environment(os.environ)
     known = remembered(folder)
     dashboard = make_dashboard(
         folder,
         results,
-        project or known.get("project") or defaults.project,
-        entity or known.get("entity") or ("" if as_json else _default_entity()),
+        project or known.get("project") or defaults.project or DEFAULT_PROJECT,
+        entity or known.get("entity") or defaults.entity or ("" if as_json else _default_entity()),
         known.get("group") or folder.resolve().name,
     )
     if as_json:

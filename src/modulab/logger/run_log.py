@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.journal import Heads, Journal
 from modulab.logger.ledger import Ledger
-from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger, WandbLogger
+from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger
 from modulab.logger.wandb_process import WandbProcess
 from modulab.progress import Style
 
@@ -102,12 +102,13 @@ def say(sentence: str) -> None:
 def open_log(settings: Loggers, folder: Path, style: Style) -> Generator[RunLog]:
     """Give the log of a run in a folder; at the end it waits until all is logged, unless the run was interrupted."""
     log = RunLog(folder)
-    csv, tensorboard, wandb = settings.csv, settings.tensorboard, settings.wandb
+    csv, tensorboard = settings.csv, settings.tensorboard
+    wandb = None if settings.wandb is None else settings.wandb.with_environment(os.environ)
     if csv is not None:
         log.open("csv", lambda: _csv(csv, folder))
     if tensorboard is not None:
         log.open("tensorboard", lambda: _tensorboard(tensorboard, folder))
-    if wandb is not None and not _is_disabled(wandb):
+    if wandb is not None and wandb.mode != "disabled":
         log.open("wandb", lambda: WandbProcess(wandb, folder, style, say))
     try:
         yield log
@@ -115,11 +116,6 @@ def open_log(settings: Loggers, folder: Path, style: Style) -> Generator[RunLog]
         log.abandon()
         raise
     log.end()
-
-
-def _is_disabled(wandb: WandbLogger) -> bool:
-    """Return whether W&B is switched off here, or by its own variable in the environment."""
-    return wandb.mode == "disabled" or (wandb.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled")
 
 
 def _csv(settings: CsvLogger, folder: Path) -> Journal:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from modulab.errors import ConfigError
 from modulab.schema import Settings, read_settings, suggest
+
+DEFAULT_PROJECT = "modulab"
+_MODES: dict[str, Literal["auto", "online", "offline", "disabled"]] = {
+    "auto": "auto",
+    "online": "online",
+    "offline": "offline",
+    "disabled": "disabled",
+    # W&B's older words for them
+    "run": "online",
+    "dryrun": "offline",
+}
 
 
 class CsvLogger(Settings):
@@ -26,17 +39,51 @@ class TensorboardLogger(Settings):
 class WandbLogger(Settings):
     """A W&B run a member and one of the whole sweep, with files below wandb/."""
 
-    project: str = Field(min_length=1, description="W&B project")
-    entity: str | None = Field(description="W&B user or team; null takes the default of the account")
-    group: str | None = Field(description="group of the runs in W&B; null takes the name of the folder")
-    tags: list[str] = Field(description="tags of every run besides those of its task, architecture and so on")
+    project: str | None = Field(
+        min_length=1, description=f"W&B project; null takes WANDB_PROJECT, else {DEFAULT_PROJECT}"
+    )
+    entity: str | None = Field(
+        description="W&B user or team; null takes WANDB_ENTITY, else the default of the account"
+    )
+    group: str | None = Field(
+        description="group of the runs in W&B; null takes WANDB_RUN_GROUP, else the name of the folder"
+    )
+    tags: list[str] = Field(
+        description="tags of every run besides those of its task and so on; none takes those of WANDB_TAGS"
+    )
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        description="auto is online where there is an API key, else offline"
+        description="auto takes WANDB_MODE, else it is online where there is an API key, else offline"
     )
     live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
     patience_seconds: float = Field(
         gt=0, description="how long W&B may do nothing before logging is given up; training goes on"
     )
+
+    def with_environment(self, environment: Mapping[str, str]) -> WandbLogger:
+        """Return the same with W&B's variables where the config says nothing. An empty variable counts as unset.
+
+        Raises: ConfigError for a WANDB_MODE that there is not.
+        """
+        mode = self.mode
+        if mode == "auto":
+            mode = _MODES.get(given := environment.get("WANDB_MODE") or "auto")
+            if mode is None:
+                raise ConfigError(f"WANDB_MODE={given}: there is no such mode. {suggest(given, _MODES)}")
+        named = [tag.strip() for tag in environment.get("WANDB_TAGS", "").split(",")]
+        return self.model_copy(
+            update={
+                "project": self.project or environment.get("WANDB_PROJECT") or DEFAULT_PROJECT,
+                "entity": self.entity or environment.get("WANDB_ENTITY") or None,
+                "group": self.group or environment.get("WANDB_RUN_GROUP") or None,
+                "tags": self.tags or [tag for tag in named if tag],
+                "mode": mode,
+            }
+        )
+
+
+def wandb_folder(folder: Path) -> Path:
+    """Return where the files of W&B's runs lie: wandb/ in WANDB_DIR or, where it is not set, in the results' folder."""
+    return Path(os.environ.get("WANDB_DIR") or folder) / "wandb"
 
 
 class Loggers(Settings):
@@ -48,7 +95,7 @@ class Loggers(Settings):
 
     def in_group(self, group: str) -> Loggers:
         """Return the same loggers, with a group of runs in W&B where none was named."""
-        if self.wandb is None or self.wandb.group is not None:
+        if self.wandb is None or self.wandb.group is not None or os.environ.get("WANDB_RUN_GROUP"):
             return self
         return self.model_copy(update={"wandb": self.wandb.model_copy(update={"group": group})})
 

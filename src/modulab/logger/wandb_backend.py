@@ -15,7 +15,7 @@ from modulab.logger.charts import CHARTS, chart_table
 from modulab.logger.keys import STEP, TABLE
 from modulab.logger.ledger import remember, sweep_token
 from modulab.logger.records import MemberRecord, outcomes
-from modulab.logger.settings import WandbLogger
+from modulab.logger.settings import WandbLogger, wandb_folder
 from modulab.sweep.results import CURVES, RESULTS, load_results
 from modulab.table import metric_names
 
@@ -71,7 +71,7 @@ class WandbBackend:
         quiet: dict[str, Any] = {name: value for name, value in _QUIET.items() if name in known}
         self._quiet = wandb.Settings(**quiet, init_timeout=settings.patience_seconds)
         # Else the files of an artifact wait for their upload outside of the folder.
-        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb" / "data").resolve()))
+        os.environ.setdefault("WANDB_DATA_DIR", str((wandb_folder(folder) / "data").resolve()))
 
     def open(self, run_id: str, config: Mapping[str, Any], live: bool) -> Any:
         """Start a member's run. Online it goes on with what is there of it; offline it begins anew."""
@@ -150,7 +150,7 @@ class WandbBackend:
         return wandb.init(
             project=self._settings.project,
             entity=self._settings.entity,
-            dir=str(self._folder),
+            dir=str(wandb_folder(self._folder).parent),
             id=name,
             name=label,
             group=self._group,
@@ -165,7 +165,7 @@ class WandbBackend:
 
     def _remove_unfinished(self, name: str) -> None:
         """Remove what earlier attempts left of an offline run, whose whole content is about to be written again."""
-        for run in (self._folder / "wandb").glob(f"offline-run-*-{name}"):
+        for run in wandb_folder(self._folder).glob(f"offline-run-*-{name}"):
             if not list(run.glob("*.synced")):
                 shutil.rmtree(run)
 

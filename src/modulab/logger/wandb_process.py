@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,7 @@ from typing import Any
 
 from modulab.logger.journal import Heads
 from modulab.logger.ledger import LOGGED
-from modulab.logger.settings import WandbLogger
+from modulab.logger.settings import WandbLogger, wandb_folder
 from modulab.progress import ProgressReport, Style
 
 LOG = "wandb.log"
@@ -48,11 +50,13 @@ class WandbProcess:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
+            "-P",  # without the current folder, whose netrc.py or queue.py would be taken for Python's own
             "-m",
             "modulab.logger.wandb_worker",
             settings.model_dump_json(),
             str(folder),
         ]
+        self._temporary = Path(tempfile.mkdtemp(prefix="modulab-wandb-"))
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 command,
@@ -60,6 +64,7 @@ class WandbProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=_environment(self._temporary),
                 start_new_session=True,  # Ctrl-C is for this process, which tells the other one
             )
         self._heard = time.monotonic()
@@ -161,8 +166,8 @@ class WandbProcess:
             folder = self._log.parent.parent
             self._say(
                 f"W&B: {reason.rstrip('.')}. Results are not affected. To make up for it later: "
-                f"modulab log {folder} logger=wandb, and wandb sync {folder / 'wandb'} for what was written offline. "
-                f"Details: {self._log}"
+                f"modulab log {folder} logger=wandb, and wandb sync {wandb_folder(folder)} for what was written "
+                f"offline. Details: {self._log}"
             )
 
     def _kill(self) -> None:
@@ -171,3 +176,13 @@ class WandbProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    """Return the environment of the other side: empty variables of W&B are unset, temporary files are removed with it.
+
+    W&B leaves temporary folders behind where its process does not end by itself.
+    """
+    kept = {name: value for name, value in os.environ.items() if value or not name.startswith("WANDB_")}
+    return {**kept, "TMPDIR": str(temporary), "PYTHONSAFEPATH": "1"}

@@ -1,4 +1,4 @@
-"""The process that talks to W&B: `python -m modulab.logger.wandb_worker SETTINGS FOLDER`, led through its stdin."""
+"""The process that talks to W&B: `python -P -m modulab.logger.wandb_worker SETTINGS FOLDER`, led through its stdin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import wandb
 
 from modulab.logger.journal import Journal
 from modulab.logger.ledger import LOGGED, Ledger
-from modulab.logger.settings import WandbLogger
+from modulab.logger.settings import WandbLogger, wandb_folder
 from modulab.logger.wandb_backend import WandbBackend, take_trial
 
 LEDGER = "wandb"
@@ -138,11 +138,11 @@ class _Session:
 
     def _upload(self) -> None:
         """Have W&B's own command upload the offline runs; those that are uploaded are marked, and never sent twice."""
-        place = self._folder / "wandb"
+        place = wandb_folder(self._folder)
         before = _unsynced(place)
         if not self._online or not before:
             return
-        command = [sys.executable, "-m", "wandb", "sync", str(place)]
+        command = [sys.executable, "-P", "-m", "wandb", "sync", str(place)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr)
         left, changed = len(before), time.monotonic()
         while process.poll() is None:
@@ -195,14 +195,14 @@ def _inbox() -> queue.SimpleQueue[Message]:
 
 def _is_online(settings: WandbLogger, folder: Path, tell: Callable[[Message], None]) -> bool:
     """Return whether to talk to a server; where there is no key for it, say what happens instead."""
-    mode = settings.mode if settings.mode != "auto" else os.environ.get("WANDB_MODE", "auto")
+    mode = settings.mode
     if mode == "auto":
         mode = "online" if _has_key() else "offline"
         if mode == "offline":
             tell(
                 {
-                    "say": f"W&B: no API key is set, so runs are written to {folder / 'wandb'}. To upload them: "
-                    f"wandb login, then wandb sync {folder / 'wandb'}"
+                    "say": f"W&B: no API key is set, so runs are written to {wandb_folder(folder)}. To upload them: "
+                    f"wandb login, then wandb sync {wandb_folder(folder)}"
                 }
             )
     return mode == "online"

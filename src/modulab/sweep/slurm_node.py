@@ -21,7 +21,7 @@ _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 _HOLD_WARNINGS = (
     "import os, signal, sys; "
     f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in _WARNINGS]}); "
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    "os.execv(sys.executable, [sys.executable, '-P', *sys.argv[1:]])"
 )
 
 
