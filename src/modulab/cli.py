@@ -190,11 +190,12 @@ def _claims(options: argparse.Namespace) -> int:
 
     from modulab.claims.command import run_claims, summary
     from modulab.table import show
+    from modulab.text import printable
 
     folder = options.folder or Path("outputs", "claims", options.preset)
     names = None if options.only is None else [name.strip() for name in options.only.split(",")]
     try:
-        judgements = run_claims(options.preset, names, folder, options.processes, "auto")
+        judgements, reasons = run_claims(options.preset, names, folder, options.processes, "auto")
     except KeyboardInterrupt:
         print(
             f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
@@ -203,7 +204,9 @@ def _claims(options: argparse.Namespace) -> int:
     headings, rows, place = summary(judgements, folder)
     show(headings, rows)
     print(place)
-    return 0
+    for reason in reasons:
+        print(f"error: {printable(reason)}", file=sys.stderr)
+    return 1 if reasons else 0
 
 
 def _rerun(options: argparse.Namespace) -> int:

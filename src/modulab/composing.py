@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from modulab.errors import ConfigError
 from modulab.grids import check_conflicts, expand, read_grids, without
 from modulab.logger.settings import Loggers, read_loggers
+from modulab.memory import check_plan
 from modulab.overrides import COMPOSING_ERRORS, GROUPS, Compose, explain, leaf_keys, override_key, plain_leaf
 from modulab.schema import Settings, import_target, read_settings, suggest
 from modulab.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
@@ -207,6 +209,10 @@ class _Planner:
         else:
             first_seed = resolved(composed.config, "seed")
         check_conflicts(population.grid, overrides)
+        points = (
+            sum(math.prod(map(len, grid.values())) for grid in population.grid or [{}]) * population.seeds
+        )
+        check_plan(points, "population.grid and population.seeds")
         for point in expand(population.grid, population.seeds, first_seed):
             values = leaves | dict(point.leaves)
             template = self._template(composed, rest, point.choices, tuple(values), number)

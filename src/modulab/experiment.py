@@ -25,7 +25,7 @@ from modulab.sweep.manifest import (
     unfinished_populations,
     write_manifest,
 )
-from modulab.sweep.pack import member_bytes, population_size
+from modulab.sweep.pack import check_fits, member_bytes, population_size
 from modulab.sweep.results import completed, gather, save_part
 from modulab.sweep.tables import Status, curve_table, result_table
 from modulab.training.checkpoints import read_checkpoint
@@ -88,6 +88,7 @@ def plan_populations(
         else:
             populations.append([run])  # which fails, and says why
     for group in groups.values():
+        check_fits(max((run.member for run in group), key=member_bytes), trainer, device)
         size = population_size([run.member for run in group], trainer, device)
         populations.extend(group[first : first + size] for first in range(0, len(group), size))
     return populations

@@ -8,15 +8,30 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from modulab.errors import ConfigError, ForeignError, foreign_code
+
+LARGEST_COUNT = 2**31 - 1
+"""The largest whole number that a setting may have, unless it is a seed."""
 
 
 class Settings(BaseModel):
     """A checked, immutable group of settings: unknown keys, wrong types and values out of range are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any, info: Any) -> Any:
+        # Steps, points and units are counted in 32 bits; seeds are keys, and have limits of their own.
+        if (
+            isinstance(value, int)
+            and abs(value) > LARGEST_COUNT
+            and not str(info.field_name).endswith("seed")
+        ):
+            raise ValueError(f"{value}: the largest whole number here is {LARGEST_COUNT}.")
+        return value
 
     def __hash__(self) -> int:
         # pydantic's own hash of a frozen model fails on fields that are lists.

@@ -13,16 +13,19 @@ from modulab.claims.presets import experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST, choose_claims
 from modulab.claims.report import PAGE, write_claims_report
 from modulab.claims.run import Experiment, run_experiments
+from modulab.errors import ConfigError
 from modulab.sweep.results import check_folder, load_results
 
 
 def run_claims(
     preset: str, names: Sequence[str] | None, folder: Path, processes: int | None, progress: str
-) -> list[Judgement]:
+) -> tuple[list[Judgement], list[str]]:
     """Run what is missing of the experiments of the claims named, or all, and report on them below `folder`.
 
-    Raises: ConfigError for what a user can set right; KeyboardInterrupt on Ctrl-C, after which the same call
-    goes on where this one stopped.
+    Claims of which an experiment failed are left out; the reasons are returned beside the judgements.
+
+    Raises: ConfigError where no claim is left; KeyboardInterrupt on Ctrl-C, after which the same call goes on
+    where this one stopped.
     """
     claims = choose_claims(names)
     # After that, for it takes seconds to import.
@@ -38,9 +41,18 @@ def run_claims(
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1
     at_once = min(processes or cores, len(experiments))
-    run_ids = run_experiments(list(experiments.values()), at_once, max(1, cores // at_once), progress)
-    results = {name: _rows(experiments[name].folder, run_ids[name]) for name in experiments}
-    return write_claims_report(claims, experiments, results, preset, _command(preset, names, folder), folder)
+    run_ids, errors = run_experiments(list(experiments.values()), at_once, max(1, cores // at_once), progress)
+    reasons = [f"{name}: {error}" for name, error in errors.items()]
+    whole = [claim for claim in claims if not errors.keys() & set(claim.experiments)]
+    if not whole:
+        raise ConfigError("\n".join(reasons))
+    results = {name: _rows(experiments[name].folder, run_ids[name]) for name in run_ids}
+    command = _command(preset, names, folder)
+    judgements = write_claims_report(whole, experiments, results, preset, command, folder)
+    left_out = [claim.name for claim in claims if claim not in whole]
+    if left_out:
+        reasons.append(f"Left out of the report: {', '.join(left_out)}. The same command again tries them.")
+    return judgements, reasons
 
 
 def _command(preset: str, names: Sequence[str] | None, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, describe
+from modulab.memory import free_bytes
+from modulab.sweep.manifest import checkpoint_path, read_manifests
+from modulab.sweep.results import completed
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,25 @@ class _Message:
 
 def run_experiments(
     experiments: Sequence[Experiment], processes: int, threads: int | None, style: str
-) -> dict[str, list[str]]:
-    """Train what is missing of each experiment, so many at once, and return the run_ids of each.
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Train what is missing of each experiment, so many at once; return the run_ids of each, and why others failed.
 
-    Raises: ConfigError for what a user can set right, after the other experiments have ended; KeyboardInterrupt
-    on Ctrl-C, when all have stopped: the same call goes on where this one ended.
+    The processes share the memory that a population may take. An experiment whose process is killed, as the
+    kernel does where memory runs out, is tried again with populations of half the size.
+
+    Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call goes on where this one ended.
     """
     context = multiprocessing.get_context("forkserver")
     # Torch and Lightning take seconds to import: once, in the process that the others are forked from.
     context.set_forkserver_preload(["modulab.experiment", "modulab.composing", "hydra"])
     messages: Any = context.Queue()
     waiting = list(experiments)
+    by_name = {experiment.name: experiment for experiment in experiments}
     working: dict[str, ForkServerProcess] = {}
     found: dict[str, list[str]] = {}
     errors: dict[str, str] = {}
+    largest: dict[str, int] = {}
+    memory = free_bytes() / 2**30 / 2 / max(1, processes)
 
     def end(experiment: str) -> None:
         working.pop(experiment).join()
@@ -70,7 +79,8 @@ def run_experiments(
             while waiting or working:
                 while waiting and len(working) < processes:
                     experiment = waiting.pop(0)
-                    process = context.Process(target=_work, args=(experiment, threads, messages))
+                    own = _own_settings(experiment, threads, memory, largest.get(experiment.name))
+                    process = context.Process(target=_work, args=(experiment, own, messages))
                     process.start()
                     working[experiment.name] = process
                 message = _next(messages, working)
@@ -79,15 +89,55 @@ def run_experiments(
                     continue
                 if message.kind == "done":
                     found[message.experiment] = message.content
+                elif message.kind == "killed" and (
+                    size := halve_populations(by_name[message.experiment].folder)
+                ):
+                    display.say(message.experiment, f"{_KILLED}; trying again, {size} networks at once")
+                    largest[message.experiment] = size
+                    working.pop(message.experiment).join()
+                    waiting.insert(0, by_name[message.experiment])
+                    continue
                 else:
                     errors[message.experiment] = str(message.content)
                 end(message.experiment)
         except KeyboardInterrupt:
             _stop(list(working.values()))
             raise
-    if errors:
-        raise ConfigError("\n".join(f"{name}: {error}" for name, error in errors.items()))
-    return found
+    return found, errors
+
+
+_KILLED = "its process was killed, most likely for lack of memory"
+
+
+def _own_settings(
+    experiment: Experiment, threads: int | None, memory_gib: float, largest: int | None
+) -> list[str]:
+    """Return what an experiment's process is given beside the experiment, unless that says otherwise."""
+    settings = {
+        "trainer.threads": threads,
+        "trainer.largest_population": largest,
+        "trainer.memory_gib": round(memory_gib, 3) if memory_gib < math.inf else None,
+    }
+    given = {override.partition("=")[0] for override in experiment.overrides}
+    return [f"{key}={value}" for key, value in settings.items() if value is not None and key not in given]
+
+
+def halve_populations(folder: Path) -> int | None:
+    """Return half the size of the largest population that a killed process left unfinished, to try again with.
+
+    Checkpoints of larger ones are removed, so that their members are put into new populations. None where a
+    single network was too much, or where nothing had begun.
+    """
+    done = completed(folder)
+    left = {path: configs for path, configs in read_manifests(folder) if not done.issuperset(configs)}
+    size = max(map(len, left.values()), default=0) // 2
+    if not size:
+        return None
+    for path, configs in left.items():
+        if len(configs) > size:
+            checkpoint_path(folder, list(configs)).unlink(missing_ok=True)
+            path.unlink()
+    return size
 
 
 def _next(messages: Any, working: dict[str, ForkServerProcess]) -> _Message:
@@ -100,6 +150,8 @@ def _next(messages: Any, working: dict[str, ForkServerProcess]) -> _Message:
         except Empty:
             for name, process in working.items():
                 if process.exitcode is not None and messages.empty():
+                    if process.exitcode == -signal.SIGKILL:
+                        return _Message(name, "killed", f"{_KILLED}.")
                     return _Message(name, "error", f"its process ended with exit code {process.exitcode}.")
 
 
@@ -112,13 +164,12 @@ def _stop(processes: Sequence[ForkServerProcess]) -> None:
         process.join()
 
 
-def _work(experiment: Experiment, threads: int | None, messages: Any) -> None:
+def _work(experiment: Experiment, own: Sequence[str], messages: Any) -> None:
     from modulab.api import train_planned
 
     def send(kind: str, content: Any) -> None:
         messages.put(_Message(experiment.name, kind, content))
 
-    own = [] if threads is None else [f"trainer.threads={threads}"]
     with redirect_stderr(_LineSender(partial(send, "line"))):
         try:
             send(
@@ -129,6 +180,8 @@ def _work(experiment: Experiment, threads: int | None, messages: Any) -> None:
             send("error", error)
         except KeyboardInterrupt:
             send("error", "interrupted")
+        except BaseException as error:
+            send("error", describe(error))
 
 
 class _LineSender(TextIOBase):

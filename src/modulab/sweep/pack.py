@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 
 import torch
 
+from modulab.errors import ConfigError
+from modulab.memory import free_bytes
 from modulab.settings import Member, Trainer
 from modulab.training.program import network_shape
 
@@ -15,6 +16,7 @@ _COPIES_OF_PARAMETERS = 8
 """Parameters, two moments, the mask, and what initialisation, checkpoints and measures hold beside them."""
 _COPIES_OF_POINTS = 3
 """The data table, and what drawing it holds beside it."""
+_COPIES_OF_ACTIVITY = 3
 _LARGEST_ON_CPU = 1024
 _LARGEST_ON_ACCELERATOR = 16384
 
@@ -38,9 +40,27 @@ def available_bytes(trainer: Trainer, device: torch.device) -> float:
     if trainer.memory_gib is not None:
         return trainer.memory_gib * 2**30
     if device.type == "cpu":
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+        return free_bytes() / 2
     # Planned here for another machine's device, whose memory is looked up there.
     return torch.cuda.mem_get_info()[0] / 2 if torch.cuda.is_available() else math.inf
+
+
+def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
+    """Raise: ConfigError where not even this member alone fits in memory; it says how much that would take."""
+    room = available_bytes(trainer, device) * (1 if trainer.memory_gib is not None else 2)
+    architecture, training, task = member.architecture, member.training, member.task
+    units = architecture.depth * architecture.width + task.in_features + task.out_features
+    # A block has two members at least, and a step holds its activity, the gradients of it and what noise needs.
+    activity = 4 * 2 * _COPIES_OF_ACTIVITY * units * training.batch_size
+    tables = 16 * task.modules**2  # of modularity, module by module
+    needed = member_bytes(member) + activity + tables
+    if needed > room:
+        samples = "" if member.data.num_samples is None else f", data.num_samples={member.data.num_samples}"
+        raise ConfigError(
+            f"A single network with architecture.width={architecture.width}, architecture.depth={architecture.depth}, "
+            f"task.modules={task.modules}, training.batch_size={training.batch_size}{samples} needs about "
+            f"{needed / 2**30:,.1f} GiB of memory, and {room / 2**30:,.1f} GiB may be used. Lower one of these."
+        )
 
 
 def population_size(members: Sequence[Member], trainer: Trainer, device: torch.device) -> int:

@@ -28,6 +28,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from modulab.errors import ConfigError
+from modulab.memory import check_plan
 from modulab.schema import suggest
 
 MAX_JOBS = 1_000_000
@@ -46,6 +47,7 @@ def expand_jobs(overrides: Sequence[Override]) -> list[list[str]]:
     count = math.prod(len(each) for each in lists.values())
     if count > MAX_JOBS:
         raise ConfigError(f"This sweep has {count:,} jobs, more than {MAX_JOBS:,}. Give fewer values.")
+    check_plan(count, "This sweep")
     return [list(job) for job in itertools.product(*lists.values())]
 
 

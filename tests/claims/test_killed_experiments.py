@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from modulab.claims.run import Experiment, halve_populations, run_experiments
+from modulab.sweep.results import load_results
+
+HUNGRY = """
+import os
+import signal
+
+from modulab.tasks.regression import RegressionTask
+
+
+class HungryTask(RegressionTask):
+    most: int
+
+    def draw(self, keys, *others, **named):
+        if len(keys) > self.most:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().draw(keys, *others, **named)
+"""
+
+
+@pytest.fixture
+def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "hungry_task.py").write_text(HUNGRY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def experiment(name: str, folder: Path, most: int) -> Experiment:
+    overrides = (
+        "task._target_=hungry_task.HungryTask", f"+task.most={most}", "population.seeds=4", "training.steps=4",
+        "training.batch_size=8", "architecture.width=4", "probes.num_samples=16",
+    )  # fmt: skip
+    return Experiment(name, overrides, folder / name)
+
+
+@pytest.mark.slow
+def test_an_experiment_whose_process_is_killed_is_tried_again_in_halves_and_the_others_are_kept(
+    hungry: Path,
+) -> None:
+    experiments = [
+        experiment("small", hungry, 100),
+        experiment("large", hungry, 2),
+        experiment("none", hungry, 0),
+    ]
+    found, errors = run_experiments(experiments, 2, 1, "off")
+    assert sorted(found) == ["large", "small"]
+    assert list(errors) == ["none"]
+    assert "killed, most likely for lack of memory" in errors["none"]
+    columns = ["config.seed", "status", "error/test"]
+    one, other = (
+        load_results(hungry / name)[columns].sort_values("config.seed") for name in ("small", "large")
+    )
+    assert one.to_numpy().tolist() == other.to_numpy().tolist()
+
+
+def test_a_folder_in_which_nothing_was_begun_cannot_be_halved(tmp_path: Path) -> None:
+    assert halve_populations(tmp_path) is None

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from modulab.memory import check_plan, free_bytes
+from tests.command_line import Command
+
+GIB = 2**30
+
+
+def machine(root: Path, groups: str = "", **files: str) -> Path:
+    """Write the files that Linux answers with: 8 GiB available, and what `files` holds below sys/fs/cgroup."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(
+        f"MemTotal: {10 * GIB // 1024} kB\nMemAvailable: {8 * GIB // 1024} kB\n"
+    )
+    (root / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_DOT_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_without_a_container_the_machine_counts(tmp_path: Path) -> None:
+    assert free_bytes(machine(tmp_path)) == 8 * GIB
+
+
+def test_a_limit_of_a_container_counts_less_what_is_used_and_not_only_cached(tmp_path: Path) -> None:
+    found = machine(
+        tmp_path, "0::/job/step\n",
+        job__step__memory_DOT_max="max\n", job__step__memory_DOT_current="5\n",
+        job__memory_DOT_max=f"{4 * GIB}\n", job__memory_DOT_current=f"{3 * GIB}\n",
+        job__memory_DOT_stat=f"anon 1\ninactive_file {GIB}\n",
+    )  # fmt: skip
+    assert free_bytes(found) == 2 * GIB
+
+
+def test_limits_of_the_older_kind_count_too(tmp_path: Path) -> None:
+    limits = {
+        "memory__job__memory.limit_in_bytes": f"{2 * GIB}\n", "memory__job__memory.usage_in_bytes": f"{GIB}\n",
+        "memory__memory.limit_in_bytes": "9223372036854771712\n", "memory__memory.usage_in_bytes": f"{9 * GIB}\n",
+    }  # fmt: skip
+    assert free_bytes(machine(tmp_path, "3:cpu:/\n2:memory,other:/job\n", **limits)) == GIB
+
+
+def test_a_system_that_says_nothing_sets_no_limit(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path) == float("inf")
+
+
+def test_a_plan_of_any_size_that_fits_is_let_through() -> None:
+    check_plan(1000, "this")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["architecture.width=100000000"], "architecture.width=100000000"),
+        (["architecture.depth=100000", "architecture.width=1000"], "architecture.depth=100000"),
+        (["data.num_samples=2000000000"], "data.num_samples=2000000000"),
+        (["training.batch_size=2000000000"], "training.batch_size=2000000000"),
+        (["population.seeds=1000000000"], "1,000,000,000 networks"),
+        (["-m", "seed=range(2000)", "noise.scale=range(0,1,0.001)"], "jobs"),
+        (["training.curve_every=1000000000000000000000"], "training.curve_every"),
+        (["task.modules=3000000000"], "task.modules"),
+        (["task.modules=100000"], "task.modules=100000"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_its_size(command: Command, overrides: list[str], named: str) -> None:
+    code, _, err = command("train", *overrides, "hydra.run.dir=run")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert named in err
+    assert len(err.splitlines()) == 1
