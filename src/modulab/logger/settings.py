@@ -40,7 +40,7 @@ class WandbLogger(Settings):
     """A W&B run a member and one of the whole sweep, with files below wandb/."""
 
     project: str | None = Field(
-        min_length=1, description=f"W&B project; null takes WANDB_PROJECT, else {DEFAULT_PROJECT}"
+        min_length=1, description="W&B project; null takes WANDB_PROJECT, else modulab"
     )
     entity: str | None = Field(
         description="W&B user or team; null takes WANDB_ENTITY, else the default of the account"
