@@ -277,7 +277,8 @@ def _train(given: Sequence[str]) -> int:
     folders: list[str] = parser.parse_known_args(given)[0].config_dir
 
     # Hydra prints tracebacks and exits by itself unless it is told to let errors through.
-    asked_for_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    earlier_arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    asked_for_traceback = full_error == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["modulab train", *replace_grid(given)]
     job = TrainTask()
@@ -301,6 +302,10 @@ def _train(given: Sequence[str]) -> int:
             raise ConfigError(explain(error, overrides, compose)) from error
     finally:
         job.release()
+        sys.argv = earlier_arguments
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
     if job.error is not None:
         raise job.error
     return 0 if job.folder is None or job.dry_run else _report(job.folder, job.planned)

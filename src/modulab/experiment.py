@@ -146,9 +146,13 @@ def run_members(
     Raises: ConfigError for a config, device or file that cannot be used; KeyboardInterrupt on Ctrl-C, after
     which the same call goes on where this one stopped.
     """
-    work = plan_work(configs, trainer, folder)
+    run_work(plan_work(configs, trainer, folder), folder, logger)
+
+
+def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
+    """Train and measure what was planned for `folder`, as `run_members` does."""
     begin(work, folder)
-    with open_log(logger or Loggers(), folder, trainer.progress) as log:
+    with open_log(logger or Loggers(), folder, work.trainer.progress) as log:
         try:
             train_populations(work, folder, log)
         finally:

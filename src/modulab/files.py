@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from modulab.errors import ConfigError
+
+_UNFINISHED = ".unfinished"
 
 
 @contextmanager
@@ -15,12 +19,12 @@ def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
     """Give a path beside `path` to write to; in the end it takes the place of `path` in one move.
 
     After an error, `path` is as it was and nothing is left beside it. Its folder is made where there is none.
-    The path beside is marked with this process's number, so that several may write at once; a file with one writer
-    at a time has a mark of its own, so that what a killed writer left is written over. After a power cut the file
-    is either the earlier or the new one, whole.
+    The path beside is marked with this process, so that several may write at once; a file with one writer at a time
+    has a mark of its own, so that what a killed writer left is written over. After a power cut the file is either the
+    earlier or the new one, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{mark or os.getpid()}")
+    beside = path.with_name(f".{path.name}.{mark or process_mark()}")
     try:
         yield beside
         _reach_disk(beside)
@@ -46,6 +50,38 @@ def check_links(folder: Path) -> None:
                 )
         if "wandb" in folders:  # holds links of W&B's own to its logs, and is only added to
             folders.remove("wandb")
+
+
+def process_mark() -> str:
+    """Return the end of the names of what this process writes for a while: its machine and its number."""
+    return f"{socket.gethostname()}.{os.getpid()}{_UNFINISHED}"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove, at any depth, the hidden files and folders that killed processes of this machine left unfinished."""
+    machine = socket.gethostname()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if not (name.startswith(".") and name.endswith(_UNFINISHED)):
+                continue
+            start, _, process = name.removesuffix(_UNFINISHED).rpartition(".")
+            if start.endswith(f".{machine}") and process.isdigit() and not _runs(int(process)):
+                path = Path(place, name)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                    folders.remove(name)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _reach_disk(path: Path) -> None:

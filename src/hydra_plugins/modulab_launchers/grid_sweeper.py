@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 
 
 @dataclass
@@ -21,9 +23,38 @@ class GridSweeperConf:
 class GridSweeper(BasicSweeper):
     """Sweeps the product of all values.
 
-    Hydra composes each job twice, at 0.1 s each: to see that it can, and again to run it. Launchers that pack
-    check every job before the first one trains, so here they are not checked a second time.
+    Hydra composes each job twice, at 0.1 s each: to see that it can, and again to run it. It also writes down the
+    sweep before it has seen that. Launchers that pack do both themselves, once every job has been checked.
     """
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Launch all jobs, in batches, and return what each gave.
+
+        Raises: ConfigError for a sweep that cannot be expanded, or whose jobs ask for what cannot be; the error of a
+        job that failed, after the other jobs of its batch.
+        """
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        batches = self.split_arguments(overrides, self.max_batch_size)
+        # Asked by attribute: Hydra loads plugins apart from imports, so that a launcher's class is not one but two.
+        packs = getattr(self.launcher, "packs", False)
+        if not packs:
+            from modulab.sweep.jobs import write_multirun
+
+            write_multirun(self.config)
+        returns: list[Sequence[JobReturn]] = []
+        first_number = 0
+        for batch in batches:
+            if not packs:
+                self.validate_batch_is_legal(batch)
+            returns.append(self.launcher.launch(batch, initial_job_idx=first_number))
+            for job in returns[-1]:
+                _ = job.return_value  # raises the error of a job that failed
+            first_number += len(batch)
+        return returns
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
@@ -38,12 +69,6 @@ class GridSweeper(BasicSweeper):
         jobs = expand_jobs(overrides)
         size = max_batch_size or len(jobs)
         return [jobs[start : start + size] for start in range(0, len(jobs), size)]
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every job, unless the launcher does."""
-        # Asked by attribute: Hydra loads plugins apart from imports, so that a launcher's class is not one but two.
-        if not getattr(self.launcher, "checks_jobs", False):
-            super().validate_batch_is_legal(batch)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="modulab")

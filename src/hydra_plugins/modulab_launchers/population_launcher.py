@@ -12,6 +12,7 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 
 if TYPE_CHECKING:
     from modulab.composing import Plan
+    from modulab.experiment import Work
 
 
 @dataclass
@@ -24,8 +25,12 @@ class PopulationLauncherConf:
 class PopulationLauncher(BasicLauncher):
     """Runs all jobs of a batch at once where the task is `modulab train`, and one by one where it is not."""
 
-    checks_jobs = True
-    """Every job is composed and checked before the first one trains, so that a sweeper need not do it."""
+    @property
+    def packs(self) -> bool:
+        """Whether jobs are trained together: each is then checked, and the sweep written down, before any trains."""
+        from modulab.sweep.jobs import TrainTask
+
+        return isinstance(getattr(self.task_function, "__self__", None), TrainTask)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train and measure every job, and return what each gave, in their order.
@@ -45,11 +50,17 @@ class PopulationLauncher(BasicLauncher):
             task, self.config, self.hydra_context.config_loader, job_overrides, initial_job_idx, self
         )
 
-    def train(self, plan: "Plan", folder: Path) -> None:
-        """Train what the jobs of a batch ask for, and keep it in the sweep's folder."""
-        from modulab.experiment import run_members
+    def prepare(self, plan: "Plan", folder: Path) -> "Work":
+        """Return what of a batch's jobs is to be trained."""
+        from modulab.experiment import plan_work
 
-        run_members(plan.members, plan.trainer, folder, plan.logger)
+        return plan_work(plan.members, plan.trainer, folder)
+
+    def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
+        """Train what was prepared, and keep it in the sweep's folder."""
+        from modulab.experiment import run_work
+
+        run_work(work, folder, plan.logger)
 
     def describe(self, plan: "Plan", folder: Path) -> str:
         """Return what `train` would do, for a dry run."""

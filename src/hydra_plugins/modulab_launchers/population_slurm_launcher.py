@@ -11,6 +11,7 @@ from hydra_plugins.modulab_launchers.population_launcher import PopulationLaunch
 
 if TYPE_CHECKING:
     from modulab.composing import Plan
+    from modulab.experiment import Work
     from modulab.sweep.slurm_array import SlurmSettings
 
 
@@ -49,11 +50,17 @@ class PopulationSlurmLauncher(PopulationLauncher):
         super().__init__()
         self._given = settings
 
-    def train(self, plan: "Plan", folder: Path) -> None:
-        """Train what the jobs of a batch ask for on the nodes, and keep it in the sweep's folder."""
+    def prepare(self, plan: "Plan", folder: Path) -> "Work":
+        """Return what of a batch's jobs is to be trained, planned for the nodes."""
+        from modulab.sweep.slurm import plan_slurm_work
+
+        return plan_slurm_work(plan.members, plan.trainer, folder, self._settings())
+
+    def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
+        """Train what was prepared on the nodes, and keep it in the sweep's folder."""
         from modulab.sweep.slurm import run_on_slurm
 
-        run_on_slurm(plan.members, plan.trainer, folder, self._settings(), plan.logger)
+        run_on_slurm(work, folder, self._settings(), plan.trainer.progress, plan.logger)
 
     def describe(self, plan: "Plan", folder: Path) -> str:
         """Return what `train` would submit, for a dry run."""

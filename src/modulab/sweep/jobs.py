@@ -17,6 +17,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 
 from modulab.composing import Plan, plan_run, plan_sweep
 from modulab.errors import ConfigError
+from modulab.files import write_whole
 from modulab.overrides import check_hydra_keys
 from modulab.schema import suggest
 from modulab.sweep.lock import FolderLock
@@ -25,9 +26,12 @@ from modulab.table import metric_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from modulab.experiment import Work
 else:
     # Annotations are checked in tests, with a warning of the deprecated generics that DictConfig derives from.
     DictConfig = object
+    Work = object
 
 
 class MembersFailed(Exception):
@@ -38,12 +42,19 @@ class MembersFailed(Exception):
 class PackedLauncher(Protocol):
     """What trains the jobs of a sweep together."""
 
-    def train(self, plan: Plan, folder: Path) -> None:
-        """Train what the jobs ask for, and keep it in the sweep's folder."""
+    def prepare(self, plan: Plan, folder: Path) -> Work:
+        """Return what of the jobs is to be trained.
+
+        Raises: ConfigError for a config, device or file that cannot be used.
+        """
+        ...
+
+    def train(self, plan: Plan, work: Work, folder: Path) -> None:
+        """Train what was prepared, and keep it in the sweep's folder."""
         ...
 
     def describe(self, plan: Plan, folder: Path) -> str:
-        """Return what `train` would do, for a dry run."""
+        """Return what would be trained, for a dry run."""
         ...
 
 
@@ -64,9 +75,12 @@ class TrainTask:
         hydra_config = HydraConfig.get()
         multirun = hydra_config.mode == RunMode.MULTIRUN
         self.begin(Path(hydra_config.sweep.dir if multirun else hydra_config.run.dir), multirun)
+        output = Path(hydra_config.runtime.output_dir)  # which Hydra has made
         try:
-            return self._run(config, Path(hydra_config.runtime.output_dir))
+            return self._run(config, output)
         except ConfigError as error:
+            self.withdraw()
+            remove_empty(output)
             if self.multirun:
                 raise
             self.error = error
@@ -87,6 +101,13 @@ class TrainTask:
         while self._locks:
             self._locks.popitem()[1].release()
 
+    def withdraw(self) -> None:
+        """Let other processes have the folders that this one held, and leave nothing behind in empty ones."""
+        while self._locks:
+            folder, lock = self._locks.popitem()
+            lock.withdraw()
+            remove_empty(folder)
+
     def _run(self, config: DictConfig, folder: Path) -> Any:
         import hydra
 
@@ -97,17 +118,20 @@ class TrainTask:
         overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
         plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
         self.planned.update(plan.run_ids)
-        self.hold(folder)
         if plan.sweep.dry_run:
             from modulab.sweep.estimate import describe_work
 
             self.dry_run = True
             print(describe_work(plan, folder))
+            remove_empty(folder)
             return None
-        from modulab.experiment import run_members
+        from modulab.experiment import plan_work, run_work
 
+        self.hold(folder)
+        work = plan_work(plan.members, plan.trainer, folder)
+        _write_description(config, HydraConfig.instance().cfg, folder)
         logger = plan.logger.in_group(Path(hydra_config.sweep.dir).name) if self.multirun else plan.logger
-        run_members(plan.members, plan.trainer, folder, logger)
+        run_work(work, folder, logger)
         return _required(return_values(plan, folder)[0]) if self.multirun else None
 
 
@@ -141,17 +165,22 @@ def run_jobs(
             for place, overrides in enumerate(jobs):
                 job_configs.append(_compose_job(config, loader, overrides, first_number + place))
                 _check_job_folder(job_configs[-1])
-        task.hold(folder)
         if plan.sweep.dry_run:
             task.dry_run = True
             print(launcher.describe(plan, folder))
             values: list[Any] = [None] * len(jobs)
         else:
-            launcher.train(plan, folder)
+            task.hold(folder)
+            work = launcher.prepare(plan, folder)
+            write_multirun(config)
+            launcher.train(plan, work, folder)
             values = return_values(plan, folder)
             for job_config, run_ids in zip(job_configs, plan.jobs, strict=False):
                 HydraConfig.instance().set_config(job_config)
                 _write_job_folder(job_config, folder, run_ids)
+    except ConfigError:
+        task.withdraw()
+        raise
     finally:
         HydraConfig.instance().cfg = previous
     return [_job_return(overrides, value) for overrides, value in zip(jobs, values, strict=True)]
@@ -251,9 +280,36 @@ def _check_job_folder(composed: DictConfig) -> None:
 def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]) -> None:
     """Give a job the folder that it would have had if launched alone: its config, and its rows."""
     output = Path(str(composed.hydra.runtime.output_dir))
-    described = output / str(composed.hydra.output_subdir or ".hydra")
-    described.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(composed.hydra.overrides.task, described / "overrides.yaml")
-    OmegaConf.save(OmegaConf.masked_copy(composed, "hydra"), described / "hydra.yaml")
-    OmegaConf.save(_task_config(composed), described / "config.yaml")
+    whole = OmegaConf.masked_copy(composed, "hydra")
+    _write_description(_task_config(composed), whole, output)
     copy_rows(folder, output, run_ids)
+
+
+def write_multirun(config: DictConfig) -> None:
+    """Write down the command of a sweep, as Hydra's own sweeper does, in the sweep's folder."""
+    folder = Path(str(config.hydra.sweep.dir))
+    write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
+
+
+def _write_description(config: DictConfig, whole: Any, folder: Path) -> None:
+    """Write down the command of a run, and what it composes to, as Hydra itself does if it is not told otherwise."""
+    described = folder / str(whole.hydra.output_subdir or ".hydra")
+    for name, content in (
+        ("overrides.yaml", whole.hydra.overrides.task),
+        ("hydra.yaml", whole),
+        ("config.yaml", config),
+    ):
+        write_whole(described / name, OmegaConf.to_yaml(content).encode())
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing, and those around it, up to the current one, that then hold nothing."""
+    current = Path.cwd()
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        if place in (current, *current.parents):
+            return
+        try:
+            place.rmdir()
+        except OSError:
+            return

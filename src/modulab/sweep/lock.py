@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO
 
 from modulab.errors import ConfigError
+from modulab.files import remove_abandoned
 
 LOCK = ".lock"
 
@@ -21,38 +22,40 @@ class FolderLock:
     """Holds a folder for this process. The system lets go of it when the process ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder. Raises: ConfigError where another process holds it."""
-        self._file: IO[str] | None = _open_own(folder / LOCK)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(self._file)
-            self.release()
-            raise ConfigError(
-                f"{folder}: {holder} is at work in this folder. Wait until it ends, stop it, "
-                "or choose another folder."
-            ) from None
-        except OSError as error:
-            # Some network file systems have no locks; refusing to run there would help nobody.
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-        self._file.seek(0)
-        self._file.truncate()
+        """Take the folder, and tidy what killed processes left in it.
+
+        Raises: ConfigError where another process holds it.
+        """
+        self._folder = folder
+        file = _take(folder)
+        while os.fstat(file.fileno()).st_nlink == 0:  # its holder has just withdrawn
+            file.close()
+            file = _take(folder)
+        self._file: IO[str] | None = file
+        file.seek(0)
+        file.truncate()
         json.dump(
             {
                 "process": os.getpid(),
                 "host": socket.gethostname(),
                 "since": f"{datetime.now():%Y-%m-%d %H:%M}",
             },
-            self._file,
+            file,
         )
-        self._file.flush()
+        file.flush()
+        remove_abandoned(folder)
 
     def release(self) -> None:
         """Let another process have the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def withdraw(self) -> None:
+        """Let another process have the folder, and leave nothing behind in one that holds nothing else."""
+        if self._file is not None and [path.name for path in self._folder.iterdir()] == [LOCK]:
+            (self._folder / LOCK).unlink()
+        self.release()
 
     def __enter__(self) -> FolderLock:
         return self
@@ -61,6 +64,24 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _take(folder: Path) -> IO[str]:
+    file = _open_own(folder / LOCK)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(file)
+        file.close()
+        raise ConfigError(
+            f"{folder}: {holder} is at work in this folder. Wait until it ends, stop it, "
+            "or choose another folder."
+        ) from None
+    except OSError as error:
+        # Some network file systems have no locks; refusing to run there would help nobody.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return file
 
 
 def _open_own(path: Path) -> IO[str]:

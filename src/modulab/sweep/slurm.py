@@ -31,13 +31,9 @@ _LONGEST_SILENCE = 3600.0
 
 
 def run_on_slurm(
-    configs: Sequence[Mapping[str, Any]],
-    trainer: Trainer,
-    folder: Path,
-    settings: SlurmSettings,
-    logger: Loggers | None = None,
+    work: Work, folder: Path, settings: SlurmSettings, progress: Style, logger: Loggers | None = None
 ) -> None:
-    """Train and measure every config that `folder` does not hold the result of yet, on the nodes of a cluster.
+    """Train and measure, on the nodes of a cluster, what was planned for them by `plan_slurm_work`.
 
     Tasks of an earlier array that is still there are waited for; what they do not train is submitted. A task
     that ends without all of its results leaves rows with the status `missing` that say so. Nodes may have no
@@ -45,7 +41,6 @@ def run_on_slurm(
 
     Raises: ConfigError where SLURM refuses; KeyboardInterrupt on Ctrl-C, which leaves the array at work.
     """
-    work = plan_slurm_work(configs, trainer, folder, settings)
     begin(work, folder)
     tasks = tasks_in_flight(work, folder) if work.pending else []
     if tasks:
@@ -56,9 +51,9 @@ def run_on_slurm(
         new = submit(shards, work.trainer, folder, settings)
         _tell(f"SLURM job {_arrays(new)} trains {_shards(new)}; logs: {folder / FOLDER}")
         tasks += new
-    with open_log(logger or Loggers(), folder, trainer.progress) as log:
+    with open_log(logger or Loggers(), folder, progress) as log:
         try:
-            _watch(tasks, work, folder, settings.poll_seconds, trainer.progress, log)
+            _watch(tasks, work, folder, settings.poll_seconds, progress, log)
         except KeyboardInterrupt:
             if left := _arrays([task for task in tasks if task.alive]):
                 _tell(

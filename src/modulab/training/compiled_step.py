@@ -33,7 +33,7 @@ from torch.fx import GraphModule
 from modulab import networks, noise, regularisers, streams
 from modulab.cache import VARIABLES, cache_folder, full_folder, unsafe_file
 from modulab.errors import ConfigError
-from modulab.files import replacing
+from modulab.files import process_mark, remove_abandoned, replacing
 from modulab.networks import ACTIVATIONS
 from modulab.processor import processor_fact
 from modulab.training import optimisers, step
@@ -318,7 +318,10 @@ def compiling_in(folder: Path) -> Generator[None]:
 
     own = [each for each in sys.path if each and os.path.abspath(each) != os.getcwd()]
     try:
-        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=folder) as work:
+        remove_abandoned(folder)
+        with tempfile.TemporaryDirectory(
+            prefix=".compiling-", suffix=f".{process_mark()}", dir=folder
+        ) as work:
             changes = {
                 "TMPDIR": work, "PYTHONSAFEPATH": "1", "TORCH_CUSTOM_PYTHONPATH": os.pathsep.join(own),
             }  # fmt: skip
