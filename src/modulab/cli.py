@@ -308,7 +308,21 @@ def _train(given: Sequence[str]) -> int:
             os.environ["HYDRA_FULL_ERROR"] = full_error
     if job.error is not None:
         raise job.error
-    return 0 if job.folder is None or job.dry_run else _report(job.folder, job.planned)
+    if job.folder is None or job.dry_run:
+        return 0
+    code = _report(job.folder, job.planned)
+    return code if job.findings is None else max(code, _show_best(*job.findings))
+
+
+def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    from modulab.table import show
+
+    if not rows:
+        print("No trial of this search has a result.", file=sys.stderr)
+        return 1
+    print("Best trials:")
+    show(headings, rows)
+    return 0
 
 
 def _report(folder: Path, planned: Collection[str]) -> int:

@@ -68,6 +68,8 @@ class TrainTask:
         self.dry_run = False
         self.error: ConfigError | None = None
         self.planned: set[str] = set()
+        self.findings: tuple[list[str], list[list[str]]] | None = None
+        """Of a search: headings and rows of a table of its best trials."""
         self._locks: dict[Path, FolderLock] = {}
 
     def __call__(self, config: Any) -> Any:

@@ -1,0 +1,149 @@
+"""`hydra/sweeper=optuna`: a search in which batches of trials are packed and trained together."""
+
+# No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+@dataclass
+class OptunaSweeperConf:
+    """How to search for the values that make `sweep.objective` best."""
+
+    _target_: str = "hydra_plugins.modulab_launchers.search_sweeper.OptunaSweeper"
+    _recursive_: bool = False  # A sampler is made anew for every batch.
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    sampler: Any = MISSING
+    """What proposes trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii or qmc, with its own keys."""
+    direction: Any = "minimize"
+    """Whether small or large objectives are good: minimize or maximize; of several, a list."""
+    n_trials: int = 20
+    """Trials in all, those of an earlier start among them."""
+    n_jobs: int = 10
+    """Trials of a batch: they are drawn together and trained together."""
+    storage: str | None = None
+    """Where Optuna keeps the study: an address such as sqlite:///study.db, or a file for its journal. null keeps none:
+    the same command draws the same trials again, and finds their results in its folder."""
+    study_name: str = "modulab"
+    """Name of the study in its storage."""
+    rungs: list[int] = field(default_factory=list[int])
+    """Fewer training.steps, growing, at which trials are trained first; the pruner drops those that look bad there."""
+    pruner: Any = field(
+        default_factory=lambda: {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 4}
+    )
+    """What decides at each rung which trials are dropped."""
+    params: dict[str, str] | None = None
+    """Values to search, by key, for those that the command line does not give."""
+
+
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 10, "multivariate": True},
+    "random": {"_target_": "optuna.samplers.RandomSampler"},
+    "cmaes": {"_target_": "optuna.samplers.CmaEsSampler"},
+    "gp": {"_target_": "optuna.samplers.GPSampler"},
+    "nsgaii": {"_target_": "optuna.samplers.NSGAIISampler", "population_size": 50},
+    "qmc": {"_target_": "optuna.samplers.QMCSampler"},
+}
+"""Samplers by name. Each takes a seed; null draws another search every time."""
+
+
+class OptunaSweeper(Sweeper):
+    """Searches with Optuna, a batch of trials at a time."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._given = settings
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+        self._task: Any = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a sweeper."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self._task = getattr(task_function, "__self__", None)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search, and leave the best trials to be shown at the end.
+
+        Raises: ConfigError for a search that cannot be.
+        """
+        from modulab.errors import ConfigError
+
+        try:
+            from modulab.sweep.search import Search
+            from modulab.sweep.search_space import split_search
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "optuna":
+                raise
+            raise ConfigError(
+                "hydra/sweeper=optuna needs Optuna 4.2 or newer. Install it with: pip install 'modulab[search]'"
+            ) from None
+        from modulab.sweep.jobs import write_multirun
+
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        params = [f"{key}={value}" for key, value in (self._given.get("params") or {}).items()]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        dimensions, fixed = split_search(parser.parse_overrides([*params, *arguments]))
+        objective = OmegaConf.select(self.config, "sweep.objective")
+        objectives = (
+            [] if objective is None else [objective] if isinstance(objective, str) else list(objective)
+        )
+        dry_run = OmegaConf.select(self.config, "sweep.dry_run") is True
+        settings = self._settings(max(1, len(objectives)), dry_run)
+        search = Search(settings, dimensions, fixed, objectives, Path(str(self.config.hydra.sweep.dir)))
+        launched = 0
+
+        def launch(jobs: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+            nonlocal launched
+            assert self.launcher is not None
+            returns = self.launcher.launch(jobs, initial_job_idx=launched)
+            launched += len(jobs)
+            return returns
+
+        if dry_run:
+            search.show_first_batch(launch)
+            return
+        if not getattr(self.launcher, "packs", False):
+            write_multirun(self.config)
+        search.run(launch)
+        if self._task is not None:
+            self._task.findings = search.best()
+
+    def _settings(self, objectives: int, dry_run: bool) -> Any:
+        from modulab.sweep.search import SearchSettings
+
+        given = self._given
+        direction = given["direction"]
+        directions = [direction] * objectives if isinstance(direction, str) else list(direction)
+        return SearchSettings(
+            sampler=given["sampler"],
+            pruner=given["pruner"],
+            directions=directions,
+            storage=None if dry_run else given["storage"],
+            study_name=given["study_name"],
+            n_trials=given["n_trials"],
+            n_jobs=given["n_jobs"],
+            rungs=given["rungs"],
+        )
+
+
+_store = ConfigStore.instance()
+_store.store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="modulab")
+for _name, _sampler in SAMPLERS.items():
+    _store.store(group="hydra/sweeper/sampler", name=_name, node={**_sampler, "seed": 0}, provider="modulab")

@@ -1,0 +1,314 @@
+"""A search: Optuna asks for trials in batches, each is trained as populations, and Optuna is told what came of them.
+
+Each batch of trials is drawn with a seed of its own, made of the search's seed and the number of trials before. The
+same command in the same folder therefore draws the same trials again, whose results are there, and goes on where it
+stopped, without anything stored. A storage of Optuna's is for what else is known of it: other programs that look on,
+and searches that go on in another folder.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from modulab.errors import ConfigError
+from modulab.files import write_whole
+from modulab.sweep.jobs import MembersFailed
+from modulab.sweep.search_space import Dimension
+
+RESULTS = "optimization_results.yaml"
+_BEST_SHOWN = 10
+_FOLDER = "modulab:folder"
+_INTERRUPTED = "modulab:interrupted"
+
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]]
+"""Trains jobs, given by their overrides, and returns what each gave."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search; the keys of `hydra.sweeper`, where they are described."""
+
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    directions: Sequence[str]
+    storage: str | None
+    study_name: str
+    n_trials: int
+    n_jobs: int
+    rungs: Sequence[int]
+
+
+class Search:
+    """A study, and the jobs that its trials are."""
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        dimensions: Sequence[Dimension],
+        fixed: Sequence[str],
+        objectives: Sequence[str],
+        folder: Path,
+    ) -> None:
+        """Begin a study, or go on with the stored one.
+
+        Raises: ConfigError for settings that cannot be, and for a storage that cannot be read or holds another
+        search.
+        """
+        _check(settings, objectives)
+        self._settings = settings
+        self._dimensions = dimensions
+        self._fixed = fixed
+        self._objectives = objectives
+        self._folder = folder
+        self._accepted = False
+        """Whether any job was found to ask for what can be."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with _optuna("hydra.sweeper"):
+            self.study = _open_study(settings)
+            _ask_again(self.study, str(folder.resolve()))
+
+    def run(self, launch: Launch) -> None:
+        """Train batches of trials until there are as many as asked for.
+
+        A trial whose members fail, whose objective is not finite, or that asks for what cannot be, has failed, and
+        the others go on.
+
+        Raises: ConfigError where no trial of the first batch can be; KeyboardInterrupt on Ctrl-C.
+        """
+        while (begun := _count(self.study)) < self._settings.n_trials:
+            size = min(self._settings.n_jobs, self._settings.n_trials - begun)
+            print(f"trials {begun + 1} to {begun + size} of {self._settings.n_trials}", file=sys.stderr)
+            trials = self._ask(size, begun)
+            self._train(trials, launch)
+            self.write()
+
+    def show_first_batch(self, launch: Launch) -> None:
+        """Have the first batch described, for a dry run."""
+        trials = self._ask(min(self._settings.n_jobs, self._settings.n_trials), 0)
+        rung = next(iter(self._settings.rungs), None)
+        print(f"the first {len(trials)} of {self._settings.n_trials} trials, a batch:")
+        launch(self.jobs(trials, rung))
+
+    def jobs(self, trials: Sequence[Trial], rung: int | None = None) -> list[list[str]]:
+        """Return the overrides that each trial is trained with, up to a rung if one is given."""
+        steps = [] if rung is None else [f"training.steps={rung}"]
+        return [
+            [*self._fixed, *(each.override(trial.params[each.key]) for each in self._dimensions), *steps]
+            for trial in trials
+        ]
+
+    def best(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and rows of a table: the best trials, the best first.
+
+        With several objectives they are those that no other trial beats in all of them.
+        """
+        headings = ["trial", *(dimension.key for dimension in self._dimensions), *self._objectives]
+        rows = [
+            [
+                str(trial.number),
+                *(_text(value) for value in self._values(trial).values()),
+                *(f"{value:.4g}" for value in trial.values),
+            ]
+            for trial in self._ranked()[:_BEST_SHOWN]
+        ]
+        return headings, rows
+
+    def write(self) -> None:
+        """Write the best parameters and values beside the results, in the form of Hydra's plugin for Optuna."""
+        ranked = self._ranked()
+        if not ranked:
+            return
+        found: dict[str, Any] = {"name": "optuna"}
+        if len(self._objectives) == 1:
+            found |= {"best_params": self._values(ranked[0]), "best_value": ranked[0].values[0]}
+        else:
+            found["solutions"] = [
+                {"params": self._values(trial), "values": list(trial.values)} for trial in ranked
+            ]
+        write_whole(self._folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(found)).encode())
+
+    def _ask(self, size: int, begun: int) -> list[Trial]:
+        with _optuna("hydra.sweeper.sampler"):
+            self.study.sampler = _made(self._settings.sampler, "sampler", begun)
+            trials = [
+                self.study.ask({each.key: each.distribution for each in self._dimensions})
+                for _ in range(size)
+            ]
+            for trial in trials:
+                trial.set_user_attr(_FOLDER, str(self._folder.resolve()))
+        return trials
+
+    def _train(self, trials: Sequence[Trial], launch: Launch) -> None:
+        for rung in (*self._settings.rungs, None):
+            outcomes = self._outcomes(self.jobs(trials, rung), launch)
+            going_on: list[Trial] = []
+            for trial, outcome in zip(trials, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    self._fail(trial, outcome)
+                elif rung is None:
+                    self.study.tell(trial, outcome)
+                else:
+                    trial.report(outcome[0], rung)
+                    going_on.append(trial)
+            # Asked only once all of the rung have reported, so that each is compared with all others.
+            with _optuna("hydra.sweeper.pruner"):
+                pruned = {trial.number for trial in going_on if trial.should_prune()}
+            for trial in going_on:
+                if trial.number in pruned:
+                    self.study.tell(trial, state=TrialState.PRUNED)
+            trials = [trial for trial in going_on if trial.number not in pruned]
+            if not trials:
+                return
+
+    def _fail(self, trial: Trial, reason: Exception) -> None:
+        from modulab.text import printable
+
+        self.study.tell(trial, state=TrialState.FAIL)
+        print(f"trial {trial.number} has failed: {printable(str(reason))}", file=sys.stderr)
+
+    def _outcomes(self, jobs: Sequence[Sequence[str]], launch: Launch) -> list[list[float] | Exception]:
+        """Return each job's objectives, or why it has none: jobs that ask for what cannot be stop no others."""
+        try:
+            returns = launch(jobs)
+        except ConfigError as error:
+            if len(jobs) == 1:
+                return [error]
+            middle = len(jobs) // 2
+            outcomes = [*self._outcomes(jobs[:middle], launch), *self._outcomes(jobs[middle:], launch)]
+            if not self._accepted and all(isinstance(each, ConfigError) for each in outcomes):
+                raise error from None
+            return outcomes
+        self._accepted = True
+        return [_objectives(job, len(self._objectives)) for job in returns]
+
+    def _values(self, trial: FrozenTrial) -> dict[str, Any]:
+        return {each.key: each.exact(trial.params[each.key]) for each in self._dimensions}
+
+    def _ranked(self) -> list[FrozenTrial]:
+        if len(self._objectives) > 1:
+            complete = [trial for trial in self.study.best_trials if trial.values]
+        else:
+            complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        sign = -1 if self.study.directions[0] == StudyDirection.MAXIMIZE else 1
+        return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))
+
+
+def _check(settings: SearchSettings, objectives: Sequence[str]) -> None:
+    if not objectives:
+        raise ConfigError(
+            "hydra/sweeper=optuna: say what to search for, as in sweep.objective=error/test, or by a list of several."
+        )
+    for direction in settings.directions:
+        if direction not in ("minimize", "maximize"):
+            raise ConfigError(f"hydra.sweeper.direction={direction}: give minimize or maximize.")
+    if len(settings.directions) != len(objectives):
+        raise ConfigError(
+            f"hydra.sweeper.direction has {len(settings.directions)} values, and sweep.objective "
+            f"{len(objectives)}. Give a direction for each, such as [minimize,maximize]."
+        )
+    for name, number in (("n_trials", settings.n_trials), ("n_jobs", settings.n_jobs)):
+        if number < 1:
+            raise ConfigError(f"hydra.sweeper.{name}={number}: give a number of 1 or more.")
+    if settings.rungs and (min(settings.rungs) < 1 or list(settings.rungs) != sorted(set(settings.rungs))):
+        raise ConfigError(f"hydra.sweeper.rungs={list(settings.rungs)}: give numbers of steps that grow.")
+    if settings.rungs and len(objectives) > 1:
+        raise ConfigError("hydra.sweeper.rungs: trials of several objectives cannot be pruned.")
+
+
+def _open_study(settings: SearchSettings) -> Study:
+    study = optuna.create_study(
+        storage=_storage(settings.storage),
+        sampler=_made(settings.sampler, "sampler", 0),
+        pruner=_made(settings.pruner, "pruner", None),
+        study_name=settings.study_name,
+        directions=cast("Any", list(settings.directions)),
+        load_if_exists=True,
+    )
+    stored = [direction.name.lower() for direction in study.directions]
+    if stored != list(settings.directions):
+        raise ConfigError(
+            f"hydra.sweeper.storage holds a study {settings.study_name} to {' and '.join(stored)}. "
+            "Give another hydra.sweeper.study_name."
+        )
+    return study
+
+
+def _storage(place: str | None) -> BaseStorage | str | None:
+    return place if place is None or "://" in place else JournalStorage(JournalFileBackend(place))
+
+
+def _made(chosen: Mapping[str, Any], key: str, begun: int | None) -> Any:
+    """Return a sampler or pruner. A sampler's seed is mixed with the number of trials that were begun before."""
+    config = dict(chosen)
+    if begun is not None and config.get("seed") is not None:
+        config["seed"] = int(np.random.SeedSequence([int(config["seed"]), begun]).generate_state(1)[0])
+    try:
+        return instantiate(config)
+    except HydraException as error:
+        raise ConfigError(f"hydra.sweeper.{key}: {error}") from error
+
+
+def _count(study: Study) -> int:
+    """Return how many trials count: all but those that an interruption cut off, which are asked again."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(
+        trial.state != TrialState.WAITING and not trial.user_attrs.get(_INTERRUPTED) for trial in trials
+    )
+
+
+def _ask_again(study: Study, folder: str) -> None:
+    """Have the trials of a stored study that were at work in this folder, which nobody else is, asked again."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get(_FOLDER) == folder:
+            study.enqueue_trial(trial.params)
+            cut_off = Trial(study, trial._trial_id)  # pyright: ignore[reportPrivateUsage]
+            cut_off.set_user_attr(_INTERRUPTED, True)
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _objectives(job: JobReturn, count: int) -> list[float] | Exception:
+    try:
+        value = job.return_value
+    except (MembersFailed, ConfigError) as error:
+        return error
+    values = [float(each) for each in (value if isinstance(value, list) else [value])]
+    assert len(values) == count
+    return (
+        values if all(map(math.isfinite, values)) else MembersFailed("the objective is not a finite number")
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _optuna(key: str) -> Generator[None]:
+    """Turn whatever Optuna, a sampler or a storage raises into an error of the key that chose it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of options that Optuna calls experimental
+            yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise ConfigError(f"{key}: Optuna answers {type(error).__name__}: {reason}") from error
