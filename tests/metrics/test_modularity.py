@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from modulab.metrics import probe as probe_module
 from modulab.metrics.errors import module_losses
 from modulab.metrics.modularity import (
+    ChunkSum,
     ablation_loss_rises,
     ablation_selectivity,
     block_sums,
@@ -23,6 +25,7 @@ from modulab.metrics.modularity import (
     path_strength,
     selectivity,
     unit_specialisation,
+    unit_strengths,
 )
 from modulab.networks import ACTIVATIONS, PopulationWeights, forward
 from modulab.tasks.base import mixing_matrix
@@ -279,3 +282,37 @@ def test_unit_measures_without_hidden_units_are_undefined() -> None:
     probe = probe_of(task, make_network(task))
     assert unit_specialisation(probe.network, probe.samples.inputs, 2).isnan().all()
     assert ablation_selectivity(probe.network, probe.samples, probe.clean, task).isnan().all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 255, 256, 257, 1024, 4113])
+def test_sum_of_chunks_is_the_exact_sum_to_rounding(count: int) -> None:
+    chunks = torch.randn(count, 2, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+    total = ChunkSum()
+    for chunk in chunks:
+        total.add(chunk)
+    exact = [math.fsum(column) for column in chunks.flatten(1).T.tolist()]
+    torch.testing.assert_close(
+        total.value().flatten(), torch.tensor(exact, dtype=torch.float64), rtol=0, atol=1e-15 * count
+    )
+
+
+def test_sum_over_many_chunks_of_points_is_the_same_bits_in_any_company() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(5, 50, 6), (5, 50, 50), (5, 6, 50)]
+    network = PopulationWeights(
+        tuple(torch.randn(size, generator=generator) for size in sizes),
+        tuple(torch.randn(size[:2], generator=generator) for size in sizes),
+        "tanh",
+    )
+    inputs = torch.randn(5, 2000, 6, generator=generator)
+    measures = (path_strength, mean_absolute_jacobian, lambda *given: unit_strengths(*given, 2)[0])
+    together = [measure(network, inputs) for measure in measures]
+    for first in (0, 2, 3):
+        rows = slice(first, first + 2)
+        some = PopulationWeights(
+            tuple(weight[rows] for weight in network.weights),
+            tuple(bias[rows] for bias in network.biases),
+            "tanh",
+        )
+        for measure, values in zip(measures, together, strict=True):
+            assert torch.equal(measure(some, inputs[rows]), values[rows])

@@ -64,6 +64,16 @@ def test_members_score_alone_what_they_score_in_any_company(case: str, places: l
     assert_same_bits(found, everyone(case), places)
 
 
+def test_members_of_a_large_block_score_what_they_score_in_small_ones() -> None:
+    # Sums over seven modules, for more members than a processor adds at once.
+    task = make_task(modules=7)
+    shape = make_shape(task, 14, 14)
+    parameters, keys = make_parameters(shape, 43, 7), member_keys(range(43))
+    together = measure_population(task, parameters, shape, keys, make_settings(**SMALL))
+    small = measure_population(task, parameters, shape, keys, make_settings(**SMALL), block_bytes=1)
+    assert_same_bits(small, together, list(range(43)))
+
+
 @pytest.mark.parametrize("case", list(CASES))
 def test_blocks_of_members_change_nothing(case: str, everyone) -> None:
     # Blocks of two, and one member left over.

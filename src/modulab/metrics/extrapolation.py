@@ -55,7 +55,8 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
             errors_at(tuple(own if module == widened else other for module in modules))[:, widened]
             for widened in modules
         ]
-        return torch.stack(errors).mean(dim=0)
+        # One row a member: over a stack, the last members would be added up in another order.
+        return torch.stack(errors, dim=1).mean(dim=1)
 
     for factor in probe.settings.ranges:
         if task.modules > 1:

@@ -21,6 +21,45 @@ from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks import ACTIVATIONS, PopulationWeights, Trace, forward
 from modulab.tasks.base import Samples, Task
 
+_GROUP = 16
+
+
+class ChunkSum:
+    """A sum of one tensor after another, in an order that is the same for all of their elements.
+
+    They are added up in sixteens, those sums in sixteens again, and so on, with less rounding than one by one. A
+    sum over a stack of them takes another order for the last elements of the stack, and so for the last members.
+    """
+
+    def __init__(self) -> None:
+        self._levels: list[Tensor | None] = [None]
+        self._count = 0
+
+    def add(self, chunk: Tensor) -> None:
+        """Add a tensor, of the shape of the others."""
+        self._count += 1
+        self._add(chunk, 0)
+        level, count = 0, self._count
+        while count % _GROUP == 0:
+            full = self._levels[level]
+            assert full is not None
+            self._levels[level] = None
+            level, count = level + 1, count // _GROUP
+            self._add(full, level)
+
+    def _add(self, values: Tensor, level: int) -> None:
+        if level == len(self._levels):
+            self._levels.append(None)
+        before = self._levels[level]
+        self._levels[level] = values if before is None else before + values
+
+    def value(self) -> Tensor:
+        """Return the sum of all that were added, one at least."""
+        first, *others = (each for each in self._levels if each is not None)
+        for each in others:
+            first = first + each
+        return first
+
 
 def path_strength(
     network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"]
@@ -30,8 +69,10 @@ def path_strength(
     The total absolute path weight from each input to each output; a dead unit has D = 0 and does not count.
     """
     weights = [weight.abs() for weight in network.weights]
-    chunks = [_summed_product(weights, gates, points) for gates, points in _gate_chunks(network, inputs)]
-    return torch.stack(chunks).sum(dim=0) / inputs.shape[1]
+    total = ChunkSum()
+    for gates, points in _gate_chunks(network, inputs):
+        total.add(_summed_product(weights, gates, points))
+    return total.value() / inputs.shape[1]
 
 
 def mean_absolute_jacobian(
@@ -42,10 +83,10 @@ def mean_absolute_jacobian(
         return network.weights[0].abs()
     if len(network.weights) == 2:
         return _one_hidden_layer_jacobian(network, inputs)
-    chunks = [
-        _products(network.weights, gates).abs().sum(dim=1) for gates, _ in _gate_chunks(network, inputs)
-    ]
-    return torch.stack(chunks).sum(dim=0) / inputs.shape[1]
+    total = ChunkSum()
+    for gates, _ in _gate_chunks(network, inputs):
+        total.add(_products(network.weights, gates).abs().sum(dim=1))
+    return total.value() / inputs.shape[1]
 
 
 def _one_hidden_layer_jacobian(network: PopulationWeights, inputs: Tensor) -> Tensor:
@@ -126,22 +167,20 @@ def unit_strengths(
     """
     weights = [weight.abs() for weight in network.weights]
     hidden = range(1, len(weights))
-    incoming: list[list[Tensor]] = [[] for _ in hidden]
-    outgoing: list[list[Tensor]] = [[] for _ in hidden]
-    mean_gates: list[list[Tensor]] = [[] for _ in hidden]
+    incoming, outgoing, mean_gates = ([ChunkSum() for _ in hidden] for _ in range(3))
     batch = inputs.shape[1]
     for gates, points in _gate_chunks(network, inputs, hidden_rows=True):
         magnitudes = [gate.abs() for gate in gates]
         for index, layer in enumerate(hidden):
             reads = _summed_product(weights[:layer], magnitudes[: layer - 1], points)
             writes = _summed_product(weights[layer:], magnitudes[layer:], points)
-            incoming[index].append(_sum_by_module(reads / batch, modules))
-            outgoing[index].append(_sum_by_module(writes.transpose(1, 2) / batch, modules))
-            mean_gates[index].append(magnitudes[index].double().sum(dim=2) / batch)
+            incoming[index].add(_sum_by_module(reads / batch, modules))
+            outgoing[index].add(_sum_by_module(writes.transpose(1, 2) / batch, modules))
+            mean_gates[index].add(magnitudes[index].double().sum(dim=2) / batch)
     strengths: list[Tensor] = []
     totals: list[Tensor] = []
-    for pieces in zip(incoming, outgoing, mean_gates, strict=True):
-        reads, writes, gate = (torch.stack(chunks).sum(dim=0) for chunks in pieces)
+    for sums in zip(incoming, outgoing, mean_gates, strict=True):
+        reads, writes, gate = (each.value() for each in sums)
         strengths.append(reads * gate[:, :, None] * writes)
         totals.append(reads.sum(dim=2) * gate * writes.sum(dim=2))
     return torch.cat(strengths, dim=1), torch.cat(totals, dim=1)
