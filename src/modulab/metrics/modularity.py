@@ -196,12 +196,16 @@ def ablation_loss_rises(
     """
     clean = module_losses(trace.outputs, samples.targets, task)
     batch = samples.inputs.shape[1]
-    rises: list[Tensor] = []
+    # Made at first: small results made between large ones that go would leave holes that no large one fits.
+    rises = clean.new_empty(len(clean), sum(each.shape[1] for each in trace.activities), clean.shape[1])
+    first = 0
     for layer, activity in enumerate(trace.activities):
+        own = rises[:, first : first + activity.shape[1]]
+        first += activity.shape[1]
         weight = network.weights[layer + 1]
         last = layer + 1 == len(network.weights) - 1
         if last and task.loss == "squared":
-            rises.append(_squared_loss_rises(weight, activity, trace.outputs - samples.targets, task))
+            own.copy_(_squared_loss_rises(weight, activity, trace.outputs - samples.targets, task))
             continue
         read = (
             trace.outputs.transpose(1, 2)
@@ -217,8 +221,8 @@ def ablation_loss_rises(
             outputs = values.transpose(1, 2) if last else _continue(network, layer + 1, values)
             count = lost.shape[1]
             losses = module_losses(outputs, samples.targets.repeat_interleave(count, dim=0), task)
-            rises.append(losses.unflatten(0, (-1, count)) - clean[:, None])
-    return torch.cat(rises, dim=1)
+            own[:, silenced] = losses.unflatten(0, (-1, count)) - clean[:, None]
+    return rises
 
 
 def _squared_loss_rises(weight: Tensor, activity: Tensor, residual: Tensor, task: Task) -> Tensor:
