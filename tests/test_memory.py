@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,65 @@ def test_what_cannot_fit_is_refused_with_its_size(command: Command, overrides: l
     assert err.startswith("error: ")
     assert named in err
     assert len(err.splitlines()) == 1
+
+
+def peak_and_estimate(*overrides: str) -> tuple[float, float]:
+    """Return a process's peak of memory and what it was estimated at, in MiB."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.peak_memory", *overrides],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    peak, estimate = map(float, ended.stdout.split())
+    return peak, estimate
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "overrides"),
+    [
+        ("eager", "training.steps=4"),
+        ("eager", "training.steps=200 population.seeds=256"),
+        ("compiled", "training.steps=2000 population.seeds=256 training.curve_every=1000"),
+        ("eager", "training.steps=50 population.seeds=64 architecture.width=512"),
+        ("compiled", "training.steps=50 population.seeds=64 architecture.width=512"),
+        (
+            "eager",
+            "training.steps=20 population.seeds=16 architecture.width=256 architecture.depth=3 task.modules=4",
+        ),
+        (
+            "eager",
+            "training.steps=12 population.seeds=4 training.batch_size=8192 architecture.width=256 noise.scale=0.2",
+        ),
+        (
+            "eager",
+            "training.steps=20 population.seeds=24 task.modules=6 architecture.width=144 regulariser=activity_weight "
+            "regulariser.strength=0.01",
+        ),
+        ("eager", "training.steps=40 population.seeds=64 data.num_samples=100000"),
+        (
+            "compiled",
+            "training.steps=2000 training.curve_every=1000 population.seeds=64 data.num_samples=null",
+        ),
+    ],
+)
+def test_peak_of_memory_is_within_what_populations_are_cut_by(engine: str, overrides: str) -> None:
+    peak, estimate = peak_and_estimate(
+        *overrides.split(), f"trainer.engine={engine}", "trainer.threads=2", "probes.num_samples=256"
+    )
+    assert peak < 1.3 * estimate
+    assert estimate < 2.5 * peak  # nor are populations cut far too small
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_peak_of_memory_does_not_grow_with_steps(engine: str) -> None:
+    steps = {"eager": 4000, "compiled": 20000}[engine]
+    given = [
+        "population.seeds=24",
+        "training.curve_every=250",
+        f"trainer.engine={engine}",
+        "trainer.threads=2",
+    ]
+    few, _ = peak_and_estimate("training.steps=500", *given)
+    many, _ = peak_and_estimate(f"training.steps={steps}", *given)
+    assert many < 1.1 * few

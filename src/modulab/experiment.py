@@ -52,6 +52,7 @@ class Work:
     unfinished: int
     """So many of the populations, the first ones, left a checkpoint: they must stay as they are to go on from it."""
     trainer: Trainer
+    device: torch.device
 
     @property
     def pending(self) -> int:
@@ -73,7 +74,10 @@ def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
 
 
 def plan_populations(
-    runs: Sequence[Run], trainer: Trainer, device: torch.device, unfinished: Sequence[Sequence[str]] = ()
+    runs: Sequence[Run],
+    trainer: Trainer,
+    device: torch.device,
+    unfinished: Sequence[Sequence[str]] = (),
 ) -> list[list[Run]]:
     """Return runs in populations: first the unfinished ones, given by run_id, as they were, then new ones.
 
@@ -128,8 +132,9 @@ def plan_work(
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]
     unfinished = unfinished_populations(folder, {run.run_id for run in pending})
+    trainer = trainer.with_engine(engine)
     populations = plan_populations(pending, trainer, device, unfinished)
-    return Work(runs, populations, len(unfinished), trainer.with_engine(engine))
+    return Work(runs, populations, len(unfinished), trainer, device)
 
 
 def run_members(

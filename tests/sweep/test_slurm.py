@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -40,7 +41,8 @@ def make_work(populations: Sequence[Sequence[int]], unfinished: int) -> Work:
         [Run(f"{first}.{second}", {}, member(steps)) for second, steps in enumerate(population)]
         for first, population in enumerate(populations)
     ]
-    return Work([run for population in made for run in population], made, min(unfinished, len(made)), EAGER)
+    runs = [run for population in made for run in population]
+    return Work(runs, made, min(unfinished, len(made)), EAGER, torch.device("cpu"))
 
 
 def steps_of(runs: Sequence[Run]) -> int:

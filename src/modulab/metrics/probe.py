@@ -211,7 +211,7 @@ def bytes_per_member(shape: NetworkShape, settings: Probes) -> int:
     per_point = 12 * features + 40 * widest
     return (
         settings.num_samples * per_point
-        + settings.repeats * 12 * shape.num_parameters
+        + settings.repeats * 20 * shape.num_parameters
         + 4 * 4 * min(BATCH_ELEMENTS, settings.num_samples * widest * widest_written)
     )
 

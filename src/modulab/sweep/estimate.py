@@ -7,14 +7,12 @@ from pathlib import Path
 from modulab.composing import Plan
 from modulab.experiment import Run, Work, plan_work
 from modulab.settings import structural_key
-from modulab.sweep.pack import member_bytes
+from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
 from modulab.training.fit import choose_device, cpu_count
 
-_PROCESS_BYTES = 600 * 2**20
-"""What a process with torch and Lightning takes before it trains anything."""
 _START_SECONDS = 8
 
 
@@ -48,14 +46,16 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
     done = len(work.runs) - work.pending
     groups = {structural_key(run.member) for run in work.runs}
     largest = max((len(population) for population in work.populations), default=0)
-    needed = max((_population_bytes(population) for population in work.populations), default=0)
+    needed = PROCESS_BYTES + max((_population_bytes(each, work) for each in work.populations), default=0)
+    if work.trainer.engine == "compiled":
+        needed += COMPILER_BYTES
     return [
         "dry run: nothing is trained",
         f"jobs         {len(plan.jobs)}",
         f"networks     {len(work.runs)}, of which {done} have their results and {work.pending} are to be trained",
         f"groups       {len(groups)} of equal structural settings",
         f"populations  {len(work.populations)}, the largest of {largest}",
-        f"memory       about {(_PROCESS_BYTES + needed) / 2**30:.1f} GiB a process",
+        f"memory       about {needed / 2**30:.1f} GiB a process",
         f"engine       {work.trainer.engine}",
     ]
 
@@ -82,5 +82,5 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _population_bytes(population: list[Run]) -> int:
-    return len(population) * max(member_bytes(run.member) for run in population)
+def _population_bytes(population: list[Run], work: Work) -> float:
+    return population_bytes([run.member for run in population], work.trainer, work.device)

@@ -17,6 +17,9 @@ from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Task, mixing_matrix
 from modulab.training.engine import Chunk
 
+DRAWN_AT_ONCE = 1 << 20
+"""Numbers drawn at once where several members fit into so many: drawing holds some ten tensors of their size."""
+
 
 def training_points(
     task: Task, keys: Int32[Tensor, "member 2"], first: int, count: int
@@ -79,13 +82,19 @@ class PopulationData(LightningDataModule):
         self._table = torch.empty(int(sizes.sum()), task.in_features + task.num_targets)
         for (group_task, count), places in _by_task(members, finite).items():
             assert count is not None
-            self._fill(places, training_points(group_task, self._keys[places], 0, count))
+            self._draw(group_task, places, 0, count)
         self._table = self._table.to(device)
 
-    def _fill(self, places: Sequence[int], points: Float[Tensor, "member point feature"]) -> None:
-        for place, member_points in zip(places, points, strict=True):
-            start = int(self.offsets[place])
-            self._table[start : start + member_points.shape[0]] = member_points
+    def _draw(self, task: Task, places: Sequence[int], first: int, count: int) -> None:
+        """Draw points of members that share a task into the table, a few members at a time."""
+        size = max(1, DRAWN_AT_ONCE // (count * self._table.shape[1]))
+        for begin in range(0, len(places), size):
+            some = places[begin : begin + size]
+            for place, points in zip(
+                some, training_points(task, self._keys[some], first, count), strict=True
+            ):
+                start = int(self.offsets[place])
+                self._table[start : start + count] = points
 
     @property
     def num_chunks(self) -> int:
@@ -98,8 +107,7 @@ class PopulationData(LightningDataModule):
         training = self._members[0].training
         first = self._first_step + index * self._chunk_steps
         for (task, _), places in _by_task(self._members, self._fresh).items():
-            points = training_points(task, self._keys[places], first * training.batch_size, self._fresh_rows)
-            self._fill(places, points.to(self._device))
+            self._draw(task, places, first * training.batch_size, self._fresh_rows)
         return Chunk(first, min(self._chunk_steps, training.steps - first), self._table)
 
     def train_dataloader(self) -> DataLoader[Chunk]:

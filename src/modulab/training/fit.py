@@ -51,6 +51,13 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def thread_count(trainer: Trainer, engine: str, device: torch.device) -> int:
+    """Return how many threads train and measure a population with this engine."""
+    if device.type != "cpu":
+        return 1
+    return trainer.threads or (1 if engine == "eager" else cpu_count())
+
+
 def device_name(device: torch.device) -> str:
     """Return the model of a device."""
     if device.type == "cuda":
@@ -102,7 +109,7 @@ def _fit_population(
         trainer.engine, members, device, trainer.threads or cpu_count(), strict=not may_change
     )
     keep_freed_memory()
-    threads = 1 if device.type != "cpu" else trainer.threads or (1 if engine == "eager" else cpu_count())
+    threads = thread_count(trainer, engine, device)
     torch.set_num_threads(1)
     recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress, on_point)
     learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)

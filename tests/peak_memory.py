@@ -1,0 +1,34 @@
+"""Trains what the command line asks for, in this process, and prints its peak of memory beside the estimate, in MiB."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+from modulab.composing import compose_checked, hydra_composer, plan_run
+from modulab.experiment import plan_work, run_work
+from modulab.overrides import replace_grid
+from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
+
+
+def main() -> None:
+    """Train, and print both."""
+    overrides = replace_grid([*sys.argv[1:], "trainer.progress=off"])
+    with hydra_composer() as compose:
+        plan = plan_run(compose_checked(compose, overrides), overrides, compose)
+    with tempfile.TemporaryDirectory() as folder:
+        work = plan_work(plan.members, plan.trainer, Path(folder))
+        estimate = PROCESS_BYTES + max(
+            population_bytes([run.member for run in population], work.trainer, work.device)
+            for population in work.populations
+        )
+        if work.trainer.engine == "compiled":
+            estimate += COMPILER_BYTES
+        run_work(work, Path(folder))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, estimate / 2**20)
+
+
+if __name__ == "__main__":
+    main()
