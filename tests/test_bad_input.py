@@ -343,3 +343,31 @@ def test_wrong_names_for_a_table_are_explained(fails: Fails) -> None:
     folder = str(trained(fails))
     assert "Did you mean 'noise.scale'?" in fails("table", folder, "--by", "noise.scal")
     assert "Did you mean 'error/test'?" in fails("table", folder, "--metric", "eror/test")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["seed=1", "-m", "noise.scal=0,1"], "noise.scal: there is no such key"),
+        (["--nope"], "unrecognized arguments: --nope"),
+        (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
+        (["~noise"], "noise: a value is missing. Choose one with noise=NAME."),
+        (["~nois"], "nois: there is no such key. Did you mean 'noise'?"),
+        (["training.steps=4", "~training"], "~training takes the group of training.steps away"),
+        (["training.steps=4", "data=7"], "data=7: a group takes the name of a file"),
+        (["task.modules={true: 2}"], "task.modules: True is no name of a key"),
+        (["probes.measures={1: a.b}"], "probes.measures={1: a.b}: the names in a group of settings are text"),
+        (["sweep.objective=[1]"], "sweep.objective: [1]: give the name of a measure"),
+    ],
+)
+def test_odd_command_is_answered_in_one_line(command: Command, given: list[str], message: str) -> None:
+    code, out, err = command("train", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
+
+
+def test_options_may_stand_between_overrides(command: Command) -> None:
+    code, out, err = command("train", *SMALL, "-m", "seed=0,1", "sweep.dry_run=true")
+    assert code == 0, err
+    assert "jobs         2" in out

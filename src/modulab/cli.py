@@ -269,18 +269,19 @@ def _train(given: Sequence[str]) -> int:
     import hydra
 
     from modulab.composing import config_folder, hydra_composer
-    from modulab.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid
+    from modulab.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
+    options, overrides = split_words(given)
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    folders: list[str] = parser.parse_known_args(given)[0].config_dir
+    folders: list[str] = parser.parse_known_args(options)[0].config_dir
 
     # Hydra prints tracebacks and exits by itself unless it is told to let errors through.
     earlier_arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     asked_for_traceback = full_error == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["modulab train", *replace_grid(given)]
+    sys.argv = ["modulab train", *options, *replace_grid(overrides)]
     job = TrainTask()
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
@@ -297,7 +298,6 @@ def _train(given: Sequence[str]) -> int:
             or ((job.began or isinstance(error, OSError)) and not isinstance(error, READING_ERRORS))
         ):
             raise
-        overrides = [word for word in given if "=" in word and not word.startswith("-")]
         with hydra_composer([folder for folder in folders if Path(folder).is_dir()]) as compose:
             raise ConfigError(explain(error, overrides, compose)) from error
     finally:

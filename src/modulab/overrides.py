@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -49,12 +49,35 @@ _SENTENCES = (
         r"(?:Sweep parameters|Ambiguous value for argument) '(.+)'",
         "{0} is a sweep. Add -m, or give the values to population.grid.",
     ),
+    (r"Could not delete '([^']+)'", "~{0}: there is no such group to take away."),
     (
         r"Config group override must be a string or a list|argument of type '\w+' is not (?:iterable|a container)",
         "{overrides}: a group takes the name of a file, as in noise=none. modulab train --help lists them.",
     ),
 )
 """What Hydra says, and what we say instead."""
+
+
+def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a command line's options with their values, and its overrides, wherever they stand.
+
+    Hydra itself takes overrides before or after all options, not on both sides.
+
+    Raises: ConfigError for options that are not there, or whose values are missing or wrong.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}. See modulab train --help.")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    overrides: list[str] = parser.parse_intermixed_args(list(given)).overrides
+    options = list(given)
+    for override in reversed(overrides):
+        place = len(options) - 1 - options[::-1].index(override)
+        del options[place]
+    return options, overrides
 
 
 def override_key(override: str) -> str:
@@ -129,7 +152,10 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
         return _explain_unreadable(error)
     for pattern, sentence in _SENTENCES:
         if match := re.match(pattern, text):
-            return sentence.format(*match.groups(), overrides=" ".join(overrides))
+            of_groups = [
+                each for each in overrides if "." not in override_key(each) and override_key(each) != "seed"
+            ]
+            return sentence.format(*match.groups(), overrides=" ".join(of_groups or overrides))
     causes = [text]
     if isinstance(error.__cause__, OmegaConfBaseException):
         causes.append(str(error.__cause__))
@@ -175,8 +201,15 @@ def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
         name = key.split(".")[1]
         return f"{key}: no logger is chosen. Choose it beside, as in logger={name}."
     known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
+    if any(name == key or name.startswith(f"{key}.") for name in known):
+        given = " ".join(override for override in overrides if override_key(override) == key)
+        return (
+            f"{given}: the names in a group of settings are text. Put numbers, true and null in quotes there."
+        )
     group = key.partition(".")[0]
     chosen = [given for given in overrides if override_key(given) == group and "," not in given]
+    if chosen and group != key and chosen[-1].startswith("~"):
+        return f"{chosen[-1]} takes the group of {key} away. Leave one of the two out."
     beside = f" in {chosen[-1]}" if chosen and group != key else ""
     return f"{key}: there is no such key{beside}. {suggest_key(key, [*known, 'experiment'])}"
 

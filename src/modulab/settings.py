@@ -232,6 +232,14 @@ class Sweep(Settings):
     )
     job_folders: bool = Field(description="also give each job of a packed sweep its own folder")
 
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _names(cls, objective: Any) -> Any:
+        names: list[Any] = [*objective] if isinstance(objective, list) else [objective]
+        if objective is not None and not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{objective!r}: give the name of a measure, or a list of names.")
+        return objective
+
 
 def read_member(config: Mapping[str, Any]) -> Member:
     """Return checked settings from a plain, resolved config with the keys of `Member` and no others.

@@ -30,7 +30,8 @@ class Template:
         plain = unresolved(config)
         for key in MEMBER_KEYS:
             if key not in plain:
-                raise ConfigError(f"{key}: a value is missing.")
+                advice = f"Choose one with {key}=NAME." if key in GROUPS else f"Set it with {key}=VALUE."
+                raise ConfigError(f"{key}: a value is missing. {advice}")
         self._plain = {key: plain[key] for key in MEMBER_KEYS}
         present = leaf_keys(self._plain)
         for key in keys:
@@ -75,8 +76,24 @@ def _look_up(member: Mapping[str, Any], text: Any) -> tuple[bool, Any]:
 
 
 def unresolved(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain Python values, interpolations left as strings."""
-    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
+    """Return a config as plain Python values, interpolations left as strings.
+
+    Raises: ConfigError for a key of a member's settings that is no name: only text without dots can be found again.
+    """
+    plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
+    _check_names({key: plain[key] for key in MEMBER_KEYS if key in plain}, "")
+    return plain
+
+
+def _check_names(node: Mapping[Any, Any], prefix: str) -> None:
+    for key, value in node.items():
+        if not isinstance(key, str) or not key or "." in key:
+            raise ConfigError(
+                f"{prefix.rstrip('.')}: {key!r} is no name of a key. Names are text without dots; put numbers, true "
+                "and null in quotes."
+            )
+        if isinstance(value, dict):
+            _check_names(cast("dict[Any, Any]", value), f"{prefix}{key}.")
 
 
 def resolved(config: DictConfig, key: str) -> Any:
