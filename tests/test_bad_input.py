@@ -293,7 +293,13 @@ def test_an_unwritable_folder_is_explained(fails: Fails) -> None:
     Path("file").touch()
     for key in ("hydra.run.dir=file", "hydra.run.dir=file/run"):
         assert re.search(r"file.*cannot write there", fails("train", *SMALL, key))
-    assert "file/x.csv" in fails("table", str(trained(fails)), "--csv", "file/x.csv")
+    folder = trained(fails)
+    assert "file/x.csv" in fails("table", str(folder), "--csv", "file/x.csv")
+    assert "--output FOLDER" in fails("report", str(folder), "--output", "file/report")
+    (folder / "report").touch()
+    message = fails("report", str(folder))
+    assert "run/report" in message
+    assert "--output FOLDER" in message
 
 
 def trained(fails: Fails) -> Path:

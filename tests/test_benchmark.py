@@ -157,3 +157,16 @@ def test_sweep_benchmark_times_a_grid_against_lightning_and_plans(tmp_path: Path
     assert report["plan"]["jobs"] == 400
     assert report["many"]["members"] == 400
     assert "scaled to all of it" in " ".join(ran.stdout.split())
+
+
+@pytest.mark.slow
+def test_answers_of_every_kind_are_timed() -> None:
+    finished = subprocess.run(
+        [str(SCRIPTS / "benchmark"), "answers", "--repeats", "1"],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "modulab train --help" in finished.stdout

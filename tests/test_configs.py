@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +10,8 @@ import modulab
 from modulab.cli import config_meaning
 from modulab.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
 from modulab.settings import Trainer
+from modulab.sweep.results import load_results
+from tests.command_line import SMALL
 
 FILES = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml"))
 OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file]
@@ -161,6 +167,31 @@ def test_architectures_differ_only_in_name_and_cross_connections(name: str, shar
     assert member["architecture"] == dense["architecture"] | {"name": name, "cross_connections": share}
 
 
-def test_the_wheel_ships_the_configs() -> None:
-    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    assert 'configs = "modulab/configs"' in project
+@pytest.mark.slow
+def test_the_wheel_installed_elsewhere_trains_and_has_every_config(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # A copy: setuptools and its like leave folders beside the sources.
+    sources = shutil.copytree(
+        root, tmp_path / "sources", ignore=shutil.ignore_patterns(".*", "outputs", "tests", "__pycache__")
+    )
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*build, str(sources)], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    place = tmp_path / "installed"
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", "--target", str(place), str(wheel)], check=True
+    )
+    files = {path.relative_to(root) for path in (root / "configs").rglob("*.yaml")}
+    assert files == {path.relative_to(place / "modulab") for path in (place / "modulab").rglob("*.yaml")}
+    script = (
+        "import sys, modulab\nfrom modulab.cli import main\nprint(modulab.__file__)\n"
+        f"sys.exit(main(['train', '-m', 'seed=0,1', 'hydra.sweep.dir=run', *{SMALL!r}]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(place)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"{place / 'modulab' / '__init__.py'}\n")
+    assert len(load_results(tmp_path / "run")) == 2

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark_contenders import sweeps
+from benchmark_contenders import answers, sweeps
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -364,7 +364,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [contender.name for contender in CONTENDERS]
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark",
-        description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help.",
+        description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. Start-up: scripts/benchmark answers.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"
@@ -404,6 +404,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["sweep"]:
         return sweeps.main(given[1:])
+    if given[:1] == ["answers"]:
+        return answers.main(given[1:])
     options = read_options(given)
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -81,14 +81,22 @@ def _answer(given: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"error: {_system_error(error)}", file=sys.stderr)
+        print(f"error: {_system_error(error, given[0])}", file=sys.stderr)
         return 2
 
 
-def _system_error(error: OSError) -> str:
+_OTHER_FOLDER = {
+    "train": "Choose another folder: hydra.run.dir=FOLDER.",
+    "report": "Choose another folder: --output FOLDER.",
+    "claims": "Choose another folder: --folder FOLDER.",
+}
+
+
+def _system_error(error: OSError, command: str) -> str:
     place = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return f"{place}cannot write there ({error.strerror}). Choose another folder: hydra.run.dir=FOLDER."
+        advice = _OTHER_FOLDER.get(command, "Work on a copy of the folder, or write elsewhere.")
+        return f"{place}cannot write there ({error.strerror}). {advice}"
     return f"{place}{error.strerror or error}."
 
 

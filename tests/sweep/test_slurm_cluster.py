@@ -147,8 +147,11 @@ def states() -> dict[str, str]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    while not condition():
+    for _ in range(3000):
+        if condition():
+            return
         time.sleep(0.2)
+    pytest.fail(f"SLURM did not get there: {states()}\n{logs()}")
 
 
 def logs() -> str:

@@ -50,7 +50,7 @@ def main() -> None:
         online = _is_online(settings, folder, tell)
         session = _Session(settings, folder, online, trial, tell)
         session.run(_inbox())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         tell({"trouble": _sentence(error)})
     finally:
@@ -116,10 +116,10 @@ class _Session:
                     self._journal.begin(message["members"])
                 else:
                     self._journal.point(message["step"], message["values"])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._give_up_live(error)
 
-    def _give_up_live(self, error: Exception) -> None:
+    def _give_up_live(self, error: BaseException) -> None:
         """Leave all members to the end of their population, which does not need a network."""
         traceback.print_exc()
         self._tell({"trouble": f"{_sentence(error)}; curves are not written live any more"})
@@ -219,7 +219,7 @@ def _has_key() -> bool:
         return False
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}"
 
