@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from modulab.text import printable
+
 VARIABLES = ("MODULAB_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Environment variables that name another cache folder, the first that is set."""
 _MOST_LINKS = 40
@@ -24,7 +26,7 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 @functools.cache
 def say_once(message: str) -> None:
     """Print a notice to standard error, once per process."""
-    print(f"notice: {message}", file=sys.stderr, flush=True)
+    print(f"notice: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def unsafe_part(path: Path) -> str | None:

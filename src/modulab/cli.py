@@ -243,8 +243,9 @@ def _write_report(options: argparse.Namespace) -> int:
 
 def _log(options: argparse.Namespace) -> int:
     from modulab.logger.afterwards import log_folder
+    from modulab.text import printable
 
-    print("\n".join(log_folder(options.path, options.overrides, options.again)))
+    print("\n".join(map(printable, log_folder(options.path, options.overrides, options.again))))
     return 0
 
 

@@ -23,6 +23,7 @@ from modulab.errors import ConfigError, describe
 from modulab.memory import free_bytes
 from modulab.sweep.manifest import checkpoint_path, read_manifests
 from modulab.sweep.results import completed
+from modulab.text import printable
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ class _Display:
         if self._bars is not None:
             self._describe()
         elif not self._quiet:
-            print(f"{experiment}: {line}", file=sys.stderr, flush=True)
+            print(printable(f"{experiment}: {line}"), file=sys.stderr, flush=True)
 
     def ended(self, experiment: str) -> None:
         """Count an experiment as ended."""

@@ -15,6 +15,7 @@ from modulab.logger.ledger import Ledger
 from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger
 from modulab.logger.wandb_process import WandbProcess
 from modulab.progress import Style
+from modulab.text import printable
 
 
 @runtime_checkable
@@ -95,7 +96,7 @@ class RunLog:
 
 def say(sentence: str) -> None:
     """Tell the user something beside the results."""
-    print(sentence, file=sys.stderr, flush=True)
+    print(printable(sentence), file=sys.stderr, flush=True)
 
 
 @contextmanager
