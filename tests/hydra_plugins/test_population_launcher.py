@@ -9,9 +9,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 from hydra.test_utils.test_utils import chdir_hydra_root  # noqa: F401
 
-from modulab.sweep.results import load_results
-from tests.command_line import SMALL, Command
-
 # Hydra's suite gives no version_base, of which Hydra warns.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*Future Hydra versions|.*version_base:UserWarning")
 
@@ -35,17 +32,3 @@ class TestConformance(LauncherTestSuite):
 )
 class TestIntegration(IntegrationTestSuite):
     """Hydra's own tests of a launcher in an application."""
-
-
-@pytest.mark.parametrize("sweeper", ["grid", "basic"])
-def test_values_are_those_that_are_written_whatever_the_sweepers_name(command: Command, sweeper: str) -> None:
-    code, _, err = command(
-        "train",
-        "-m",
-        f"hydra/sweeper={sweeper}",
-        "noise.scale=range(0.1,0.4,0.1)",
-        *SMALL,
-        "hydra.sweep.dir=sweep",
-    )
-    assert code == 0, err
-    assert load_results("sweep")["config.noise.scale"].tolist() == [0.1, 0.2, 0.3]

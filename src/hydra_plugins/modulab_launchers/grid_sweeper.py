@@ -71,6 +71,4 @@ class GridSweeper(BasicSweeper):
         return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
-# In the place of Hydra's own basic sweeper too, whose ranges and sorting differ from what is written.
-for _name in ("grid", "basic"):
-    ConfigStore.instance().store(group="hydra/sweeper", name=_name, node=GridSweeperConf, provider="modulab")
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="modulab")
