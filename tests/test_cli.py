@@ -154,6 +154,7 @@ def test_a_reader_that_stops_early_is_no_error(command: Command) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(tmp_path: Path) -> None:
     dropped = ("training.steps", "training.curve_every")
     overrides = [word for word in SMALL if not word.startswith(dropped)]

@@ -39,6 +39,7 @@ def numbers(folder: str) -> pd.DataFrame:
     return load_results(folder).drop(columns="seconds").sort_values("run_id", ignore_index=True)
 
 
+@pytest.mark.slow
 def test_a_packed_sweep_gives_bit_for_bit_what_jobs_give_one_by_one(command: Command) -> None:
     for launcher in ("population", "basic"):
         code, _, err = command(
@@ -128,6 +129,7 @@ def test_new_points_are_added_and_finished_rows_kept(command: Command) -> None:
     pd.testing.assert_frame_equal(second.loc[first.index], first)
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_by_ctrl_c_has_missing_rows_and_goes_on_with_new_points(tmp_path: Path) -> None:
     words = [word for word in SMALL if not word.startswith("training.")]
     words += ["training.steps=600", "training.curve_every=20", "training.batch_size=8"]

@@ -283,6 +283,7 @@ def test_stored_study_goes_on_and_is_asked_again_what_was_cut_off(command: Comma
     assert "holds a study modulab to minimize" in err
 
 
+@pytest.mark.slow
 def test_trials_that_look_bad_at_a_rung_are_not_trained_to_the_end(command: Command) -> None:
     code, _, err = command(
         *SEARCH, "training.learning_rate=tag(log,interval(1e-6,1e-1))", "training.steps=40",
