@@ -11,6 +11,7 @@ import pytest
 
 from modulab.cli import main
 from modulab.composing import config_folder
+from modulab.overrides import split_words
 from modulab.sweep.results import load_results
 from tests.command_line import SMALL, Command
 
@@ -377,3 +378,8 @@ def test_options_may_stand_between_overrides(command: Command) -> None:
     code, out, err = command("train", *SMALL, "-m", "seed=0,1", "sweep.dry_run=true")
     assert code == 0, err
     assert "jobs         2" in out
+
+
+def test_options_are_told_from_overrides_by_their_places() -> None:
+    given = ["seed=1", "--config-dir", "seed=1", "-m", "noise.scale=0"]
+    assert split_words(given) == (["--config-dir", "seed=1", "-m"], ["seed=1", "noise.scale=0"])

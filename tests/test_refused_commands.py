@@ -73,7 +73,17 @@ def test_refused_locked_and_dry_commands_leave_a_finished_folder_as_it_was(
 def test_dry_run_leaves_nothing_behind(command: Command) -> None:
     for sweep in (False, True):
         assert command(*words(sweep, "sweep.dry_run=true", f"{FOLDER_KEYS[sweep]}=a/b/c"))[0] == 0
+    assert command(*words(True, "sweep.dry_run=true", "hydra.sweep.dir=a", "hydra/launcher=basic"))[0] == 0
     assert list(Path().iterdir()) == []
+
+
+def test_refused_jobs_one_by_one_leave_a_finished_sweep_as_it_was(command: Command) -> None:
+    sweep = words(True, "hydra/launcher=basic", "hydra.sweep.dir=done")
+    assert command(*sweep)[0] == 0
+    before = contents(Path("done"))
+    for given in ("noise.scale=-1", "sweep.dry_run=true", "noise.scal=1"):
+        command(*sweep, given)
+        assert contents(Path("done")) == before
 
 
 def test_refused_command_spares_the_lock_of_another_process(command: Command) -> None:

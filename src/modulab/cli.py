@@ -319,7 +319,8 @@ def _train(given: Sequence[str]) -> int:
         raise job.error
     if job.folder is None or job.dry_run:
         return 0
-    code = _report(job.folder, job.planned)
+    # Of a search that was over before, in another folder, only its best trials are here.
+    code = 0 if job.findings is not None and not job.planned else _report(job.folder, job.planned)
     return code if job.findings is None else max(code, _show_best(*job.findings))
 
 

@@ -72,12 +72,15 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
     parser = get_args_parser()
     parser.error = refuse
-    overrides: list[str] = parser.parse_intermixed_args(list(given)).overrides
-    options = list(given)
-    for override in reversed(overrides):
-        place = len(options) - 1 - options[::-1].index(override)
-        del options[place]
-    return options, overrides
+    # Objects of their own, which the parser passes on: the value of an option may read as an override does.
+    words = [_Word(word) for word in given]
+    overrides: list[str] = parser.parse_intermixed_args(words).overrides
+    taken = {id(override) for override in overrides}
+    return [str(word) for word in words if id(word) not in taken], [str(override) for override in overrides]
+
+
+class _Word(str):
+    __slots__ = ()
 
 
 def override_key(override: str) -> str:
@@ -192,7 +195,10 @@ def _options(group: str, name: str, compose: Compose) -> Sequence[str]:
 def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
     """Return what to say of a key that Hydra does not find."""
     if key.startswith("hydra."):
-        return f"{key}: there is no such key. {_explain_hydra_key(key, overrides)}".rstrip()
+        hint = _explain_hydra_key(key, overrides)
+        if f"'{key}'" in hint:
+            return f"{key}: its keys are set one by one, as in +{key}.KEY=VALUE."
+        return f"{key}: there is no such key. {hint}".rstrip()
     try:
         base = cast("dict[str, Any]", OmegaConf.to_container(compose(_selections(overrides, key))))
     except COMPOSING_ERRORS:

@@ -17,6 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from modulab.errors import ConfigError
+from modulab.sweep.lock import FolderLock
 from modulab.sweep.results import load_results
 from modulab.sweep.search_space import Dimension, Value, dimension_of, split_search
 from tests.command_line import SMALL, Command
@@ -59,6 +60,7 @@ def stored(storage: str) -> optuna.Study:
         ("a=range(0.5,3)", FloatDistribution(0.5, 2.5, step=1)),
         ("a=choice([1,2],{b:3})", CategoricalDistribution(["[1,2]", "{b:3}"])),
         ("a='1','b c'", CategoricalDistribution(["1", "b c"])),
+        ("a=int(range(0,2,0.5))", IntDistribution(0, 1)),
     ],
 )
 def test_sweep_is_drawn_from_as_its_values_are(line: str, distribution: object) -> None:
@@ -85,6 +87,9 @@ def test_range_of_floats_is_drawn_as_the_decimals_that_a_sweep_has() -> None:
         ("a=null,1", None, "a=null"),
         ("a=true,2", True, "a=True"),
         ("a=range(1,8,3)", 4, "a=4"),
+        ("a=shuffle(4,6,8)", 4, "a=4"),
+        ("a=shuffle(4,6,8)", 8, "a=8"),
+        ("a=sort(8,4,6)", 6, "a=6"),
         ("a=interval(0,1)", 1e-05, "a=1e-05"),
     ],
 )
@@ -123,6 +128,8 @@ def test_of_a_key_given_twice_the_last_values_are_searched() -> None:
         ),
         (["noise.scale=interval(0,1)", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0"),
         (["noise.scale=interval(0,1)", "hydra.sweeper.rungs=[3,2]"], "numbers of steps that grow"),
+        (["noise.scale=interval(0,1)", "hydra.sweeper.rungs=[4]"], "fewer steps than training.steps"),
+        (["training.steps=range(4,8)", "hydra.sweeper.rungs=[2]"], "fewer steps than training.steps"),
         (["noise.scale=interval(0,1)", "hydra.sweeper.sampler._target_=nowhere.S"], "hydra.sweeper.sampler"),
         (["noise.scale=interval(0,1)", "+hydra.sweeper.sampler.rows=2"], "hydra.sweeper.sampler"),
         (["noise.scale=interval(0,1)", "hydra.sweeper.storage=sqlite:////nowhere/a.db"], "hydra.sweeper"),
@@ -281,6 +288,97 @@ def test_stored_study_goes_on_and_is_asked_again_what_was_cut_off(command: Comma
     code, _, err = command(*search, "hydra.sweeper.n_trials=6", "hydra.sweeper.direction=maximize")
     assert code == 2
     assert "holds a study modulab to minimize" in err
+
+
+@pytest.mark.parametrize("launcher", ["population", "basic"])
+def test_options_that_do_not_exist_fail_their_own_trials_only(command: Command, launcher: str) -> None:
+    code, out, err = command(
+        *SEARCH, "architecture=choice(dense,nosuch)", "noise.scale=interval(0,1)", "hydra.sweeper.n_trials=8",
+        "hydra/sweeper/sampler=random", f"hydra/launcher={launcher}", "hydra.sweep.dir=search",
+    )  # fmt: skip
+    assert code == 0, err
+    failed = len(re.findall(r"^trial \d+ has failed: ", err, re.MULTILINE))
+    assert 0 < failed < 8
+    assert len(out.partition("Best trials:\n")[2].splitlines()) == 1 + 8 - failed
+
+
+def test_refused_search_uses_up_no_trials_of_a_stored_study(command: Command) -> None:
+    search = [*SEARCH, "noise.scale=interval(0,1)", "hydra.sweeper.storage=sqlite:///study.db"]
+    count = ["hydra.sweeper.n_trials=4", "hydra.sweep.dir=search"]
+    assert command(*search, *count, "training.learning_rate=-1")[0] == 2
+    assert not Path("search").exists()
+    code, _, err = command(*search, *count)
+    assert code == 0, err
+    assert len(load_results("search")) == 4
+
+
+def test_second_start_in_a_folder_leaves_the_search_at_work_there_alone(command: Command) -> None:
+    storage = "sqlite:///study.db"
+    search = [
+        *SEARCH,
+        "noise.scale=interval(0,1)",
+        f"hydra.sweeper.storage={storage}",
+        "hydra.sweep.dir=search",
+    ]
+    assert command(*search, "hydra.sweeper.n_trials=2")[0] == 0
+    at_work = stored(storage).ask({"noise.scale": FloatDistribution(0, 1)})
+    at_work.set_user_attr("modulab:folder", str(Path("search").resolve()))
+    with FolderLock(Path("search")):
+        code, _, err = command(*search, "hydra.sweeper.n_trials=4")
+    assert code == 2
+    assert "is at work in this folder" in err
+    assert stored(storage).trials[at_work.number].state == TrialState.RUNNING
+
+
+def test_study_of_another_search_is_not_mixed_with(command: Command) -> None:
+    search = [*SEARCH, "hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.n_trials=2"]
+    assert command(*search, "noise.scale=interval(0,1)", "hydra.sweep.dir=a")[0] == 0
+    for changed in (
+        ["seed=range(9)"],
+        ["noise.scale=interval(0,1)", "sweep.objective=modularity/structural"],
+    ):
+        code, _, err = command(*search, *changed, "hydra.sweep.dir=b")
+        assert code == 2
+        assert "holds a study modulab of error/test over noise.scale" in err
+        assert not Path("b").exists()
+
+
+def test_stored_search_that_is_over_shows_its_best_trials(command: Command) -> None:
+    search = [
+        *SEARCH, "noise.scale=interval(0,1)", "hydra.sweeper.storage=study.journal", "hydra.sweeper.n_trials=3"
+    ]  # fmt: skip
+    code, first, _ = command(*search, "hydra.sweep.dir=a")
+    assert code == 0
+    for folder in ("a", "b"):
+        code, again, err = command(*search, f"hydra.sweep.dir={folder}")
+        assert code == 0, err
+        assert again == first[first.index("Best trials:") :]
+        assert Path(folder, "optimization_results.yaml").exists()
+
+
+def test_a_search_that_goes_on_numbers_its_jobs_on(command: Command) -> None:
+    search = [
+        *SEARCH, "noise.scale=interval(0,1)", "hydra.sweeper.storage=study.journal", "sweep.job_folders=true",
+        "hydra.sweep.dir=search",
+    ]  # fmt: skip
+    assert command(*search, "hydra.sweeper.n_trials=2")[0] == 0
+    before = Path("search/0/.hydra/overrides.yaml").read_text()
+    assert command(*search, "hydra.sweeper.n_trials=3")[0] == 0
+    assert Path("search/0/.hydra/overrides.yaml").read_text() == before
+    assert Path("search/2/results.parquet").exists()
+
+
+def test_values_may_stand_among_the_sweepers_own_settings(command: Command) -> None:
+    for sweeper in ("optuna", "grid"):
+        code, _, err = command(
+            "train", "-m", f"hydra/sweeper={sweeper}", "sweep.objective=error/test", *SMALL,
+            '+hydra.sweeper.params.architecture="dense,premodular"', f"hydra.sweep.dir={sweeper}",
+        )  # fmt: skip
+        assert code == 0, err
+        assert set(load_results(sweeper)["config.architecture.name"]) == {"dense", "premodular"}
+    code, _, err = command("train", "-m", "hydra.sweeper.params={architecture: dense}")
+    assert code == 2
+    assert err.startswith("error: hydra.sweeper.params: its keys are set one by one")
 
 
 @pytest.mark.slow

@@ -2,13 +2,15 @@
 
 # No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -17,7 +19,7 @@ class GridSweeperConf:
 
     _target_: str = "hydra_plugins.modulab_launchers.grid_sweeper.GridSweeper"
     max_batch_size: int | None = None
-    params: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class GridSweeper(BasicSweeper):
@@ -41,20 +43,32 @@ class GridSweeper(BasicSweeper):
         batches = self.split_arguments(overrides, self.max_batch_size)
         # Asked by attribute: Hydra loads plugins apart from imports, so that a launcher's class is not one but two.
         packs = getattr(self.launcher, "packs", False)
-        if not packs:
-            from modulab.sweep.jobs import write_multirun
-
-            write_multirun(self.config)
         returns: list[Sequence[JobReturn]] = []
         first_number = 0
         for batch in batches:
             if not packs:
                 self.validate_batch_is_legal(batch)
+                self._write_down()
             returns.append(self.launcher.launch(batch, initial_job_idx=first_number))
             for job in returns[-1]:
                 _ = job.return_value  # raises the error of a job that failed
             first_number += len(batch)
         return returns
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a sweeper."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._task = getattr(task_function, "__self__", None)
+
+    def _write_down(self) -> None:
+        """Write down the sweep, or have the first of its jobs that is found to be right do so."""
+        from modulab.sweep.jobs import TrainTask, write_multirun
+
+        assert self.config is not None
+        if isinstance(self._task, TrainTask):
+            self._task.sweep_config = self.config
+        else:
+            write_multirun(self.config)
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

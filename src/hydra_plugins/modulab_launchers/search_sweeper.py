@@ -42,7 +42,7 @@ class OptunaSweeperConf:
         default_factory=lambda: {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 4}
     )
     """What decides at each rung which trials are dropped."""
-    params: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict[str, str])
     """Values to search, by key, for those that the command line does not give."""
 
 
@@ -71,7 +71,10 @@ class OptunaSweeper(Sweeper):
         """Take what Hydra gives a sweeper."""
         self.hydra_context = hydra_context
         self.config = config
-        self._task = getattr(task_function, "__self__", None)
+        from modulab.sweep.jobs import TrainTask
+
+        task = getattr(task_function, "__self__", None)
+        self._task = task if isinstance(task, TrainTask) else None
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -92,12 +95,10 @@ class OptunaSweeper(Sweeper):
             raise ConfigError(
                 "hydra/sweeper=optuna needs Optuna 4.2 or newer. Install it with: pip install 'modulab[search]'"
             ) from None
-        from modulab.sweep.jobs import write_multirun
-
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
-        params = [f"{key}={value}" for key, value in (self._given.get("params") or {}).items()]
+        params = [f"{key}={value}" for key, value in self._given["params"].items()]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         dimensions, fixed = split_search(parser.parse_overrides([*params, *arguments]))
         objective = OmegaConf.select(self.config, "sweep.objective")
@@ -106,8 +107,25 @@ class OptunaSweeper(Sweeper):
         )
         dry_run = OmegaConf.select(self.config, "sweep.dry_run") is True
         settings = self._settings(max(1, len(objectives)), dry_run)
-        search = Search(settings, dimensions, fixed, objectives, Path(str(self.config.hydra.sweep.dir)))
-        launched = 0
+        folder = Path(str(self.config.hydra.sweep.dir))
+        packs = getattr(self.launcher, "packs", False)
+        if packs and not dry_run:
+            # Before the study is opened, whose trials of this folder must be nobody's who is at work.
+            self._task.begin(folder, multirun=True)
+            self._task.hold(folder)
+        try:
+            search = Search(settings, dimensions, fixed, objectives, folder)
+            self._search(search, dry_run)
+        except Exception:
+            if packs:
+                self._task.withdraw()
+            raise
+
+    def _search(self, search: Any, dry_run: bool) -> None:
+        from modulab.sweep.jobs import write_multirun
+
+        assert self.config is not None
+        launched = search.jobs_before
 
         def launch(jobs: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
             nonlocal launched
@@ -119,8 +137,10 @@ class OptunaSweeper(Sweeper):
         if dry_run:
             search.show_first_batch(launch)
             return
-        if not getattr(self.launcher, "packs", False):
+        if self._task is None:
             write_multirun(self.config)
+        else:
+            self._task.sweep_config = self.config
         search.run(launch)
         if self._task is not None:
             self._task.findings = search.best()
@@ -128,6 +148,7 @@ class OptunaSweeper(Sweeper):
     def _settings(self, objectives: int, dry_run: bool) -> Any:
         from modulab.sweep.search import SearchSettings
 
+        assert self.config is not None
         given = self._given
         direction = given["direction"]
         directions = [direction] * objectives if isinstance(direction, str) else list(direction)
@@ -140,6 +161,7 @@ class OptunaSweeper(Sweeper):
             n_trials=given["n_trials"],
             n_jobs=given["n_jobs"],
             rungs=given["rungs"],
+            steps=OmegaConf.select(self.config, "training.steps"),
         )
 
 

@@ -68,6 +68,8 @@ class TrainTask:
         self.dry_run = False
         self.error: ConfigError | None = None
         self.planned: set[str] = set()
+        self.sweep_config: DictConfig | None = None
+        """Of jobs trained one by one: the sweep's config, until the first of them has written it down."""
         self.findings: tuple[list[str], list[list[str]]] | None = None
         """Of a search: headings and rows of a table of its best trials."""
         self._locks: dict[Path, FolderLock] = {}
@@ -97,6 +99,10 @@ class TrainTask:
         if folder not in self._locks:
             check_folder(folder)
             self._locks[folder] = FolderLock(folder)
+
+    def holds(self, folder: Path) -> bool:
+        """Return whether this process keeps others out of a folder."""
+        return folder in self._locks
 
     def release(self) -> None:
         """Let other processes have the folders that this one held."""
@@ -132,6 +138,9 @@ class TrainTask:
         self.hold(folder)
         work = plan_work(plan.members, plan.trainer, folder)
         _write_description(config, HydraConfig.instance().cfg, folder)
+        if self.sweep_config is not None:
+            write_multirun(self.sweep_config)
+            self.sweep_config = None
         logger = plan.logger.in_group(Path(hydra_config.sweep.dir).name) if self.multirun else plan.logger
         run_work(work, folder, logger)
         return _required(return_values(plan, folder)[0]) if self.multirun else None
@@ -155,6 +164,7 @@ def run_jobs(
     task.begin(folder, multirun=True)
     check_hydra_keys(config.hydra)
     previous = HydraConfig.instance().cfg
+    held_before = task.holds(folder)
 
     def compose_job(overrides: Sequence[str], place: int) -> DictConfig:
         return _task_config(_compose_job(config, loader, overrides, first_number + place))
@@ -181,7 +191,8 @@ def run_jobs(
                 HydraConfig.instance().set_config(job_config)
                 _write_job_folder(job_config, folder, run_ids)
     except ConfigError:
-        task.withdraw()
+        if not held_before:
+            task.withdraw()
         raise
     finally:
         HydraConfig.instance().cfg = previous

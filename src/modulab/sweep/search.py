@@ -12,7 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from modulab.errors import ConfigError
 from modulab.files import write_whole
+from modulab.overrides import READING_ERRORS
 from modulab.sweep.jobs import MembersFailed
 from modulab.sweep.search_space import Dimension
 
@@ -37,6 +38,9 @@ RESULTS = "optimization_results.yaml"
 _BEST_SHOWN = 10
 _FOLDER = "modulab:folder"
 _INTERRUPTED = "modulab:interrupted"
+_KIND = "modulab:search"
+_REFUSALS = (ConfigError, *READING_ERRORS)
+"""What is raised for jobs that ask for what cannot be."""
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]]
 """Trains jobs, given by their overrides, and returns what each gave."""
@@ -54,6 +58,8 @@ class SearchSettings:
     n_trials: int
     n_jobs: int
     rungs: Sequence[int]
+    steps: int
+    """Of trials that come to the end."""
 
 
 class Search:
@@ -72,7 +78,7 @@ class Search:
         Raises: ConfigError for settings that cannot be, and for a storage that cannot be read or holds another
         search.
         """
-        _check(settings, objectives)
+        _check(settings, objectives, [each.key for each in dimensions])
         self._settings = settings
         self._dimensions = dimensions
         self._fixed = fixed
@@ -82,8 +88,11 @@ class Search:
         """Whether any job was found to ask for what can be."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _optuna("hydra.sweeper"):
-            self.study = _open_study(settings)
+            kind = {"objectives": list(objectives), "keys": [each.key for each in dimensions]}
+            self.study = _open_study(settings, kind)
             _ask_again(self.study, str(folder.resolve()))
+        self.jobs_before = len(self.study.get_trials(deepcopy=False)) * (1 + len(settings.rungs))
+        """Jobs of earlier starts at most, to number on from."""
 
     def run(self, launch: Launch) -> None:
         """Train batches of trials until there are as many as asked for.
@@ -97,8 +106,13 @@ class Search:
             size = min(self._settings.n_jobs, self._settings.n_trials - begun)
             print(f"trials {begun + 1} to {begun + size} of {self._settings.n_trials}", file=sys.stderr)
             trials = self._ask(size, begun)
-            self._train(trials, launch)
-            self.write()
+            try:
+                self._train(trials, launch)
+            except _REFUSALS:
+                for trial in trials:
+                    self._cut_off(trial)
+                raise
+        self.write()
 
     def show_first_batch(self, launch: Launch) -> None:
         """Have the first batch described, for a dry run."""
@@ -159,15 +173,19 @@ class Search:
     def _train(self, trials: Sequence[Trial], launch: Launch) -> None:
         for rung in (*self._settings.rungs, None):
             outcomes = self._outcomes(self.jobs(trials, rung), launch)
+            refused = [each for each in outcomes if isinstance(each, _REFUSALS)]
+            if not self._accepted and len(refused) == len(outcomes):
+                raise refused[0]
             going_on: list[Trial] = []
             for trial, outcome in zip(trials, outcomes, strict=True):
-                if isinstance(outcome, Exception):
-                    self._fail(trial, outcome)
-                elif rung is None:
-                    self.study.tell(trial, outcome)
-                else:
-                    trial.report(outcome[0], rung)
-                    going_on.append(trial)
+                with _optuna("hydra.sweeper.storage"):
+                    if isinstance(outcome, Exception):
+                        self._fail(trial, outcome)
+                    elif rung is None:
+                        self.study.tell(trial, outcome)
+                    else:
+                        trial.report(outcome[0], rung)
+                        going_on.append(trial)
             # Asked only once all of the rung have reported, so that each is compared with all others.
             with _optuna("hydra.sweeper.pruner"):
                 pruned = {trial.number for trial in going_on if trial.should_prune()}
@@ -182,20 +200,24 @@ class Search:
         from modulab.text import printable
 
         self.study.tell(trial, state=TrialState.FAIL)
-        print(f"trial {trial.number} has failed: {printable(str(reason))}", file=sys.stderr)
+        said = " ".join(str(reason).split())
+        print(f"trial {trial.number} has failed: {printable(said)}", file=sys.stderr)
+
+    def _cut_off(self, trial: Trial) -> None:
+        """Have a trial that was not trained count as none."""
+        with suppress(Exception):  # its storage may be what failed
+            trial.set_user_attr(_INTERRUPTED, True)
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def _outcomes(self, jobs: Sequence[Sequence[str]], launch: Launch) -> list[list[float] | Exception]:
         """Return each job's objectives, or why it has none: jobs that ask for what cannot be stop no others."""
         try:
             returns = launch(jobs)
-        except ConfigError as error:
+        except _REFUSALS as error:
             if len(jobs) == 1:
                 return [error]
             middle = len(jobs) // 2
-            outcomes = [*self._outcomes(jobs[:middle], launch), *self._outcomes(jobs[middle:], launch)]
-            if not self._accepted and all(isinstance(each, ConfigError) for each in outcomes):
-                raise error from None
-            return outcomes
+            return [*self._outcomes(jobs[:middle], launch), *self._outcomes(jobs[middle:], launch)]
         self._accepted = True
         return [_objectives(job, len(self._objectives)) for job in returns]
 
@@ -211,7 +233,7 @@ class Search:
         return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def _check(settings: SearchSettings, objectives: Sequence[str]) -> None:
+def _check(settings: SearchSettings, objectives: Sequence[str], keys: Sequence[str]) -> None:
     if not objectives:
         raise ConfigError(
             "hydra/sweeper=optuna: say what to search for, as in sweep.objective=error/test, or by a list of several."
@@ -229,11 +251,16 @@ def _check(settings: SearchSettings, objectives: Sequence[str]) -> None:
             raise ConfigError(f"hydra.sweeper.{name}={number}: give a number of 1 or more.")
     if settings.rungs and (min(settings.rungs) < 1 or list(settings.rungs) != sorted(set(settings.rungs))):
         raise ConfigError(f"hydra.sweeper.rungs={list(settings.rungs)}: give numbers of steps that grow.")
+    if settings.rungs and ("training.steps" in keys or max(settings.rungs) >= settings.steps):
+        raise ConfigError(
+            f"hydra.sweeper.rungs={list(settings.rungs)}: rungs are fewer steps than training.steps, which must have "
+            "one value."
+        )
     if settings.rungs and len(objectives) > 1:
         raise ConfigError("hydra.sweeper.rungs: trials of several objectives cannot be pruned.")
 
 
-def _open_study(settings: SearchSettings) -> Study:
+def _open_study(settings: SearchSettings, kind: Mapping[str, Sequence[str]]) -> Study:
     study = optuna.create_study(
         storage=_storage(settings.storage),
         sampler=_made(settings.sampler, "sampler", 0),
@@ -248,6 +275,13 @@ def _open_study(settings: SearchSettings) -> Study:
             f"hydra.sweeper.storage holds a study {settings.study_name} to {' and '.join(stored)}. "
             "Give another hydra.sweeper.study_name."
         )
+    before = study.user_attrs.get(_KIND, kind)
+    if before != kind:
+        raise ConfigError(
+            f"hydra.sweeper.storage holds a study {settings.study_name} of {', '.join(before['objectives'])} over "
+            f"{', '.join(before['keys'])}. Give another hydra.sweeper.study_name."
+        )
+    study.set_user_attr(_KIND, kind)
     return study
 
 
@@ -287,7 +321,7 @@ def _ask_again(study: Study, folder: str) -> None:
 def _objectives(job: JobReturn, count: int) -> list[float] | Exception:
     try:
         value = job.return_value
-    except (MembersFailed, ConfigError) as error:
+    except (MembersFailed, *_REFUSALS) as error:
         return error
     values = [float(each) for each in (value if isinstance(value, list) else [value])]
     assert len(values) == count

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep
 from optuna.distributions import (
     BaseDistribution,
@@ -86,11 +87,13 @@ def dimension_of(override: Override) -> Dimension:
     written = sweep_values(override)
     if isinstance(value, RangeSweep):
         numbers: dict[Value, str] = {float(each): each for each in written}
-        return Dimension(key, _range([Fraction(each) for each in written], log, line), numbers)
+        return Dimension(key, _range(sorted({Fraction(each) for each in written}), log, line), numbers)
     if log:
         raise ConfigError(f"{line}: tag(log, ...) takes an interval or a range of whole numbers.")
-    choices = getattr(value, "list", written)
-    labels: dict[Value, str] = dict(zip(map(_plain, choices, written), written, strict=True))
+    parser = OverridesParser.create()
+    labels: dict[Value, str] = {
+        _plain(parser.parse_override(f"_={text}").value(), text): text for text in written
+    }
     if len(labels) < len(set(written)):  # true and 1 are equal
         labels = dict(zip(written, written, strict=True))
     return Dimension(key, CategoricalDistribution(list(labels)), labels)
@@ -116,7 +119,7 @@ def _interval(start: object, end: object, log: bool, line: str) -> BaseDistribut
 
 
 def _range(values: Sequence[Fraction], log: bool, line: str) -> BaseDistribution:
-    low, high = min(values), max(values)
+    low, high = values[0], values[-1]
     step = (high - low) / (len(values) - 1) if len(values) > 1 else Fraction(1)
     whole = low.denominator == step.denominator == 1
     if log and not (whole and step == 1 and low >= 1):
