@@ -91,7 +91,6 @@ def peak_and_estimate(*overrides: str) -> tuple[float, float]:
     ("engine", "overrides"),
     [
         ("eager", "training.steps=4"),
-        ("eager", "training.steps=200 population.seeds=256"),
         ("compiled", "training.steps=2000 population.seeds=256 training.curve_every=1000"),
         ("eager", "training.steps=50 population.seeds=64 architecture.width=512"),
         ("compiled", "training.steps=50 population.seeds=64 architecture.width=512"),
@@ -126,7 +125,7 @@ def test_peak_of_memory_is_within_what_populations_are_cut_by(engine: str, overr
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_peak_of_memory_does_not_grow_with_steps(engine: str) -> None:
-    steps = {"eager": 4000, "compiled": 20000}[engine]
+    steps = {"eager": 1500, "compiled": 20000}[engine]
     given = [
         "population.seeds=24",
         "training.curve_every=250",
