@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from modulab.composing import (
 )
 from modulab.errors import ConfigError
 from modulab.overrides import GROUPS, leaf_keys, replace_grid
-from tests.command_line import Command
+from tests.command_line import SMALL, Command
 
 
 def plan(*overrides: str) -> Plan:
@@ -321,3 +323,22 @@ def test_what_a_file_asks_of_hydra_is_done_unless_the_command_says_otherwise(
     classes = ("PopulationLauncher", "GridSweeper") if given else ("BasicLauncher", "BasicSweeper")
     assert config.hydra.launcher._target_.endswith(classes[0])
     assert config.hydra.sweeper._target_.endswith(classes[1])
+
+
+def test_networks_are_trained_within_another_program_of_hydra(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "own.yaml").write_text("answer: 42\n")
+    (tmp_path / "own.py").write_text(
+        "import hydra, modulab\n"
+        "from hydra.core.hydra_config import HydraConfig\n"
+        "@hydra.main(version_base='1.3', config_path='conf', config_name='own')\n"
+        "def main(config):\n"
+        f"    results = modulab.train({SMALL!r}, folder='run')\n"
+        "    print(config.answer, len(results.table), HydraConfig.get().job.name)\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "42 1 own"
