@@ -29,7 +29,14 @@ def golden_commands() -> dict[str, list[str]]:
 def machine() -> str:
     """Return what results depend on to the bit."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{processor_fact('model name')}, {capability}, torch {torch.__version__.partition('+')[0]}"
+    family, model = (
+        processor_fact("cpu family"),
+        processor_fact("model\t"),
+    )  # names may stand for several kinds
+    torch_version = torch.__version__.partition("+")[0]
+    return (
+        f"{processor_fact('model name')}, family {family}, model {model}, {capability}, torch {torch_version}"
+    )
 
 
 def taken(name: str) -> dict[str, list[str]]:
