@@ -10,7 +10,7 @@ from pathlib import Path
 from modulab.composing import compose_checked, hydra_composer, plan_run
 from modulab.experiment import plan_work, run_work
 from modulab.overrides import replace_grid
-from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
+from modulab.sweep.estimate import process_bytes
 
 
 def main() -> None:
@@ -20,12 +20,7 @@ def main() -> None:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     with tempfile.TemporaryDirectory() as folder:
         work = plan_work(plan.members, plan.trainer, Path(folder))
-        estimate = PROCESS_BYTES + max(
-            population_bytes([run.member for run in population], work.trainer, work.device)
-            for population in work.populations
-        )
-        if work.trainer.engine == "compiled":
-            estimate += COMPILER_BYTES
+        estimate = process_bytes(work)
         run_work(work, Path(folder))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, estimate / 2**20)
 

@@ -235,7 +235,7 @@ def test_online_the_server_has_a_run_a_member_with_its_curves_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("live_up_to", [pytest.param(0, marks=pytest.mark.slow), 16])
+@pytest.mark.parametrize("live_up_to", [0, 16])
 def test_without_a_network_all_is_kept_for_a_later_upload_and_said_once(
     tmp_path: Path, environment: dict[str, str], live_up_to: int
 ) -> None:

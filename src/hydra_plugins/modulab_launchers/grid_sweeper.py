@@ -35,6 +35,8 @@ class GridSweeper(BasicSweeper):
         Raises: ConfigError for a sweep that cannot be expanded, or whose jobs ask for what cannot be; the error of a
         job that failed, after the other jobs of its batch.
         """
+        from modulab.sweep.jobs import write_down_sweep
+
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
@@ -48,7 +50,7 @@ class GridSweeper(BasicSweeper):
         for batch in batches:
             if not packs:
                 self.validate_batch_is_legal(batch)
-                self._write_down()
+                write_down_sweep(self._task, self.config)
             returns.append(self.launcher.launch(batch, initial_job_idx=first_number))
             for job in returns[-1]:
                 _ = job.return_value  # raises the error of a job that failed
@@ -59,16 +61,6 @@ class GridSweeper(BasicSweeper):
         """Take what Hydra gives a sweeper."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self._task = getattr(task_function, "__self__", None)
-
-    def _write_down(self) -> None:
-        """Write down the sweep, or have the first of its jobs that is found to be right do so."""
-        from modulab.sweep.jobs import TrainTask, write_multirun
-
-        assert self.config is not None
-        if isinstance(self._task, TrainTask):
-            self._task.sweep_config = self.config
-        else:
-            write_multirun(self.config)
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

@@ -122,7 +122,7 @@ class OptunaSweeper(Sweeper):
             raise
 
     def _search(self, search: Any, dry_run: bool) -> None:
-        from modulab.sweep.jobs import write_multirun
+        from modulab.sweep.jobs import write_down_sweep
 
         assert self.config is not None
         launched = search.jobs_before
@@ -137,10 +137,7 @@ class OptunaSweeper(Sweeper):
         if dry_run:
             search.show_first_batch(launch)
             return
-        if self._task is None:
-            write_multirun(self.config)
-        else:
-            self._task.sweep_config = self.config
+        write_down_sweep(self._task, self.config)
         search.run(launch)
         if self._task is not None:
             self._task.findings = search.best()

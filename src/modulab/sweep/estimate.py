@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modulab.composing import Plan
-from modulab.experiment import Run, Work, plan_work
+from modulab.experiment import Work, plan_work
 from modulab.settings import structural_key
 from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
@@ -46,18 +46,22 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
     done = len(work.runs) - work.pending
     groups = {structural_key(run.member) for run in work.runs}
     largest = max((len(population) for population in work.populations), default=0)
-    needed = PROCESS_BYTES + max((_population_bytes(each, work) for each in work.populations), default=0)
-    if work.trainer.engine == "compiled":
-        needed += COMPILER_BYTES
     return [
         "dry run: nothing is trained",
         f"jobs         {len(plan.jobs)}",
         f"networks     {len(work.runs)}, of which {done} have their results and {work.pending} are to be trained",
         f"groups       {len(groups)} of equal structural settings",
         f"populations  {len(work.populations)}, the largest of {largest}",
-        f"memory       about {needed / 2**30:.1f} GiB a process",
+        f"memory       about {process_bytes(work) / 2**30:.1f} GiB a process",
         f"engine       {work.trainer.engine}",
     ]
+
+
+def process_bytes(work: Work) -> float:
+    """Return about how much memory a process that trains this work takes at its peak."""
+    populations = [[run.member for run in population] for population in work.populations]
+    largest = max((population_bytes(each, work.trainer, work.device) for each in populations), default=0)
+    return PROCESS_BYTES + largest + (COMPILER_BYTES if work.trainer.engine == "compiled" else 0)
 
 
 def describe_time(work: Work, processes: int = 1) -> str:
@@ -80,7 +84,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _population_bytes(population: list[Run], work: Work) -> float:
-    return population_bytes([run.member for run in population], work.trainer, work.device)

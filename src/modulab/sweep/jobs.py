@@ -298,6 +298,14 @@ def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]
     copy_rows(folder, output, run_ids)
 
 
+def write_down_sweep(task: Any, config: DictConfig) -> None:
+    """Write down a sweep whose jobs run one by one, or have the first of them that is found to be right do so."""
+    if isinstance(task, TrainTask):
+        task.sweep_config = config
+    else:
+        write_multirun(config)
+
+
 def write_multirun(config: DictConfig) -> None:
     """Write down the command of a sweep, as Hydra's own sweeper does, in the sweep's folder."""
     folder = Path(str(config.hydra.sweep.dir))
