@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from modulab.settings import Member, Trainer, read_member
+from modulab.config.settings import Member, Trainer, read_member
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EAGER = Trainer(

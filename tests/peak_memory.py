@@ -7,9 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from modulab.composing import compose_checked, hydra_composer, plan_run
+from modulab.config.composing import compose_checked, hydra_composer, plan_run
+from modulab.config.overrides import replace_grid
 from modulab.experiment import plan_work, run_work
-from modulab.overrides import replace_grid
 from modulab.sweep.estimate import process_bytes
 
 

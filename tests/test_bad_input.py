@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from modulab.cli import main
-from modulab.composing import config_folder
-from modulab.overrides import split_words
+from modulab.config.composing import config_folder
+from modulab.config.overrides import split_words
 from modulab.sweep.results import load_results
 from tests.command_line import SMALL, Command
 

@@ -17,8 +17,8 @@ from hydra.core.utils import JobRuntime
 
 import modulab
 from modulab.cli import train_help
-from modulab.composing import config_folder, hydra_composer
-from modulab.overrides import leaf_keys
+from modulab.config.composing import config_folder, hydra_composer
+from modulab.config.overrides import leaf_keys
 from modulab.sweep import results
 from modulab.sweep.results import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint

@@ -8,8 +8,8 @@ import pytest
 
 import modulab
 from modulab.cli import config_meaning
-from modulab.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
-from modulab.settings import Trainer
+from modulab.config.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
+from modulab.config.settings import Trainer
 from modulab.sweep.results import load_results
 from tests.command_line import SMALL
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from modulab.config.settings import Trainer
 from modulab.errors import describe
 from modulab.experiment import load_members, read_runs, run_members
 from modulab.metrics.probe import Probe
 from modulab.networks import forward
-from modulab.settings import Trainer
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
 from modulab.sweep.results import RESULTS, load_curves, load_results

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from modulab.cli import main
-from modulab.composing import config_folder, hydra_composer
+from modulab.config.composing import config_folder, hydra_composer
 from tests.command_line import SMALL
 
 

@@ -16,11 +16,11 @@ import torch
 
 import modulab
 from modulab.cli import main
-from modulab.composing import run_id
+from modulab.config.composing import run_id
+from modulab.config.trust import check_named_code, shipped_code
 from modulab.errors import ConfigError
 from modulab.sweep.manifest import read_manifests
 from modulab.sweep.results import load_curves, load_results
-from modulab.trust import check_named_code, shipped_code
 
 EVIL = """
 from pathlib import Path

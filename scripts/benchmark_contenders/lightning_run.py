@@ -21,10 +21,10 @@ from torch.utils.data import TensorDataset
 from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points
 from benchmark_contenders.stock_lightning import default_loader, stock_trainer
 from benchmark_contenders.workload import HIDDEN_FEATURES, IN_FEATURES, LEARNING_RATE, OUT_FEATURES
-from modulab.composing import compose_checked, hydra_composer, plan_run
+from modulab.config.composing import compose_checked, hydra_composer, plan_run
+from modulab.config.settings import read_member
 from modulab.metrics.probe import measure_population
 from modulab.networks import NetworkShape, architecture_mask, flatten, unflatten
-from modulab.settings import read_member
 from modulab.streams import member_keys
 
 

@@ -28,9 +28,9 @@ from benchmark_contenders.workload import (
     Timing,
     Workload,
 )
-from modulab.composing import compose_checked, hydra_composer, plan_run
+from modulab.config.composing import compose_checked, hydra_composer, plan_run
+from modulab.config.settings import Member, Trainer, read_member
 from modulab.progress import ProgressReport
-from modulab.settings import Member, Trainer, read_member
 from modulab.streams import normals
 from modulab.training import fit
 from modulab.training.data import PopulationData

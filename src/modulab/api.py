@@ -29,7 +29,7 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
 
     Raises: ConfigError for whatever a user can set right.
     """
-    from modulab.overrides import override_key
+    from modulab.config.overrides import override_key
     from modulab.sweep.results import load_curves, load_results
 
     for override in overrides:
@@ -45,9 +45,9 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
 
     Raises: ConfigError for whatever a user can set right.
     """
-    from modulab.composing import compose_checked, hydra_composer, plan_run
+    from modulab.config.composing import compose_checked, hydra_composer, plan_run
+    from modulab.config.overrides import replace_grid
     from modulab.experiment import run_members
-    from modulab.overrides import replace_grid
     from modulab.sweep.lock import FolderLock
     from modulab.sweep.results import check_folder
 

@@ -220,7 +220,7 @@ def _claims(options: argparse.Namespace) -> int:
 def _rerun(options: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
-    from modulab.composing import config_folder
+    from modulab.config.composing import config_folder
     from modulab.rerun import report, rerun
     from modulab.table import show
     from modulab.text import printable
@@ -277,8 +277,8 @@ def _train(given: Sequence[str]) -> int:
     gc.set_threshold(100_000)
     import hydra
 
-    from modulab.composing import config_folder, hydra_composer
-    from modulab.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
+    from modulab.config.composing import config_folder, hydra_composer
+    from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
     options, overrides = split_words(given)
@@ -363,7 +363,7 @@ def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
 
 def train_help() -> str:
     """Return the help of `modulab train`: usage, groups with their options, every key with its meaning."""
-    from modulab.composing import config_folder
+    from modulab.config.composing import config_folder
 
     folder = config_folder()
     lines = [_TRAIN_USAGE, "Groups, as GROUP=OPTION:"]
@@ -391,9 +391,9 @@ def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
     package = Path(__file__).parent
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for path in (
-        package / "settings.py",
+        package / "config" / "settings.py",
         package / "regularisers.py",
-        package / "logger" / "settings.py",
+        package / "config" / "loggers.py",
         *sorted((package / "tasks").glob("*.py")),
     ):
         for name, text, fields in _settings_classes(path):

@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from modulab.composing import run_id
+from modulab.config.composing import run_id
+from modulab.config.loggers import Loggers
+from modulab.config.settings import Member, Trainer, read_member, structural_key
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
-from modulab.logger.settings import Loggers
 from modulab.networks import NetworkShape, PopulationWeights, population_weights
 from modulab.progress import ProgressReport
-from modulab.settings import Member, Trainer, read_member, structural_key
 from modulab.sweep.manifest import (
     POPULATIONS,
     checkpoint_path,

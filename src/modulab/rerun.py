@@ -12,16 +12,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from modulab.composing import run_id
+from modulab.config.composing import run_id
+from modulab.config.settings import Trainer
+from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.experiment import run_members
 from modulab.schema import read_settings, suggest
-from modulab.settings import Trainer
 from modulab.sweep.manifest import POPULATIONS, read_manifests
 from modulab.sweep.results import load_curves, load_results
 from modulab.table import metric_names
 from modulab.training.fit import device_name
-from modulab.trust import check_named_code
 from modulab.versions import versions
 
 _RESULTS_OF = ("completed", "diverged")

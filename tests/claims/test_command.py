@@ -17,7 +17,7 @@ import pytest
 import modulab
 from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.registry import CLAIMS, LONGEST_FIRST
-from modulab.composing import config_folder
+from modulab.config.composing import config_folder
 from tests.command_line import MODULAB
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from modulab.claims import thresholds
 from modulab.claims.presets import experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST
-from modulab.composing import hydra_composer, plan_run
+from modulab.config.composing import hydra_composer, plan_run
 from modulab.sweep.tables import result_table
 
 LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)

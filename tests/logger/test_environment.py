@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from modulab.config.loggers import WandbLogger, wandb_folder
 from modulab.errors import ConfigError
-from modulab.logger.settings import WandbLogger, wandb_folder
 from tests.command_line import SMALL
 from tests.logger.offline_runs import offline_runs
 

@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from modulab.config.settings import Probes
 from modulab.metrics.probe import Probe, make_probe
 from modulab.networks import (
     NetworkShape,
@@ -18,7 +19,6 @@ from modulab.networks import (
     population_weights,
 )
 from modulab.schema import read_settings
-from modulab.settings import Probes
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import modulab
-from modulab.overrides import replace_grid, restore_grid
+from modulab.config.overrides import replace_grid, restore_grid
 from modulab.report.choosing import ARM, choose_layout, choose_pictures, split_for_curves
 from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
 from modulab.report.figure import ReportFigure

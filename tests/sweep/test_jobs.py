@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from modulab.composing import Plan
+from modulab.config.composing import Plan
+from modulab.config.settings import Sweep
 from modulab.errors import ConfigError
-from modulab.settings import Sweep
 from modulab.sweep.jobs import MembersFailed, return_values
 from modulab.sweep.lock import FolderLock
 from modulab.sweep.results import load_curves, load_results, save_part

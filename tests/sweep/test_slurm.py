@@ -15,9 +15,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from modulab.config.settings import Member, read_member
 from modulab.errors import ConfigError
 from modulab.experiment import Run, Work
-from modulab.settings import Member, read_member
 from modulab.sweep import results
 from modulab.sweep.results import PARTS, gather, load_curves, load_results, save_part
 from modulab.sweep.slurm import cut_shards, describe_tasks

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modulab.composing import config_folder, plan_run
-from modulab.composing import hydra_composer as composer
+from modulab.config.composing import config_folder, plan_run
+from modulab.config.composing import hydra_composer as composer
 from modulab.errors import ConfigError
 from modulab.sweep.results import load_results
 from modulab.sweep.values import expand_jobs

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from modulab.settings import Member
+from modulab.config.settings import Member
 from modulab.training.engine import accelerated_step, keep_freed_memory, run_chunk
 from modulab.training.program import program_of
 from tests.members import make_member

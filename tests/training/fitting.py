@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from modulab.settings import Member
+from modulab.config.settings import Member
 from modulab.training.data import PopulationData
 from modulab.training.learner import PopulationLearner
 

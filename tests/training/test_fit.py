@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
-from modulab.settings import Member, Trainer
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.engine import choose_engine
 from modulab.training.fit import fit_population

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.probe import Probe, evaluation_samples, make_probe, measure_population
 from modulab.networks import flatten
 from modulab.progress import ProgressReport
-from modulab.settings import Member
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Samples, Task, mixing_matrix
 from modulab.tasks.regression import RegressionTask

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from modulab.settings import Member
+from modulab.config.settings import Member
 from tests.members import make_member
 from tests.training.fitting import trained_parameters
 

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 
 if TYPE_CHECKING:
-    from modulab.composing import Plan
+    from modulab.config.composing import Plan
     from modulab.experiment import Work
 
 

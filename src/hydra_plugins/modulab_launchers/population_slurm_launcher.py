@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra_plugins.modulab_launchers.population_launcher import PopulationLauncher
 
 if TYPE_CHECKING:
-    from modulab.composing import Plan
+    from modulab.config.composing import Plan
     from modulab.experiment import Work
     from modulab.sweep.slurm_array import SlurmSettings
 

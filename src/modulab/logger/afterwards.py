@@ -9,14 +9,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from modulab.composing import compose_checked, hydra_composer
+from modulab.config.composing import compose_checked, hydra_composer
+from modulab.config.loggers import DEFAULT_PROJECT, Loggers, WandbLogger, read_loggers
+from modulab.config.overrides import override_key
 from modulab.errors import ConfigError
 from modulab.files import check_links
 from modulab.logger.ledger import Ledger, remembered
 from modulab.logger.records import outcomes
 from modulab.logger.run_log import open_log
-from modulab.logger.settings import DEFAULT_PROJECT, Loggers, WandbLogger, read_loggers
-from modulab.overrides import override_key
 from modulab.sweep.lock import FolderLock
 from modulab.sweep.results import gather, load_results
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from modulab.config.loggers import CsvLogger, Loggers, TensorboardLogger
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.journal import Heads, Journal
 from modulab.logger.ledger import Ledger
-from modulab.logger.settings import CsvLogger, Loggers, TensorboardLogger
 from modulab.logger.wandb_process import WandbProcess
 from modulab.progress import Style
 from modulab.text import printable

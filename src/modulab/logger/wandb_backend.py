@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import wandb
 
+from modulab.config.loggers import WandbLogger, wandb_folder
 from modulab.logger.charts import CHARTS, chart_table
 from modulab.logger.keys import STEP, TABLE
 from modulab.logger.ledger import remember, sweep_token
 from modulab.logger.records import MemberRecord, outcomes
-from modulab.logger.settings import WandbLogger, wandb_folder
 from modulab.sweep.results import CURVES, RESULTS, load_results
 from modulab.table import metric_names
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from modulab.config.loggers import WandbLogger, wandb_folder
 from modulab.logger.journal import Heads
 from modulab.logger.ledger import LOGGED
-from modulab.logger.settings import WandbLogger, wandb_folder
 from modulab.progress import ProgressReport, Style
 
 LOG = "wandb.log"

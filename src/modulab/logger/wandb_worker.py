@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import wandb
 
+from modulab.config.loggers import WandbLogger, wandb_folder
 from modulab.logger.journal import Journal
 from modulab.logger.ledger import LOGGED, Ledger
-from modulab.logger.settings import WandbLogger, wandb_folder
 from modulab.logger.wandb_backend import WandbBackend, take_trial
 
 LEDGER = "wandb"

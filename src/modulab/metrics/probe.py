@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Float64, Int32
 from torch import Tensor
 
+from modulab.config.settings import Probes
 from modulab.errors import ConfigError
 from modulab.networks import NetworkShape, PopulationWeights, Trace, forward, population_weights
 from modulab.schema import import_target, is_reserved
-from modulab.settings import Probes
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix
 

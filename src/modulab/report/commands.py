@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from modulab.config.overrides import restore_grid
 from modulab.errors import ConfigError
-from modulab.overrides import restore_grid
 
 _RUN = Path(".hydra", "hydra.yaml")
 _SWEEP = Path("multirun.yaml")

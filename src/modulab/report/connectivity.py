@@ -14,17 +14,17 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modulab.config.settings import Member, read_member
+from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.experiment import read_members
 from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
 from modulab.metrics.probe import make_probe
 from modulab.networks import NetworkShape, PopulationWeights, module_of_feature, population_weights
-from modulab.settings import Member, read_member
 from modulab.streams import member_keys
 from modulab.sweep.manifest import POPULATIONS, read_manifests
 from modulab.text import printable
 from modulab.training.learner import initialise
-from modulab.trust import check_named_code
 
 STATES = ("before training", "after training")
 SILENT = -1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modulab.composing import Plan
+from modulab.config.composing import Plan
+from modulab.config.settings import structural_key
 from modulab.experiment import Work, plan_work
-from modulab.settings import structural_key
 from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings

@@ -15,10 +15,10 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
-from modulab.composing import Plan, plan_run, plan_sweep
+from modulab.config.composing import Plan, plan_run, plan_sweep
+from modulab.config.overrides import check_hydra_keys
 from modulab.errors import ConfigError
 from modulab.files import write_whole
-from modulab.overrides import check_hydra_keys
 from modulab.schema import suggest
 from modulab.sweep.lock import FolderLock
 from modulab.sweep.results import check_folder, copy_rows, load_results

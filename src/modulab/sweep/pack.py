@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 
+from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
 from modulab.memory import free_bytes
 from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member
-from modulab.settings import Member, Trainer
 from modulab.training.data import DRAWN_AT_ONCE
 from modulab.training.engine import block_size
 from modulab.training.fit import thread_count

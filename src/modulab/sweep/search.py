@@ -28,9 +28,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from modulab.config.overrides import READING_ERRORS
 from modulab.errors import ConfigError
 from modulab.files import write_whole
-from modulab.overrides import READING_ERRORS
 from modulab.sweep.jobs import MembersFailed
 from modulab.sweep.search_space import Dimension
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
+from modulab.config.loggers import Loggers
+from modulab.config.settings import Trainer
 from modulab.errors import ConfigError
 from modulab.experiment import Run, Work, begin, plan_work
 from modulab.logger.run_log import RunLog, open_log
-from modulab.logger.settings import Loggers
 from modulab.progress import ProgressReport, Style
-from modulab.settings import Trainer
 from modulab.sweep.results import PARTS, gather, statuses
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
 

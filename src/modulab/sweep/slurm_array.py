@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modulab.config.settings import Trainer
 from modulab.errors import ConfigError
 from modulab.experiment import Run
 from modulab.files import write_whole
-from modulab.settings import Trainer
 from modulab.sweep.slurm_node import ShardTask, node_python
 
 FOLDER = "slurm"

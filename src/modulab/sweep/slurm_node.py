@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from modulab.config.settings import Trainer
 from modulab.experiment import plan_work, train_populations
-from modulab.settings import Trainer
 
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 is what we ask SLURM for; clusters that preempt by its defaults send TERM."""

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modulab.settings import Member
+from modulab.config.settings import Member
 from modulab.training.program import Program, program_of
 
 

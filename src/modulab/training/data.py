@@ -11,8 +11,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from modulab.config.settings import Member
 from modulab.errors import foreign_code
-from modulab.settings import Member
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Task, mixing_matrix
 from modulab.training.engine import Chunk

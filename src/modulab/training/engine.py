@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.cache import cache_folder, say_once
+from modulab.config.settings import Member
 from modulab.errors import ConfigError
-from modulab.settings import Member
 from modulab.training.compiled_step import (
     LARGEST_BLOCK,
     block_tensors,

@@ -15,10 +15,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.cache import VARIABLES, say_once
+from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError, foreign_code
 from modulab.processor import processor_fact
 from modulab.progress import ProgressReport
-from modulab.settings import Member, Trainer
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData

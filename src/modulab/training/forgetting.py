@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from modulab.config.settings import Probes
 from modulab.metrics.errors import module_errors, module_losses
 from modulab.metrics.probe import Probe, evaluation_samples
 from modulab.networks import flatten, forward, population_weights
-from modulab.settings import Probes
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Samples, Task
 from modulab.training.data import mix

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from modulab.config.settings import Member
 from modulab.errors import foreign_code
 from modulab.networks import (
     NetworkShape,
@@ -22,7 +23,6 @@ from modulab.networks import (
     initial_parameters,
     population_weights,
 )
-from modulab.settings import Member
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, block_size, run_chunk, step_function
 from modulab.training.program import Program, program_of, stack_coefficients

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, foreign_code
 from modulab.metrics.probe import measure_population
-from modulab.settings import Member, Probes
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
 from modulab.training.learner import PopulationLearner

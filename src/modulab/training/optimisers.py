@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulab.settings import Member
+from modulab.config.settings import Member
 
 Moments = tuple[Tensor, Tensor]
 Update = Callable[[Tensor, Tensor, Moments, Mapping[str, Tensor], Tensor], tuple[Tensor, Moments]]

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from modulab.config.settings import Member
 from modulab.networks import NetworkShape
 from modulab.noise import Distribution
 from modulab.regularisers import Regulariser
-from modulab.settings import Member
 from modulab.tasks.base import Loss
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 
+from modulab.config.settings import Member, Probes
 from modulab.errors import ConfigError, describe
 from modulab.progress import ProgressReport
-from modulab.settings import Member, Probes
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members

@@ -21,21 +21,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from modulab.config.grids import check_conflicts, expand, read_grids, without
+from modulab.config.loggers import Loggers, read_loggers
+from modulab.config.overrides import (
+    COMPOSING_ERRORS,
+    GROUPS,
+    Compose,
+    explain,
+    leaf_keys,
+    override_key,
+    plain_leaf,
+)
+from modulab.config.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
 from modulab.errors import ConfigError
-from modulab.grids import check_conflicts, expand, read_grids, without
-from modulab.logger.settings import Loggers, read_loggers
 from modulab.memory import check_plan
-from modulab.overrides import COMPOSING_ERRORS, GROUPS, Compose, explain, leaf_keys, override_key, plain_leaf
 from modulab.schema import Settings, import_target, read_settings, suggest
-from modulab.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from modulab.settings import Population, Sweep, Trainer
+    from modulab.config.settings import Population, Sweep, Trainer
 else:
     # Annotations are checked in tests. DictConfig derives from deprecated generics, of which that check warns,
-    # and importing modulab.settings imports torch.
+    # and importing modulab.config.settings imports torch.
     DictConfig = object
     Population = Sweep = Trainer = Settings
 
@@ -61,7 +69,7 @@ class Plan:
 
 def config_folder() -> Path:
     """Return the folder of configs: inside the installed package or, in a checkout, beside src."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
 
@@ -77,7 +85,7 @@ def check_member(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises: ConfigError for whatever `read_member` objects to.
     """
-    from modulab.settings import read_member
+    from modulab.config.settings import read_member
 
     member = read_member(config)
     checked: dict[str, Any] = {"seed": member.seed}
@@ -229,7 +237,7 @@ class _Planner:
 
     def _read(self, config: DictConfig) -> _Composed:
         """Return a composed config, its run-wide groups checked: the same trainer as in all others."""
-        from modulab.settings import Population, Sweep, Trainer
+        from modulab.config.settings import Population, Sweep, Trainer
 
         known = (*MEMBER_KEYS, *_RUN_KEYS)
         for key in config:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from modulab.composing import config_folder
+from modulab.config.composing import config_folder
 from modulab.errors import ConfigError
 
 

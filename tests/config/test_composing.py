@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from modulab.composing import (
+from modulab.config.composing import (
     Plan,
     check_member,
     compose_checked,
@@ -19,8 +19,8 @@ from modulab.composing import (
     plan_sweep,
     run_id,
 )
+from modulab.config.overrides import GROUPS, leaf_keys, replace_grid
 from modulab.errors import ConfigError
-from modulab.overrides import GROUPS, leaf_keys, replace_grid
 from tests.command_line import SMALL, Command
 
 

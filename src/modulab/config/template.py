@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modulab.config.overrides import GROUPS, leaf_keys
 from modulab.errors import ConfigError
-from modulab.overrides import GROUPS, leaf_keys
 from modulab.schema import import_target, suggest_key
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from modulab.config.overrides import GROUPS, override_key
 from modulab.errors import ConfigError
-from modulab.overrides import GROUPS, override_key
 
 
 @dataclass(frozen=True)
