@@ -12,7 +12,7 @@ import pytest
 from modulab.cli import main
 from modulab.config.composing import config_folder
 from modulab.config.overrides import split_words
-from modulab.sweep.results import load_results
+from modulab.results.store import load_results
 from tests.command_line import SMALL, Command
 
 Fails = Callable[..., str]

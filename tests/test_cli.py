@@ -19,8 +19,7 @@ import modulab
 from modulab.cli import train_help
 from modulab.config.composing import config_folder, hydra_composer
 from modulab.config.overrides import leaf_keys
-from modulab.sweep import results
-from modulab.sweep.results import load_curves, load_results
+from modulab.results.store import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
 
 

@@ -10,7 +10,7 @@ import modulab
 from modulab.cli import config_meaning
 from modulab.config.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
 from modulab.config.settings import Trainer
-from modulab.sweep.results import load_results
+from modulab.results.store import load_results
 from tests.command_line import SMALL
 
 FILES = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml"))

@@ -19,8 +19,8 @@ from modulab.cli import main
 from modulab.config.composing import run_id
 from modulab.config.trust import check_named_code, shipped_code
 from modulab.errors import ConfigError
-from modulab.sweep.manifest import read_manifests
-from modulab.sweep.results import load_curves, load_results
+from modulab.results.manifest import read_manifests
+from modulab.results.store import load_curves, load_results
 
 EVIL = """
 from pathlib import Path

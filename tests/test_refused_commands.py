@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modulab.report.commands import recorded_commands
-from modulab.sweep.lock import LOCK, FolderLock
+from modulab.results.lock import LOCK, FolderLock
 from tests.command_line import SMALL, Command
 
 REFUSED = {

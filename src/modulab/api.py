@@ -30,7 +30,7 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
     Raises: ConfigError for whatever a user can set right.
     """
     from modulab.config.overrides import override_key
-    from modulab.sweep.results import load_curves, load_results
+    from modulab.results.store import load_curves, load_results
 
     for override in overrides:
         if override_key(override) == "hydra.run.dir":
@@ -48,8 +48,8 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
     from modulab.config.composing import compose_checked, hydra_composer, plan_run
     from modulab.config.overrides import replace_grid
     from modulab.experiment import run_members
-    from modulab.sweep.lock import FolderLock
-    from modulab.sweep.results import check_folder
+    from modulab.results.lock import FolderLock
+    from modulab.results.store import check_folder
 
     overrides = replace_grid(overrides)
     with hydra_composer() as compose:
@@ -62,13 +62,13 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
 
 def load_results(path: str | Path) -> pd.DataFrame:
     """Return the results under a path: a run's or sweep's folder, a folder of such folders, or a file."""
-    from modulab.sweep import results
+    from modulab.results import store
 
-    return results.load_results(path)
+    return store.load_results(path)
 
 
 def load_members(path: str | Path) -> Any:
     """Return the trained members that a run's or sweep's folder holds."""
-    from modulab import experiment
+    from modulab.sweep import run
 
-    return experiment.load_members(path)
+    return run.load_members(path)

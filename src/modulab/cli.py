@@ -197,7 +197,7 @@ def _claims(options: argparse.Namespace) -> int:
         raise ConfigError(f"--processes {options.processes}: give a number of 1 or more.")
 
     from modulab.claims.command import run_claims, summary
-    from modulab.table import show
+    from modulab.results.summary import show
     from modulab.text import printable
 
     folder = options.folder or Path("outputs", "claims", options.preset)
@@ -222,7 +222,7 @@ def _rerun(options: argparse.Namespace) -> int:
 
     from modulab.config.composing import config_folder
     from modulab.rerun import report, rerun
-    from modulab.table import show
+    from modulab.results.summary import show
     from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
@@ -257,8 +257,8 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from modulab.sweep.results import load_results
-    from modulab.table import show_results, summarise, to_csv
+    from modulab.results.store import load_results
+    from modulab.results.summary import show_results, summarise, to_csv
 
     results = load_results(options.path)
     by = None if options.by is None else [key.strip() for key in options.by.split(",")]
@@ -325,7 +325,7 @@ def _train(given: Sequence[str]) -> int:
 
 
 def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    from modulab.table import show
+    from modulab.results.summary import show
 
     if not rows:
         print("No trial of this search has a result.", file=sys.stderr)
@@ -336,8 +336,8 @@ def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 
 def _report(folder: Path, planned: Collection[str]) -> int:
-    from modulab.sweep.results import RESULTS, load_results
-    from modulab.table import show_results
+    from modulab.results.store import RESULTS, load_results
+    from modulab.results.summary import show_results
 
     results = load_results(folder)
     show_results(results, None, None)

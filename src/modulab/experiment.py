@@ -18,16 +18,16 @@ from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
 from modulab.networks import NetworkShape, PopulationWeights, population_weights
 from modulab.progress import ProgressReport
-from modulab.sweep.manifest import (
+from modulab.results.manifest import (
     POPULATIONS,
     checkpoint_path,
     population_name,
     unfinished_populations,
     write_manifest,
 )
+from modulab.results.store import completed, gather, save_part
+from modulab.results.tables import Status, curve_table, result_table
 from modulab.sweep.pack import check_fits, member_bytes, population_size
-from modulab.sweep.results import completed, gather, save_part
-from modulab.sweep.tables import Status, curve_table, result_table
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.engine import choose_engine
 from modulab.training.fit import PopulationResult, choose_device, cpu_count, fit_population

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from modulab.report.style import COLOURS, MARKERS, label
-from modulab.table import bootstrap_interval
+from modulab.results.summary import bootstrap_interval
 
 _MEASURES = ("modularity/structural", "robustness/poisson@0.3")
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from modulab.claims.run import Experiment, halve_populations, run_experiments
-from modulab.sweep.results import load_results
+from modulab.results.store import load_results
 
 HUNGRY = """
 import os

@@ -13,7 +13,7 @@ from modulab.claims import thresholds
 from modulab.claims.presets import experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST
 from modulab.config.composing import hydra_composer, plan_run
-from modulab.sweep.tables import result_table
+from modulab.results.tables import result_table
 
 LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
 ROBUSTNESS = ("gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise")

@@ -14,7 +14,7 @@ import yaml
 
 import modulab
 from modulab.processor import processor_fact
-from modulab.table import metric_names
+from modulab.results.summary import metric_names
 
 HERE = Path(__file__).parent
 VALUES = HERE / "values.json"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from modulab.sweep.results import load_curves, load_results
+from modulab.results.store import load_curves, load_results
 from tests.command_line import MODULAB, SMALL
 from tests.logger.offline_runs import differences, members_of, offline_runs
 from tests.logger.wandb_server import wandb_server

@@ -16,7 +16,7 @@ from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.style import arm_styles, choose_scale, choose_setting_scale, drawing, label
-from modulab.table import bootstrap_interval
+from modulab.results.summary import bootstrap_interval
 from tests.report.tables import sweep_results
 
 SCALES = [0.0, 0.05, 0.1, 0.2, 0.4]

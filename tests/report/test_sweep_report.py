@@ -15,7 +15,7 @@ from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, page_figures, render_page
 from modulab.report.sweep_report import describe, write_report
-from modulab.table import summarise
+from modulab.results.summary import summarise
 from modulab.training.learner import initialise
 from tests.command_line import SMALL, Command
 from tests.report.tables import sweep_results

@@ -21,7 +21,7 @@ import torch
 import modulab.experiment
 import modulab.rerun  # noqa: F401  (imports what the forked processes need)
 from modulab.cli import main
-from modulab.sweep.results import load_curves, load_results, statuses
+from modulab.results.store import load_curves, load_results, statuses
 
 
 def fork(work: Callable[[], int]) -> int:

@@ -14,10 +14,10 @@ import torch
 from modulab.config.composing import Plan
 from modulab.config.settings import Sweep
 from modulab.errors import ConfigError
+from modulab.results.lock import FolderLock
+from modulab.results.store import load_curves, load_results, save_part
+from modulab.results.tables import result_table
 from modulab.sweep.jobs import MembersFailed, return_values
-from modulab.sweep.lock import FolderLock
-from modulab.sweep.results import load_curves, load_results, save_part
-from modulab.sweep.tables import result_table
 from modulab.tasks.regression import RegressionTask
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
 from tests.members import EAGER

@@ -17,8 +17,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from modulab.errors import ConfigError
-from modulab.sweep.lock import FolderLock
-from modulab.sweep.results import load_results
+from modulab.results.lock import FolderLock
+from modulab.results.store import load_results
 from modulab.sweep.search_space import Dimension, Value, dimension_of, split_search
 from tests.command_line import SMALL, Command
 

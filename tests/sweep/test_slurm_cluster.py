@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from modulab.sweep.results import load_curves, load_results
+from modulab.results.store import load_curves, load_results
 from modulab.sweep.slurm_array import FOLDER
 from tests.command_line import MODULAB, SMALL, Command
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from modulab.config.composing import config_folder, plan_run
 from modulab.config.composing import hydra_composer as composer
 from modulab.errors import ConfigError
-from modulab.sweep.results import load_results
+from modulab.results.store import load_results
 from modulab.sweep.values import expand_jobs
 from tests.command_line import SMALL, Command
 

@@ -14,7 +14,7 @@ from modulab.claims.registry import LONGEST_FIRST, choose_claims
 from modulab.claims.report import PAGE, write_claims_report
 from modulab.claims.run import Experiment, run_experiments
 from modulab.errors import ConfigError
-from modulab.sweep.results import check_folder, load_results
+from modulab.results.store import check_folder, load_results
 
 
 def run_claims(

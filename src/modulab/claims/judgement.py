@@ -10,7 +10,7 @@ from typing import Any
 from modulab.claims.claim import Claim
 from modulab.claims.evidence import Estimate, Evidence
 from modulab.claims.rules import RULE, Finding, Verdict, decide, describe_region, judge_criterion
-from modulab.table import cells, summarise
+from modulab.results.summary import cells, summarise
 
 
 @dataclass(frozen=True)

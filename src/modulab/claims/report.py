@@ -25,10 +25,10 @@ from modulab.claims.judgement import (
 from modulab.claims.presets import PRESETS
 from modulab.claims.rules import RULE
 from modulab.claims.run import Experiment
-from modulab.files import write_whole
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, write_page
-from modulab.versions import versions
+from modulab.results.files import write_whole
+from modulab.results.versions import versions
 
 SOURCE = "Qian, Liang and Fiete (arXiv 2512.13707)"
 RECORD = "claims.json"

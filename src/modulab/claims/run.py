@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from modulab.errors import ConfigError, describe
 from modulab.memory import free_bytes
-from modulab.sweep.manifest import checkpoint_path, read_manifests
-from modulab.sweep.results import completed
+from modulab.results.manifest import checkpoint_path, read_manifests
+from modulab.results.store import completed
 from modulab.text import printable
 
 

@@ -13,12 +13,12 @@ from modulab.config.composing import compose_checked, hydra_composer
 from modulab.config.loggers import DEFAULT_PROJECT, Loggers, WandbLogger, read_loggers
 from modulab.config.overrides import override_key
 from modulab.errors import ConfigError
-from modulab.files import check_links
 from modulab.logger.ledger import Ledger, remembered
 from modulab.logger.records import outcomes
 from modulab.logger.run_log import open_log
-from modulab.sweep.lock import FolderLock
-from modulab.sweep.results import gather, load_results
+from modulab.results.files import check_links
+from modulab.results.lock import FolderLock
+from modulab.results.store import gather, load_results
 
 
 def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> list[str]:

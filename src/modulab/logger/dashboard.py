@@ -13,7 +13,7 @@ import pandas as pd
 from modulab.errors import ConfigError
 from modulab.logger.charts import CHARTS, Chart, chart_table
 from modulab.logger.keys import STEP, TABLE
-from modulab.sweep.results import load_curves
+from modulab.results.store import load_curves
 
 _HEADLINES = (
     "error/test",

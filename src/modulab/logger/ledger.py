@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from modulab.errors import ConfigError
-from modulab.files import write_whole
+from modulab.results.files import write_whole
 
 LOGGED = "logged"
 _SWEEP = "sweep.json"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from modulab.results.manifest import read_manifests
+from modulab.results.store import CURVES, RESULTS, read_rows
+from modulab.results.summary import metric_names
 from modulab.schema import FIXED_COLUMNS
-from modulab.sweep.manifest import read_manifests
-from modulab.sweep.results import CURVES, RESULTS, read_rows
-from modulab.table import metric_names
 
 Outcome = list[str | None]
 """A member's status and what went wrong, as JSON keeps them."""

@@ -16,8 +16,8 @@ from modulab.logger.charts import CHARTS, chart_table
 from modulab.logger.keys import STEP, TABLE
 from modulab.logger.ledger import remember, sweep_token
 from modulab.logger.records import MemberRecord, outcomes
-from modulab.sweep.results import CURVES, RESULTS, load_results
-from modulab.table import metric_names
+from modulab.results.store import CURVES, RESULTS, load_results
+from modulab.results.summary import metric_names
 
 _TRIAL = {
     "WANDB_RUN_ID": "run_id",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from modulab.report.points import completed_members, in_order, join_settings
 from modulab.report.style import COLOURS, MOST_ARMS, arm_text
-from modulab.table import DEFAULT_METRICS, choose_settings, metric_names
+from modulab.results.summary import DEFAULT_METRICS, choose_settings, metric_names
 
 ARM = "arm"
 """The column that says several settings together."""

@@ -21,8 +21,8 @@ from modulab.experiment import read_members
 from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
 from modulab.metrics.probe import make_probe
 from modulab.networks import NetworkShape, PopulationWeights, module_of_feature, population_weights
+from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
-from modulab.sweep.manifest import POPULATIONS, read_manifests
 from modulab.text import printable
 from modulab.training.learner import initialise
 

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from modulab.files import write_whole
 from modulab.report.style import drawing
+from modulab.results.files import write_whole
 
 DPI = 200
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from modulab.files import write_whole
 from modulab.report.figure import ReportFigure, save_figures
+from modulab.results.files import write_whole
 
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from modulab.report.style import arm_text
-from modulab.table import bootstrap_interval
+from modulab.results.summary import bootstrap_interval
 
 KINDS = ("member", "mean", "low", "high")
 """What a row of a figure's data is: one member's value, or the mean over members and the ends of its interval."""

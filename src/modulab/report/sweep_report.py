@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from modulab.errors import ConfigError
-from modulab.files import check_links, write_whole
 from modulab.report.categories import strip_figure
 from modulab.report.choosing import (
     Layout,
@@ -28,9 +27,18 @@ from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
-from modulab.sweep.manifest import POPULATIONS
-from modulab.sweep.results import load_curves, load_results
-from modulab.table import cells, choose_settings, member_cells, metric_names, problems, summarise, to_csv
+from modulab.results.files import check_links, write_whole
+from modulab.results.manifest import POPULATIONS
+from modulab.results.store import load_curves, load_results
+from modulab.results.summary import (
+    cells,
+    choose_settings,
+    member_cells,
+    metric_names,
+    problems,
+    summarise,
+    to_csv,
+)
 
 SUMMARY = "summary.csv"
 _MOST_ROWS = 60

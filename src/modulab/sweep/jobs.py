@@ -18,11 +18,11 @@ from omegaconf import OmegaConf, open_dict, read_write
 from modulab.config.composing import Plan, plan_run, plan_sweep
 from modulab.config.overrides import check_hydra_keys
 from modulab.errors import ConfigError
-from modulab.files import write_whole
+from modulab.results.files import write_whole
+from modulab.results.lock import FolderLock
+from modulab.results.store import check_folder, copy_rows, load_results
+from modulab.results.summary import metric_names
 from modulab.schema import suggest
-from modulab.sweep.lock import FolderLock
-from modulab.sweep.results import check_folder, copy_rows, load_results
-from modulab.table import metric_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from modulab.config.overrides import READING_ERRORS
 from modulab.errors import ConfigError
-from modulab.files import write_whole
+from modulab.results.files import write_whole
 from modulab.sweep.jobs import MembersFailed
 from modulab.sweep.search_space import Dimension
 

@@ -23,7 +23,7 @@ from modulab.errors import ConfigError
 from modulab.experiment import Run, Work, begin, plan_work
 from modulab.logger.run_log import RunLog, open_log
 from modulab.progress import ProgressReport, Style
-from modulab.sweep.results import PARTS, gather, statuses
+from modulab.results.store import PARTS, gather, statuses
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
 
 _LONGEST_SILENCE = 3600.0

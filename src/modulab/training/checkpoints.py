@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
-from modulab.files import replacing
+from modulab.results.files import replacing
 
 CHECKPOINT_FORMAT = 1
 """Goes up when a checkpoint changes its meaning; files of another version are refused."""

@@ -33,9 +33,9 @@ from torch.fx import GraphModule
 from modulab import networks, noise, regularisers, streams
 from modulab.cache import VARIABLES, cache_folder, full_folder, unsafe_file
 from modulab.errors import ConfigError
-from modulab.files import process_mark, remove_abandoned, replacing
 from modulab.networks import ACTIVATIONS
 from modulab.processor import processor_fact
+from modulab.results.files import process_mark, remove_abandoned, replacing
 from modulab.training import optimisers, step
 from modulab.training.optimisers import UPDATES
 from modulab.training.program import Program

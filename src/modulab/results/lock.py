@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO
 
 from modulab.errors import ConfigError
-from modulab.files import remove_abandoned
+from modulab.results.files import remove_abandoned
 
 LOCK = ".lock"
 

@@ -22,8 +22,8 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from modulab.errors import ConfigError
-from modulab.files import check_links, replacing
-from modulab.sweep.tables import Status, concatenate, merge
+from modulab.results.files import check_links, replacing
+from modulab.results.tables import Status, concatenate, merge
 
 FORMAT_VERSION = 1
 """Goes up when a column changes its meaning; files of another version are refused."""

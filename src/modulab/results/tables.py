@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from modulab.results.versions import versions
 from modulab.schema import FIXED_COLUMNS
-from modulab.versions import versions
 
 Status = Literal["completed", "failed", "diverged", "missing"]
 """`diverged` is a result as good as `completed`; `missing` says that a member was asked for and has none yet."""

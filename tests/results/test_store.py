@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from modulab.errors import ConfigError
-from modulab.sweep.results import (
+from modulab.results.store import (
     CURVES,
     RESULTS,
     check_folder,
@@ -20,8 +20,8 @@ from modulab.sweep.results import (
     save_part,
     statuses,
 )
-from modulab.sweep.tables import curve_table, result_table
-from modulab.versions import versions
+from modulab.results.tables import curve_table, result_table
+from modulab.results.versions import versions
 
 
 def rows(run_ids: list[str], statuses: list[str] | None = None, **settings: list[object]) -> pa.Table:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from modulab.errors import ConfigError
-from modulab.sweep.lock import LOCK, FolderLock
+from modulab.results.lock import LOCK, FolderLock
 
 HOLD = (
-    "import sys; from pathlib import Path; from modulab.sweep.lock import FolderLock\n"
+    "import sys; from pathlib import Path; from modulab.results.lock import FolderLock\n"
     "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 )
 
@@ -48,7 +48,7 @@ def test_holder_that_left_no_name_is_another_process(tmp_path: Path) -> None:
 
 
 WRITE_FOR_EVER = (
-    "import sys, tempfile\nfrom pathlib import Path\nfrom modulab.files import process_mark, replacing\n"
+    "import sys, tempfile\nfrom pathlib import Path\nfrom modulab.results.files import process_mark, replacing\n"
     "folder = Path(sys.argv[1])\n"
     "with replacing(folder / 'parts' / 'x.parquet') as beside:\n"
     "    beside.write_text('half')\n"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from modulab.errors import ConfigError
-from modulab.table import (
+from modulab.results.summary import (
     DEFAULT_METRICS,
     bootstrap_interval,
     cells,

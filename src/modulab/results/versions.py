@@ -29,7 +29,7 @@ def _installed(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Return the commit of the checkout that this package runs from, with `-dirty` where files differ."""
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     if not (checkout / ".git").exists() or not (checkout / "src" / "modulab").is_dir():
         return None
     try:

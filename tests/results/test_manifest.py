@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modulab.errors import ConfigError
-from modulab.sweep.manifest import (
+from modulab.results.manifest import (
     POPULATIONS,
     checkpoint_path,
     population_name,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from modulab.errors import ConfigError
-from modulab.files import write_whole
+from modulab.results.files import write_whole
 
 POPULATIONS = "populations"
 _SUFFIX = ".members.json.gz"

@@ -1,0 +1,1 @@
+"""A folder of results: tables, manifests, its lock, and files written atomically."""
