@@ -47,9 +47,9 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
     """
     from modulab.config.composing import compose_checked, hydra_composer, plan_run
     from modulab.config.overrides import replace_grid
-    from modulab.experiment import run_members
     from modulab.results.lock import FolderLock
     from modulab.results.store import check_folder
+    from modulab.sweep.run import run_members
 
     overrides = replace_grid(overrides)
     with hydra_composer() as compose:

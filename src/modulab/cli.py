@@ -221,8 +221,8 @@ def _rerun(options: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from modulab.config.composing import config_folder
-    from modulab.rerun import report, rerun
     from modulab.results.summary import show
+    from modulab.sweep.rerun import report, rerun
     from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))

@@ -18,8 +18,6 @@ from pathlib import Path
 
 import torch
 
-import modulab.experiment
-import modulab.rerun  # noqa: F401  (imports what the forked processes need)
 from modulab.cli import main
 from modulab.results.store import load_curves, load_results, statuses
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from modulab.config.settings import Member, read_member
 from modulab.errors import ConfigError
-from modulab.experiment import Run, Work
 from modulab.results.store import PARTS, gather, load_curves, load_results, save_part
 from modulab.results.tables import curve_table, result_table
+from modulab.sweep.run import Run, Work
 from modulab.sweep.slurm import cut_shards, describe_tasks
 from modulab.sweep.slurm_array import ArrayTask, SlurmSettings, refresh
 from modulab.sweep.slurm_node import node_python

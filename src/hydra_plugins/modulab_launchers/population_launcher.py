@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 
 if TYPE_CHECKING:
     from modulab.config.composing import Plan
-    from modulab.experiment import Work
+    from modulab.sweep.run import Work
 
 
 @dataclass
@@ -52,13 +52,13 @@ class PopulationLauncher(BasicLauncher):
 
     def prepare(self, plan: "Plan", folder: Path) -> "Work":
         """Return what of a batch's jobs is to be trained."""
-        from modulab.experiment import plan_work
+        from modulab.sweep.run import plan_work
 
         return plan_work(plan.members, plan.trainer, folder)
 
     def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
         """Train what was prepared, and keep it in the sweep's folder."""
-        from modulab.experiment import run_work
+        from modulab.sweep.run import run_work
 
         run_work(work, folder, plan.logger)
 

@@ -11,7 +11,7 @@ from hydra_plugins.modulab_launchers.population_launcher import PopulationLaunch
 
 if TYPE_CHECKING:
     from modulab.config.composing import Plan
-    from modulab.experiment import Work
+    from modulab.sweep.run import Work
     from modulab.sweep.slurm_array import SlurmSettings
 
 

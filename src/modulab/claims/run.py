@@ -61,7 +61,7 @@ def run_experiments(
     """
     context = multiprocessing.get_context("forkserver")
     # Torch and Lightning take seconds to import: once, in the process that the others are forked from.
-    context.set_forkserver_preload(["modulab.experiment", "modulab.config.composing", "hydra"])
+    context.set_forkserver_preload(["modulab.sweep.run", "modulab.config.composing", "hydra"])
     messages: Any = context.Queue()
     waiting = list(experiments)
     by_name = {experiment.name: experiment for experiment in experiments}

@@ -17,12 +17,12 @@ from torch import Tensor
 from modulab.config.settings import Member, read_member
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
-from modulab.experiment import read_members
 from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
 from modulab.metrics.probe import make_probe
 from modulab.networks import NetworkShape, PopulationWeights, module_of_feature, population_weights
 from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
+from modulab.sweep.run import read_members
 from modulab.text import printable
 from modulab.training.learner import initialise
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from modulab.config.composing import Plan
 from modulab.config.settings import structural_key
-from modulab.experiment import Work, plan_work
 from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
+from modulab.sweep.run import Work, plan_work
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds

@@ -27,7 +27,7 @@ from modulab.schema import suggest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from modulab.experiment import Work
+    from modulab.sweep.run import Work
 else:
     # Annotations are checked in tests, with a warning of the deprecated generics that DictConfig derives from.
     DictConfig = object
@@ -133,7 +133,7 @@ class TrainTask:
             print(describe_work(plan, folder))
             remove_empty(folder)
             return None
-        from modulab.experiment import plan_work, run_work
+        from modulab.sweep.run import plan_work, run_work
 
         self.hold(folder)
         work = plan_work(plan.members, plan.trainer, folder)

@@ -20,10 +20,10 @@ import torch
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Trainer
 from modulab.errors import ConfigError
-from modulab.experiment import Run, Work, begin, plan_work
 from modulab.logger.run_log import RunLog, open_log
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
+from modulab.sweep.run import Run, Work, begin, plan_work
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
 
 _LONGEST_SILENCE = 3600.0

@@ -16,8 +16,8 @@ from typing import Any
 
 from modulab.config.settings import Trainer
 from modulab.errors import ConfigError
-from modulab.experiment import Run
 from modulab.results.files import write_whole
+from modulab.sweep.run import Run
 from modulab.sweep.slurm_node import ShardTask, node_python
 
 FOLDER = "slurm"

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from modulab.config.settings import Trainer
-from modulab.experiment import plan_work, train_populations
+from modulab.sweep.run import plan_work, train_populations
 
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 is what we ask SLURM for; clusters that preempt by its defaults send TERM."""

@@ -16,12 +16,12 @@ from modulab.config.composing import run_id
 from modulab.config.settings import Trainer
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
-from modulab.experiment import run_members
 from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.results.store import load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.results.versions import versions
 from modulab.schema import read_settings, suggest
+from modulab.sweep.run import run_members
 from modulab.training.fit import device_name
 
 _RESULTS_OF = ("completed", "diverged")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modulab.rerun import Comparison, report
 from modulab.results.store import RESULTS, load_results
+from modulab.sweep.rerun import Comparison, report
 from tests.command_line import SMALL, Command
 
 SWEEP = ["train", "-m", *SMALL, "noise.scale=0,0.2", "seed=range(3)", "hydra.sweep.dir=sweep"]

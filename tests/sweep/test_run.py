@@ -9,13 +9,13 @@ import torch
 
 from modulab.config.settings import Trainer
 from modulab.errors import describe
-from modulab.experiment import load_members, read_runs, run_members
 from modulab.metrics.probe import Probe
 from modulab.networks import forward
 from modulab.results.store import RESULTS, load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
+from modulab.sweep.run import load_members, read_runs, run_members
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask
 from tests.members import EAGER, member_config
