@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import modulab
-from modulab.figures import noise_figure
+from modulab.report.noise_figure import noise_figure
 
 folder = Path(sys.argv[1])
 noise_figure(modulab.load_results(folder / "regression"), folder / "modularity_and_robustness.png")

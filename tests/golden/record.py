@@ -13,8 +13,8 @@ import torch
 import yaml
 
 import modulab
-from modulab.processor import processor_fact
 from modulab.results.summary import metric_names
+from modulab.training.processor import processor_fact
 
 HERE = Path(__file__).parent
 VALUES = HERE / "values.json"

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import modulab
-from modulab.cache import cache_folder, say_once
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.regularisers import Pass, Regulariser
 from modulab.training import compiled_step
+from modulab.training.cache import cache_folder, say_once
 from modulab.training.compiled_step import CompiledStep, build, is_built
 from modulab.training.fit import fit_population
 from modulab.training.optimisers import schedule_rows

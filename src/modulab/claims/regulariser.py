@@ -9,9 +9,9 @@ from modulab.claims.claim import Claim
 from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, contrast, ratio
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion, Region
-from modulab.figures import noise_arms
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
+from modulab.report.noise_figure import noise_arms
 
 TESTED_SCALE = 0.2
 MATCHED_SCALES = (0.1, 0.2, 0.4)

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulab.cache import cache_folder, say_once
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
+from modulab.training.cache import cache_folder, say_once
 from modulab.training.compiled_step import (
     LARGEST_BLOCK,
     block_tensors,

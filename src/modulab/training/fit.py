@@ -14,17 +14,17 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
-from modulab.cache import VARIABLES, say_once
 from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError, foreign_code
-from modulab.processor import processor_fact
 from modulab.progress import ProgressReport
+from modulab.training.cache import VARIABLES, say_once
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import choose_engine, keep_freed_memory, step_function
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
+from modulab.training.processor import processor_fact
 from modulab.training.program import Program
 from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder
 

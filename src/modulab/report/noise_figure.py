@@ -1,4 +1,4 @@
-"""Figures of results."""
+"""The figure of modularity and robustness against noise scale."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from modulab.figures import noise_arms, noise_figure
+from modulab.report.noise_figure import noise_arms, noise_figure
 
 
 def results() -> pd.DataFrame:

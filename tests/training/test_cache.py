@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from modulab import cache
-from modulab.cache import VARIABLES, cache_folder, unsafe_file, unsafe_part
+from modulab.training import cache
+from modulab.training.cache import VARIABLES, cache_folder, unsafe_file, unsafe_part
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 STRANGER = 12345
