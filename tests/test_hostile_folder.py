@@ -16,7 +16,7 @@ import torch
 
 import modulab
 from modulab.cli import main
-from modulab.config.composing import run_id
+from modulab.config.identity import run_id
 from modulab.config.trust import check_named_code, shipped_code
 from modulab.errors import ConfigError
 from modulab.results.manifest import read_manifests

@@ -44,6 +44,13 @@ STRUCTURAL: dict[str, Any] = {"structural": True}
 """Marks a field whose value all members of a population share: it sets tensor shapes or the compiled step."""
 
 
+MOVED_CODE = {
+    "modulab.training.forgetting.measure_forgetting": "modulab.metrics.forgetting.measure_forgetting",
+}
+"""Where code that a config may name lies now, by the dotted path that it had first. Part of every run_id: an entry
+stays, and a path that moves again changes on the right."""
+
+
 FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "engine", "device")
 """Columns of results beside settings, measures and versions; the last two are null where nothing was trained."""
 
@@ -81,6 +88,7 @@ def import_target(path: object, key: str) -> Any:
     """Return the object that a dotted path names. Raises ConfigError where there is none; `key` says where it stood."""
     if not isinstance(path, str) or "." not in path:
         raise ConfigError(f"{key}={path!r} is not a dotted path. Write it as package.module.Name.")
+    path = MOVED_CODE.get(path, path)
     module_name, _, attribute = path.rpartition(".")
     try:
         with foreign_code():

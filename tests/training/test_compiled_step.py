@@ -23,8 +23,8 @@ from modulab.training import compiled_step
 from modulab.training.cache import cache_folder, say_once
 from modulab.training.compiled_step import CompiledStep, build, is_built
 from modulab.training.fit import fit_population
-from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program, program_of
+from modulab.training.schedule import schedule_rows
 from tests.members import EAGER, make_member
 from tests.training.fitting import prepared_learner, trained_parameters
 

@@ -13,8 +13,8 @@ from modulab.progress import ProgressReport
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.engine import choose_engine
 from modulab.training.fit import fit_population
-from modulab.training.optimisers import schedule_rows
 from modulab.training.recorder import Interrupted
+from modulab.training.schedule import schedule_rows
 from tests.members import EAGER, make_member
 from tests.training.fitting import CPU, train_learner, trained_parameters
 

@@ -12,8 +12,6 @@ the leaves in which jobs differ are set directly.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from modulab.config.grids import check_conflicts, expand, read_grids, without
+from modulab.config.identity import run_id, with_current_paths
 from modulab.config.loggers import Loggers, read_loggers
 from modulab.config.overrides import (
     COMPOSING_ERRORS,
@@ -74,12 +73,6 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
-def run_id(member: Mapping[str, Any]) -> str:
-    """Return the name of a member's result: a hash of its config as `check_member` returns it."""
-    canonical = json.dumps(member, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
 def check_member(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a member's config as its settings understood it, so that equal settings are written alike.
 
@@ -87,6 +80,7 @@ def check_member(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     from modulab.config.settings import read_member
 
+    config = with_current_paths(config)
     member = read_member(config)
     checked: dict[str, Any] = {"seed": member.seed}
     for name in GROUPS:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from modulab.config.composing import config_folder
 from modulab.errors import ConfigError
+from modulab.schema import MOVED_CODE
 
 
 def check_named_code(config: Mapping[str, Any], file: Path, modules: Collection[str] = ()) -> None:
@@ -21,7 +22,7 @@ def check_named_code(config: Mapping[str, Any], file: Path, modules: Collection[
     for key, path in named_code(config):
         module = str(path).rpartition(".")[0]
         own = any(module == each or module.startswith(f"{each}.") for each in modules)
-        if not own and path not in shipped_code():
+        if not own and MOVED_CODE.get(str(path), path) not in shipped_code():
             raise ConfigError(
                 f"{file}: {key}={path} is not part of modulab, and a folder of results has nothing imported. "
                 f"If the module is yours, name it: --import {module or 'MODULE'}."

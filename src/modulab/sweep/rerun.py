@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from modulab.config.composing import run_id
+from modulab.config.identity import run_id
 from modulab.config.settings import Trainer
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from modulab.config.composing import run_id
+from modulab.config.identity import run_id
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Member, Trainer, read_member, structural_key
 from modulab.errors import ConfigError, ForeignError, foreign_code

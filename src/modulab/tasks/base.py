@@ -119,3 +119,14 @@ def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:
     entries = normals(keys, task.in_features, task.in_features)[0].double()
     orthogonal, triangular = torch.linalg.qr(entries)
     return (orthogonal * torch.sign(torch.diagonal(triangular))).float()
+
+
+def mix(
+    task: Task, inputs: Float[Tensor, "member batch in_features"]
+) -> Float[Tensor, "member batch in_features"]:
+    """Return the inputs as the network sees them: Qx where the task mixes, x otherwise."""
+    if not task.mixing:
+        return inputs
+    rotation = mixing_matrix(task).T.contiguous()
+    # One product a member: a product of all rows at once rounds by a row's place among them.
+    return torch.stack([points @ rotation for points in inputs])

@@ -30,13 +30,13 @@ from filelock import FileLock
 from torch import Tensor
 from torch.fx import GraphModule
 
-from modulab import networks, noise, regularisers, streams
+from modulab import networks, noise, optimisers, regularisers, streams
 from modulab.errors import ConfigError
 from modulab.networks import ACTIVATIONS
+from modulab.optimisers import UPDATES
 from modulab.results.files import process_mark, remove_abandoned, replacing
-from modulab.training import optimisers, step
+from modulab.training import step
 from modulab.training.cache import VARIABLES, cache_folder, full_folder, unsafe_file
-from modulab.training.optimisers import UPDATES
 from modulab.training.processor import processor_fact
 from modulab.training.program import Program
 from modulab.training.step import Block, population_update

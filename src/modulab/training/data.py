@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
 from modulab.streams import Stream, fold_in, member_keys
-from modulab.tasks.base import Task, mixing_matrix
+from modulab.tasks.base import Task, mix
 from modulab.training.engine import Chunk
 
 DRAWN_AT_ONCE = 1 << 20
@@ -31,17 +31,6 @@ def training_points(
     counters = torch.arange(first, first + count, dtype=torch.int32).expand(keys.shape[0], count)
     samples = task.draw(fold_in(keys, Stream.DATA), counters, "train", "train")
     return torch.cat([mix(task, samples.inputs), samples.targets], dim=2)
-
-
-def mix(
-    task: Task, inputs: Float[Tensor, "member batch in_features"]
-) -> Float[Tensor, "member batch in_features"]:
-    """Return the inputs as the network sees them: Qx where the task mixes, x otherwise."""
-    if not task.mixing:
-        return inputs
-    rotation = mixing_matrix(task).T.contiguous()
-    # One product a member: a product of all rows at once rounds by a row's place among them.
-    return torch.stack([points @ rotation for points in inputs])
 
 
 def _by_task(members: Sequence[Member], wanted: Sequence[int]) -> dict[tuple[Task, int | None], list[int]]:

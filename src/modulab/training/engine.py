@@ -29,8 +29,8 @@ from modulab.training.compiled_step import (
     made_up_tensors,
 )
 from modulab.training.cost import compiling_pays
-from modulab.training.optimisers import schedule_rows
 from modulab.training.program import Program
+from modulab.training.schedule import schedule_rows
 from modulab.training.step import Block, population_update
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]

@@ -12,9 +12,9 @@ from torch.func import grad_and_value
 
 from modulab.networks import Perturbation, PopulationWeights, forward, population_weights
 from modulab.noise import NoiseLaw, add_activity_noise, layer_keys
+from modulab.optimisers import UPDATES, clip_gradients
 from modulab.regularisers import Pass, Regulariser
 from modulab.streams import fold_in, integers
-from modulab.training.optimisers import UPDATES, clip_gradients
 from modulab.training.program import Program
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
+from modulab.metrics.forgetting import adapt, measure_forgetting
 from modulab.metrics.probe import Probe, evaluation_samples, make_probe, measure_population
 from modulab.networks import flatten
 from modulab.progress import ProgressReport
@@ -16,12 +17,11 @@ from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Samples, Task, mixing_matrix
 from modulab.tasks.regression import RegressionTask
 from modulab.training.fit import fit_population
-from modulab.training.forgetting import adapt, measure_forgetting
 from modulab.training.learner import PopulationLearner
 from tests.members import EAGER, make_member
 from tests.training.fitting import CPU
 
-MEASURES = {"forgetting": "modulab.training.forgetting.measure_forgetting"}
+MEASURES = {"forgetting": "modulab.metrics.forgetting.measure_forgetting"}
 QUICK = {"probes__num_samples": 64, "probes__adaptation_steps": 15, "probes__adaptation_every": 5}
 NAMES = {"others_rise", "others_rise_at_learned", "adaptation_steps", "module_1"}
 

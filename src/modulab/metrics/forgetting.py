@@ -25,10 +25,9 @@ from modulab.config.settings import Probes
 from modulab.metrics.errors import module_errors, module_losses
 from modulab.metrics.probe import Probe, evaluation_samples
 from modulab.networks import flatten, forward, population_weights
+from modulab.optimisers import UPDATES
 from modulab.streams import Stream, fold_in
-from modulab.tasks.base import Samples, Task
-from modulab.training.data import mix
-from modulab.training.optimisers import UPDATES
+from modulab.tasks.base import Samples, Task, mix
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 """Adam's coefficients, those of D. Kingma and J. Ba, 2015."""

@@ -1,0 +1,40 @@
+"""Run ids stay what the first version with such a result computed."""
+
+from pathlib import Path
+
+import pytest
+
+from modulab.config.identity import run_id, with_current_paths
+from modulab.config.trust import check_named_code
+from modulab.metrics.forgetting import measure_forgetting
+from modulab.schema import MOVED_CODE, import_target
+from tests.config.test_composing import alone
+
+# Computed by the version of commit 9e99a1d, in which no code had moved yet.
+FIRST_IDS = {
+    (): "5a14baabf69c3f2a",
+    ("task=digits", "regulariser=jacobian", "architecture=premodular"): "3eae5bff631a1ecd",
+    ("task=classification", "probes=forgetting", "noise=dropout"): "25b8e78680f85fab",
+}
+
+
+@pytest.mark.parametrize("overrides", FIRST_IDS)
+def test_run_id_is_that_of_the_first_version(overrides: tuple[str, ...]) -> None:
+    assert run_id(alone(*overrides)) == FIRST_IDS[overrides]
+
+
+def test_config_of_an_earlier_version_gives_the_same_run_id_and_is_understood() -> None:
+    now = alone("probes=forgetting")
+    paths = {now: first for first, now in MOVED_CODE.items()}
+    measures = {key: paths.get(path, path) for key, path in now["probes"]["measures"].items()}
+    assert measures != now["probes"]["measures"]
+    earlier = now | {"probes": now["probes"] | {"measures": measures}}
+    assert run_id(earlier) == run_id(now)
+    assert with_current_paths(earlier) == now
+    check_named_code(earlier, Path("manifest"))
+
+
+def test_moved_code_is_found_by_its_first_path() -> None:
+    assert import_target("modulab.training.forgetting.measure_forgetting", "key") is measure_forgetting
+    for first, now in MOVED_CODE.items():
+        assert import_target(first, "key") is import_target(now, "key")

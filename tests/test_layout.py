@@ -1,0 +1,68 @@
+"""One direction: no package imports one above it."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "modulab"
+LEVELS = [
+    {"errors", "schema", "text", "progress", "memory", "streams"},
+    {"tasks", "networks", "noise", "regularisers", "losses", "optimisers"},
+    {"config"},
+    {"metrics"},
+    {"training", "results"},
+    {"logger"},
+    {"sweep"},
+    {"api", "report"},
+    {"claims"},
+    {"cli"},
+]
+"""Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
+
+
+def level(room: str) -> int:
+    return next(place for place, rooms in enumerate(LEVELS) if room in rooms)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield the part of modulab's modules that a file imports from, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("modulab.") for name in names if name.startswith("modulab."))
+
+
+def room(name: str) -> str:
+    return name.split(".", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_no_package_imports_one_above_it(file: Path) -> None:
+    own = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+    if own == "__init__":
+        return
+    for name in imports(file):
+        assert level(room(own)) >= level(room(name)), f"{own} imports modulab.{name}"
+
+
+def test_packages_of_one_level_do_not_import_each_other_in_a_circle() -> None:
+    read: dict[str, set[str]] = {}
+    for file in PACKAGE.rglob("*.py"):
+        own = room(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
+        if own != "__init__":
+            read.setdefault(own, set()).update({room(name) for name in imports(file)} - {own})
+    TopologicalSorter(read).prepare()
+
+
+def test_every_module_of_the_package_has_a_level() -> None:
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert found - {"__init__", "__pycache__"} <= set().union(*LEVELS)
