@@ -19,6 +19,7 @@ import modulab
 from modulab.cli import train_help
 from modulab.config.composing import config_folder, hydra_composer
 from modulab.config.overrides import leaf_keys
+from modulab.results import store
 from modulab.results.store import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
 
@@ -190,7 +191,7 @@ def test_ctrl_c_during_any_command_is_one_line(
     def interrupt(path: str) -> None:
         raise KeyboardInterrupt(path)
 
-    monkeypatch.setattr(results, "load_results", interrupt)
+    monkeypatch.setattr(store, "load_results", interrupt)
     assert command("table", str(tmp_path)) == (130, "", "Interrupted.\n")
 
 

@@ -9,7 +9,6 @@ from populations import make_network, make_task, probe_of
 from torch import Tensor
 
 from modulab.metrics import probe as probe_module
-from modulab.metrics.errors import module_losses
 from modulab.metrics.modularity import (
     ChunkSum,
     ablation_loss_rises,
@@ -28,8 +27,10 @@ from modulab.metrics.modularity import (
     unit_strengths,
 )
 from modulab.networks import ACTIVATIONS, PopulationWeights, forward
+from modulab.partition import SHARED, Partition
 from modulab.tasks.base import mixing_matrix
 
+PAIR = Partition.of_equal_shares(2, 1, 1)
 MEASURES = [measure_structural, measure_functional, measure_unit_specialisation, measure_ablation]
 HIDDEN = [(), (5,), (4, 3), (3, 4, 3)]
 
@@ -96,10 +97,18 @@ def test_chunks_of_points_change_sums_by_rounding_only(
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
 
 
+def test_blocks_follow_the_labels_and_leave_out_what_is_shared() -> None:
+    partition = Partition(2, (1, SHARED, 0, 1), (1, 0, SHARED))
+    matrix = torch.arange(1.0, 13.0).view(1, 3, 4)
+    assert block_sums(matrix, partition).tolist() == [[[7, 5 + 8], [3, 1 + 4]]]
+    # Within modules lie 7 and 5, of 7 + 13 + 3 + 5.
+    assert diagonal_modularity(matrix, partition).item() == pytest.approx(2 * 12 / 28 - 1)
+
+
 def test_block_sums_add_each_block() -> None:
     matrix = torch.arange(24.0).view(1, 4, 6)
     expected = [[[matrix[0, 2 * o : 2 * o + 2, 3 * i : 3 * i + 3].sum() for i in range(2)] for o in range(2)]]
-    assert block_sums(matrix, 2).tolist() == expected
+    assert block_sums(matrix, Partition.of_equal_shares(2, 3, 2)).tolist() == expected
 
 
 @pytest.mark.parametrize("modules", range(2, 12))
@@ -117,7 +126,10 @@ def test_chance_correction_is_undefined_for_one_module() -> None:
 @pytest.mark.parametrize("modules", [2, 3, 5, 7])
 def test_diagonal_modularity_of_a_uniform_matrix_is_zero(modules: int) -> None:
     uniform = torch.full((2, 2 * modules, 3 * modules), 0.37)
-    torch.testing.assert_close(diagonal_modularity(uniform, modules), torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(
+        diagonal_modularity(uniform, Partition.of_equal_shares(modules, 3, 2)),
+        torch.zeros(2, dtype=torch.float64),
+    )
 
 
 @pytest.mark.parametrize("modules", [2, 3, 5])
@@ -142,9 +154,9 @@ def test_network_that_treats_all_modules_alike_scores_zero() -> None:
     )
     inputs = inputs_for(alike)
     zeros = torch.zeros(3, dtype=torch.float64)
-    torch.testing.assert_close(diagonal_modularity(path_strength(alike, inputs), 2), zeros)
-    torch.testing.assert_close(diagonal_modularity(mean_absolute_jacobian(alike, inputs), 2), zeros)
-    torch.testing.assert_close(unit_specialisation(alike, inputs, 2), zeros)
+    torch.testing.assert_close(diagonal_modularity(path_strength(alike, inputs), PAIR), zeros)
+    torch.testing.assert_close(diagonal_modularity(mean_absolute_jacobian(alike, inputs), PAIR), zeros)
+    torch.testing.assert_close(unit_specialisation(alike, inputs, PAIR), zeros)
 
 
 def test_paths_that_cancel_count_in_structure_and_not_in_function() -> None:
@@ -155,8 +167,8 @@ def test_paths_that_cancel_count_in_structure_and_not_in_function() -> None:
         (first[None], second[None]), (torch.full((1, 4), 2.0), torch.zeros(1, 2)), "relu"
     )
     inputs = inputs_for(network)
-    assert diagonal_modularity(mean_absolute_jacobian(network, inputs), 2).item() == 1
-    assert diagonal_modularity(path_strength(network, inputs), 2).item() == pytest.approx(0.0)
+    assert diagonal_modularity(mean_absolute_jacobian(network, inputs), PAIR).item() == 1
+    assert diagonal_modularity(path_strength(network, inputs), PAIR).item() == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -237,7 +249,7 @@ def test_unit_specialisation_with_one_layer_equals_the_formula_unit_by_unit() ->
     network = make_network(make_task(), 7)
     inputs = inputs_for(network, points=50)
     gates = (forward(network, inputs).pre_activations[0] > 0).double().mean(dim=2)
-    for member, found in enumerate(unit_specialisation(network, inputs, 2).tolist()):
+    for member, found in enumerate(unit_specialisation(network, inputs, PAIR).tolist()):
         reads, writes = network.weights[0][member].abs().double(), network.weights[1][member].abs().double()
         weighted, total = 0.0, 0.0
         for unit in range(7):
@@ -254,7 +266,7 @@ def test_ablation_equals_a_forward_pass_with_the_unit_silenced(name: str, hidden
     task = make_task(name)
     probe = probe_of(task, make_network(task, *hidden, activation="tanh"), num_samples=40)
     rises = ablation_loss_rises(probe.network, probe.samples, probe.clean, task)
-    clean = module_losses(probe.clean.outputs, probe.samples.targets, task)
+    clean = task.loss_function.by_module(probe.clean.outputs, probe.samples.targets, task.partition)
     places = [(layer, unit) for layer, width in enumerate(hidden) for unit in range(width)]
     for place, (layer, unit) in enumerate(places):
 
@@ -263,7 +275,7 @@ def test_ablation_equals_a_forward_pass_with_the_unit_silenced(name: str, hidden
             return torch.where((places == unit) & torch.tensor(at == layer), 0.0, activity)
 
         outputs = forward(probe.network, probe.samples.inputs, silence).outputs
-        expected = module_losses(outputs, probe.samples.targets, task) - clean
+        expected = task.loss_function.by_module(outputs, probe.samples.targets, task.partition) - clean
         torch.testing.assert_close(rises[:, place], expected, rtol=1e-4, atol=1e-5)
     assert rises.shape[1] == len(places)
 
@@ -280,7 +292,7 @@ def test_modularity_of_one_module_is_undefined(hidden: tuple[int, ...]) -> None:
 def test_unit_measures_without_hidden_units_are_undefined() -> None:
     task = make_task()
     probe = probe_of(task, make_network(task))
-    assert unit_specialisation(probe.network, probe.samples.inputs, 2).isnan().all()
+    assert unit_specialisation(probe.network, probe.samples.inputs, PAIR).isnan().all()
     assert ablation_selectivity(probe.network, probe.samples, probe.clean, task).isnan().all()
 
 
@@ -305,7 +317,11 @@ def test_sum_over_many_chunks_of_points_is_the_same_bits_in_any_company() -> Non
         "tanh",
     )
     inputs = torch.randn(5, 2000, 6, generator=generator)
-    measures = (path_strength, mean_absolute_jacobian, lambda *given: unit_strengths(*given, 2)[0])
+    measures = (
+        path_strength,
+        mean_absolute_jacobian,
+        lambda *given: unit_strengths(*given, Partition.of_equal_shares(2, 3, 3))[0],
+    )
     together = [measure(network, inputs) for measure in measures]
     for first in (0, 2, 3):
         rows = slice(first, first + 2)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from modulab.config.settings import Member, read_member
 from modulab.errors import ConfigError
+from modulab.results import store
 from modulab.results.store import PARTS, gather, load_curves, load_results, save_part
 from modulab.results.tables import curve_table, result_table
 from modulab.sweep.run import Run, Work
@@ -286,7 +287,7 @@ def test_a_shard_that_saves_while_another_process_joins_the_parts_loses_nothing(
                 assert not path.parent.exists()
         return real(path, *arguments, **options)
 
-    monkeypatch.setattr(results.Path, "open", open_late)
+    monkeypatch.setattr(store.Path, "open", open_late)
     rows = result_table([{"seed": 1}], ["a"], ["completed"], [None], [0.5], {"error/test": [1.0]})
     save_part(tmp_path, "part", rows, curve_table(["a"], [2], {"error/test": [[1.0]]}))
     gather(tmp_path)

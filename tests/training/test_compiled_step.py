@@ -19,13 +19,13 @@ from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.regularisers import Pass, Regulariser
-from modulab.training import compiled_step
+from modulab.training import compiled_step, step_code
 from modulab.training.cache import cache_folder, say_once
 from modulab.training.compiled_step import CompiledStep, build, is_built
 from modulab.training.fit import fit_population
 from modulab.training.program import Program, program_of
 from modulab.training.schedule import schedule_rows
-from tests.members import EAGER, make_member
+from tests.members import CONFIGS, EAGER, make_member
 from tests.training.fitting import prepared_learner, trained_parameters
 
 
@@ -40,7 +40,7 @@ def members(number: int = 3, **overrides: Any) -> list[Member]:
 
 
 def library_name(program: Program) -> str:
-    return compiled_step._library(program, compiled_step._source_text()).name
+    return compiled_step._library(program, compiled_step._source_text(program)).name
 
 
 def with_penalty(program: Program, penalty: Any) -> Program:
@@ -49,14 +49,32 @@ def with_penalty(program: Program, penalty: Any) -> Program:
     return Program(**(vars(program) | {"regulariser": foreign}))
 
 
-def test_every_function_that_a_step_calls_is_in_the_modules_whose_changes_are_watched() -> None:
+REGULARISERS = sorted(
+    path.stem for path in (CONFIGS / "regulariser").glob("*.yaml") if path.stem != "default"
+)
+TASKS = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
+
+
+def program_with(task: str, regulariser: str) -> Program:
+    strength = {"regulariser__strength": 0.0 if regulariser == "none" else 0.1}
+    groups = {"noise": "poisson", "regulariser": regulariser, "task": task}
+    return program_of(make_member(groups, noise__scale=0.2, training__batch_size=4, **strength))
+
+
+@pytest.mark.parametrize(
+    ("task", "regulariser"),
+    [("regression", "activity_weight"), ("classification", "jacobian"), ("digits", "none")],
+)
+def test_every_function_that_a_step_calls_is_in_the_source_that_names_its_library(
+    task: str, regulariser: str
+) -> None:
     called: set[str] = set()
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
             called.add(frame.f_code.co_filename)
 
-    program = program_of(members()[0])
+    program = program_with(task, regulariser)
     sys.setprofile(watch)
     try:
         compiled_step._trace(program)
@@ -64,15 +82,65 @@ def test_every_function_that_a_step_calls_is_in_the_modules_whose_changes_are_wa
         sys.setprofile(None)
     package = Path(modulab.__file__).parent
     own = {Path(file) for file in called if Path(file).is_relative_to(package)}
-    watched = {Path(str(module.__file__)) for module in compiled_step._SOURCES}
-    assert own - watched == {Path(compiled_step.__file__)}
-    assert watched <= own
+    text = compiled_step._source_text(program)
+    assert len(own) >= 8
+    for file in own:
+        assert file.read_text() in text, file
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_an_edit_of_any_file_that_defines_a_kind_asks_for_another_library(
+    task: str, regulariser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = program_with(task, regulariser)
+    name = library_name(program)
+    kinds = {type(program.shape), type(program.loss), program.regulariser or type(program)}
+    read = step_code._source
+    for edited in [step_code._STEP, "modulab.streams", *(kind.__module__ for kind in kinds)]:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                step_code,
+                "_source",
+                lambda module, edited=edited: read(module) + "# edit" * (module == edited),
+            )
+            assert library_name(program) != name, edited
+    assert library_name(program) == name
+
+
+@pytest.mark.slow
+def test_an_edited_file_of_the_package_is_compiled_anew(tmp_path: Path) -> None:
+    copy = tmp_path / "src" / "modulab"
+    shutil.copytree(Path(modulab.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONFIGS, copy / "configs")
+    environment = os.environ | {
+        "PYTHONPATH": str(copy.parent),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    command = [
+        sys.executable, "-P", "-c", "import modulab; print(modulab.train("
+        "['trainer.engine=compiled', 'regulariser=l2', 'regulariser.strength=0.5', 'training.steps=20',"
+        f"'probes.num_samples=16'], folder=r'{tmp_path}/' + __import__('uuid').uuid4().hex).table['error/test'][0])",
+    ]  # fmt: skip
+
+    def error() -> float:
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, finished.stderr
+        return float(finished.stdout)
+
+    before = error()
+    assert error() == before
+    file = copy / "regularisers.py"
+    formula = "term = (strengths * activities).sum(dim=1)"
+    assert formula in file.read_text()
+    file.write_text(file.read_text().replace(formula, f"{formula} * 7"))
+    assert error() != before
 
 
 def test_a_library_is_named_after_program_code_torch_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     program = program_of(members()[0])
     names = {library_name(program), library_name(program_of(members(training__optimiser="sgd")[0]))}
-    monkeypatch.setattr(compiled_step, "_source_text", lambda: "other code")
+    monkeypatch.setattr(compiled_step, "_source_text", lambda program: "other code")
     names.add(library_name(program))
     monkeypatch.setattr(torch, "__version__", "3")
     names.add(library_name(program))
@@ -200,7 +268,7 @@ def test_a_library_that_is_not_whole_is_compiled_anew(
 ) -> None:
     own_cache(tmp_path, monkeypatch)
     program = program_of(members()[0])
-    library = compiled_step._library(program, compiled_step._source_text())
+    library = compiled_step._library(program, compiled_step._source_text(program))
     library.write_bytes(content)
     library.chmod(0o700)
     assert not is_built(program)
@@ -231,7 +299,7 @@ def test_a_library_planted_in_an_open_folder_is_not_loaded(
 ) -> None:
     place = own_cache(tmp_path / "open", monkeypatch)
     program = program_of(members()[0])
-    planted = compiled_step._library(program, compiled_step._source_text())
+    planted = compiled_step._library(program, compiled_step._source_text(program))
     content = b"\x7fELF planted" + compiled_step._SEAL
     planted.write_bytes(content + compiled_step._digest(content))
     planted.chmod(0o700)

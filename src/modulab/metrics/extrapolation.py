@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulab.metrics.errors import mean_errors, module_errors
+from modulab.metrics.errors import mean_errors
 from modulab.metrics.probe import Probe, evaluation_samples
 from modulab.networks import forward
 
@@ -17,7 +17,7 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return error where the training support withheld combinations, and its ratio to in-support error.
 
     Nothing where the task withholds none. In-support error counts in the ratio as at least the smallest
-    share of points that could be told apart, lest a classifier without a fault divide by 0.
+    share of points that could be told apart, so that a perfect classifier does not divide by zero.
     """
     task, num_samples = probe.task, probe.settings.num_samples
     if not task.withholds:
@@ -25,7 +25,7 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     withheld = evaluation_samples(task, probe.keys, num_samples, "withheld")
     trained = evaluation_samples(task, probe.keys, num_samples, "train")
     error = mean_errors(probe.network, withheld, task)
-    resolution = torch.finfo(error.dtype).tiny if task.loss == "squared" else 1 / (num_samples * task.modules)
+    resolution = task.loss_function.resolution(num_samples, task.partition)
     in_support = mean_errors(probe.network, trained, task).clamp(min=resolution)
     return {"extrapolation/combination": error, "extrapolation/combination_ratio": error / in_support}
 
@@ -47,7 +47,8 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         # With two modules, the points at which one's own input is widened are those for the other's.
         stretched = torch.tensor(scales, device=probe.keys.device)
         samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", stretched)
-        return module_errors(forward(probe.network, samples.inputs).outputs, samples.targets, task)
+        outputs = forward(probe.network, samples.inputs).outputs
+        return task.loss_function.errors(outputs, samples.targets, task.partition)
 
     def range_error(own: float, other: float) -> Tensor:
         modules = range(task.modules)

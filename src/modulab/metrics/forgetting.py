@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.config.settings import Probes
-from modulab.metrics.errors import module_errors, module_losses
 from modulab.metrics.probe import Probe, evaluation_samples
 from modulab.networks import flatten, forward, population_weights
 from modulab.optimisers import UPDATES
@@ -89,11 +88,11 @@ def adapt(probe: Probe) -> Adaptation | None:
 
     def errors_of(parameters: Tensor) -> Tensor:
         outputs = forward(population_weights(parameters, shape), seen.inputs).outputs
-        return module_errors(outputs, seen.targets, task)
+        return task.loss_function.errors(outputs, seen.targets, task.partition)
 
     def loss_of(parameters: Tensor, minibatch: Samples) -> Tensor:
         outputs = forward(population_weights(parameters, shape), minibatch.inputs).outputs
-        return module_losses(outputs, minibatch.targets, task)[:, 0].sum()
+        return task.loss_function.by_module(outputs, minibatch.targets, task.partition)[:, 0].sum()
 
     parameters = flatten(probe.seen_network.weights, probe.seen_network.biases)
     moments = (torch.zeros_like(parameters), torch.zeros_like(parameters))
@@ -108,7 +107,8 @@ def adapt(probe: Probe) -> Adaptation | None:
             gradients = _gradients(loss_of, parameters, next(minibatches)) * probe.mask
             parameters, moments = UPDATES["adam"](parameters, gradients, moments, coefficients, row)
         errors.append(errors_of(parameters))
-    return Adaptation(steps, torch.stack(errors), _constant_errors(tested, task))
+    constant = task.loss_function.constant_errors(tested.targets, task.partition)[:, 0]
+    return Adaptation(steps, torch.stack(errors), constant)
 
 
 def _gradients(
@@ -151,13 +151,3 @@ def _as_seen(task: Task, samples: Samples) -> Samples:
     """Return points as the network sees them, mixed, and laid out with the batch innermost as `forward` reads it."""
     inputs = mix(task, samples.inputs).transpose(1, 2).contiguous().transpose(1, 2)
     return Samples(inputs, samples.targets)
-
-
-def _constant_errors(samples: Samples, task: Task) -> Float[Tensor, " member"]:
-    """Return each member's error for module 1 of the mean target, or of naming the most frequent class."""
-    if task.loss == "squared":
-        targets = samples.targets[:, :, : task.outputs_per_module]
-        return (targets - targets.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2))
-    classes = torch.arange(task.outputs_per_module, device=samples.targets.device)
-    shares = (samples.targets[:, :, 0, None] == classes).float().mean(dim=1)
-    return 1 - shares.amax(dim=1)

@@ -1,8 +1,9 @@
 """How modular a network is: by its paths, by its input-output derivatives, and unit by unit.
 
-Module m of d owns an equal, consecutive share of the inputs and of the outputs. A chance-corrected share is
-(s - 1/d) / (1 - 1/d): 0 at chance, 1 when perfect. With one module there is no chance to correct for, and
-all modularity measures are NaN; so they are where nothing is there to share out (a network of dead units).
+The task's partition says which inputs and outputs module m of d owns; those that are shared belong to none and do not
+count. A chance-corrected share is (s - 1/d) / (1 - 1/d): 0 at chance, 1 when perfect. With one module there is no
+chance to correct for, and all modularity measures are NaN; so they are where nothing is there to share out (a network
+of dead units).
 
 Sums over evaluation points run over chunks of them and hold about 4 MiB a member (`probe.BATCH_ELEMENTS`),
 or what one point needs if that is more.
@@ -16,9 +17,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from modulab.metrics.errors import module_losses
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks import ACTIVATIONS, PopulationWeights, Trace, forward
+from modulab.partition import Partition
 from modulab.tasks.base import Samples, Task
 
 _GROUP = 16
@@ -101,12 +102,22 @@ def _one_hidden_layer_jacobian(network: PopulationWeights, inputs: Tensor) -> Te
 
 
 def block_sums(
-    matrix: Float[Tensor, "member out_features in_features"], modules: int
+    matrix: Float[Tensor, "member out_features in_features"], partition: Partition
 ) -> Float64[Tensor, "member module_out module_in"]:
-    """Return the sum of each block that one module's inputs and one module's outputs span."""
-    out_features, in_features = matrix.shape[1:]
-    blocks = matrix.double().unflatten(2, (modules, in_features // modules))
-    return blocks.unflatten(1, (modules, out_features // modules)).sum(dim=(2, 4))
+    """Return the sum of each block that one module's inputs and one module's outputs span; shared ones are in none."""
+    inputs = sums_by_module(matrix.double(), partition.inputs, partition.modules)
+    return sums_by_module(inputs.transpose(1, 2), partition.outputs, partition.modules).transpose(1, 2)
+
+
+def sums_by_module(
+    values: Float64[Tensor, "member unit feature"], labels: Sequence[int], modules: int
+) -> Float64[Tensor, "member unit module"]:
+    """Return sums over the features of each module."""
+    columns = [
+        values[:, :, [feature for feature, label in enumerate(labels) if label == module]].sum(dim=2)
+        for module in range(modules)
+    ]
+    return torch.stack(columns, dim=2)
 
 
 def chance_corrected(share: Float64[Tensor, "*shape"], modules: int) -> Float64[Tensor, "*shape"]:
@@ -117,10 +128,10 @@ def chance_corrected(share: Float64[Tensor, "*shape"], modules: int) -> Float64[
 
 
 def diagonal_modularity(
-    matrix: Float[Tensor, "member out_features in_features"], modules: int
+    matrix: Float[Tensor, "member out_features in_features"], partition: Partition
 ) -> Float64[Tensor, " member"]:
     """Return the chance-corrected share of a non-negative matrix that lies on its diagonal blocks."""
-    blocks = block_sums(matrix, modules)
+    blocks, modules = block_sums(matrix, partition), partition.modules
     within = torch.diagonal(blocks, dim1=1, dim2=2).sum(dim=1)
     # Within and across are added apart, so that nothing across gives a share of exactly 1.
     across = torch.where(torch.eye(modules, dtype=torch.bool, device=matrix.device), 0.0, blocks).sum(
@@ -144,7 +155,7 @@ def selectivity(
 
 
 def unit_specialisation(
-    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], modules: int
+    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], partition: Partition
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
 
@@ -152,12 +163,12 @@ def unit_specialisation(
     """
     if len(network.weights) == 1:
         return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
-    strengths, totals = unit_strengths(network, inputs, modules)
+    strengths, totals = unit_strengths(network, inputs, partition)
     return selectivity(strengths, totals)
 
 
 def unit_strengths(
-    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], modules: int
+    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], partition: Partition
 ) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
     """Return each hidden unit's strength for each module and over all paths, layer after layer.
 
@@ -168,14 +179,16 @@ def unit_strengths(
     weights = [weight.abs() for weight in network.weights]
     hidden = range(1, len(weights))
     incoming, outgoing, mean_gates = ([ChunkSum() for _ in hidden] for _ in range(3))
-    batch = inputs.shape[1]
+    batch, modules = inputs.shape[1], partition.modules
     for gates, points in _gate_chunks(network, inputs, hidden_rows=True):
         magnitudes = [gate.abs() for gate in gates]
         for index, layer in enumerate(hidden):
             reads = _summed_product(weights[:layer], magnitudes[: layer - 1], points)
             writes = _summed_product(weights[layer:], magnitudes[layer:], points)
-            incoming[index].add(_sum_by_module(reads / batch, modules))
-            outgoing[index].add(_sum_by_module(writes.transpose(1, 2) / batch, modules))
+            incoming[index].add(sums_by_module((reads / batch).double(), partition.inputs, modules))
+            outgoing[index].add(
+                sums_by_module((writes.transpose(1, 2) / batch).double(), partition.outputs, modules)
+            )
             mean_gates[index].add(magnitudes[index].double().sum(dim=2) / batch)
     strengths: list[Tensor] = []
     totals: list[Tensor] = []
@@ -194,7 +207,8 @@ def ablation_loss_rises(
     `trace` is the forward pass of `network` on `samples`. Units are taken a few at a time, about
     4 MiB a member.
     """
-    clean = module_losses(trace.outputs, samples.targets, task)
+    loss, partition = task.loss_function, task.partition
+    clean = loss.by_module(trace.outputs, samples.targets, partition)
     batch = samples.inputs.shape[1]
     # Made at first: small results made between large ones that go would leave holes that no large one fits.
     rises = clean.new_empty(len(clean), sum(each.shape[1] for each in trace.activities), clean.shape[1])
@@ -204,9 +218,11 @@ def ablation_loss_rises(
         first += activity.shape[1]
         weight = network.weights[layer + 1]
         last = layer + 1 == len(network.weights) - 1
-        if last and task.loss == "squared":
-            own.copy_(_squared_loss_rises(weight, activity, trace.outputs - samples.targets, task))
-            continue
+        if last:
+            closed = loss.rises_without_units(weight, activity, trace.outputs, samples.targets, partition)
+            if closed is not None:
+                own.copy_(closed)
+                continue
         read = (
             trace.outputs.transpose(1, 2)
             if last
@@ -220,18 +236,9 @@ def ablation_loss_rises(
             values = (read[:, None] - lost).flatten(0, 1)
             outputs = values.transpose(1, 2) if last else _continue(network, layer + 1, values)
             count = lost.shape[1]
-            losses = module_losses(outputs, samples.targets.repeat_interleave(count, dim=0), task)
+            losses = loss.by_module(outputs, samples.targets.repeat_interleave(count, dim=0), partition)
             own[:, silenced] = losses.unflatten(0, (-1, count)) - clean[:, None]
     return rises
-
-
-def _squared_loss_rises(weight: Tensor, activity: Tensor, residual: Tensor, task: Task) -> Tensor:
-    """Return E[(r_o - w_oj a_j)^2] - E[r_o^2] for each unit j, averaged over a module's outputs o."""
-    batch = activity.shape[2]
-    power = activity.square().mean(dim=2)[:, None, :]
-    overlap = torch.bmm(residual.transpose(1, 2), activity.transpose(1, 2)) / batch
-    rises = weight * (weight * power - 2 * overlap)
-    return rises.transpose(1, 2).unflatten(2, (task.modules, task.outputs_per_module)).mean(dim=3)
 
 
 def ablation_selectivity(
@@ -251,18 +258,18 @@ def ablation_selectivity(
 def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/structural`, from path strength."""
     strength = path_strength(probe.network, probe.samples.inputs)
-    return {"modularity/structural": diagonal_modularity(strength, probe.task.modules)}
+    return {"modularity/structural": diagonal_modularity(strength, probe.task.partition)}
 
 
 def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional`, from the mean absolute Jacobian."""
     jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
-    return {"modularity/functional": diagonal_modularity(jacobian, probe.task.modules)}
+    return {"modularity/functional": diagonal_modularity(jacobian, probe.task.partition)}
 
 
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
-    values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.modules)
+    values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition)
     return {"modularity/unit_specialisation": values}
 
 
@@ -309,11 +316,6 @@ def _summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: 
     product = _products(weights[1:], [gate.abs() for gate in gates[1:]])
     summed = (product * first.transpose(1, 2)[:, :, None, :]).sum(dim=1)
     return torch.bmm(summed, weights[0])
-
-
-def _sum_by_module(values: Tensor, modules: int) -> Tensor:
-    """Return (member, unit, module) from (member, unit, feature)."""
-    return values.double().unflatten(2, (modules, -1)).sum(dim=3)
 
 
 def _continue(network: PopulationWeights, layer: int, pre_activations: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
-from modulab.metrics.errors import module_errors
 from modulab.metrics.poisson import poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates
 from modulab.networks import Perturbation, PopulationWeights, forward, forward_from
@@ -269,10 +268,14 @@ def _curve(
     """Return error at each level, and the tolerance."""
     if not levels:
         return {}
-    targets, task = probe.samples.targets, probe.task
-    errors = [module_errors(outputs_at(level), targets, task).mean(dim=1) for level in levels]
+
+    def error_of(outputs: Tensor) -> Tensor:
+        task = probe.task
+        return task.loss_function.errors(outputs, probe.samples.targets, task.partition).mean(dim=1)
+
+    errors = [error_of(outputs_at(level)) for level in levels]
     measures = {f"robustness/{name}@{level:g}": error for level, error in zip(levels, errors, strict=True)}
-    clean = module_errors(probe.clean.outputs, targets, task).mean(dim=1)
+    clean = error_of(probe.clean.outputs)
     measures[f"robustness/{name}/tolerance"] = tolerance(
         levels, torch.stack(errors, dim=1), clean, probe.settings.error_floor, squared
     )

@@ -19,7 +19,7 @@ from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
 from modulab.metrics.probe import make_probe
-from modulab.networks import NetworkShape, PopulationWeights, module_of_feature, population_weights
+from modulab.networks import NetworkShape, PopulationWeights, population_weights
 from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
 from modulab.sweep.run import read_members
@@ -60,21 +60,21 @@ def sort_units(
 
 def connectivity(member: Member, network: PopulationWeights) -> Connectivity:
     """Return how one member's network, as it is, is to be drawn; its units are sorted by its own weights."""
-    task = member.task
+    task, partition = member.task, member.task.partition
     with torch.no_grad():
         probe = make_probe(task, network, member_keys([member.seed]), member.probes)
-        structural = diagonal_modularity(path_strength(probe.network, probe.samples.inputs), task.modules)
+        structural = diagonal_modularity(path_strength(probe.network, probe.samples.inputs), partition)
         units = [np.arange(task.in_features)]
-        modules = [module_of_feature(task.in_features, task.modules).numpy()]
+        modules = [np.array(partition.inputs)]
         widths = [weight.shape[1] for weight in network.weights[:-1]]
         if widths:
-            strengths, totals = unit_strengths(probe.network, probe.samples.inputs, task.modules)
+            strengths, totals = unit_strengths(probe.network, probe.samples.inputs, partition)
             for layer in zip(strengths[0].split(widths), totals[0].split(widths), strict=True):
                 order, served = sort_units(*layer)
                 units.append(order)
                 modules.append(served)
     units.append(np.arange(task.out_features))
-    modules.append(module_of_feature(task.out_features, task.modules).numpy())
+    modules.append(np.array(partition.outputs))
     weights = [
         weight[0].abs().double().numpy()[np.ix_(units[layer + 1], units[layer])]
         for layer, weight in enumerate(probe.network.weights)

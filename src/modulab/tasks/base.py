@@ -11,10 +11,11 @@ from jaxtyping import Float, Int32
 from pydantic import Field
 from torch import Tensor
 
+from modulab.losses import Loss, find_loss
+from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, Settings
 from modulab.streams import Stream, fold_in, member_keys, normals
 
-Loss = Literal["squared", "cross_entropy"]
 Region = Literal["train", "full", "withheld"]
 """`train`: the training support. `full`: independent modules. `withheld`: combinations never trained on."""
 Split = Literal["train", "test"]
@@ -23,14 +24,14 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Samples:
-    """Points of a task. `targets` are outputs for squared loss, else a class index a module, as a float."""
+    """Points of a task. What `targets` are, the task's loss says: outputs, or a class's number for each module."""
 
     inputs: Float[Tensor, "member batch in_features"]
     targets: Float[Tensor, "member batch target"]
 
 
 class Task(Settings):
-    """A modular task. Derive from it, state the four sizes and `draw`, and name the class in a config."""
+    """A modular task. Derive from it, state its sizes, loss and `draw`, and name the class in a config."""
 
     name: str = Field(description="how tables call it")
     modules: int = Field(ge=1, description="d, the number of modules", json_schema_extra=STRUCTURAL)
@@ -49,8 +50,18 @@ class Task(Settings):
 
     @property
     @abstractmethod
-    def loss(self) -> Loss:
-        """Return `squared` (mean squared error over outputs) or `cross_entropy` (averaged over modules)."""
+    def loss(self) -> Loss | str:
+        """Return the loss, or the name of one of `losses.LOSSES`: `squared` or `cross_entropy`."""
+
+    @property
+    def loss_function(self) -> Loss:
+        """Return `loss` as an object. Raises: ConfigError where it names none."""
+        return find_loss(self.loss)
+
+    @property
+    def partition(self) -> Partition:
+        """Return which module each input and output belongs to: equal shares in order, unless a task says otherwise."""
+        return Partition.of_equal_shares(self.modules, self.inputs_per_module, self.outputs_per_module)
 
     @property
     @abstractmethod
@@ -65,17 +76,17 @@ class Task(Settings):
     @property
     def in_features(self) -> int:
         """Return the number of network inputs."""
-        return self.modules * self.inputs_per_module
+        return len(self.partition.inputs)
 
     @property
     def out_features(self) -> int:
         """Return the number of network outputs."""
-        return self.modules * self.outputs_per_module
+        return len(self.partition.outputs)
 
     @property
     def num_targets(self) -> int:
         """Return the number of target values of one sample."""
-        return self.out_features if self.loss == "squared" else self.modules
+        return self.loss_function.num_targets(self.partition)
 
     def changed(self, samples: Samples) -> Samples | None:
         """Return the same points with another function for module 1, or None for a task that has no other.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modulab.streams import Stream, fold_in, member_keys, normals
 from modulab.tasks import supports
-from modulab.tasks.base import Loss, Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
 
 FunctionName = Literal["sine", "parabola", "absolute", "cosine", "identity", "fourier", "teacher"]
 Function = Callable[[Tensor], Tensor]
@@ -149,7 +149,7 @@ class RegressionTask(Task):
         return 1
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> str:
         """Return `squared`."""
         return "squared"
 

@@ -30,16 +30,13 @@ from filelock import FileLock
 from torch import Tensor
 from torch.fx import GraphModule
 
-from modulab import networks, noise, optimisers, regularisers, streams
 from modulab.errors import ConfigError
-from modulab.networks import ACTIVATIONS
-from modulab.optimisers import UPDATES
 from modulab.results.files import process_mark, remove_abandoned, replacing
-from modulab.training import step
 from modulab.training.cache import VARIABLES, cache_folder, full_folder, unsafe_file
 from modulab.training.processor import processor_fact
 from modulab.training.program import Program
 from modulab.training.step import Block, population_update
+from modulab.training.step_code import is_own, source_text
 
 _OPTIONS: dict[str, Any] = {
     # Threads within a step would wait for one another at each of its dozen loops: on a busy machine that took a
@@ -52,8 +49,6 @@ _OPTIONS: dict[str, Any] = {
     "cpp_cache_precompile_headers": False,
 }
 _AOTI: Any = torch._C._aoti  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-_SOURCES = (networks, noise, regularisers, streams, optimisers, step)
-"""The modules whose functions a step calls: as long as they are unchanged, so is the step."""
 LARGEST_BLOCK = 64
 """The most members that a compiled step is checked to be right for."""
 _MADE_UP_MEMBERS = 16
@@ -124,7 +119,7 @@ def compiled_step(program: Program) -> CompiledStep:
 def is_built(program: Program) -> bool:
     """Return whether the step of a program is on disk already, as far as that shows without tracing it."""
     with _writing():
-        return _is_own(program) and _is_whole(_library(program, _source_text()))
+        return is_own(program) and _is_whole(_library(program, _source_text(program)))
 
 
 def build(program: Program) -> Path:
@@ -132,9 +127,9 @@ def build(program: Program) -> Path:
 
     Raises: CannotCompile where the compiler or its folder cannot be used.
     """
-    traced = None if _is_own(program) else _trace(program)
+    traced = None if is_own(program) else _trace(program)
     with _writing():
-        code = [_source_text()] + ([] if traced is None else [_graph_text(traced[0])])
+        code = [_source_text(program)] + ([] if traced is None else [_graph_text(traced[0])])
         library = _library(program, "\0".join(code))
         # Of processes that want the same step at once, one compiles it.
         with FileLock(library.with_suffix(".lock")):
@@ -205,18 +200,9 @@ def _library(program: Program, code: str) -> Path:
     return cache_folder() / f"{name}.so"
 
 
-def _is_own(program: Program) -> bool:
-    """Return whether all code of a step is this package's or torch's; others may change without our seeing it."""
-    codes = (ACTIVATIONS[program.shape.activation].function, UPDATES[program.optimiser], program.regulariser)
-    packages = {(code.__module__ or "torch").partition(".")[0] for code in codes if code is not None}
-    return packages <= {"modulab", "torch"}
-
-
-@functools.cache
-def _source_text() -> str:
-    """Return all of this package's code that a step consists of, and that which compiles it."""
-    files = [*(module.__file__ for module in _SOURCES), __file__]
-    return "\0".join(Path(str(file)).read_text("utf-8") for file in files)
+def _source_text(program: Program) -> str:
+    """Return the code of this package that a program's step consists of, and that which compiles it."""
+    return source_text(program) + "\0" + Path(__file__).read_text("utf-8")
 
 
 @functools.cache
@@ -277,7 +263,7 @@ def made_up_tensors(program: Program) -> list[tuple[Tensor, int | None]]:
     size = (members, program.shape.num_parameters)
     keys = torch.zeros(members, 2, dtype=torch.int32)
     whole = torch.zeros((), dtype=torch.int32)
-    features = program.shape.in_features + program.num_targets
+    features = program.shape.in_features + program.loss.num_targets(program.partition)
     return [
         *[(torch.zeros(size), 0) for _ in range(4)],
         (torch.zeros(len(program.coefficient_names), members), 1),

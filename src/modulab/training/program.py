@@ -17,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.config.settings import Member
+from modulab.losses import Loss
 from modulab.networks import NetworkShape
 from modulab.noise import Distribution
+from modulab.partition import Partition
 from modulab.regularisers import Regulariser
-from modulab.tasks.base import Loss
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,8 @@ class Program:
     """Everything about a training step that is not a number a member."""
 
     shape: NetworkShape
-    modules: int
+    partition: Partition
     loss: Loss
-    num_targets: int
     batch_size: int
     optimiser: str
     noise: Distribution | None
@@ -92,9 +92,8 @@ def program_of(member: Member) -> Program:
     regularised = member.regulariser.strength > 0
     return Program(
         shape=network_shape(member),
-        modules=member.task.modules,
-        loss=member.task.loss,
-        num_targets=member.task.num_targets,
+        partition=member.task.partition,
+        loss=member.task.loss_function,
         batch_size=member.training.batch_size,
         optimiser=member.training.optimiser,
         noise=member.noise.distribution if _is_noisy(member) else None,

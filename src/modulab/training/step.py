@@ -35,22 +35,6 @@ class Block:
     """How many points each member draws its minibatches from; 0 takes the next points in order, all fresh."""
 
 
-def data_losses(
-    outputs: Float[Tensor, "member batch out_features"],
-    targets: Float[Tensor, "member batch target"],
-    program: Program,
-) -> Float[Tensor, " member"]:
-    """Return each member's mean squared error over outputs, or its cross-entropy averaged over modules."""
-    if program.loss == "squared":
-        return (outputs - targets).square().mean(dim=(1, 2))
-    logits = outputs.unflatten(2, (program.modules, -1))
-    largest = logits.detach().amax(dim=3, keepdim=True)
-    log_normaliser = (logits - largest).exp().sum(dim=3).log() + largest[..., 0]
-    classes = torch.arange(logits.shape[3], device=logits.device)
-    of_target = torch.where(classes == targets[..., None], logits, 0.0).sum(dim=3)
-    return (log_normaliser - of_target).mean(dim=(1, 2))
-
-
 def population_losses(
     parameters: Float[Tensor, "member parameter"],
     program: Program,
@@ -65,7 +49,7 @@ def population_losses(
     targets = samples[:, :, program.shape.in_features :]
 
     trace = forward(network, inputs, _activity_noise(program, coefficients, noise_keys))
-    losses = data_losses(trace.outputs, targets, program)
+    losses = program.loss.total(trace.outputs, targets, program.partition)
     if program.regulariser is not None:
         run = Pass(network, mask, inputs, trace)
         losses = losses + _penalties(run, program.regulariser, coefficients, program.variant)
