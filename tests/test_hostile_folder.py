@@ -250,7 +250,7 @@ def test_a_flipped_bit_changes_no_number_in_silence(finished: Path, hostile: Pat
     def read(folder: Path) -> str:
         if pattern.endswith(".ckpt"):
             [members] = modulab.load_members(folder)
-            return str([weight.tolist() for weight in members.weights.weights]) + str(members.configs)
+            return str([weight.tolist() for weight in members.weights.values()]) + str(members.configs)
         if pattern.endswith(".gz"):
             return str([configs for _, configs in read_manifests(folder)])
         load = load_curves if pattern.startswith("curves") else load_results

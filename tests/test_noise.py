@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modulab.networks import NetworkShape, forward, initial_parameters, population_weights
+from modulab.networks.perceptron import Perceptron, initial_parameters
 from modulab.noise import Distribution, NoiseLaw, add_activity_noise
-from modulab.regularisers import Pass, PowerRegulariser
+from modulab.regularisers import PowerRegulariser
 from modulab.streams import fold_in, member_keys
+from tests.perceptrons import Perceptrons, passed, trace
 
 LAWS = {"gaussian": (1.0, 0.0, 0.0), "poisson": (0.0, 1.0, 0.0), "multiplicative": (0.0, 0.0, 1.0)}
 
@@ -120,14 +121,14 @@ def test_expected_loss_under_noise_is_loss_plus_matched_regulariser(kind: str) -
     distribution: Distribution = "bernoulli" if kind == "dropout" else "normal"
     kind = "multiplicative" if kind == "dropout" else kind
     members, outputs, sigma, repeats = 2, 3, 0.3, 4000
-    shape = NetworkShape(2, (16,), outputs, "tanh")
+    shape = Perceptron(2, (16,), outputs, "tanh")
     keys = member_keys(range(members))
     mask = torch.ones(members, shape.num_parameters)
-    network = population_weights(initial_parameters(shape, mask, torch.full((members,), 2.0), keys), shape)
+    network = Perceptrons(shape, initial_parameters(shape, mask, torch.full((members,), 2.0), keys))
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(members, 32, 2, generator=generator) * 2 - 1
     targets = torch.rand(members, 32, outputs, generator=generator)
-    clean = forward(network, inputs)
+    clean = trace(network, inputs)
     loss = (clean.outputs - targets).square().mean(dim=(1, 2))
     coefficients = {
         "weight_power": torch.full((members,), 2.0),
@@ -136,15 +137,16 @@ def test_expected_loss_under_noise_is_loss_plus_matched_regulariser(kind: str) -
         ),
         "first_layer": torch.zeros(members),
     }
-    masks = population_weights(mask, shape)
-    penalty = PowerRegulariser.penalty(Pass(network, masks, inputs, clean), coefficients, "whole")
+    penalty = PowerRegulariser.penalty(passed(network, mask, inputs), coefficients, "whole")
     noise = law(sigma, LAWS[kind], members)
 
     def noisy_losses(step: int) -> torch.Tensor:
         step_keys = fold_in(keys, step)
-        outputs = forward(
-            network, inputs, lambda _, a: add_activity_noise(a, noise, step_keys, distribution)
-        ).outputs
+
+        def add(place: str, a: torch.Tensor) -> torch.Tensor:
+            return add_activity_noise(a, noise, step_keys, distribution) if place == "hidden.0" else a
+
+        outputs = network.forward(inputs, add)
         return (outputs - targets).square().mean(dim=(1, 2))
 
     noisy = torch.stack([noisy_losses(step) for step in range(repeats)])

@@ -3,32 +3,27 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modulab.networks import (
-    NetworkShape,
-    PopulationWeights,
-    Trace,
-    forward,
-    initial_parameters,
-    population_weights,
-)
+from modulab.networks.base import Network, Recording
+from modulab.networks.perceptron import Perceptron, initial_parameters
 from modulab.noise import NoiseLaw, add_activity_noise
 from modulab.regularisers import JacobianRegulariser, Pass, PowerRegulariser, mean_activity_power
 from modulab.streams import fold_in, member_keys
 from tests.members import make_member
+from tests.perceptrons import Perceptrons, passed, planted, trace
 
 MEMBERS = 3
 
 
 def example(depth: int, activation: str = "relu", outputs: int = 2):
-    shape = NetworkShape(3, (6,) * depth, outputs, activation)
+    shape = Perceptron(3, (6,) * depth, outputs, activation)
     keys = member_keys(range(MEMBERS))
     mask = (
         torch.rand(MEMBERS, shape.num_parameters, generator=torch.Generator().manual_seed(0)) < 0.8
     ).float()
     parameters = initial_parameters(shape, mask, torch.full((MEMBERS,), 1.5), keys)
-    network = population_weights(parameters, shape)
+    network = Perceptrons(shape, parameters)
     inputs = torch.rand(MEMBERS, 11, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return shape, network, population_weights(mask, shape), inputs
+    return shape, network, Perceptrons(shape, mask), inputs
 
 
 def values(**columns: object) -> dict[str, torch.Tensor]:
@@ -48,12 +43,12 @@ def test_penalty_is_the_double_sum_of_its_definition(
     depth: int, first_layer: float, weight_power: float, activity_power: float, variant: str
 ) -> None:
     _, network, mask, inputs = example(depth)
-    trace = forward(network, inputs)
+    reads_of = trace(network, inputs).activities
     coefficients = values(weight_power=weight_power, activity_power=activity_power, first_layer=first_layer)
-    found = PowerRegulariser.penalty(Pass(network, mask, inputs, trace), coefficients, variant)
+    found = PowerRegulariser.penalty(passed(network, mask.parameters, inputs), coefficients, variant)
     for member in range(MEMBERS):
         total = 0.0
-        reads = [inputs[member].T, *(activity[member] for activity in trace.activities)]
+        reads = [inputs[member].T, *(activity[member] for activity in reads_of)]
         for layer, weight in enumerate(network.weights):
             if layer == 0 and first_layer == 0:
                 continue
@@ -78,15 +73,17 @@ def test_penalty_gradient_is_finite_where_weights_and_activity_are_zero() -> Non
         weight = torch.zeros(1, 2, 3, requires_grad=True)
         activity = torch.zeros(1, 3, 4, requires_grad=True)
         first = torch.ones(1, 3, 2)
-        network = PopulationWeights((first, weight), (torch.zeros(1, 3), torch.zeros(1, 2)), "relu")
-        trace = Trace((activity,), (activity,), torch.zeros(1, 4, 2))
-        ones = PopulationWeights((torch.ones(1, 3, 2), torch.ones(1, 2, 3)), network.biases, "relu")
+        network = planted((first, weight), (torch.zeros(1, 3), torch.zeros(1, 2)), "relu")
+        recording = Recording(torch.zeros(1, 4, 2), {"hidden.0": activity})
+        ones = torch.ones_like(network.parameters)
         coefficients = {
             "weight_power": torch.tensor([power]), "activity_power": torch.tensor([power]),
             "first_layer": torch.zeros(1),
         }  # fmt: skip
         PowerRegulariser.penalty(
-            Pass(network, ones, torch.zeros(1, 4, 2), trace), coefficients, variant
+            Pass(network.network, network.parameters, ones, torch.zeros(1, 4, 2), recording),
+            coefficients,
+            variant,
         ).sum().backward()
         assert torch.isfinite(weight.grad).all()
         assert torch.isfinite(activity.grad).all()
@@ -94,14 +91,15 @@ def test_penalty_gradient_is_finite_where_weights_and_activity_are_zero() -> Non
 
 def test_jacobian_of_one_hidden_layer_is_a_sum_of_three_powers() -> None:
     _, network, mask, inputs = example(1, "tanh")
-    trace = forward(network, inputs)
     found = JacobianRegulariser.penalty(
-        Pass(network, mask, inputs, trace), values(strength=1.0, constant=0.5, linear=1.5, quadratic=0.25), ""
+        passed(network, mask.parameters, inputs),
+        values(strength=1.0, constant=0.5, linear=1.5, quadratic=0.25),
+        "",
     )
     expected = sum(
         factor
         * PowerRegulariser.penalty(
-            Pass(network, mask, inputs, trace),
+            passed(network, mask.parameters, inputs),
             values(weight_power=2, activity_power=power, first_layer=0),
             "whole",
         )
@@ -110,38 +108,58 @@ def test_jacobian_of_one_hidden_layer_is_a_sum_of_three_powers() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_jacobian_by_backpropagation_equals_that_by_the_chain_rule(depth: int) -> None:
+    _, network, mask, inputs = example(depth, "tanh")
+    run = passed(network, mask.parameters, inputs)
+    given = (network.parameters, inputs, run.recording)
+    for (site, found), (same_site, expected) in zip(
+        Network.output_jacobians(network.network, *given),
+        network.network.output_jacobians(*given),
+        strict=True,
+    ):
+        assert site == same_site
+        torch.testing.assert_close(found, expected.expand_as(found))
+
+
 def test_jacobian_of_three_layers_is_output_variance_under_small_noise() -> None:
     _, network, mask, inputs = example(3, "tanh")
     sigma, repeats = 1e-2, 2000
-    clean = forward(network, inputs)
     law = NoiseLaw(*(torch.full((MEMBERS,), value) for value in (sigma, 0.3, 1.0, 0.2)))
     keys = member_keys(range(MEMBERS))
-    outputs = torch.stack([
-        forward(
-            network, inputs, lambda layer, a, s=step: add_activity_noise(a, law, fold_in(fold_in(keys, s), layer))
-        ).outputs
-        for step in range(repeats)
-    ])  # fmt: skip
+    numbers = {site.name: number for number, site in enumerate(network.network.sites)}
+
+    def noisy(step: int) -> torch.Tensor:
+        def add(place: str, a: torch.Tensor) -> torch.Tensor:
+            if place not in numbers:
+                return a
+            return add_activity_noise(a, law, fold_in(fold_in(keys, step), numbers[place]))
+
+        return network.forward(inputs, add)
+
+    outputs = torch.stack([noisy(step) for step in range(repeats)])
     variance = outputs.var(dim=0).sum(dim=2).mean(dim=1)
     penalty = JacobianRegulariser.penalty(
-        Pass(network, mask, inputs, clean), values(strength=1.0, constant=0.3, linear=1.0, quadratic=0.2), ""
+        passed(network, mask.parameters, inputs),
+        values(strength=1.0, constant=0.3, linear=1.0, quadratic=0.2),
+        "",
     )
     torch.testing.assert_close(sigma**2 * penalty, variance, rtol=0.05, atol=0)
 
 
 def test_penalties_of_equal_powers_alone_survive_rescaling_of_relu_units() -> None:
     shape, network, mask, inputs = example(1)
-    scaled = type(network)(
+    scaled = planted(
         (network.weights[0] * 10, network.weights[1] / 10),
         (network.biases[0] * 10, network.biases[1]),
         "relu",
     )
     assert shape.activation == "relu"
-    torch.testing.assert_close(forward(scaled, inputs).outputs, forward(network, inputs).outputs)
+    torch.testing.assert_close(trace(scaled, inputs).outputs, trace(network, inputs).outputs)
     for powers, factor in (((1, 1), 1.0), ((2, 1), 0.1), ((2, 2), 1.0)):
         coefficients = values(weight_power=powers[0], activity_power=powers[1], first_layer=0)
         penalties = [
-            PowerRegulariser.penalty(Pass(each, mask, inputs, forward(each, inputs)), coefficients, "whole")
+            PowerRegulariser.penalty(passed(each, mask.parameters, inputs), coefficients, "whole")
             for each in (network, scaled)
         ]
         torch.testing.assert_close(penalties[1], factor * penalties[0])

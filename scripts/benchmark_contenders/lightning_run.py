@@ -24,7 +24,8 @@ from benchmark_contenders.workload import HIDDEN_FEATURES, IN_FEATURES, LEARNING
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import read_member
 from modulab.metrics.probe import measure_population
-from modulab.networks import NetworkShape, architecture_mask, flatten, unflatten
+from modulab.networks.base import NetworkPopulation
+from modulab.networks.perceptron import Perceptron, architecture_mask, flatten
 from modulab.streams import member_keys
 
 
@@ -62,7 +63,7 @@ def main() -> None:
     with hydra_composer() as compose:
         [config] = plan_run(compose_checked(compose, []), [], compose).members
     member = read_member(config)
-    shape = NetworkShape(IN_FEATURES, (HIDDEN_FEATURES,), OUT_FEATURES, "relu")
+    shape = Perceptron(IN_FEATURES, (HIDDEN_FEATURES,), OUT_FEATURES, "relu")
     for line in sys.stdin:
         run = json.loads(line)
         start = time.perf_counter()
@@ -70,21 +71,23 @@ def main() -> None:
         print(json.dumps({"seconds": time.perf_counter() - start, "error": error}), flush=True)
 
 
-def train_and_measure(run: dict[str, Any], member: Any, shape: NetworkShape) -> float:
+def train_and_measure(run: dict[str, Any], member: Any, shape: Perceptron) -> float:
     torch.manual_seed(run["seed"])
     inputs, targets = draw_points(1, run["samples"])
     loader = default_loader(TensorDataset(inputs[0], targets[0]), run["steps"])
     masks = None
     if run["architecture"] == "premodular":
-        mask = architecture_mask(shape, 2, [0.0], member_keys([0]))
-        masks = [layer[0] for layer in unflatten(mask, shape)[0]]
+        mask = architecture_mask(shape, member.task.partition, [0.0], member_keys([0]))
+        masks = [layer[0] for layer in shape.unflatten(mask)[0]]
     learner = Learner(run["noise"], masks, run["steps"])
     stock_trainer().fit(learner, loader)
     network = learner.network
     layers = (network.first, network.readout)
     parameters = flatten([layer.weight[None] for layer in layers], [layer.bias[None] for layer in layers])
     keys = member_keys([run["seed"]])
-    measures = measure_population(member.task, parameters.detach(), shape, keys, member.probes)
+    measures = measure_population(
+        member.task, NetworkPopulation(shape, parameters.detach()), keys, member.probes
+    )
     return float(measures["error/test"])
 
 

@@ -392,6 +392,8 @@ def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for path in (
         package / "config" / "settings.py",
+        *sorted((package / "networks").glob("*.py")),
+        package / "noise.py",
         package / "regularisers.py",
         package / "config" / "loggers.py",
         *sorted((package / "tasks").glob("*.py")),

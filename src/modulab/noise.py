@@ -18,18 +18,49 @@ readout, is the same for both distributions; dropout and multiplicative noise of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int32
+from pydantic import Field
 from torch import Tensor
 
+from modulab.schema import Settings
 from modulab.streams import bernoullis, fold_in, normals
 
 Distribution = Literal["normal", "bernoulli"]
 """What the standardised draws xi are."""
+
+
+class Noise(Settings):
+    """Activity noise of variance scale^2 (constant + linear |a| + quadratic a^2) on hidden units in training."""
+
+    name: str = Field(description="how tables call it")
+    scale: float = Field(ge=0, description="sigma; 0 switches noise off")
+    constant: float = Field(ge=0, description="c0, the variance that does not depend on activity")
+    linear: float = Field(ge=0, description="c1, the variance in proportion to activity (Poisson-like)")
+    quadratic: float = Field(ge=0, description="c2, the variance in proportion to squared activity")
+    distribution: Distribution = Field(
+        description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
+    )
+    sites: Literal["all", "first", "last"] = Field(description="hidden layers whose units are noisy")
+
+    @property
+    def has_variance(self) -> bool:
+        """Return whether the law gives noise at any activity."""
+        return self.constant + self.linear + self.quadratic > 0
+
+    def coefficients(self) -> dict[str, float]:
+        """Return the numbers that `NoiseLaw` takes, of which each member of a program has its own."""
+        return {field.name: getattr(self, field.name) for field in fields(NoiseLaw)}
+
+    def choose(self, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return which of a network's sites are noisy: none where noise is off."""
+        if self.scale == 0 or not self.has_variance:
+            return ()
+        return {"all": tuple(sites), "first": tuple(sites[:1]), "last": tuple(sites[-1:])}[self.sites]
 
 
 @dataclass(frozen=True)
@@ -58,7 +89,7 @@ def add_activity_noise(
     keys: Int32[Tensor, "member 2"],
     distribution: Distribution = "normal",
 ) -> Float[Tensor, "member hidden_features batch"]:
-    """Return noisy activity; `keys` are those of this layer and step.
+    """Return noisy activity; `keys` are those of this site and step.
 
     Where the variance is 0 the standard deviation's derivative is taken as 0 as well, so that a silent unit
     is noiseless and receives no infinite gradient.
@@ -87,6 +118,6 @@ _DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def layer_keys(step_keys: Int32[Tensor, "member 2"], layer: int) -> Int32[Tensor, "member 2"]:
-    """Return the keys of one hidden layer's noise within a step."""
-    return fold_in(step_keys, layer)
+def site_keys(step_keys: Int32[Tensor, "member 2"], site: int) -> Int32[Tensor, "member 2"]:
+    """Return the keys of noise at one site within a step; sites are numbered from 0 in a pass's order."""
+    return fold_in(step_keys, site)

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from modulab.networks import ACTIVATIONS, PopulationWeights, Trace
+from modulab.networks.base import INPUT, Edges, Network, Recording
 from modulab.noise import NoiseLaw, relative_variance
 from modulab.schema import Settings
 
@@ -54,10 +54,25 @@ def mean_activity_power(
 class Pass:
     """A forward pass of a population, and what it ran on."""
 
-    network: PopulationWeights
-    mask: PopulationWeights
+    network: Network
+    parameters: Float[Tensor, "member parameter"]
+    mask: Float[Tensor, "member parameter"]
     inputs: Float[Tensor, "member batch in_features"]
-    trace: Trace
+    recording: Recording
+
+    def edges(self) -> tuple[Edges, ...]:
+        """Return the weighted connections of the network."""
+        return self.network.edges(self.parameters)
+
+    def masks(self) -> tuple[Edges, ...]:
+        """Return, in the form of `edges`, 1 for each connection that the mask leaves and 0 for the others."""
+        return self.network.edges(self.mask)
+
+    def read_by(self, edges: Edges) -> Float[Tensor, "member source_unit batch"]:
+        """Return the activity that edges read, without noise."""
+        if edges.source == INPUT:
+            return self.inputs.transpose(1, 2)
+        return self.recording.values[edges.source]
 
 
 class Regulariser(Settings):
@@ -116,22 +131,19 @@ class PowerRegulariser(Regulariser):
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
         """Return R_pq; |W|^0 counts the connections that the mask leaves."""
         weight_power = coefficients["weight_power"][:, None, None]
-        read_by = (run.inputs.transpose(1, 2), *run.trace.activities)
         total = torch.zeros_like(coefficients["weight_power"])
-        for layer, (weight, layer_mask, activity) in enumerate(
-            zip(run.network.weights, run.mask.weights, read_by, strict=True)
-        ):
-            strengths = _power(weight.abs(), weight_power, layer_mask).sum(dim=1)
-            activities = mean_activity_power(activity, coefficients["activity_power"], variant)
+        for edges, masks in zip(run.edges(), run.masks(), strict=True):
+            strengths = _power(edges.weights.abs(), weight_power, masks.weights).sum(dim=1)
+            activities = mean_activity_power(run.read_by(edges), coefficients["activity_power"], variant)
             term = (strengths * activities).sum(dim=1)
-            total = total + (term * coefficients["first_layer"] if layer == 0 else term)
+            total = total + (term * coefficients["first_layer"] if edges.source == INPUT else term)
         return total
 
 
 class JacobianRegulariser(Regulariser):
     """The second-order exact penalty of activity noise: sum_l E_x sum_j v(a_j) |dy/da_j|^2, summed over outputs.
 
-    v(a) = c0 + c1 |a| + c2 a^2. Expanding the outputs to first order in small noise on every hidden layer
+    v(a) = c0 + c1 |a| + c2 a^2. Expanding the outputs to first order in small noise at every site
     gives output variance sigma^2 times this, so strength sigma^2 / K matches noise of scale sigma under
     mean squared error over K outputs. With one hidden layer it equals c0 R_20 + c1 R_21 + c2 R_22.
     """
@@ -143,24 +155,17 @@ class JacobianRegulariser(Regulariser):
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
-        """Return the noise-weighted squared Jacobian, by the chain rule from the outputs back."""
+        """Return the noise-weighted squared Jacobian, summed over sites from the last one back."""
         del variant
-        network, trace = run.network, run.trace
         law = NoiseLaw(
             coefficients["strength"],
             coefficients["constant"],
             coefficients["linear"],
             coefficients["quadratic"],
         )
-        derivative = ACTIVATIONS[network.activation].derivative
         total = torch.zeros_like(coefficients["strength"])
-        if not trace.activities:
-            return total
-        jacobian = network.weights[-1][:, :, :, None]
-        for layer in range(len(trace.activities) - 1, -1, -1):
-            variance = relative_variance(trace.activities[layer], law)
+        jacobians = run.network.output_jacobians(run.parameters, run.inputs, run.recording)
+        for site, jacobian in jacobians:
+            variance = relative_variance(run.recording.values[site], law)
             total = total + (jacobian.square().sum(dim=1) * variance).sum(dim=1).mean(dim=1)
-            if layer > 0:
-                through = jacobian * derivative(trace.pre_activations[layer])[:, None]
-                jacobian = torch.einsum("mohb,mhg->mogb", through, network.weights[layer])
         return total

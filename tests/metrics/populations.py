@@ -11,16 +11,13 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.metrics.probe import Probe, make_probe
-from modulab.networks import (
-    NetworkShape,
-    PopulationWeights,
-    architecture_mask,
-    initial_parameters,
-    population_weights,
-)
+from modulab.networks.base import NetworkPopulation
+from modulab.networks.perceptron import Perceptron, architecture_mask, initial_parameters
+from modulab.partition import Partition, even_shares
 from modulab.schema import read_settings
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
+from tests.perceptrons import Perceptrons
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -35,24 +32,27 @@ def make_settings(**changes: Any) -> Probes:
     return read_settings({**config, **changes}, "probes", Probes)
 
 
-def make_shape(task: Task, *hidden: int, activation: str = "relu") -> NetworkShape:
-    return NetworkShape(task.in_features, hidden, task.out_features, activation)
+def make_shape(task: Task, *hidden: int, activation: str = "relu") -> Perceptron:
+    return Perceptron(task.in_features, hidden, task.out_features, activation)
 
 
 def make_parameters(
-    shape: NetworkShape, members: int, modules: int = 2, cross_connections: float = 1.0
+    shape: Perceptron, members: int, modules: int = 2, cross_connections: float = 1.0
 ) -> Tensor:
     keys = member_keys(range(members))
-    mask = architecture_mask(shape, modules, [cross_connections] * members, keys)
+    partition = Partition(
+        modules, even_shares(shape.in_features, modules), even_shares(shape.out_features, modules)
+    )
+    mask = architecture_mask(shape, partition, [cross_connections] * members, keys)
     return initial_parameters(shape, mask, torch.full((members,), 2.0), keys)
 
 
 def make_network(
     task: Task, *hidden: int, members: int = 3, activation: str = "relu", cross_connections: float = 1.0
-) -> PopulationWeights:
+) -> Perceptrons:
     shape = make_shape(task, *hidden, activation=activation)
-    return population_weights(make_parameters(shape, members, task.modules, cross_connections), shape)
+    return Perceptrons(shape, make_parameters(shape, members, task.modules, cross_connections))
 
 
-def probe_of(task: Task, network: PopulationWeights, **settings: Any) -> Probe:
+def probe_of(task: Task, network: NetworkPopulation, **settings: Any) -> Probe:
     return make_probe(task, network, member_keys(range(network.num_members)), make_settings(**settings))

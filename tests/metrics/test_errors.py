@@ -3,7 +3,7 @@ import torch
 from populations import make_task, probe_of
 
 from modulab.metrics.errors import measure_errors
-from modulab.networks import PopulationWeights
+from tests.perceptrons import planted
 
 
 @pytest.mark.parametrize("support", ["full", "band"])
@@ -11,9 +11,7 @@ def test_test_error_is_on_full_support_and_support_error_on_that_of_training(sup
     # y_m = x_m, and the network says x_1 for both: module 2 errs by x_1 - x_2, of mean square 2/3 if they are
     # independent, and at most w^2 E[(v_1 - v_2)^2] = 2 w^2 / 3 on the band.
     task = make_task(functions=["identity"], support=support, band_width=0.3)
-    network = PopulationWeights(
-        (torch.tensor([[1.0, 0.0]] * 2).expand(3, 2, 2),), (torch.zeros(3, 2),), "relu"
-    )
+    network = planted((torch.tensor([[1.0, 0.0]] * 2).expand(3, 2, 2),), (torch.zeros(3, 2),), "relu")
     found = measure_errors(probe_of(task, network, num_samples=20_000))
     assert found["error/module_1"].tolist() == [0.0] * 3
     torch.testing.assert_close(found["error/module_2"], torch.full((3,), 2 / 3), rtol=0.05, atol=0)

@@ -5,7 +5,7 @@ from populations import make_network, make_task, probe_of
 from modulab.metrics.errors import mean_errors
 from modulab.metrics.extrapolation import measure_combination, measure_ranges
 from modulab.metrics.probe import evaluation_samples
-from modulab.networks import PopulationWeights
+from tests.perceptrons import planted
 
 
 def test_combination_error_is_that_of_the_withheld_region_and_its_ratio_to_support() -> None:
@@ -43,7 +43,7 @@ def test_other_modules_range_leaves_a_premodular_network_as_it_is(modules: int) 
 def test_range_errors_have_a_closed_form_for_a_linear_map_of_identity_tasks() -> None:
     # y_m = x_m; the network returns x_0 + x_1 for both, so module m errs by the other's input.
     task = make_task(functions=["identity"])
-    network = PopulationWeights((torch.ones(2, 2, 2),), (torch.zeros(2, 2),), "linear")
+    network = planted((torch.ones(2, 2, 2),), (torch.zeros(2, 2),), "linear")
     probe = probe_of(task, network, num_samples=50_000, ranges=[3.0])
     found = measure_ranges(probe)
     third = torch.full((2,), 1 / 3)

@@ -11,7 +11,7 @@ from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.forgetting import adapt, measure_forgetting
 from modulab.metrics.probe import Probe, evaluation_samples, make_probe, measure_population
-from modulab.networks import flatten
+from modulab.networks.base import NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Samples, Task, mixing_matrix
@@ -19,6 +19,7 @@ from modulab.tasks.regression import RegressionTask
 from modulab.training.fit import fit_population
 from modulab.training.learner import PopulationLearner
 from tests.members import EAGER, make_member
+from tests.perceptrons import perceptrons
 from tests.training.fitting import CPU
 
 MEASURES = {"forgetting": "modulab.metrics.forgetting.measure_forgetting"}
@@ -36,7 +37,13 @@ def probe_of(members: list[Member], task: Task | None = None, masked: bool = Tru
     learner = PopulationLearner(members, "eager", CPU)
     keys = member_keys([member.seed for member in members])
     mask = learner.member_masks() if masked else None
-    return make_probe(task or members[0].task, learner.member_weights(), keys, members[0].probes, mask)
+    return make_probe(
+        task or members[0].task,
+        perceptrons(NetworkPopulation(learner.network, learner.member_parameters())),
+        keys,
+        members[0].probes,
+        mask,
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,9 +104,13 @@ def test_adaptation_in_company_is_that_alone_bit_for_bit(case: str) -> None:
 
     def measure(places: list[int], block_bytes: int = 1 << 30) -> dict[str, Tensor]:
         return measure_population(
-            members[0].task, parameters[places], learner.shape, keys[places], members[0].probes, masks[places],
+            members[0].task,
+            NetworkPopulation(learner.network, parameters[places]),
+            keys[places],
+            members[0].probes,
+            masks[places],
             block_bytes,
-        )  # fmt: skip
+        )
 
     everyone = measure(list(range(9)))
     for places, block_bytes in (([8], 1 << 30), ([7, 0, 8], 1 << 30), (list(range(9)), 1)):
@@ -227,9 +238,9 @@ def test_looks_are_taken_every_so_often_and_after_the_last_step_and_change_nothi
 
 def test_networks_are_left_as_they_were() -> None:
     probe = probe_of(members_of(2))
-    before = flatten(probe.seen_network.weights, probe.seen_network.biases)
+    before = probe.seen_network.parameters.clone()
     measure_forgetting(probe)
-    assert torch.equal(before, flatten(probe.seen_network.weights, probe.seen_network.biases))
+    assert torch.equal(before, probe.seen_network.parameters)
 
 
 def test_diverged_networks_have_no_time_of_adaptation() -> None:

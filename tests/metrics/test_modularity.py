@@ -26,25 +26,26 @@ from modulab.metrics.modularity import (
     unit_specialisation,
     unit_strengths,
 )
-from modulab.networks import ACTIVATIONS, PopulationWeights, forward
+from modulab.networks.perceptron import ACTIVATIONS
 from modulab.partition import SHARED, Partition
 from modulab.tasks.base import mixing_matrix
+from tests.perceptrons import Perceptrons, planted, trace
 
 PAIR = Partition.of_equal_shares(2, 1, 1)
 MEASURES = [measure_structural, measure_functional, measure_unit_specialisation, measure_ablation]
 HIDDEN = [(), (5,), (4, 3), (3, 4, 3)]
 
 
-def inputs_for(network: PopulationWeights, points: int = 6) -> Tensor:
+def inputs_for(network: Perceptrons, points: int = 6) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     shape = (network.num_members, points, network.weights[0].shape[2])
     return torch.rand(shape, generator=generator) * 2 - 1
 
 
-def enumerated_paths(network: PopulationWeights, inputs: Tensor) -> Tensor:
+def enumerated_paths(network: Perceptrons, inputs: Tensor) -> Tensor:
     """Add up |weight| times |activation'| along every path, one path and one point at a time."""
     derivative = ACTIVATIONS[network.activation].derivative
-    pre_activations = forward(network, inputs).pre_activations
+    pre_activations = trace(network, inputs).pre_activations
     gates = [derivative(values).abs().double() for values in pre_activations]
     sizes = [network.weights[0].shape[2], *(weight.shape[1] for weight in network.weights)]
     total = torch.zeros(network.num_members, sizes[-1], sizes[0], dtype=torch.float64)
@@ -77,7 +78,7 @@ def test_jacobian_equals_that_of_autograd(hidden: tuple[int, ...], activation: s
         one = network.select(slice(member, member + 1))
         for point in inputs[member]:
             jacobian = torch.autograd.functional.jacobian(
-                lambda x, one=one: forward(one, x[None, None]).outputs[0, 0], point
+                lambda x, one=one: one.forward(x[None, None])[0, 0], point
             )
             expected[member] += jacobian.abs() / inputs.shape[1]
     torch.testing.assert_close(mean_absolute_jacobian(network, inputs), expected)
@@ -147,7 +148,7 @@ def test_premodular_network_scores_exactly_one(modules: int, hidden: tuple[int, 
 def test_network_that_treats_all_modules_alike_scores_zero() -> None:
     task = make_task(modules=2, functions=["sine"])
     dense = make_network(task, 8, activation="linear")
-    alike = PopulationWeights(
+    alike = planted(
         (dense.weights[0][:, :, :1].expand(-1, -1, 2), dense.weights[1][:, :1].expand(-1, 2, -1)),
         dense.biases,
         "linear",
@@ -163,9 +164,7 @@ def test_paths_that_cancel_count_in_structure_and_not_in_function() -> None:
     # Units 0 and 1 carry input 0 to output 1 with opposite signs; units 2 and 3 are the modules' own.
     first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     second = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, -1.0, 0.0, 1.0]])
-    network = PopulationWeights(
-        (first[None], second[None]), (torch.full((1, 4), 2.0), torch.zeros(1, 2)), "relu"
-    )
+    network = planted((first[None], second[None]), (torch.full((1, 4), 2.0), torch.zeros(1, 2)), "relu")
     inputs = inputs_for(network)
     assert diagonal_modularity(mean_absolute_jacobian(network, inputs), PAIR).item() == 1
     assert diagonal_modularity(path_strength(network, inputs), PAIR).item() == pytest.approx(0.0)
@@ -181,7 +180,7 @@ def test_order_of_hidden_units_does_not_matter(measure, hidden: tuple[int, ...])
         order = torch.randperm(width, generator=torch.Generator().manual_seed(layer))
         weights[layer], biases[layer] = weights[layer][:, order], biases[layer][:, order]
         weights[layer + 1] = weights[layer + 1][:, :, order]
-    shuffled = PopulationWeights(tuple(weights), tuple(biases), network.activation)
+    shuffled = planted(tuple(weights), tuple(biases), network.activation)
     torch.testing.assert_close(
         measure(probe_of(task, shuffled)), measure(probe_of(task, network)), rtol=1e-4, atol=1e-5
     )
@@ -192,7 +191,7 @@ def test_dead_units_do_not_count(measure) -> None:
     task = make_task()
     network = make_network(task, 12, cross_connections=0.0)
     crossing = torch.ones(3, 4, 2)
-    with_dead = PopulationWeights(
+    with_dead = planted(
         (
             torch.cat([network.weights[0], crossing], dim=1),
             torch.cat([network.weights[1], crossing.transpose(1, 2)], 2),
@@ -211,7 +210,7 @@ def test_rescaling_relu_units_changes_no_bit(measure, exponents: list[int]) -> N
     task = make_task()
     network = make_network(task, 8)
     factors = torch.tensor([2.0**exponent for exponent in exponents])
-    rescaled = PopulationWeights(
+    rescaled = planted(
         (network.weights[0] * factors[:, None], network.weights[1] / factors),
         (network.biases[0] * factors, network.biases[1]),
         "relu",
@@ -227,11 +226,11 @@ def test_mixed_network_is_measured_in_module_coordinates(measure) -> None:
     network = make_network(task, 12, 9, cross_connections=0.0)
     rotation = mixing_matrix(mixed_task)
     # What a premodular network looks like to one who trains it behind Q: W_1 Q^T acts on Qx.
-    seen = PopulationWeights(
+    seen = planted(
         (network.weights[0] @ rotation.T, *network.weights[1:]), network.biases, network.activation
     )
     probe = probe_of(mixed_task, seen)
-    torch.testing.assert_close(probe.clean.outputs, forward(seen, probe.samples.inputs @ rotation.T).outputs)
+    torch.testing.assert_close(probe.clean.outputs, trace(seen, probe.samples.inputs @ rotation.T).outputs)
     values = next(iter(measure(probe).values()))
     torch.testing.assert_close(values, torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-5)
     if measure in (measure_structural, measure_functional):
@@ -248,7 +247,7 @@ def test_selectivity_weighs_units_and_corrects_for_chance() -> None:
 def test_unit_specialisation_with_one_layer_equals_the_formula_unit_by_unit() -> None:
     network = make_network(make_task(), 7)
     inputs = inputs_for(network, points=50)
-    gates = (forward(network, inputs).pre_activations[0] > 0).double().mean(dim=2)
+    gates = (trace(network, inputs).pre_activations[0] > 0).double().mean(dim=2)
     for member, found in enumerate(unit_specialisation(network, inputs, PAIR).tolist()):
         reads, writes = network.weights[0][member].abs().double(), network.weights[1][member].abs().double()
         weighted, total = 0.0, 0.0
@@ -270,11 +269,11 @@ def test_ablation_equals_a_forward_pass_with_the_unit_silenced(name: str, hidden
     places = [(layer, unit) for layer, width in enumerate(hidden) for unit in range(width)]
     for place, (layer, unit) in enumerate(places):
 
-        def silence(at: int, activity: Tensor, layer: int = layer, unit: int = unit) -> Tensor:
+        def silence(at: str, activity: Tensor, layer: int = layer, unit: int = unit) -> Tensor:
             places = torch.arange(activity.shape[1])[:, None]
-            return torch.where((places == unit) & torch.tensor(at == layer), 0.0, activity)
+            return torch.where((places == unit) & torch.tensor(at == f"hidden.{layer}"), 0.0, activity)
 
-        outputs = forward(probe.network, probe.samples.inputs, silence).outputs
+        outputs = probe.network.forward(probe.samples.inputs, silence)
         expected = task.loss_function.by_module(outputs, probe.samples.targets, task.partition) - clean
         torch.testing.assert_close(rises[:, place], expected, rtol=1e-4, atol=1e-5)
     assert rises.shape[1] == len(places)
@@ -311,7 +310,7 @@ def test_sum_of_chunks_is_the_exact_sum_to_rounding(count: int) -> None:
 def test_sum_over_many_chunks_of_points_is_the_same_bits_in_any_company() -> None:
     generator = torch.Generator().manual_seed(0)
     sizes = [(5, 50, 6), (5, 50, 50), (5, 6, 50)]
-    network = PopulationWeights(
+    network = planted(
         tuple(torch.randn(size, generator=generator) for size in sizes),
         tuple(torch.randn(size[:2], generator=generator) for size in sizes),
         "tanh",
@@ -325,7 +324,7 @@ def test_sum_over_many_chunks_of_points_is_the_same_bits_in_any_company() -> Non
     together = [measure(network, inputs) for measure in measures]
     for first in (0, 2, 3):
         rows = slice(first, first + 2)
-        some = PopulationWeights(
+        some = planted(
             tuple(weight[rows] for weight in network.weights),
             tuple(bias[rows] for bias in network.biases),
             "tanh",

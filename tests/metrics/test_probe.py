@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modulab.errors import ConfigError
 from modulab.metrics.probe import Probe, evaluation_samples, measure_population
-from modulab.networks import NetworkShape
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
 
@@ -25,14 +25,14 @@ CASES = {
 }
 
 
-def population(case: str, members: int = 11) -> tuple[Task, Tensor, NetworkShape, Tensor]:
+def population(case: str, members: int = 11) -> tuple[Task, NetworkPopulation, Tensor]:
     """Return what to measure: networks of which one has diverged and one overflows."""
     task, hidden, activation = CASES[case]
     shape = make_shape(task, *hidden, activation=activation)
     parameters = make_parameters(shape, members, task.modules)
     parameters[3] = torch.nan
     parameters[4] *= 1e30
-    return task, parameters, shape, member_keys(range(members))
+    return task, NetworkPopulation(shape, parameters), member_keys(range(members))
 
 
 def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor], places: list[int]) -> None:
@@ -59,8 +59,10 @@ def everyone() -> Callable[[str], dict[str, Tensor]]:
 @example(places=[10])
 @example(places=[9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10])
 def test_members_score_alone_what_they_score_in_any_company(case: str, places: list[int], everyone) -> None:
-    task, parameters, shape, keys = population(case)
-    found = measure_population(task, parameters[places], shape, keys[places], make_settings(**SMALL))
+    task, networks, keys = population(case)
+    found = measure_population(
+        task, networks.select(torch.tensor(places)), keys[places], make_settings(**SMALL)
+    )
     assert_same_bits(found, everyone(case), places)
 
 
@@ -68,9 +70,10 @@ def test_members_of_a_large_block_score_what_they_score_in_small_ones() -> None:
     # Sums over seven modules, for more members than a processor adds at once.
     task = make_task(modules=7)
     shape = make_shape(task, 14, 14)
-    parameters, keys = make_parameters(shape, 43, 7), member_keys(range(43))
-    together = measure_population(task, parameters, shape, keys, make_settings(**SMALL))
-    small = measure_population(task, parameters, shape, keys, make_settings(**SMALL), block_bytes=1)
+    networks = NetworkPopulation(shape, make_parameters(shape, 43, 7))
+    keys = member_keys(range(43))
+    together = measure_population(task, networks, keys, make_settings(**SMALL))
+    small = measure_population(task, networks, keys, make_settings(**SMALL), block_bytes=1)
     assert_same_bits(small, together, list(range(43)))
 
 
@@ -82,8 +85,8 @@ def test_blocks_of_members_change_nothing(case: str, everyone) -> None:
 
 
 def test_diverged_member_scores_nan_and_finite_members_finite() -> None:
-    task, parameters, shape, keys = population("regression")
-    found = measure_population(task, parameters, shape, keys, make_settings(**SMALL))
+    task, networks, keys = population("regression")
+    found = measure_population(task, networks, keys, make_settings(**SMALL))
     for name, values in found.items():
         assert values[[0, 1, 2, 5, 6]].isfinite().all(), name
         assert values[3].isnan() or name == "activity/active_units", name
@@ -91,8 +94,7 @@ def test_diverged_member_scores_nan_and_finite_members_finite() -> None:
 
 def test_default_measures_have_the_names_of_the_science_page() -> None:
     task = make_task(support="band")
-    shape = make_shape(task, 8)
-    found = measure_population(task, make_parameters(shape, 2), shape, member_keys([0, 1]), make_settings())
+    found = measure_population(task, make_network(task, 8, members=2), member_keys([0, 1]), make_settings())
     levels = ("0.1", "0.2", "0.3", "0.5", "1")
     noises = ("gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise")
     assert set(found) == {
@@ -150,10 +152,9 @@ def takes_a_setting(probe: Probe) -> dict[str, Tensor]:
 def measure_with(monkeypatch: pytest.MonkeyPatch, path: str, **changes: Any) -> dict[str, Tensor]:
     monkeypatch.syspath_prepend(str(__file__).rpartition("/")[0])
     task = make_task()
-    shape = make_shape(task, 4)
     measures = {"errors": "modulab.metrics.errors.measure_errors", "mine": path, "left_out": None}
     chosen = make_settings(**{**SMALL, "measures": measures, **changes})
-    return measure_population(task, make_parameters(shape, 3), shape, member_keys(range(3)), chosen)
+    return measure_population(task, make_network(task, 4), member_keys(range(3)), chosen)
 
 
 def test_measures_of_ones_own_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ from modulab.metrics.robustness import (
     tolerance,
     weight_draws,
 )
-from modulab.networks import PopulationWeights, forward
 from modulab.streams import member_keys, normals
 from modulab.tasks.base import mixing_matrix
+from tests.perceptrons import Perceptrons, perceptrons, planted
 
 LEVELS = [0.1, 0.2, 0.3, 0.5, 1.0]
 ALL = [
@@ -37,7 +37,7 @@ ALL = [
 ]
 
 
-def readout_variance(network: PopulationWeights, variance: torch.Tensor) -> torch.Tensor:
+def readout_variance(network: Perceptrons, variance: torch.Tensor) -> torch.Tensor:
     """Return the mean over points and outputs of sum_j W_oj^2 v_j: what noise adds to squared error."""
     return torch.einsum("moh,mhb->mob", network.weights[-1].square(), variance).mean(dim=(1, 2))
 
@@ -56,7 +56,7 @@ def test_noise_on_one_hidden_layer_adds_the_variance_of_its_law(measure, name, l
     task = make_task()
     network = make_network(task, 20, members=2, activation=activation)
     probe = probe_of(task, network, num_samples=8_000)
-    activity = probe.clean.activities[0]
+    activity = probe.activities()[0]
     variance = law[0] + law[1] * activity.abs() + law[2] * activity.square()
     clean = mean_errors(probe.network, probe.samples, task)
     found = measure(probe)
@@ -69,7 +69,7 @@ def test_noise_on_one_hidden_layer_adds_the_variance_of_its_law(measure, name, l
 def test_noise_reaches_every_hidden_layer(measure) -> None:
     task = make_task()
     network = make_network(task, 6, 5, members=2, activation="linear")
-    dead_first = PopulationWeights(
+    dead_first = planted(
         (torch.zeros_like(network.weights[0]), *network.weights[1:]),
         (torch.zeros_like(network.biases[0]), *(bias + 0.5 for bias in network.biases[1:])),
         "linear",
@@ -92,7 +92,7 @@ def test_poisson_count_rates_have_the_activity_as_mean_and_level_squared_times_i
 
 def test_weight_noise_is_relative_and_leaves_masked_weights_and_biases() -> None:
     network = make_network(make_task(), 40, 40, members=2, cross_connections=0.0)
-    noisy = scale_weights(network, 0.3, weight_draws(network, member_keys([1, 2])))
+    noisy = perceptrons(scale_weights(network, 0.3, weight_draws(network.network, member_keys([1, 2]))))
     factors = [new / old for new, old in zip(noisy.weights, network.weights, strict=True)]
     draws = torch.cat([((factor - 1) / 0.3).flatten() for factor in factors])
     draws = draws[torch.isfinite(draws)]
@@ -128,16 +128,18 @@ def test_input_noise_through_a_linear_map_adds_its_squared_weights() -> None:
 
 
 def test_ablation_silences_the_stated_share_and_keeps_those_lost_lost() -> None:
-    order = ablation_order(make_network(make_task(), 20, 20, members=50), member_keys(range(50)))
+    order = ablation_order(make_network(make_task(), 20, 20, members=50).network, member_keys(range(50)))
     activity = torch.ones(50, 20, 3)
     before = activity
     for fraction, lost in [(0.01, 1), (0.05, 1), (0.1, 2), (0.5, 10), (0.95, 19)]:
-        kept = ablate_units(fraction, order)(0, activity)
+        kept = ablate_units(fraction, order)("hidden.0", activity)
         assert (kept[:, :, 0] == 0).sum(dim=1).tolist() == [lost] * 50
         assert (kept <= before).all()
         before = kept
-    assert not torch.equal(ablate_units(0.5, order)(0, activity), ablate_units(0.5, order)(1, activity))
-    often_lost = (ablate_units(0.5, order)(0, activity)[:, :, 0] == 0).float().mean(dim=0)
+    assert not torch.equal(
+        ablate_units(0.5, order)("hidden.0", activity), ablate_units(0.5, order)("hidden.1", activity)
+    )
+    often_lost = (half("hidden.0", activity)[:, :, 0] == 0).float().mean(dim=0)
     assert ((often_lost > 0.2) & (often_lost < 0.8)).all()
 
 
@@ -146,11 +148,11 @@ def test_shares_of_points_cover_every_point_once(repeats: int) -> None:
     # Without biases and with all hidden units alike, it does not matter which unit is lost.
     task = make_task()
     ones = torch.ones(2, 4, 2), torch.ones(2, 2, 4)
-    network = PopulationWeights(ones, (torch.zeros(2, 4), torch.zeros(2, 2)), "tanh")
+    network = planted(ones, (torch.zeros(2, 4), torch.zeros(2, 2)), "tanh")
     probe = probe_of(task, network, num_samples=100, repeats=repeats, ablated_fractions=[0.25, 0.5])
     found = measure_ablation(probe)
     for fraction in (0.25, 0.5):
-        fewer = PopulationWeights((ones[0], ones[1] * (1 - fraction)), network.biases, "tanh")
+        fewer = planted((ones[0], ones[1] * (1 - fraction)), network.biases, "tanh")
         torch.testing.assert_close(
             found[f"robustness/ablation@{fraction:g}"], mean_errors(fewer, probe.samples, task)
         )
@@ -225,4 +227,4 @@ def test_names_follow_the_levels() -> None:
         weight[0].numel() + bias[0].numel()
         for weight, bias in zip(probe.network.weights, probe.network.biases, strict=True)
     )
-    assert forward(probe.network, probe.samples.inputs).outputs.shape == (3, 1024, 2)
+    assert probe.network.forward(probe.samples.inputs).shape == (3, 1024, 2)

@@ -140,7 +140,8 @@ def test_drawn_weights_are_those_of_the_network_in_another_order(trained: Path) 
                 "dense",
             ):
                 first, second = (
-                    weight[place].abs().double().numpy() for weight in population.weights.weights
+                    population.weights[name][place].abs().double().numpy()
+                    for name in ("weight.0", "weight.1")
                 )
                 assert (drawn.weights[0] == first[drawn.units[1]]).all()
                 assert (drawn.weights[1] == second[:, drawn.units[1]]).all()
@@ -274,10 +275,10 @@ def test_a_report_of_seeds_alone_shows_each_of_them(tmp_path: Path) -> None:
 
 
 def test_initial_weights_do_not_depend_on_company() -> None:
-    from modulab.networks import NetworkShape
+    from modulab.networks.perceptron import Perceptron
     from tests.members import make_member
 
-    shape = NetworkShape(2, (6,), 2, "relu")
+    shape = Perceptron(2, (6,), 2, "relu")
     members = [make_member(seed=seed, architecture__width=6) for seed in range(3)]
     together = initialise(members, shape)[1]
     for place, member in enumerate(members):

@@ -10,7 +10,6 @@ import torch
 from modulab.config.settings import Trainer
 from modulab.errors import describe
 from modulab.metrics.probe import Probe
-from modulab.networks import forward
 from modulab.results.store import RESULTS, load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.streams import member_keys
@@ -18,7 +17,7 @@ from modulab.sweep.pack import population_bytes
 from modulab.sweep.run import load_members, read_runs, run_members
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask
-from tests.members import EAGER, member_config
+from tests.members import EAGER, make_member, member_config
 
 QUICK = {
     "training__steps": 6, "training__curve_every": 3, "training__batch_size": 8, "architecture__width": 4,
@@ -81,7 +80,7 @@ def fails_for_seed_2(probe: Probe) -> dict[str, torch.Tensor]:
     """Return a measure that cannot be taken of members with seed 2."""
     if (probe.keys == member_keys([2])).all(dim=1).any():
         raise SystemExit(3)
-    return {"my/measure": probe.network.weights[0].sum(dim=(1, 2))}
+    return {"my/measure": probe.network.edges()[0].weights.sum(dim=(1, 2))}
 
 
 def configs(seeds: range = range(4), **overrides: Any) -> list[dict[str, Any]]:
@@ -186,7 +185,10 @@ def test_loaded_members_compute_the_error_that_their_row_states(tmp_path: Path) 
     (population,) = load_members(tmp_path)
     assert [config["seed"] for config in population.configs] == [0, 1, 2]
     inputs = (torch.rand(3, 20_000, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1).float()
-    outputs = forward(population.weights, inputs).outputs
+    member = make_member(architecture__width=4)
+    network = member.architecture.network(member.task)
+    assert population.layout == network.layout
+    outputs = network.forward(population.parameters, inputs)
     targets = torch.stack([torch.sin(torch.pi * inputs[..., 0]), 2 * inputs[..., 1].square() - 1], dim=2)
     errors = (outputs - targets).square().mean(dim=(1, 2))
     assert errors.tolist() == pytest.approx(table.loc[[0, 1, 2], "error/test"].tolist(), rel=0.1)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from modulab.networks import unflatten
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import Stream, fold_in, integers, member_keys
 from modulab.training.data import PopulationData, training_points
 from modulab.training.learner import PopulationLearner
 from tests.members import make_member
+from tests.perceptrons import perceptrons
 from tests.training.fitting import CPU, trained_parameters
 
 STEPS = 200
@@ -19,7 +20,8 @@ STEPS = 200
 def plain_loop(member, task_loss: str) -> torch.Tensor:
     """Train torch.nn layers with torch.optim from the same start on the same minibatches; return flat parameters."""
     training, task = member.training, member.task
-    start = PopulationLearner([member], "eager", CPU).member_weights()
+    learner = PopulationLearner([member], "eager", CPU)
+    start = perceptrons(NetworkPopulation(learner.network, learner.member_parameters()))
     sizes = [task.in_features, *[member.architecture.width] * member.architecture.depth, task.out_features]
     layers: list[nn.Module] = []
     for index, (weight, bias) in enumerate(zip(start.weights, start.biases, strict=True)):
@@ -105,6 +107,6 @@ def test_minibatch_points_are_those_the_data_module_lays_out() -> None:
 
 def test_flat_parameters_unflatten_to_torch_layout() -> None:
     learner = PopulationLearner([make_member()], "eager", CPU)
-    weights, biases = unflatten(learner.member_parameters(), learner.shape)
-    assert [tuple(weight.shape) for weight in weights] == [(1, 48, 2), (1, 2, 48)]
-    assert [tuple(bias.shape) for bias in biases] == [(1, 48), (1, 2)]
+    parts = learner.network.split(learner.member_parameters())
+    shapes = {name: tuple(part.shape[1:]) for name, part in parts.items()}
+    assert shapes == {"weight.0": (48, 2), "bias.0": (48,), "weight.1": (2, 48), "bias.1": (2,)}

@@ -95,7 +95,7 @@ def test_an_edit_of_any_file_that_defines_a_kind_asks_for_another_library(
 ) -> None:
     program = program_with(task, regulariser)
     name = library_name(program)
-    kinds = {type(program.shape), type(program.loss), program.regulariser or type(program)}
+    kinds = {type(program.network), type(program.loss), program.regulariser or type(program)}
     read = step_code._source
     for edited in [step_code._STEP, "modulab.streams", *(kind.__module__ for kind in kinds)]:
         with monkeypatch.context() as patch:
@@ -157,7 +157,7 @@ def test_code_from_elsewhere_is_known_by_what_it_computes(monkeypatch: pytest.Mo
 
     def penalty(factor: float, constant: torch.Tensor) -> Any:
         return lambda run, coefficients, variant: (
-            factor * run.trace.outputs.square().sum(dim=(1, 2)) * constant[0]
+            factor * run.recording.outputs.square().sum(dim=(1, 2)) * constant[0]
         )
 
     foreign = [
@@ -172,7 +172,7 @@ def test_code_from_elsewhere_is_known_by_what_it_computes(monkeypatch: pytest.Mo
 
 def test_a_step_that_depends_on_how_many_members_there_are_is_refused() -> None:
     def penalty(run: Pass, coefficients: Any, variant: str) -> torch.Tensor:
-        losses = run.trace.outputs.square().sum(dim=(1, 2))
+        losses = run.recording.outputs.square().sum(dim=(1, 2))
         return losses if len(losses) > 10 else 2 * losses
 
     with pytest.raises(RuntimeError, match=r"right for 16 members"):
@@ -182,7 +182,7 @@ def test_a_step_that_depends_on_how_many_members_there_are_is_refused() -> None:
 @pytest.mark.parametrize("large", [lambda value: value > 3, lambda value: value.item() > 3])
 def test_a_step_that_depends_on_values_is_refused(large: Any) -> None:
     def penalty(run: Pass, coefficients: Any, variant: str) -> torch.Tensor:
-        total = run.network.weights[1].abs().sum(dim=(1, 2))
+        total = run.edges()[1].weights.abs().sum(dim=(1, 2))
         return total if large(total.max()) else 2 * total
 
     with pytest.raises(RuntimeError, match=r"^Foreign cannot be compiled.*trainer.engine=eager"):

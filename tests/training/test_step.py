@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from modulab.networks import forward, population_weights
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.training.data import training_points
 from modulab.training.learner import PopulationLearner
 from modulab.training.program import program_of, stack_coefficients
 from modulab.training.step import population_losses
 from tests.members import make_member
+from tests.perceptrons import perceptrons, trace
 from tests.training.fitting import CPU
 
 DRAWS = 4000
@@ -30,13 +31,12 @@ def losses_under_noise(sites: str, depth: int, scale: float) -> tuple[Tensor, Te
     coefficients = dict(
         zip(program.coefficient_names, stack_coefficients([member]).expand(-1, DRAWS), strict=True)
     )
-    mask = population_weights(torch.ones_like(parameters), program.shape)
+    mask = torch.ones_like(parameters)
     keys = member_keys(range(DRAWS))
     _, losses = population_losses(parameters, program, samples, mask, coefficients, keys)
-    network = population_weights(parameters[:1], program.shape)
-    inputs = samples[:1, :, : program.shape.in_features]
-    trace = forward(network, inputs)
-    last = trace.activities[-1].abs().mean(dim=2)
+    network = perceptrons(NetworkPopulation(program.network, parameters[:1]))
+    inputs = samples[:1, :, : program.network.in_features]
+    last = trace(network, inputs).activities[-1].abs().mean(dim=2)
     readout = (network.weights[-1].square().sum(dim=1) * last).sum(dim=1)
     return losses, readout
 

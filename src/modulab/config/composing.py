@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from modulab.config.grids import check_conflicts, expand, read_grids, without
-from modulab.config.identity import run_id, with_current_paths
+from modulab.config.identity import in_current_form, run_id
 from modulab.config.loggers import Loggers, read_loggers
 from modulab.config.overrides import (
     COMPOSING_ERRORS,
@@ -80,7 +80,7 @@ def check_member(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     from modulab.config.settings import read_member
 
-    config = with_current_paths(config)
+    config = in_current_form(config)
     member = read_member(config)
     checked: dict[str, Any] = {"seed": member.seed}
     for name in GROUPS:

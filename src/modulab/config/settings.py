@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from modulab.errors import ConfigError
-from modulab.noise import Distribution
+from modulab.config.identity import in_current_form
+from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.networks.base import Architecture
+from modulab.noise import Noise
 from modulab.regularisers import PowerRegulariser, Regulariser
 from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
 from modulab.tasks.base import Task
-
-
-class Architecture(Settings):
-    """A multilayer perceptron, and the share of cross-module connections that its mask keeps."""
-
-    name: str = Field(description="how tables call it")
-    width: int = Field(ge=1, description="units in each hidden layer", json_schema_extra=STRUCTURAL)
-    depth: int = Field(
-        ge=0, description="number of hidden layers; 0 is a linear map", json_schema_extra=STRUCTURAL
-    )
-    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
-        description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
-    )
-    cross_connections: float = Field(
-        ge=0,
-        le=1,
-        description="share of cross-module connections kept: 1 dense, 0 premodular, between them partial",
-    )
-    initial_scale: float = Field(
-        gt=0, description="initial weights are normal with standard deviation initial_scale / sqrt(fan-in)"
-    )
-
-
-class Noise(Settings):
-    """Activity noise of variance scale^2 (constant + linear |a| + quadratic a^2) on hidden units in training."""
-
-    name: str = Field(description="how tables call it")
-    scale: float = Field(ge=0, description="sigma; 0 switches noise off")
-    constant: float = Field(ge=0, description="c0, the variance that does not depend on activity")
-    linear: float = Field(ge=0, description="c1, the variance in proportion to activity (Poisson-like)")
-    quadratic: float = Field(ge=0, description="c2, the variance in proportion to squared activity")
-    distribution: Distribution = Field(
-        description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
-    )
-    sites: Literal["all", "first", "last"] = Field(description="hidden layers whose units are noisy")
 
 
 class Data(Settings):
@@ -246,6 +214,7 @@ def read_member(config: Mapping[str, Any]) -> Member:
 
     Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
     """
+    config = in_current_form(config)
     for key in config:
         if key not in Member.model_fields:
             raise ConfigError(f"{key}: there is no such key. {suggest(str(key), Member.model_fields)}")
@@ -265,13 +234,9 @@ class _Seed(Settings):
 
 
 def _check_combinations(member: Member) -> None:
-    architecture, modules = member.architecture, member.task.modules
-    if architecture.cross_connections < 1 and architecture.depth > 0 and architecture.width < modules:
-        raise ConfigError(
-            f"architecture.width={architecture.width} cannot give each of task.modules={modules} a hidden unit, "
-            f"which architecture.cross_connections={architecture.cross_connections} asks for. "
-            f"Set architecture.width to {modules} or more."
-        )
+    # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
+    with suppress(ForeignError), foreign_code():
+        member.architecture.network(member.task)
     if member.training.warmup_steps > member.training.steps:
         raise ConfigError(
             f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "
@@ -281,7 +246,7 @@ def _check_combinations(member: Member) -> None:
 
 def _check_effects(member: Member) -> None:
     noise, regulariser = member.noise, member.regulariser
-    if noise.scale > 0 and noise.constant == noise.linear == noise.quadratic == 0:
+    if noise.scale > 0 and not noise.has_variance:
         raise ConfigError(
             f"noise.scale={noise.scale} has no effect, because noise={noise.name} has no variance. "
             "Choose a law, such as noise=poisson, or set noise.scale=0."
@@ -298,11 +263,22 @@ def _check_effects(member: Member) -> None:
 
 def structural_key(member: Member) -> tuple[tuple[str, object], ...]:
     """Return every setting that all members of a population must share, as (dotted key, value)."""
-    found: list[tuple[str, object]] = [("task", type(member.task))]
+    found: list[tuple[str, object]] = [
+        ("task", type(member.task)),
+        ("architecture", type(member.architecture)),
+    ]
     for name in _GROUPS:
-        group: Settings = getattr(member, name)
-        for field, information in type(group).model_fields.items():
-            extra = information.json_schema_extra
-            if isinstance(extra, dict) and extra.get("structural"):
-                found.append((f"{name}.{field}", repr(getattr(group, field))))
+        found += [
+            (f"{name}.{field}", repr(value)) for field, value in structural_values(getattr(member, name))
+        ]
     return tuple(found)
+
+
+def structural_values(group: Settings) -> list[tuple[str, object]]:
+    """Return the fields of a group, with their values, that all members of a population must share."""
+    found: list[tuple[str, object]] = []
+    for field, information in type(group).model_fields.items():
+        extra = information.json_schema_extra
+        if isinstance(extra, dict) and extra.get("structural"):
+            found.append((field, getattr(group, field)))
+    return found

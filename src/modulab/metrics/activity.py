@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +20,7 @@ layer's scale is arbitrary."""
 
 
 def mean_activity(
-    activities: tuple[Float[Tensor, "member _hidden batch"], ...],
+    activities: Sequence[Float[Tensor, "member _hidden batch"]],
 ) -> Float[Tensor, " member"]:
     """Return mean |a| over all hidden units and inputs. Raises: IndexError without hidden layers."""
     units = torch.cat([activity.abs().mean(dim=2) for activity in activities], dim=1)
@@ -26,7 +28,7 @@ def mean_activity(
 
 
 def active_units(
-    activities: tuple[Float[Tensor, "member _hidden batch"], ...],
+    activities: Sequence[Float[Tensor, "member _hidden batch"]],
 ) -> Float[Tensor, " member"]:
     """Return how many hidden units, over all layers, are active on at least 1% of inputs."""
     counts: list[Tensor] = []
@@ -40,7 +42,7 @@ def active_units(
 
 def measure_activity(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `activity/mean` and `activity/active_units`; NaN and 0 in a network without hidden layers."""
-    activities = probe.clean.activities
+    activities = probe.activities()
     if not activities:
         nothing = torch.zeros(len(probe.keys), device=probe.keys.device)
         return {"activity/mean": nothing * torch.nan, "activity/active_units": nothing}

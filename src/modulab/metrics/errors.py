@@ -6,13 +6,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.metrics.probe import Probe, evaluation_samples
-from modulab.networks import PopulationWeights, forward
+from modulab.networks.base import NetworkPopulation
 from modulab.tasks.base import Samples, Task
 
 
-def mean_errors(network: PopulationWeights, samples: Samples, task: Task) -> Float[Tensor, " member"]:
+def mean_errors(network: NetworkPopulation, samples: Samples, task: Task) -> Float[Tensor, " member"]:
     """Return each member's error on samples, averaged over modules."""
-    outputs = forward(network, samples.inputs).outputs
+    outputs = network.forward(samples.inputs)
     return task.loss_function.errors(outputs, samples.targets, task.partition).mean(dim=1)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from modulab.metrics.errors import mean_errors
 from modulab.metrics.probe import Probe, evaluation_samples
-from modulab.networks import forward
 
 
 def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
@@ -47,7 +46,7 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         # With two modules, the points at which one's own input is widened are those for the other's.
         stretched = torch.tensor(scales, device=probe.keys.device)
         samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", stretched)
-        outputs = forward(probe.network, samples.inputs).outputs
+        outputs = probe.network.forward(samples.inputs)
         return task.loss_function.errors(outputs, samples.targets, task.partition)
 
     def range_error(own: float, other: float) -> Tensor:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.metrics.probe import Probe, evaluation_samples
-from modulab.networks import flatten, forward, population_weights
 from modulab.optimisers import UPDATES
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Samples, Task, mix
@@ -80,21 +79,21 @@ def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 def adapt(probe: Probe) -> Adaptation | None:
     """Train each member of a probe on with module 1's function changed; None where the task has no other."""
-    task, settings, shape = probe.task, probe.settings, probe.network.shape
+    task, settings, network = probe.task, probe.settings, probe.network.network
     tested = task.changed(evaluation_samples(task, probe.keys, settings.num_samples, "train"))
     if tested is None:
         return None
     seen = _as_seen(task, tested)
 
     def errors_of(parameters: Tensor) -> Tensor:
-        outputs = forward(population_weights(parameters, shape), seen.inputs).outputs
+        outputs = network.forward(parameters, seen.inputs)
         return task.loss_function.errors(outputs, seen.targets, task.partition)
 
     def loss_of(parameters: Tensor, minibatch: Samples) -> Tensor:
-        outputs = forward(population_weights(parameters, shape), minibatch.inputs).outputs
+        outputs = network.forward(parameters, minibatch.inputs)
         return task.loss_function.by_module(outputs, minibatch.targets, task.partition)[:, 0].sum()
 
-    parameters = flatten(probe.seen_network.weights, probe.seen_network.biases)
+    parameters = probe.seen_network.parameters
     moments = (torch.zeros_like(parameters), torch.zeros_like(parameters))
     coefficients = _adam_coefficients(parameters.device)
     rows = _adam_rows(settings).to(parameters.device)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
-from modulab.networks import ACTIVATIONS, PopulationWeights, Trace, forward
+from modulab.networks.base import NetworkPopulation, Recording
 from modulab.partition import Partition
 from modulab.tasks.base import Samples, Task
 
@@ -63,13 +63,13 @@ class ChunkSum:
 
 
 def path_strength(
-    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"]
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return P = E_x[ |W_L| D_(L-1)(x) |W_(L-1)| ... D_1(x) |W_1| ], D = diag |activation'(z)|.
 
     The total absolute path weight from each input to each output; a dead unit has D = 0 and does not count.
     """
-    weights = [weight.abs() for weight in network.weights]
+    weights = [edges.weights.abs() for edges in network.edges()]
     total = ChunkSum()
     for gates, points in _gate_chunks(network, inputs):
         total.add(_summed_product(weights, gates, points))
@@ -77,22 +77,35 @@ def path_strength(
 
 
 def mean_absolute_jacobian(
-    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"]
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies."""
-    if len(network.weights) == 1:
-        return network.weights[0].abs()
-    if len(network.weights) == 2:
+    if not network.network.is_layered:
+        return _general_jacobian(network, inputs)
+    weights = [edges.weights for edges in network.edges()]
+    if len(weights) == 1:
+        return weights[0].abs()
+    if len(weights) == 2:
         return _one_hidden_layer_jacobian(network, inputs)
     total = ChunkSum()
     for gates, _ in _gate_chunks(network, inputs):
-        total.add(_products(network.weights, gates).abs().sum(dim=1))
+        total.add(_products(weights, gates).abs().sum(dim=1))
     return total.value() / inputs.shape[1]
 
 
-def _one_hidden_layer_jacobian(network: PopulationWeights, inputs: Tensor) -> Tensor:
+def _general_jacobian(network: NetworkPopulation, inputs: Tensor) -> Tensor:
+    """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time."""
+    structure = network.network
+    size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.widest))
+    total = ChunkSum()
+    for chunk in inputs.split(size, dim=1):
+        total.add(structure.input_jacobian(network.parameters, chunk).abs().sum(dim=1))
+    return total.value() / inputs.shape[1]
+
+
+def _one_hidden_layer_jacobian(network: NetworkPopulation, inputs: Tensor) -> Tensor:
     """Return E_x |dy/dx|: each derivative is a sum over hidden units of their gate times two weights."""
-    reads, writes = network.weights
+    reads, writes = (edges.weights for edges in network.edges())
     total = torch.zeros_like(writes[:, :, :1] * reads[:, :1])
     for gates, _ in _gate_chunks(network, inputs):
         for output in range(writes.shape[1]):
@@ -155,20 +168,20 @@ def selectivity(
 
 
 def unit_specialisation(
-    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], partition: Partition
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], partition: Partition
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
 
     A mean over units by the strength of all their paths. NaN without hidden layers.
     """
-    if len(network.weights) == 1:
+    if not network.network.sites:
         return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
     strengths, totals = unit_strengths(network, inputs, partition)
     return selectivity(strengths, totals)
 
 
 def unit_strengths(
-    network: PopulationWeights, inputs: Float[Tensor, "member batch in_features"], partition: Partition
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], partition: Partition
 ) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
     """Return each hidden unit's strength for each module and over all paths, layer after layer.
 
@@ -176,7 +189,7 @@ def unit_strengths(
     strength to m's outputs; over all paths it is the same with all inputs and all outputs. The three means
     over x are taken apart, which is exact with one hidden layer.
     """
-    weights = [weight.abs() for weight in network.weights]
+    weights = [edges.weights.abs() for edges in network.edges()]
     hidden = range(1, len(weights))
     incoming, outgoing, mean_gates = ([ChunkSum() for _ in hidden] for _ in range(3))
     batch, modules = inputs.shape[1], partition.modules
@@ -200,58 +213,101 @@ def unit_strengths(
 
 
 def ablation_loss_rises(
-    network: PopulationWeights, samples: Samples, trace: Trace, task: Task
+    network: NetworkPopulation, samples: Samples, recording: Recording, task: Task
 ) -> Float[Tensor, "member unit module"]:
-    """Return how much each module's loss rises when one hidden unit is silenced: unit after unit, layer after layer.
+    """Return how much each module's loss rises when one unit is silenced: unit after unit, site after site.
 
-    `trace` is the forward pass of `network` on `samples`. Units are taken a few at a time, about
-    4 MiB a member.
+    `recording` is the forward pass of `network` on `samples`. Units are taken a few at a time, about 4 MiB a member.
     """
     loss, partition = task.loss_function, task.partition
-    clean = loss.by_module(trace.outputs, samples.targets, partition)
-    batch = samples.inputs.shape[1]
+    clean = loss.by_module(recording.outputs, samples.targets, partition)
+    structure = network.network
     # Made at first: small results made between large ones that go would leave holes that no large one fits.
-    rises = clean.new_empty(len(clean), sum(each.shape[1] for each in trace.activities), clean.shape[1])
+    rises = clean.new_empty(len(clean), structure.total_units, clean.shape[1])
+    weights = [edges.weights for edges in network.edges()] if structure.is_layered else []
+    batch = samples.inputs.shape[1]
     first = 0
-    for layer, activity in enumerate(trace.activities):
-        own = rises[:, first : first + activity.shape[1]]
-        first += activity.shape[1]
-        weight = network.weights[layer + 1]
-        last = layer + 1 == len(network.weights) - 1
-        if last:
-            closed = loss.rises_without_units(weight, activity, trace.outputs, samples.targets, partition)
+    for layer, site in enumerate(structure.sites):
+        own = rises[:, first : first + site.units]
+        first += site.units
+        activity = recording.values[site.name]
+        last = layer + 1 == len(structure.sites)
+        if weights and last:
+            closed = loss.rises_without_units(
+                weights[-1], activity, recording.outputs, samples.targets, partition
+            )
             if closed is not None:
                 own.copy_(closed)
                 continue
-        read = (
-            trace.outputs.transpose(1, 2)
-            if last
-            else torch.baddbmm(network.biases[layer + 1][:, :, None], weight, activity)
-        )
-        widest = max(other.shape[1] for other in network.weights[layer + 1 :])
-        units = max(1, BATCH_ELEMENTS // (widest * batch))
-        for start in range(0, activity.shape[1], units):
-            silenced = slice(start, start + units)
-            lost = weight[:, :, silenced].transpose(1, 2)[:, :, :, None] * activity[:, silenced, None, :]
-            values = (read[:, None] - lost).flatten(0, 1)
-            outputs = values.transpose(1, 2) if last else _continue(network, layer + 1, values)
-            count = lost.shape[1]
+        widest = max((*(other.units for other in structure.sites[layer + 1 :]), structure.out_features))
+        size = max(1, BATCH_ELEMENTS // (widest * batch))
+        for start in range(0, site.units, size):
+            silenced = range(start, min(start + size, site.units))
+            if weights:
+                outputs = _outputs_without(network, samples, recording, layer, weights[layer + 1], silenced)
+            else:
+                outputs = _general_outputs_without(network, samples, site.name, silenced)
+            count = len(silenced)
             losses = loss.by_module(outputs, samples.targets.repeat_interleave(count, dim=0), partition)
-            own[:, silenced] = losses.unflatten(0, (-1, count)) - clean[:, None]
+            own[:, start : start + count] = losses.unflatten(0, (-1, count)) - clean[:, None]
     return rises
 
 
+def _outputs_without(
+    network: NetworkPopulation,
+    samples: Samples,
+    recording: Recording,
+    layer: int,
+    weight: Tensor,
+    silenced: range,
+) -> Tensor:
+    """Return outputs without each of some units of a hidden layer: several rows for each member, side by side."""
+    structure = network.network
+    del samples
+    activity = recording.values[structure.sites[layer].name]
+    stage = layer + 1
+    last = stage == structure.num_stages - 1
+    read = (
+        recording.outputs.transpose(1, 2)
+        if last
+        else structure.stage_sums(network.parameters, stage, activity)
+    )
+    units = slice(silenced.start, silenced.stop)
+    lost = weight[:, :, units].transpose(1, 2)[:, :, :, None] * activity[:, units, None, :]
+    sums = (read[:, None] - lost).flatten(0, 1)
+    if last:
+        return sums.transpose(1, 2)
+    return structure.run_from(network.repeated(len(silenced)).parameters, stage, sums)
+
+
+def _general_outputs_without(
+    network: NetworkPopulation, samples: Samples, site: str, silenced: range
+) -> Tensor:
+    """Return the same for any network, by a whole pass for each unit."""
+    count = len(silenced)
+    many, inputs = network.repeated(count), samples.inputs.repeat_interleave(count, dim=0)
+    units = torch.tensor(silenced, device=inputs.device).repeat(network.num_members)
+
+    def silence(place: str, values: Tensor) -> Tensor:
+        if place != site:
+            return values
+        kept = torch.arange(values.shape[1], device=values.device) != units[:, None]
+        return values * kept[:, :, None]
+
+    return many.forward(inputs, silence)
+
+
 def ablation_selectivity(
-    network: PopulationWeights, samples: Samples, trace: Trace, task: Task
+    network: NetworkPopulation, samples: Samples, recording: Recording, task: Task
 ) -> Float64[Tensor, " member"]:
     """Return how far silencing one unit hurts one module only, over all hidden units; NaN without any.
 
     A loss that falls counts as one that does not rise.
     """
-    if not trace.activities:
+    if not network.network.sites:
         members = len(samples.inputs)
         return torch.full((members,), torch.nan, dtype=torch.float64, device=samples.inputs.device)
-    rises = ablation_loss_rises(network, samples, trace, task).double().clamp(min=0)
+    rises = ablation_loss_rises(network, samples, recording, task).double().clamp(min=0)
     return selectivity(rises, rises.sum(dim=2))
 
 
@@ -281,20 +337,20 @@ def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
 
 
 def _gate_chunks(
-    network: PopulationWeights, inputs: Tensor, hidden_rows: bool = False
+    network: NetworkPopulation, inputs: Tensor, hidden_rows: bool = False
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
     A chunk is sized so that a matrix a point, from a hidden layer to the outputs (or to another hidden
     layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
     """
-    derivative = ACTIVATIONS[network.activation].derivative
-    widths = [weight.shape[1] for weight in network.weights]
+    structure = network.network
+    widths = [*(site.units for site in structure.sites), structure.out_features]
     rows = 1 if len(widths) == 2 else max(widths) if hidden_rows else widths[-1]
-    size = max(1, BATCH_ELEMENTS // (rows * max(*widths, network.weights[0].shape[2])))
+    size = max(1, BATCH_ELEMENTS // (rows * max(*widths, structure.in_features)))
     for chunk in inputs.split(size, dim=1):
-        trace = forward(network, chunk)
-        yield [derivative(values) for values in trace.pre_activations], chunk.shape[1]
+        gates = structure.gates(network.record(chunk))
+        yield [gates[site.name] for site in structure.sites], chunk.shape[1]
 
 
 def _products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
@@ -316,15 +372,3 @@ def _summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: 
     product = _products(weights[1:], [gate.abs() for gate in gates[1:]])
     summed = (product * first.transpose(1, 2)[:, :, None, :]).sum(dim=1)
     return torch.bmm(summed, weights[0])
-
-
-def _continue(network: PopulationWeights, layer: int, pre_activations: Tensor) -> Tensor:
-    """Return the outputs that follow from a hidden layer's pre-activations; several rows for each member."""
-    activity = ACTIVATIONS[network.activation].function(pre_activations)
-    count = len(pre_activations) // network.num_members
-    rest = PopulationWeights(
-        tuple(weight.repeat_interleave(count, dim=0) for weight in network.weights[layer + 1 :]),
-        tuple(bias.repeat_interleave(count, dim=0) for bias in network.biases[layer + 1 :]),
-        network.activation,
-    )
-    return forward(rest, activity.transpose(1, 2)).outputs

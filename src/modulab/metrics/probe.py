@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.errors import ConfigError
-from modulab.networks import NetworkShape, PopulationWeights, Trace, forward, population_weights
+from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.schema import import_target, is_reserved
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix
@@ -40,18 +40,22 @@ class Probe:
     settings: Probes
     keys: Int32[Tensor, "member 2"]
     """The members' own keys, from `streams.member_keys`."""
-    network: PopulationWeights
-    """In module coordinates: it takes unmixed inputs, and its first layer reads W_1 Q."""
-    seen_network: PopulationWeights
+    network: NetworkPopulation
+    """In module coordinates: it takes unmixed inputs."""
+    seen_network: NetworkPopulation
     """As trained: it takes mixed inputs Qx. The same as `network` without mixing."""
     rotation: Float[Tensor, "in_features in_features"] | None
     """Q, or None without mixing."""
     samples: Samples
     """Evaluation points of `full` support, test split, in module coordinates."""
-    clean: Trace
+    clean: Recording
     """The forward pass of `network` on `samples`."""
     mask: Float[Tensor, "member parameter"]
-    """1 for every weight of `seen_network` that its architecture has and for biases, 0 for the others."""
+    """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
+
+    def activities(self) -> list[Float[Tensor, "member _unit batch"]]:
+        """Return the clean activity at each site, in the order of the network's sites."""
+        return [self.clean.values[site.name] for site in self.network.network.sites]
 
 
 Measure = Callable[[Probe], Mapping[str, Tensor]]
@@ -69,14 +73,15 @@ _DRAWS: dict[Region, _Draw] = {"full": _Draw.FULL, "train": _Draw.TRAIN, "withhe
 
 
 def in_module_coordinates(
-    network: PopulationWeights, rotation: Float[Tensor, "in_features in_features"] | None
-) -> PopulationWeights:
-    """Return the network that does on x what `network` does on Qx: its first layer is W_1 Q."""
+    network: NetworkPopulation, rotation: Float[Tensor, "in_features in_features"] | None
+) -> NetworkPopulation:
+    """Return the networks that do on x what those given do on Qx.
+
+    Raises: ConfigError for a network that cannot take a rotation into its parameters.
+    """
     if rotation is None:
         return network
-    first = network.weights[0]
-    turned = torch.bmm(first, rotation.expand(first.shape[0], -1, -1))
-    return PopulationWeights((turned, *network.weights[1:]), network.biases, network.activation)
+    return NetworkPopulation(network.network, network.network.turn_inputs(network.parameters, rotation))
 
 
 def evaluation_samples(
@@ -103,7 +108,7 @@ def _batch_innermost(values: Tensor) -> Tensor:
 
 def make_probe(
     task: Task,
-    network: PopulationWeights,
+    network: NetworkPopulation,
     keys: Int32[Tensor, "member 2"],
     settings: Probes,
     mask: Float[Tensor, "member parameter"] | None = None,
@@ -112,16 +117,15 @@ def make_probe(
     rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
     unmixed = in_module_coordinates(network, rotation)
     samples = evaluation_samples(task, keys, settings.num_samples, "full")
-    clean = forward(unmixed, samples.inputs)
+    clean = unmixed.record(samples.inputs)
     if mask is None:
-        mask = torch.ones(len(keys), network.shape.num_parameters, device=keys.device)
+        mask = torch.ones_like(network.parameters)
     return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask)
 
 
 def measure_population(
     task: Task,
-    parameters: Float[Tensor, "member parameter"],
-    shape: NetworkShape,
+    networks: NetworkPopulation,
     keys: Int32[Tensor, "member 2"],
     settings: Probes,
     mask: Float[Tensor, "member parameter"] | None = None,
@@ -137,9 +141,10 @@ def measure_population(
     Raises: ConfigError where `probes.measures` names something that is no measure.
     """
     measures = _import_measures(settings)
+    parameters = networks.parameters
     keys = keys.to(parameters.device)
     masks = torch.ones_like(parameters) if mask is None else mask
-    size = max(2, block_bytes // bytes_per_member(shape, settings))
+    size = max(2, block_bytes // bytes_per_member(networks.network, settings))
 
     def measure_block(start: int) -> dict[str, Tensor]:
         rows = slice(start, start + size)
@@ -150,7 +155,7 @@ def measure_population(
             block = [values.repeat(2, 1) for values in block]
         block_parameters, block_keys, block_masks = block
         with torch.no_grad():
-            network = population_weights(block_parameters, shape)
+            network = NetworkPopulation(networks.network, block_parameters)
             probe = make_probe(task, network, block_keys, settings, block_masks)
             found = take_measures(probe, measures)
         return {name: values[:members] for name, values in found.items()}
@@ -198,20 +203,21 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
     return found
 
 
-def bytes_per_member(shape: NetworkShape, settings: Probes) -> int:
+def bytes_per_member(network: Network, settings: Probes) -> int:
     """Return about how much memory measuring one more member takes at its peak.
 
     The evaluation points' inputs, outputs and activities are held thrice at most, noise on the widest layer
     needs 40 bytes an element, weight noise `repeats` copies of the network, and sums over points or over units
     silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
     """
-    features = shape.in_features + sum(shape.hidden_features) + shape.out_features
-    widest = max((*shape.hidden_features, shape.in_features))
-    widest_written = max((*shape.hidden_features[1:], shape.out_features))
+    units = [site.units for site in network.sites]
+    features = network.in_features + sum(units) + network.out_features
+    widest = network.widest
+    widest_written = max((*units[1:], network.out_features))
     per_point = 12 * features + 40 * widest
     return (
         settings.num_samples * per_point
-        + settings.repeats * 20 * shape.num_parameters
+        + settings.repeats * 20 * network.num_parameters
         + 4 * 4 * min(BATCH_ELEMENTS, settings.num_samples * widest * widest_written)
     )
 

@@ -7,7 +7,7 @@ member's own key and the streams of evaluation, which training never uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from modulab.metrics.poisson import poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates
-from modulab.networks import Perturbation, PopulationWeights, forward, forward_from
-from modulab.noise import NoiseLaw, layer_keys, relative_variance
+from modulab.networks.base import Network, NetworkPopulation, Tap
+from modulab.noise import NoiseLaw, relative_variance, site_keys
 from modulab.streams import Stream, fold_in, normals, uniforms
 
 
@@ -83,48 +83,50 @@ def poisson_count_rates(
     return torch.sign(activity) * (counts / window).to(activity.dtype)
 
 
-def weight_draws(
-    network: PopulationWeights, keys: Int32[Tensor, "member 2"]
-) -> list[Float[Tensor, "member _out_features _in_features"]]:
-    """Return a standard normal draw for each weight."""
-    return [
-        normals(layer_keys(keys, layer), weight.shape[1], weight.shape[2])
-        for layer, weight in enumerate(network.weights)
-    ]
+def weight_draws(network: Network, keys: Int32[Tensor, "member 2"]) -> Float[Tensor, "member parameter"]:
+    """Return a standard normal draw for each weight, and 0 for biases and the like."""
+    draws: list[Tensor] = []
+    number = 0
+    for parameter in network.layout:
+        if parameter.is_weight:
+            rows = parameter.shape[0]
+            draws.append(normals(site_keys(keys, number), rows, parameter.size // rows).flatten(1))
+            number += 1
+        else:
+            draws.append(torch.zeros(len(keys), parameter.size, device=keys.device))
+    return torch.cat(draws, dim=1)
 
 
 def scale_weights(
-    network: PopulationWeights,
-    level: float,
-    draws: Sequence[Float[Tensor, "member _out_features _in_features"]],
-) -> PopulationWeights:
-    """Return the network with each weight W times 1 + level xi, xi its standard normal draw; biases stay."""
-    weights = tuple(weight * (1 + level * draw) for weight, draw in zip(network.weights, draws, strict=True))
-    return PopulationWeights(weights, network.biases, network.activation)
+    network: NetworkPopulation, level: float, draws: Float[Tensor, "member parameter"]
+) -> NetworkPopulation:
+    """Return the networks with each parameter times 1 + level xi, xi its draw of `weight_draws`."""
+    return NetworkPopulation(network.network, network.parameters * (1 + level * draws))
 
 
 def ablation_order(
-    network: PopulationWeights, keys: Int32[Tensor, "member 2"]
-) -> list[Int64[Tensor, "member _hidden_features"]]:
-    """Return for each unit of each hidden layer the place, from 0, at which it is lost as the share lost rises."""
-    places: list[Tensor] = []
-    for layer, weight in enumerate(network.weights[:-1]):
-        units = weight.shape[1]
-        counters = torch.arange(units, dtype=torch.int32, device=keys.device).view(1, units)
-        order = torch.argsort(uniforms(layer_keys(keys, layer), counters), dim=1, stable=True)
-        places.append(torch.argsort(order, dim=1, stable=True))
+    network: Network, keys: Int32[Tensor, "member 2"]
+) -> dict[str, Int64[Tensor, "member _unit"]]:
+    """Return for each unit of each site the place, from 0, at which it is lost as the share lost rises."""
+    places: dict[str, Tensor] = {}
+    for number, site in enumerate(network.sites):
+        counters = torch.arange(site.units, dtype=torch.int32, device=keys.device).view(1, site.units)
+        order = torch.argsort(uniforms(site_keys(keys, number), counters), dim=1, stable=True)
+        places[site.name] = torch.argsort(order, dim=1, stable=True)
     return places
 
 
-def ablate_units(fraction: float, order: Sequence[Int64[Tensor, "member _hidden_features"]]) -> Perturbation:
-    """Return a perturbation that silences a share of each hidden layer's units, rounded, at least one.
+def ablate_units(fraction: float, order: Mapping[str, Int64[Tensor, "member _unit"]]) -> Tap:
+    """Return a tap that silences a share of each site's units, rounded, at least one.
 
     Units lost at one share are lost at every larger one.
     """
 
-    def silence(layer: int, activity: Tensor) -> Tensor:
-        kept = order[layer] >= max(1, round(fraction * activity.shape[1]))
-        return activity * kept[:, :, None]
+    def silence(place: str, values: Tensor) -> Tensor:
+        if place not in order:
+            return values
+        kept = order[place] >= max(1, round(fraction * values.shape[1]))
+        return values * kept[:, :, None]
 
     return silence
 
@@ -147,14 +149,17 @@ def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
     noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
-    clean = probe.clean.activities
-    scores = [_draws(noise_keys, layer, activity) for layer, activity in enumerate(clean)]
+    sites = probe.network.network.sites
+    scores = {
+        site.name: _draws(noise_keys, number, activity)
+        for number, (site, activity) in enumerate(zip(sites, probe.activities(), strict=True))
+    }
 
     def outputs_at(level: float) -> Tensor:
-        def count(layer: int, activity: Tensor) -> Tensor:
-            return poisson_count_rates(activity, level, scores[layer])
+        def count(place: str, values: Tensor) -> Tensor:
+            return poisson_count_rates(values, level, scores[place]) if place in scores else values
 
-        return _outputs_from_first(probe, count)
+        return _run_from(probe, 0, _clean_sums(probe, 0), count)
 
     return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
 
@@ -166,13 +171,13 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     repeats = probe.settings.repeats
     keys = _repeated_keys(fold_in(probe.keys, Stream.WEIGHT_NOISE), repeats)
-    seen = _repeated(probe.seen_network, repeats)
-    draws = weight_draws(seen, keys)
+    seen = probe.seen_network.repeated(repeats)
+    draws = weight_draws(seen.network, keys)
     inputs = _in_shares(probe.samples.inputs.transpose(1, 2), repeats).transpose(1, 2)
 
     def outputs_at(level: float) -> Tensor:
         network = in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
-        return _out_of_shares(probe, forward(network, inputs).outputs)
+        return _out_of_shares(probe, network.forward(inputs))
 
     return _curve(probe, "weight_noise", probe.settings.levels, outputs_at)
 
@@ -185,77 +190,95 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     inputs = probe.samples.inputs
     draws = normals(fold_in(probe.keys, Stream.INPUT_NOISE), inputs.shape[1], inputs.shape[2])
-    passed_on = torch.bmm(probe.network.weights[0], draws.transpose(1, 2))
-    clean = _values_of_layer(probe, 0)
+    added = _sums(probe, 0, draws.transpose(1, 2), biased=False)
+    clean = _clean_sums(probe, 0)
 
     def outputs_at(level: float) -> Tensor:
-        return forward_from(probe.network, 0, torch.add(clean, passed_on, alpha=level)).outputs
+        return _run_from(probe, 0, torch.add(clean, added, alpha=level))
 
     return _curve(probe, "input_noise", probe.settings.levels, outputs_at)
 
 
 def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/ablation`: a share of each hidden layer's units silenced; levels are shares.
+    """Return `robustness/ablation`: a share of each site's units silenced; levels are shares.
 
     `probes.repeats` sets of units are drawn, and the evaluation points shared out over them.
     """
     repeats = probe.settings.repeats
     keys = _repeated_keys(fold_in(probe.keys, Stream.ABLATION), repeats)
-    network = _repeated(probe.network, repeats)
-    activities = probe.clean.activities
-    order = ablation_order(network, keys)
-    # The first layer's activity is the same at every share.
-    first = _in_shares(activities[0], repeats) if activities else torch.zeros(())
+    network = probe.network.repeated(repeats)
+    structure = network.network
+    order = ablation_order(structure, keys)
+    # Where a pass can be cut behind the first site, the activity there is the same at every share.
+    begin = min(1, structure.num_stages - 1) if structure.sites else 0
+    read = _in_shares(_read_by_stage(probe, begin), repeats)
 
     def outputs_at(fraction: float) -> Tensor:
-        if not activities:
+        if not structure.sites:
             return probe.clean.outputs
         silence = ablate_units(fraction, order)
-        values = torch.baddbmm(network.biases[1][:, :, None], network.weights[1], silence(0, first))
-        return _out_of_shares(probe, forward_from(network, 1, values, silence).outputs)
+        values = silence(structure.sites[0].name, read) if begin == 1 else read
+        sums = structure.stage_sums(network.parameters, begin, values)
+        return _out_of_shares(probe, structure.run_from(network.parameters, begin, sums, silence))
 
     return _curve(probe, "ablation", probe.settings.ablated_fractions, outputs_at, squared=False)
 
 
 def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tensor]:
+    structure = probe.network.network
+    if not structure.sites:
+        return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
     noise_keys = _noise_keys(probe, kind)
     ones = torch.ones(len(probe.keys), device=probe.keys.device)
     unit_law = NoiseLaw(ones, *(coefficient * ones for coefficient in _LAWS[kind]))
+    numbers = {site.name: number for number, site in enumerate(structure.sites)}
 
-    def noise(layer: int, activity: Tensor) -> Tensor:
-        return relative_variance(activity, unit_law).sqrt_().mul_(_draws(noise_keys, layer, activity))
+    def noise(place: str, activity: Tensor) -> Tensor:
+        draws = _draws(noise_keys, numbers[place], activity)
+        return relative_variance(activity, unit_law).sqrt_().mul_(draws)
 
-    clean = probe.clean.activities
-    if not clean:
-        return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
-    # At every level the first hidden layer has the same activity. So its noise is drawn once, and what it adds
-    # to the values of the next layer is proportional to the level.
-    added = torch.bmm(probe.network.weights[1], noise(0, clean[0]))
-    values = _values_of_layer(probe, 1)
+    def perturb(level: float) -> Tap:
+        return lambda place, values: values + level * noise(place, values) if place in numbers else values
+
+    if structure.num_stages == 1:
+        return _curve(
+            probe,
+            name,
+            probe.settings.levels,
+            lambda level: _run_from(probe, 0, _clean_sums(probe, 0), perturb(level)),
+        )
+    # At every level the first site has the same activity. So its noise is drawn once, and what it adds to the sums
+    # of the next stage is proportional to the level.
+    added = _sums(probe, 1, noise(structure.sites[0].name, probe.activities()[0]), biased=False)
+    sums = _clean_sums(probe, 1)
 
     def outputs_at(level: float) -> Tensor:
-        def perturb(layer: int, activity: Tensor) -> Tensor:
-            return activity + level * noise(layer, activity)
-
-        return forward_from(probe.network, 1, torch.add(values, added, alpha=level), perturb).outputs
+        return _run_from(probe, 1, torch.add(sums, added, alpha=level), perturb(level))
 
     return _curve(probe, name, probe.settings.levels, outputs_at)
 
 
-def _values_of_layer(probe: Probe, layer: int) -> Tensor:
-    """Return the clean pre-activations of a layer, or the outputs if it is the last: (member, feature, batch)."""
-    if layer < len(probe.clean.pre_activations):
-        return probe.clean.pre_activations[layer]
-    return probe.clean.outputs.transpose(1, 2)
+def _read_by_stage(probe: Probe, stage: int) -> Tensor:
+    """Return the clean values that a stage reads: (member, unit, batch)."""
+    return probe.samples.inputs.transpose(1, 2) if stage == 0 else probe.activities()[stage - 1]
 
 
-def _outputs_from_first(probe: Probe, perturb: Perturbation) -> Tensor:
-    """Return outputs under a perturbation of activity, which leaves the first pre-activations as they are."""
-    return forward_from(probe.network, 0, _values_of_layer(probe, 0), perturb).outputs
+def _clean_sums(probe: Probe, stage: int) -> Tensor:
+    """Return the clean sums of a stage, as the forward pass came by them: (member, unit, batch)."""
+    structure = probe.network.network
+    return structure.recorded_sums(probe.clean, stage, probe.samples.inputs)
 
 
-def _draws(noise_keys: Tensor, layer: int, activity: Tensor) -> Tensor:
-    return normals(layer_keys(noise_keys, layer), activity.shape[1], activity.shape[2])
+def _sums(probe: Probe, stage: int, values: Tensor, biased: bool = True) -> Tensor:
+    return probe.network.network.stage_sums(probe.network.parameters, stage, values, biased)
+
+
+def _run_from(probe: Probe, stage: int, sums: Tensor, tap: Tap | None = None) -> Tensor:
+    return probe.network.network.run_from(probe.network.parameters, stage, sums, tap)
+
+
+def _draws(noise_keys: Tensor, site: int, activity: Tensor) -> Tensor:
+    return normals(site_keys(noise_keys, site), activity.shape[1], activity.shape[2])
 
 
 def _curve(
@@ -290,14 +313,6 @@ def _repeated_keys(keys: Tensor, repeats: int) -> Tensor:
     """Return keys of (member, repeat), flattened: a member's repeats lie side by side."""
     numbers = torch.arange(repeats, dtype=torch.int32, device=keys.device).repeat(len(keys))
     return fold_in(keys.repeat_interleave(repeats, dim=0), numbers)
-
-
-def _repeated(network: PopulationWeights, repeats: int) -> PopulationWeights:
-    return PopulationWeights(
-        tuple(weight.repeat_interleave(repeats, dim=0) for weight in network.weights),
-        tuple(bias.repeat_interleave(repeats, dim=0) for bias in network.biases),
-        network.activation,
-    )
 
 
 def _in_shares(values: Tensor, repeats: int) -> Tensor:

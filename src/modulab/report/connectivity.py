@@ -19,12 +19,13 @@ from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
 from modulab.metrics.probe import make_probe
-from modulab.networks import NetworkShape, PopulationWeights, population_weights
+from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
 from modulab.sweep.run import read_members
 from modulab.text import printable
 from modulab.training.learner import initialise
+from modulab.training.program import network_of
 
 STATES = ("before training", "after training")
 SILENT = -1
@@ -58,7 +59,7 @@ def sort_units(
     return order, modules[order]
 
 
-def connectivity(member: Member, network: PopulationWeights) -> Connectivity:
+def connectivity(member: Member, network: NetworkPopulation) -> Connectivity:
     """Return how one member's network, as it is, is to be drawn; its units are sorted by its own weights."""
     task, partition = member.task, member.task.partition
     with torch.no_grad():
@@ -66,7 +67,7 @@ def connectivity(member: Member, network: PopulationWeights) -> Connectivity:
         structural = diagonal_modularity(path_strength(probe.network, probe.samples.inputs), partition)
         units = [np.arange(task.in_features)]
         modules = [np.array(partition.inputs)]
-        widths = [weight.shape[1] for weight in network.weights[:-1]]
+        widths = [site.units for site in network.network.sites]
         if widths:
             strengths, totals = unit_strengths(probe.network, probe.samples.inputs, partition)
             for layer in zip(strengths[0].split(widths), totals[0].split(widths), strict=True):
@@ -76,8 +77,8 @@ def connectivity(member: Member, network: PopulationWeights) -> Connectivity:
     units.append(np.arange(task.out_features))
     modules.append(np.array(partition.outputs))
     weights = [
-        weight[0].abs().double().numpy()[np.ix_(units[layer + 1], units[layer])]
-        for layer, weight in enumerate(probe.network.weights)
+        edges.weights[0].abs().double().numpy()[np.ix_(units[layer + 1], units[layer])]
+        for layer, edges in enumerate(probe.network.edges())
     ]
     return Connectivity(weights, units, modules, float(structural[0]))
 
@@ -98,7 +99,7 @@ def trained_connectivity(
             own = [run_id for run_id in configs if run_id in wanted and run_id not in found]
             if not own or not checkpoint.exists():
                 continue
-            trained = read_members(checkpoint).weights
+            trained = read_members(checkpoint)
             places = {run_id: place for place, run_id in enumerate(configs)}
             for run_id in own:
                 try:
@@ -107,15 +108,25 @@ def trained_connectivity(
                 except ConfigError as error:
                     print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)
                     continue
-                after = trained.select(slice(places[run_id], places[run_id] + 1))
-                found[run_id] = (connectivity(member, _before(member, after)), connectivity(member, after))
+                network = network_of(member)
+                if not network.is_layered or network.layout != trained.layout:
+                    print(
+                        printable(f"The picture of {run_id} is left out: {_reason(network)}"), file=sys.stderr
+                    )
+                    continue
+                after = trained.parameters[places[run_id] : places[run_id] + 1]
+                before = initialise([member], network)[1]
+                found[run_id] = (
+                    connectivity(member, NetworkPopulation(network, before)),
+                    connectivity(member, NetworkPopulation(network, after)),
+                )
     return {run_id: found[run_id] for run_id in run_ids if run_id in found}
 
 
-def _before(member: Member, after: PopulationWeights) -> PopulationWeights:
-    hidden = tuple(weight.shape[1] for weight in after.weights[:-1])
-    shape = NetworkShape(after.weights[0].shape[2], hidden, after.weights[-1].shape[1], after.activation)
-    return population_weights(initialise([member], shape)[1], shape)
+def _reason(network: Network) -> str:
+    if not network.is_layered:
+        return "its network has no layers of weighted connections."
+    return "its checkpoint holds other parameters than its settings ask for."
 
 
 def connectivity_data(networks: dict[str, tuple[Connectivity, Connectivity]]) -> pd.DataFrame:

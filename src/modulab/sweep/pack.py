@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 import torch
 
-from modulab.config.settings import Member, Trainer
+from modulab.config.settings import Member, Trainer, structural_values
 from modulab.errors import ConfigError
 from modulab.memory import free_bytes
 from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member
 from modulab.training.data import DRAWN_AT_ONCE
 from modulab.training.engine import block_size
 from modulab.training.fit import thread_count
-from modulab.training.program import network_shape, program_of
+from modulab.training.program import network_of, program_of
 
 PROCESS_BYTES = 560 << 20
 """What a process takes before it trains anything: torch, Lightning, and what the C library sets aside."""
@@ -33,8 +33,6 @@ _COPIES_OF_ACTIVITY = 8
 """Activity of a step, and the gradients of it. Of what follows, compiled steps store nothing."""
 _COPIES_FOR_NOISE = 20
 _COPIES_FOR_PENALTY = 16
-_COPIES_FOR_ACTIVATION = 16
-"""For activations other than relu and linear, of many operations."""
 _COPIES_OF_DRAWS = 7
 """Random bits, and what they become before they are points."""
 _OF_MEASURING = 1.5
@@ -56,7 +54,7 @@ def population_bytes(members: Sequence[Member], trainer: Trainer, device: torch.
 def member_bytes(member: Member) -> int:
     """Return about how much memory one more member of a population takes, besides the block being trained."""
     training = member.training
-    parameters = network_shape(member).num_parameters
+    parameters = network_of(member).num_parameters
     curve_points = 4 * -(-training.steps // training.curve_every)
     return _FLOAT * (_drawn(member) + _COPIES_OF_PARAMETERS * parameters) + 32 * curve_points
 
@@ -73,15 +71,15 @@ def _drawn(member: Member) -> int:
 def _step_bytes(member: Member, engine: str) -> int:
     """Return about how much memory one member of a block takes in a step."""
     program = program_of(member)
-    shape = program.shape
-    units = shape.in_features + sum(shape.hidden_features) + shape.out_features
+    network = program.network
+    units = network.in_features + network.total_units + network.out_features
     copies = _COPIES_OF_ACTIVITY
     if engine == "eager":
         copies += _COPIES_FOR_NOISE * (program.noise is not None)
         copies += _COPIES_FOR_PENALTY * (program.regulariser is not None)
-        copies += _COPIES_FOR_ACTIVATION * (shape.activation not in ("relu", "linear"))
+        copies += network.activation_cost
     activity = copies * units * member.training.batch_size
-    return _FLOAT * (activity + _COPIES_IN_A_STEP * shape.num_parameters)
+    return _FLOAT * (activity + _COPIES_IN_A_STEP * network.num_parameters)
 
 
 def _bytes_on(member: Member, engine: str, device: torch.device) -> int:
@@ -91,7 +89,7 @@ def _bytes_on(member: Member, engine: str, device: torch.device) -> int:
 
 def _shared_bytes(member: Member, trainer: Trainer, device: torch.device) -> float:
     """Return about how much memory a population takes however few members it has: blocks, measuring and drawing."""
-    measured = bytes_per_member(network_shape(member), member.probes)
+    measured = bytes_per_member(network_of(member), member.probes)
     measuring = _OF_MEASURING * max(2 * measured, BLOCK_BYTES)
     on_cpu = device.type == "cpu"
     steps = block_size(program_of(member), device) * _step_bytes(member, trainer.engine) if on_cpu else 0
@@ -112,17 +110,20 @@ def available_bytes(trainer: Trainer, device: torch.device) -> float:
 def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
     """Raise: ConfigError where not even this member alone fits in memory; it says how much that would take."""
     room = available_bytes(trainer, device) * (1 if trainer.memory_gib is not None else 2)
-    architecture, training, task = member.architecture, member.training, member.task
+    training, task = member.training, member.task
     tables = 16 * task.modules**2  # of modularity, module by module
     # A block has two members at least, as has a block that is measured.
-    measuring = _OF_MEASURING * 2 * bytes_per_member(network_shape(member), member.probes)
+    measuring = _OF_MEASURING * 2 * bytes_per_member(network_of(member), member.probes)
     drawing = _COPIES_OF_DRAWS * _FLOAT * _drawn(member)
     needed = member_bytes(member) + max(2 * _step_bytes(member, "compiled"), measuring + tables, drawing)
     if needed > room:
         samples = "" if member.data.num_samples is None else f", data.num_samples={member.data.num_samples}"
+        sizes = ", ".join(
+            f"architecture.{key}={value}" for key, value in structural_values(member.architecture)
+        )
         raise ConfigError(
-            f"A single network with architecture.width={architecture.width}, architecture.depth={architecture.depth}, "
-            f"task.modules={task.modules}, training.batch_size={training.batch_size}{samples} needs about "
+            f"A single network with {sizes}, task.modules={task.modules}, "
+            f"training.batch_size={training.batch_size}{samples} needs about "
             f"{needed / 2**30:,.1f} GiB of memory, and {room / 2**30:,.1f} GiB may be used. Lower one of these."
         )
 

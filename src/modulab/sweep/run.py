@@ -10,13 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from modulab.config.identity import run_id
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Member, Trainer, read_member, structural_key
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
-from modulab.networks import NetworkShape, PopulationWeights, population_weights
+from modulab.networks.base import Parameter, split_parameters
 from modulab.progress import ProgressReport
 from modulab.results.manifest import (
     POPULATIONS,
@@ -28,7 +30,7 @@ from modulab.results.manifest import (
 from modulab.results.store import completed, gather, save_part
 from modulab.results.tables import Status, curve_table, result_table
 from modulab.sweep.pack import check_fits, member_bytes, population_size
-from modulab.training.checkpoints import read_checkpoint
+from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.engine import choose_engine
 from modulab.training.fit import PopulationResult, choose_device, cpu_count, fit_population
 from modulab.training.program import program_of
@@ -62,10 +64,16 @@ class Work:
 
 @dataclass(frozen=True)
 class TrainedMembers:
-    """Members read back from disk: their configs, and their weights in the same order."""
+    """Members read back from disk: their configs, and their parameters in the same order."""
 
     configs: list[dict[str, Any]]
-    weights: PopulationWeights
+    parameters: Float[Tensor, "member parameter"]
+    layout: tuple[Parameter, ...]
+
+    @property
+    def weights(self) -> dict[str, Float[Tensor, "member ..."]]:
+        """Return the parts of the parameters by name, such as `weight.0` and `bias.0` of a perceptron's first layer."""
+        return split_parameters(self.parameters, self.layout)
 
 
 def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
@@ -270,7 +278,5 @@ def read_members(file: Path) -> TrainedMembers:
     """Return the members of one checkpoint, in the order of its manifest."""
     content = read_checkpoint(file)
     saved = content["modulab"]
-    in_features, hidden, out_features, activation = saved["shape"]
-    shape = NetworkShape(in_features, tuple(hidden), out_features, activation)
     parameters = content["state_dict"]["parameters_by_row"][saved["row_of_member"]]
-    return TrainedMembers(saved["members"], population_weights(parameters, shape))
+    return TrainedMembers(saved["members"], parameters, layout_of(content))

@@ -25,6 +25,7 @@ from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
 from modulab.sweep.run import Run, Work, begin, plan_work
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
+from modulab.training.program import network_of
 
 _LONGEST_SILENCE = 3600.0
 """Seconds for which SLURM may be away, as while its controller is restarted, before the watch gives up."""
@@ -133,7 +134,7 @@ def _total(runs: Sequence[Run]) -> float:
 
 def _cost(run: Run) -> float:
     member = run.member
-    return float(member.training.steps * member.training.batch_size * member.architecture.width)
+    return float(member.training.steps * member.training.batch_size * network_of(member).step_units)
 
 
 def _watch(

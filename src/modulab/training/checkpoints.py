@@ -11,12 +11,14 @@ import torch
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
+from modulab.networks.base import Parameter
+from modulab.networks.perceptron import Perceptron
 from modulab.results.files import replacing
 
-CHECKPOINT_FORMAT = 1
-"""Goes up when a checkpoint changes its meaning; files of another version are refused."""
+CHECKPOINT_FORMAT = 2
+"""Goes up when a checkpoint changes its meaning. Format 1, of perceptrons alone, is read as well."""
 
-_KEYS = {"members", "row_of_member", "shape", "curve_steps", "curves", "seconds"}
+_KEYS = {"members", "row_of_member", "layout", "curve_steps", "curves", "seconds"}
 _STATE = {"parameters_by_row", "first_moments", "second_moments", "next_step", "diverged_at"}
 
 
@@ -39,10 +41,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         ) from error
     saved = content.get("modulab") if isinstance(content, dict) else None
     found = saved.get("format") if isinstance(saved, dict) else None
-    if found != CHECKPOINT_FORMAT:
+    if found == 1 and isinstance(saved, dict):
+        saved = content["modulab"] = _from_format_1(path, saved)
+    elif found != CHECKPOINT_FORMAT:
         raise ConfigError(
             f"{path} was written by another version of modulab (checkpoint format {found}; this one reads "
-            f"{CHECKPOINT_FORMAT}). Use that version for it, or another folder for new runs."
+            f"1 to {CHECKPOINT_FORMAT}). Use that version for it, or another folder for new runs."
         )
     assert isinstance(saved, dict)
     state = content.get("state_dict")
@@ -53,6 +57,26 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             "same command again to train its members anew."
         )
     return content
+
+
+def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:
+    """Return the layout of a checkpoint's rows of parameters."""
+    return tuple(
+        Parameter(name, tuple(shape), is_weight) for name, shape, is_weight in checkpoint["modulab"]["layout"]
+    )
+
+
+def _from_format_1(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint of format 1 says, which kept the sizes of a perceptron, in today's form."""
+    try:
+        in_features, hidden, out_features, activation = saved["shape"]
+        layout = Perceptron(in_features, tuple(hidden), out_features, activation).layout
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is damaged: it lacks its networks' sizes. Restore it from a copy."
+        ) from error
+    parts = [[part.name, list(part.shape), part.is_weight] for part in layout]
+    return {key: value for key, value in saved.items() if key != "shape"} | {"layout": parts}
 
 
 def _check_sums(path: Path) -> None:

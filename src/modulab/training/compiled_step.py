@@ -260,16 +260,15 @@ def flat_update(program: Program, *tensors: Tensor) -> tuple[Tensor, ...]:
 def made_up_tensors(program: Program) -> list[tuple[Tensor, int | None]]:
     """Return tensors as a step takes them, each with its axis of members or rows."""
     members, rows = _MADE_UP_MEMBERS, program.batch_size + _MADE_UP_MEMBERS + 1
-    size = (members, program.shape.num_parameters)
+    size = (members, program.network.num_parameters)
     keys = torch.zeros(members, 2, dtype=torch.int32)
     whole = torch.zeros((), dtype=torch.int32)
-    features = program.shape.in_features + program.loss.num_targets(program.partition)
     return [
         *[(torch.zeros(size), 0) for _ in range(4)],
         (torch.zeros(len(program.coefficient_names), members), 1),
         (keys, 0), (keys.clone(), 0),
         (torch.zeros(members, dtype=torch.int64), 0), (torch.zeros(members, dtype=torch.int32), 0),
-        (torch.zeros(rows, features), 0), (torch.ones(3, members), 1), (whole, None), (whole.clone(), None),
+        (torch.zeros(rows, program.num_features), 0), (torch.ones(3, members), 1), (whole, None), (whole.clone(), None),
     ]  # fmt: skip
 
 

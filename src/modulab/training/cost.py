@@ -39,9 +39,8 @@ def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> f
     """Return about how long the training steps of these members take."""
     activity: defaultdict[tuple[Program, int], int] = defaultdict(int)
     for member in members:
-        architecture = member.architecture
-        units = architecture.width * max(architecture.depth, 1)
-        activity[program_of(member), member.training.steps] += units * member.training.batch_size
+        program = program_of(member)
+        activity[program, member.training.steps] += program.network.step_units * member.training.batch_size
     speedup = 1 + _THREAD_EFFICIENCY * (threads - 1)
     return sum(
         steps * max(rates.fixed, units * (rates.noisy if program.noise else rates.noiseless) / speedup)

@@ -53,8 +53,7 @@ def block_size(program: Program, device: torch.device) -> int:
     """Return how many members of a program to train at once."""
     if device.type != "cpu":
         return 1 << 16
-    widest = max((*program.shape.hidden_features, program.shape.in_features))
-    return max(2, min(LARGEST_BLOCK, _ACTIVITY_BYTES // (4 * widest * program.batch_size)))
+    return max(2, min(LARGEST_BLOCK, _ACTIVITY_BYTES // (4 * program.network.widest * program.batch_size)))
 
 
 def keep_freed_memory() -> None:

@@ -16,13 +16,7 @@ from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
-from modulab.networks import (
-    NetworkShape,
-    PopulationWeights,
-    architecture_mask,
-    initial_parameters,
-    population_weights,
-)
+from modulab.networks.base import Network
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, block_size, run_chunk, step_function
 from modulab.training.program import Program, program_of, stack_coefficients
@@ -71,14 +65,11 @@ def _cut(indices: list[int], largest: int, shared: bool) -> list[list[int]]:
 
 
 def initialise(
-    members: Sequence[Member], shape: NetworkShape
+    members: Sequence[Member], network: Network
 ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
     """Return each member's mask and its parameters before training, which its seed and settings determine."""
     keys = member_keys([member.seed for member in members])
-    shares = [member.architecture.cross_connections for member in members]
-    scales = torch.tensor([member.architecture.initial_scale for member in members])
-    mask = architecture_mask(shape, members[0].task.modules, shares, keys)
-    return mask, initial_parameters(shape, mask, scales, keys)
+    return network.initialise([member.architecture for member in members], members[0].task.partition, keys)
 
 
 class PopulationLearner(LightningModule):
@@ -108,9 +99,9 @@ class PopulationLearner(LightningModule):
         row_of_member = torch.empty(len(members), dtype=torch.int64)
         row_of_member[torch.tensor(rows)] = torch.arange(len(rows))
         self.row_of_member: Int64[Tensor, " member"] = row_of_member
-        self.shape = self._places[0].program.shape
+        self.network = self._places[0].program.network
         keys = member_keys([member.seed for member in self._row_members])
-        mask, parameters = initialise(self._row_members, self.shape)
+        mask, parameters = initialise(self._row_members, self.network)
         self.parameters_by_row = nn.Parameter(parameters, requires_grad=False)
         self.register_buffer("first_moments", torch.zeros_like(parameters))
         self.register_buffer("second_moments", torch.zeros_like(parameters))
@@ -219,7 +210,3 @@ class PopulationLearner(LightningModule):
     def member_divergence(self) -> Int64[Tensor, " member"]:
         """Return the step at which each member's loss or weights ceased to be finite, or -1."""
         return self.diverged_at[self.row_of_member.to(self.diverged_at.device)].cpu()
-
-    def member_weights(self) -> PopulationWeights:
-        """Return every member's weights and biases, in the order in which the members were given."""
-        return population_weights(self.member_parameters(), self.shape)

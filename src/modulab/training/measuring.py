@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, foreign_code
 from modulab.metrics.probe import measure_population
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
 from modulab.training.learner import PopulationLearner
@@ -49,8 +50,7 @@ def measure_each(
             with foreign_code():
                 found = measure_population(
                     task,
-                    parameters[places],
-                    learner.shape,
+                    NetworkPopulation(learner.network, parameters[places]),
                     keys[places],
                     settings,
                     masks[places],

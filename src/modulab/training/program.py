@@ -9,7 +9,7 @@ order in which a member's numbers are added up.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modulab.config.settings import Member
 from modulab.losses import Loss
-from modulab.networks import NetworkShape
+from modulab.networks.base import Network
 from modulab.noise import Distribution
 from modulab.partition import Partition
 from modulab.regularisers import Regulariser
@@ -28,29 +28,36 @@ from modulab.regularisers import Regulariser
 class Program:
     """Everything about a training step that is not a number a member."""
 
-    shape: NetworkShape
+    network: Network
     partition: Partition
     loss: Loss
     batch_size: int
     optimiser: str
     noise: Distribution | None
     """What noise is drawn from, None without noise."""
-    noisy_layers: tuple[int, ...]
-    """The hidden layers that it acts on, from 0."""
+    noisy_sites: tuple[str, ...]
+    """The sites that it acts on."""
     regulariser: type[Regulariser] | None
     variant: str
     coefficient_names: tuple[str, ...]
 
+    @property
+    def num_features(self) -> int:
+        """Return the number of inputs and target values of one sample."""
+        return self.network.in_features + self.loss.num_targets(self.partition)
 
-def network_shape(member: Member) -> NetworkShape:
-    """Return the sizes of a member's network."""
-    architecture, task = member.architecture, member.task
-    hidden = (architecture.width,) * architecture.depth
-    return NetworkShape(task.in_features, hidden, task.out_features, architecture.activation)
+
+def network_of(member: Member) -> Network:
+    """Return the structure of a member's network."""
+    return member.architecture.network(member.task)
+
+
+def _noisy_sites(member: Member) -> tuple[str, ...]:
+    return member.noise.choose([site.name for site in network_of(member).sites])
 
 
 def _coefficients(member: Member) -> dict[str, float]:
-    training, noise = member.training, member.noise
+    training = member.training
     values = {
         "momentum": training.momentum,
         "beta1": training.beta1,
@@ -59,45 +66,25 @@ def _coefficients(member: Member) -> dict[str, float]:
         "weight_decay": training.weight_decay,
         "gradient_clip": math.inf if training.gradient_clip is None else training.gradient_clip,
     }
-    if _is_noisy(member):
-        values |= {
-            "noise.scale": noise.scale,
-            "noise.constant": noise.constant,
-            "noise.linear": noise.linear,
-            "noise.quadratic": noise.quadratic,
-        }
+    if _noisy_sites(member):
+        values |= {f"noise.{name}": value for name, value in member.noise.coefficients().items()}
     if member.regulariser.strength > 0:
         values |= {f"regulariser.{name}": value for name, value in member.regulariser.coefficients().items()}
     return values
 
 
-def _is_noisy(member: Member) -> bool:
-    noise = member.noise
-    return (
-        member.architecture.depth > 0
-        and noise.scale > 0
-        and noise.constant + noise.linear + noise.quadratic > 0
-    )
-
-
-def _noisy_layers(member: Member) -> tuple[int, ...]:
-    if not _is_noisy(member):
-        return ()
-    layers = tuple(range(member.architecture.depth))
-    return {"all": layers, "first": layers[:1], "last": layers[-1:]}[member.noise.sites]
-
-
 def program_of(member: Member) -> Program:
     """Return the program that trains a member."""
     regularised = member.regulariser.strength > 0
+    noisy = _noisy_sites(member)
     return Program(
-        shape=network_shape(member),
+        network=network_of(member),
         partition=member.task.partition,
         loss=member.task.loss_function,
         batch_size=member.training.batch_size,
         optimiser=member.training.optimiser,
-        noise=member.noise.distribution if _is_noisy(member) else None,
-        noisy_layers=_noisy_layers(member),
+        noise=member.noise.distribution if noisy else None,
+        noisy_sites=noisy,
         regulariser=type(member.regulariser) if regularised else None,
         variant=member.regulariser.variant if regularised else "",
         coefficient_names=tuple(_coefficients(member)),
@@ -109,3 +96,11 @@ def stack_coefficients(members: Sequence[Member]) -> Float[Tensor, "coefficient 
     return torch.tensor(
         [list(_coefficients(member).values()) for member in members], dtype=torch.float32
     ).T.contiguous()
+
+
+def own_coefficients(coefficients: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    """Return the coefficients of one group, such as `noise`, under the names that the group gives them."""
+    prefix = f"{group}."
+    return {
+        name.removeprefix(prefix): value for name, value in coefficients.items() if name.startswith(prefix)
+    }

@@ -145,12 +145,16 @@ class Recorder(Callback):
         """Add what a resumed fit and `modulab.load_members` need beside the tensors."""
         assert isinstance(pl_module, PopulationLearner)
         del trainer
-        shape = pl_module.shape
+        architecture = type(self._members[0].architecture)
         checkpoint["modulab"] = {
             "format": CHECKPOINT_FORMAT,
             "members": [member.model_dump(mode="json", serialize_as_any=True) for member in self._members],
             "row_of_member": pl_module.row_of_member,
-            "shape": [shape.in_features, list(shape.hidden_features), shape.out_features, shape.activation],
+            "architecture": f"{architecture.__module__}.{architecture.__qualname__}",
+            "layout": [
+                [parameter.name, list(parameter.shape), parameter.is_weight]
+                for parameter in pl_module.network.layout
+            ],
             "curve_steps": list(self.steps),
             "curves": {name: list(values) for name, values in self.curves.items()},
             "seconds": self.seconds,

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 from torch.func import grad_and_value
 
-from modulab.networks import Perturbation, PopulationWeights, forward, population_weights
-from modulab.noise import NoiseLaw, add_activity_noise, layer_keys
+from modulab.networks.base import Tap
+from modulab.noise import NoiseLaw, add_activity_noise, site_keys
 from modulab.optimisers import UPDATES, clip_gradients
-from modulab.regularisers import Pass, Regulariser
+from modulab.regularisers import Pass
 from modulab.streams import fold_in, integers
-from modulab.training.program import Program
+from modulab.training.program import Program, own_coefficients
 
 
 @dataclass(frozen=True)
@@ -39,47 +39,37 @@ def population_losses(
     parameters: Float[Tensor, "member parameter"],
     program: Program,
     samples: Float[Tensor, "member batch feature"],
-    mask: PopulationWeights,
+    mask: Float[Tensor, "member parameter"],
     coefficients: Mapping[str, Tensor],
     noise_keys: Int32[Tensor, "member 2"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " member"]]:
     """Return the sum over members, which separates into their gradients, and each member's loss with its penalty."""
-    network = population_weights(parameters, program.shape)
-    inputs = samples[:, :, : program.shape.in_features]
-    targets = samples[:, :, program.shape.in_features :]
+    network = program.network
+    inputs = samples[:, :, : network.in_features]
+    targets = samples[:, :, network.in_features :]
 
-    trace = forward(network, inputs, _activity_noise(program, coefficients, noise_keys))
-    losses = program.loss.total(trace.outputs, targets, program.partition)
+    recording = network.record(parameters, inputs, _activity_noise(program, coefficients, noise_keys))
+    losses = program.loss.total(recording.outputs, targets, program.partition)
     if program.regulariser is not None:
-        run = Pass(network, mask, inputs, trace)
-        losses = losses + _penalties(run, program.regulariser, coefficients, program.variant)
+        own = own_coefficients(coefficients, "regulariser")
+        run = Pass(network, parameters, mask, inputs, recording)
+        losses = losses + own["strength"] * program.regulariser.penalty(run, own, program.variant)
     return losses.sum(), losses
 
 
-def _activity_noise(
-    program: Program, coefficients: Mapping[str, Tensor], noise_keys: Tensor
-) -> Perturbation | None:
+def _activity_noise(program: Program, coefficients: Mapping[str, Tensor], noise_keys: Tensor) -> Tap | None:
     distribution = program.noise
     if distribution is None:
         return None
-    law = NoiseLaw(*(coefficients[f"noise.{name}"] for name in ("scale", "constant", "linear", "quadratic")))
+    law = NoiseLaw(**own_coefficients(coefficients, "noise"))
+    numbers = {site.name: number for number, site in enumerate(program.network.sites)}
 
-    def add_noise(layer: int, activity: Tensor) -> Tensor:
-        if layer not in program.noisy_layers:
-            return activity
-        return add_activity_noise(activity, law, layer_keys(noise_keys, layer), distribution)
+    def add_noise(place: str, values: Tensor) -> Tensor:
+        if place not in program.noisy_sites:
+            return values
+        return add_activity_noise(values, law, site_keys(noise_keys, numbers[place]), distribution)
 
     return add_noise
-
-
-def _penalties(
-    run: Pass, regulariser: type[Regulariser], coefficients: Mapping[str, Tensor], variant: str
-) -> Tensor:
-    prefix = "regulariser."
-    own = {
-        name.removeprefix(prefix): value for name, value in coefficients.items() if name.startswith(prefix)
-    }
-    return own["strength"] * regulariser.penalty(run, own, variant)
 
 
 def draw_minibatch(
@@ -93,7 +83,7 @@ def draw_minibatch(
     counters = torch.arange(batch_size, dtype=torch.int32, device=table.device).view(1, batch_size)
     drawn = integers(fold_in(block.minibatch_keys, step), counters, block.counts.clamp(min=1))
     rows = torch.where(block.counts[:, None] > 0, drawn, counters + position)
-    # Rows are stored, else the compiler works out each draw, whose remainder is dear, once a feature.
+    # Rows are stored: otherwise the compiler computes each draw, whose integer remainder is slow, once per feature.
     samples = table[block.offsets[:, None] + _stored(rows)].transpose(1, 2).contiguous()
     # Laid out with the batch innermost, as `forward` reads it: strided loads would halve the step's speed. And
     # stored, else each sample is looked up wherever it is used.
@@ -120,9 +110,8 @@ def population_update(
     """
     coefficients = dict(zip(program.coefficient_names, block.coefficients, strict=True))
     samples = draw_minibatch(block, table, program.batch_size, step, position)
-    mask = population_weights(block.mask, program.shape)
     gradients, (_, losses) = grad_and_value(population_losses, has_aux=True)(
-        block.parameters, program, samples, mask, coefficients, fold_in(block.noise_keys, step)
+        block.parameters, program, samples, block.mask, coefficients, fold_in(block.noise_keys, step)
     )
     gradients = clip_gradients(gradients * block.mask, coefficients["gradient_clip"])
     parameters, moments = UPDATES[program.optimiser](

@@ -1,0 +1,348 @@
+"""What a network is to the rest of modulab: a layout of parameters, sites where units are active, and a forward pass.
+
+The parameters of one member are one row of a (member, parameter) tensor. A forward pass runs a block of members side
+by side and calls `tap` at each site, where noise, ablation and recording act; a member's results must not depend on
+the other members. Activity is (member, unit, batch): with the batch innermost, the loops that a compiler makes of
+noise, activation and gradients run over contiguous samples. Inputs and outputs are (member, batch, feature).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int32
+from pydantic import Field
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.partition import Partition
+from modulab.schema import Settings
+from modulab.tasks.base import Task
+
+INPUT = "input"
+OUTPUT = "output"
+"""What edges from the inputs and to the outputs name in the place of a site."""
+
+Tap = Callable[[str, Tensor], Tensor]
+"""Takes a place in a forward pass, by name, and its values (member, unit, batch); returns the values passed on."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named part of a member's parameters; `is_weight` tells weights of connections from biases and the like."""
+
+    name: str
+    shape: tuple[int, ...]
+    is_weight: bool = True
+
+    @property
+    def size(self) -> int:
+        """Return the number of its elements."""
+        return math.prod(self.shape)
+
+
+def split_parameters(
+    parameters: Float[Tensor, "member parameter"], layout: Sequence[Parameter]
+) -> dict[str, Float[Tensor, "member ..."]]:
+    """Return the parts of a layout, by name, as views of the parameters."""
+    parts: dict[str, Tensor] = {}
+    start = 0
+    for parameter in layout:
+        part = parameters[:, start : start + parameter.size]
+        parts[parameter.name] = part.unflatten(1, parameter.shape) if parameter.shape else part[:, 0]
+        start += parameter.size
+    return parts
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named place where units are active."""
+
+    name: str
+    units: int
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Weighted connections from the units of one site, or the inputs, to those of another, or the outputs."""
+
+    source: str
+    target: str
+    weights: Float[Tensor, "member target_unit source_unit"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A forward pass: its outputs, and the values at each place that it tapped, as they were before the tap."""
+
+    outputs: Float[Tensor, "member batch out_features"]
+    values: Mapping[str, Float[Tensor, "member _unit batch"]]
+
+
+class Network(ABC):
+    """The structure that members of a population share. Derive a frozen dataclass from it: equal fields, equal network.
+
+    What must be stated: sizes, `layout`, `sites`, `initialise` and `forward`. Of the rest, what a network leaves out
+    is done in a general way, or measures that need it are skipped.
+    """
+
+    in_features: int
+    out_features: int
+
+    @property
+    @abstractmethod
+    def layout(self) -> tuple[Parameter, ...]:
+        """Return the parts of a member's parameters, in the order in which they lie in its row."""
+
+    @property
+    @abstractmethod
+    def sites(self) -> tuple[Site, ...]:
+        """Return the places where units are active, in the order in which a forward pass comes to them."""
+
+    @abstractmethod
+    def initialise(
+        self, architectures: Sequence[Any], partition: Partition, keys: Int32[Tensor, "member 2"]
+    ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
+        """Return each member's 0/1 mask and its parameters before training, which its architecture and key determine.
+
+        Masked parameters are 0 and stay 0.
+        """
+
+    @abstractmethod
+    def forward(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "member batch out_features"]:
+        """Return every member's outputs; `tap` is called once at each site, and wherever else a network lets it."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of parameters of one member."""
+        return sum(parameter.size for parameter in self.layout)
+
+    def split(self, parameters: Float[Tensor, "member parameter"]) -> dict[str, Float[Tensor, "member ..."]]:
+        """Return the parts of the layout, by name, as views."""
+        return split_parameters(parameters, self.layout)
+
+    def record(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+        tap: Tap | None = None,
+    ) -> Recording:
+        """Return a forward pass with the values at each place, before `tap` changed them there."""
+        values: dict[str, Tensor] = {}
+
+        def keep(place: str, value: Tensor) -> Tensor:
+            values[place] = value
+            return value if tap is None else tap(place, value)
+
+        return Recording(self.forward(parameters, inputs, keep), values)
+
+    @property
+    def connections(self) -> tuple[tuple[str, str], ...]:
+        """Return the source and target of each of `edges`; none by default."""
+        return ()
+
+    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+        """Return the weighted connections, in the order of `connections`."""
+        del parameters
+        return ()
+
+    @property
+    def is_layered(self) -> bool:
+        """Return whether edges lead from the inputs through every site in order to the outputs, and nowhere else."""
+        places = [INPUT, *(site.name for site in self.sites), OUTPUT]
+        return self.connections == tuple(pairwise(places))
+
+    def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit batch"]]:
+        """Return, for each site that edges lead to, the derivative of its activity by the sum of what they bring.
+
+        Needed where edges are: paths through a network are products of weights and gates.
+        """
+        del recording
+        return {}
+
+    def output_jacobians(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+        recording: Recording,
+    ) -> Iterator[tuple[str, Float[Tensor, "member out_features unit _batch"]]]:
+        """Yield each site's derivative of the outputs by its activity, the last site first.
+
+        By default one product with the transposed Jacobian for each output, to all sites at once.
+        """
+        zeros = {site.name: torch.zeros_like(recording.values[site.name]) for site in self.sites}
+
+        def outputs_of(added: dict[str, Tensor]) -> Tensor:
+            def add(place: str, value: Tensor) -> Tensor:
+                return value + added[place] if place in added else value
+
+            return self.forward(parameters, inputs, add)
+
+        vjp: Any = torch.func.vjp
+        outputs, pull_back = vjp(outputs_of, zeros)
+        rows: list[dict[str, Tensor]] = []
+        for output in range(outputs.shape[2]):
+            chosen = torch.zeros_like(outputs)
+            chosen[:, :, output] = 1
+            rows.append(pull_back(chosen)[0])
+        for site in reversed(self.sites):
+            yield site.name, torch.stack([row[site.name] for row in rows], dim=1)
+
+    def input_jacobian(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+    ) -> Float[Tensor, "member batch out_features in_features"]:
+        """Return the derivative of each output by each input, at every point."""
+
+        def outputs_of(seen: Tensor) -> Tensor:
+            return self.forward(parameters, seen)
+
+        vjp: Any = torch.func.vjp
+        outputs, pull_back = vjp(outputs_of, inputs)
+        rows: list[Tensor] = []
+        for output in range(outputs.shape[2]):
+            chosen = torch.zeros_like(outputs)
+            chosen[:, :, output] = 1
+            rows.append(pull_back(chosen)[0])
+        return torch.stack(rows, dim=2)
+
+    @property
+    def num_stages(self) -> int:
+        """Return into how many stages a pass can be cut: stage 0 reads the inputs, stage k the site before it.
+
+        A network that cannot be cut is one stage, which reads the inputs as they are.
+        """
+        return 1
+
+    def stage_sums(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        stage: int,
+        values: Float[Tensor, "member source_unit batch"],
+        biased: bool = True,
+    ) -> Float[Tensor, "member target_unit batch"]:
+        """Return what a stage makes of the values that it reads: an affine map or, unless `biased`, its linear part."""
+        del parameters, biased
+        assert stage == 0
+        return values
+
+    def recorded_sums(
+        self,
+        recording: Recording,
+        stage: int,
+        inputs: Float[Tensor, "member batch in_features"],
+    ) -> Float[Tensor, "member target_unit batch"]:
+        """Return what a stage's sums were in a recorded pass."""
+        del recording
+        assert stage == 0
+        return inputs.transpose(1, 2)
+
+    def run_from(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        stage: int,
+        sums: Float[Tensor, "member target_unit batch"],
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "member batch out_features"]:
+        """Return the outputs that follow from `stage_sums` of a stage; `tap` is called at the sites from there on."""
+        assert stage == 0
+        return self.forward(parameters, sums.transpose(1, 2), tap)
+
+    def turn_inputs(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        rotation: Float[Tensor, "in_features in_features"],
+    ) -> Float[Tensor, "member parameter"]:
+        """Return the parameters with which the network does on x what it does on Qx with those given.
+
+        Raises: ConfigError for a network that cannot take a rotation into its parameters.
+        """
+        del parameters, rotation
+        raise ConfigError(
+            f"task.mixing=true needs a network whose first weights can take up a rotation, and "
+            f"{type(self).__name__} has none. Set task.mixing=false or choose another architecture."
+        )
+
+    @property
+    def total_units(self) -> int:
+        """Return the number of units at all sites."""
+        return sum(site.units for site in self.sites)
+
+    @property
+    def step_units(self) -> int:
+        """Return the units of activity that the time of a step is in proportion to: those at sites, or the inputs."""
+        return max(self.total_units, self.in_features)
+
+    @property
+    def widest(self) -> int:
+        """Return the largest number of units at a site, or of inputs."""
+        return max((*(site.units for site in self.sites), self.in_features))
+
+    @property
+    def activation_cost(self) -> int:
+        """Return how many buffers of a site's activity an eager step holds for its nonlinearity and derivative."""
+        return 0
+
+
+class Architecture(Settings):
+    """What a config says of a network: the class that `architecture._target_` names derives from this."""
+
+    name: str = Field(description="how tables call it")
+
+    @abstractmethod
+    def network(self, task: Task) -> Network:
+        """Return the network for a task, of which all members with equal structural settings have an equal one.
+
+        Raises: ConfigError where the settings do not go with the task.
+        """
+
+
+@dataclass(frozen=True)
+class NetworkPopulation:
+    """Members of one network: its structure, and the parameters of each."""
+
+    network: Network
+    parameters: Float[Tensor, "member parameter"]
+
+    @property
+    def num_members(self) -> int:
+        """Return the length of the member axis."""
+        return len(self.parameters)
+
+    def select(self, members: slice | Tensor) -> NetworkPopulation:
+        """Return some of the members."""
+        return NetworkPopulation(self.network, self.parameters[members])
+
+    def repeated(self, repeats: int) -> NetworkPopulation:
+        """Return each member so many times, side by side."""
+        return NetworkPopulation(self.network, self.parameters.repeat_interleave(repeats, dim=0))
+
+    def split(self) -> dict[str, Float[Tensor, "member ..."]]:
+        """Return the parts of the parameters, by the names of the network's layout, as views."""
+        return self.network.split(self.parameters)
+
+    def edges(self) -> tuple[Edges, ...]:
+        """Return the weighted connections; none for a network without edges."""
+        return self.network.edges(self.parameters)
+
+    def forward(
+        self, inputs: Float[Tensor, "member batch in_features"], tap: Tap | None = None
+    ) -> Float[Tensor, "member batch out_features"]:
+        """Return every member's outputs."""
+        return self.network.forward(self.parameters, inputs, tap)
+
+    def record(self, inputs: Float[Tensor, "member batch in_features"], tap: Tap | None = None) -> Recording:
+        """Return every member's outputs, and the values at each place of the pass."""
+        return self.network.record(self.parameters, inputs, tap)

@@ -1,0 +1,366 @@
+"""Multilayer perceptrons: all members in one pass, and the masks that shape them.
+
+The architecture of a member is a 0/1 mask on each weight matrix. Masked weights start at zero and their gradients are
+masked, so that the weights held in a row are the effective ones, W * M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int32
+from pydantic import Field
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.networks.base import (
+    INPUT,
+    OUTPUT,
+    Architecture,
+    Edges,
+    Network,
+    Parameter,
+    Recording,
+    Site,
+    Tap,
+)
+from modulab.partition import Partition, even_shares, within_modules
+from modulab.schema import STRUCTURAL
+from modulab.streams import Stream, fold_in, normals, uniforms
+from modulab.tasks.base import Task
+
+_UNROLLED_FEATURES = 4
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A nonlinearity and its derivative, both as functions of the pre-activation."""
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+
+
+def _sigmoid(values: Tensor) -> Tensor:
+    # torch.sigmoid rounds the last few elements of a tensor differently, so that a result would depend on
+    # how many members follow; tanh does not.
+    return 0.5 + 0.5 * torch.tanh(0.5 * values)
+
+
+def _softplus(values: Tensor) -> Tensor:
+    return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(torch.relu, lambda values: (values > 0).to(values.dtype)),
+    "tanh": Activation(torch.tanh, lambda values: 1 - torch.tanh(values).square()),
+    "sigmoid": Activation(_sigmoid, lambda values: _sigmoid(values) * (1 - _sigmoid(values))),
+    "softplus": Activation(_softplus, _sigmoid),
+    "linear": Activation(lambda values: values, torch.ones_like),
+}
+
+
+def flatten(
+    weights: Sequence[Float[Tensor, "member _out _in"]], biases: Sequence[Float[Tensor, "member _out"]]
+) -> Float[Tensor, "member parameter"]:
+    """Return one row of parameters a member, layer after layer, each layer's weights before its biases."""
+    pieces = [
+        piece for weight, bias in zip(weights, biases, strict=True) for piece in (weight.flatten(1), bias)
+    ]
+    return torch.cat(pieces, dim=1)
+
+
+def contract(
+    weights: Float[Tensor, "member out_features in_features"],
+    activity: Float[Tensor, "member in_features batch"],
+) -> Float[Tensor, "member out_features batch"]:
+    """Return W a for every member.
+
+    A matrix product with four or fewer features on a side is written out term by term: such products are
+    bound by memory traffic, and the terms fuse with their neighbours when compiled. Where nothing fuses, few
+    features out are better left to the product.
+    """
+    out_features, in_features = weights.shape[1:]
+    if in_features <= _UNROLLED_FEATURES:
+        terms = weights[:, :, 0, None] * activity[:, 0, None, :]
+        for feature in range(1, in_features):
+            terms = terms + weights[:, :, feature, None] * activity[:, feature, None, :]
+        return terms
+    if out_features <= _UNROLLED_FEATURES and torch.compiler.is_compiling():
+        rows = [(weights[:, row, :, None] * activity).sum(dim=1) for row in range(out_features)]
+        return torch.stack(rows, dim=1)
+    return torch.bmm(weights, activity)
+
+
+def pre_activation(layer: int) -> str:
+    """Return the name under which a pass taps a hidden layer's pre-activations, from 0."""
+    return f"hidden.{layer}.pre_activation"
+
+
+@dataclass(frozen=True)
+class Perceptron(Network):
+    """Hidden layers of units with one nonlinearity, and a linear readout."""
+
+    in_features: int
+    hidden_features: tuple[int, ...]
+    out_features: int
+    activation: str
+
+    @property
+    def layer_sizes(self) -> list[tuple[int, int]]:
+        """Return (out_features, in_features) of each weight matrix, input side first."""
+        sizes = [self.in_features, *self.hidden_features, self.out_features]
+        return [(sizes[layer + 1], sizes[layer]) for layer in range(len(sizes) - 1)]
+
+    @property
+    def layout(self) -> tuple[Parameter, ...]:
+        """Return weight.0, bias.0, weight.1 and so on, input side first."""
+        parts: list[Parameter] = []
+        for layer, (rows, columns) in enumerate(self.layer_sizes):
+            parts.append(Parameter(f"weight.{layer}", (rows, columns)))
+            parts.append(Parameter(f"bias.{layer}", (rows,), is_weight=False))
+        return tuple(parts)
+
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of weights and biases of one member."""
+        return sum(rows * columns + rows for rows, columns in self.layer_sizes)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Return hidden.0, hidden.1 and so on."""
+        return tuple(Site(f"hidden.{layer}", units) for layer, units in enumerate(self.hidden_features))
+
+    def unflatten(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> tuple[
+        list[Float[Tensor, "member out_features in_features"]], list[Float[Tensor, "member out_features"]]
+    ]:
+        """Return the weight matrices and biases that one row a member holds, as views."""
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        start = 0
+        for rows, columns in self.layer_sizes:
+            weights.append(parameters[:, start : start + rows * columns].unflatten(1, (rows, columns)))
+            start += rows * columns
+            biases.append(parameters[:, start : start + rows])
+            start += rows
+        return weights, biases
+
+    def initialise(
+        self,
+        architectures: Sequence[PerceptronArchitecture],
+        partition: Partition,
+        keys: Int32[Tensor, "member 2"],
+    ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
+        """Return masks of `architecture_mask` and parameters of `initial_parameters`."""
+        shares = [architecture.cross_connections for architecture in architectures]
+        scales = torch.tensor([architecture.initial_scale for architecture in architectures])
+        mask = architecture_mask(self, partition, shares, keys)
+        return mask, initial_parameters(self, mask, scales, keys)
+
+    def forward(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "member batch out_features"]:
+        """Return every member's outputs; `tap` is called at pre-activations, too."""
+        weights, biases = self.unflatten(parameters)
+        first = contract(weights[0], inputs.transpose(1, 2)) + biases[0][:, :, None]
+        return self._continue(weights, biases, 0, first, tap)
+
+    def _continue(
+        self, weights: list[Tensor], biases: list[Tensor], layer: int, values: Tensor, tap: Tap | None
+    ) -> Tensor:
+        activation = ACTIVATIONS[self.activation].function
+        for hidden in range(layer, len(self.hidden_features)):
+            if tap is not None:
+                values = tap(pre_activation(hidden), values)
+            activity = activation(values)
+            if tap is not None:
+                activity = tap(f"hidden.{hidden}", activity)
+            values = contract(weights[hidden + 1], activity) + biases[hidden + 1][:, :, None]
+        return values.transpose(1, 2)
+
+    @property
+    def connections(self) -> tuple[tuple[str, str], ...]:
+        """Return the chain from the inputs through the hidden layers to the outputs."""
+        places = [INPUT, *(site.name for site in self.sites), OUTPUT]
+        return tuple(pairwise(places))
+
+    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+        """Return the weight matrices, input side first."""
+        weights, _ = self.unflatten(parameters)
+        return tuple(
+            Edges(source, target, weight)
+            for (source, target), weight in zip(self.connections, weights, strict=True)
+        )
+
+    def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit batch"]]:
+        """Return activation'(z) of each hidden layer."""
+        derivative = ACTIVATIONS[self.activation].derivative
+        return {
+            site.name: derivative(recording.values[pre_activation(layer)])
+            for layer, site in enumerate(self.sites)
+        }
+
+    def output_jacobians(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+        recording: Recording,
+    ) -> Iterator[tuple[str, Float[Tensor, "member out_features unit _batch"]]]:
+        """Yield dy/da of each hidden layer by the chain rule from the outputs back."""
+        del inputs
+        weights, _ = self.unflatten(parameters)
+        derivative = ACTIVATIONS[self.activation].derivative
+        jacobian = weights[-1][:, :, :, None]
+        for layer in range(len(self.hidden_features) - 1, -1, -1):
+            yield f"hidden.{layer}", jacobian
+            if layer > 0:
+                through = jacobian * derivative(recording.values[pre_activation(layer)])[:, None]
+                jacobian = torch.einsum("mohb,mhg->mogb", through, weights[layer])
+
+    @property
+    def num_stages(self) -> int:
+        """Return the number of weight matrices."""
+        return len(self.hidden_features) + 1
+
+    def stage_sums(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        stage: int,
+        values: Float[Tensor, "member source_unit batch"],
+        biased: bool = True,
+    ) -> Float[Tensor, "member target_unit batch"]:
+        """Return W a + b of one layer, or W a."""
+        weights, biases = self.unflatten(parameters)
+        if biased:
+            return torch.baddbmm(biases[stage][:, :, None], weights[stage], values)
+        return torch.bmm(weights[stage], values)
+
+    def recorded_sums(
+        self,
+        recording: Recording,
+        stage: int,
+        inputs: Float[Tensor, "member batch in_features"],
+    ) -> Float[Tensor, "member target_unit batch"]:
+        """Return one layer's pre-activations, or the outputs if it is the last."""
+        del inputs
+        if stage < len(self.hidden_features):
+            return recording.values[pre_activation(stage)]
+        return recording.outputs.transpose(1, 2)
+
+    def run_from(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        stage: int,
+        sums: Float[Tensor, "member target_unit batch"],
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "member batch out_features"]:
+        """Return the outputs that follow from one layer's pre-activations, or outputs if it is the last."""
+        weights, biases = self.unflatten(parameters)
+        return self._continue(weights, biases, stage, sums, tap)
+
+    def turn_inputs(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        rotation: Float[Tensor, "in_features in_features"],
+    ) -> Float[Tensor, "member parameter"]:
+        """Return parameters with the first weights W_1 Q."""
+        weights, biases = self.unflatten(parameters)
+        turned = torch.bmm(weights[0], rotation.expand(len(parameters), -1, -1))
+        return flatten([turned, *weights[1:]], biases)
+
+    @property
+    def activation_cost(self) -> int:
+        """Return 16 for activations other than relu and linear, which are many operations."""
+        return 0 if self.activation in ("relu", "linear") else 16
+
+
+class PerceptronArchitecture(Architecture):
+    """A multilayer perceptron, and the share of cross-module connections that its mask keeps."""
+
+    width: int = Field(ge=1, description="units in each hidden layer", json_schema_extra=STRUCTURAL)
+    depth: int = Field(
+        ge=0, description="number of hidden layers; 0 is a linear map", json_schema_extra=STRUCTURAL
+    )
+    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
+        description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
+    )
+    cross_connections: float = Field(
+        ge=0,
+        le=1,
+        description="share of cross-module connections kept: 1 dense, 0 premodular, between them partial",
+    )
+    initial_scale: float = Field(
+        gt=0, description="initial weights are normal with standard deviation initial_scale / sqrt(fan-in)"
+    )
+
+    def network(self, task: Task) -> Perceptron:
+        """Return a perceptron with the task's inputs and outputs.
+
+        Raises: ConfigError where a layer is too narrow to give each module a unit of its own.
+        """
+        if self.cross_connections < 1 and self.depth > 0 and self.width < task.modules:
+            raise ConfigError(
+                f"architecture.width={self.width} cannot give each of task.modules={task.modules} a hidden unit, "
+                f"which architecture.cross_connections={self.cross_connections} asks for. "
+                f"Set architecture.width to {task.modules} or more."
+            )
+        return Perceptron(task.in_features, (self.width,) * self.depth, task.out_features, self.activation)
+
+
+def architecture_mask(
+    network: Perceptron,
+    partition: Partition,
+    cross_connections: Sequence[float],
+    keys: Int32[Tensor, "member 2"],
+) -> Float[Tensor, "member parameter"]:
+    """Return each member's 0/1 mask: all connections within a module, and a share of those across modules.
+
+    Hidden units are shared out over modules evenly, in order. `cross_connections` is the share kept: 1 is a dense
+    network, 0 a premodular (block-diagonal) one, and between them each cross-module weight is kept with that
+    probability, drawn from the member's key. A larger share keeps all that a smaller one keeps. Biases are never
+    masked.
+    """
+    shares = torch.tensor(cross_connections, dtype=torch.float32, device=keys.device)[:, None, None]
+    mask_keys = fold_in(keys, Stream.MASK)
+    hidden = [even_shares(units, partition.modules) for units in network.hidden_features]
+    labels = [partition.inputs, *hidden, partition.outputs]
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    for layer, (rows, columns) in enumerate(network.layer_sizes):
+        within = within_modules(labels[layer + 1], labels[layer])
+        counters = torch.arange(rows * columns, dtype=torch.int32, device=keys.device).view(1, rows, columns)
+        draws = uniforms(fold_in(mask_keys, layer), counters)
+        weights.append((within.to(keys.device) | (draws < shares)).float())
+        biases.append(torch.ones(len(cross_connections), rows, device=keys.device))
+    return flatten(weights, biases)
+
+
+def initial_parameters(
+    network: Perceptron,
+    mask: Float[Tensor, "member parameter"],
+    scales: Float[Tensor, " member"],
+    keys: Int32[Tensor, "member 2"],
+) -> Float[Tensor, "member parameter"]:
+    """Return initial weights, normal with variance scale^2 / fan-in, fan-in counted after masking, and biases of 0.
+
+    With scale 1 a layer passes on the variance of what it reads (Y. LeCun et al., "Efficient BackProp", 1998).
+    """
+    masks, _ = network.unflatten(mask)
+    initial_keys = fold_in(keys, Stream.INITIALISATION)
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    for layer, layer_mask in enumerate(masks):
+        rows, columns = layer_mask.shape[1:]
+        deviation = scales[:, None] / layer_mask.sum(dim=2).clamp(min=1).sqrt()
+        draws = normals(fold_in(initial_keys, layer), rows, columns)
+        weights.append(draws * deviation[:, :, None] * layer_mask)
+        biases.append(torch.zeros(len(keys), rows, device=keys.device))
+    return flatten(weights, biases)
