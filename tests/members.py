@@ -41,7 +41,7 @@ def member_config(choices: dict[str, str] | None = None, **overrides: Any) -> di
         node = config
         for part in path:
             node = node[part]
-        assert leaf in node, key
+        assert leaf in node or leaf == "_target_", key
         node[leaf] = value
     return config
 

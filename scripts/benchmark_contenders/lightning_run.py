@@ -23,7 +23,7 @@ from benchmark_contenders.stock_lightning import default_loader, stock_trainer
 from benchmark_contenders.workload import HIDDEN_FEATURES, IN_FEATURES, LEARNING_RATE, OUT_FEATURES
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import read_member
-from modulab.metrics.probe import measure_population
+from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.networks.perceptron import Perceptron, architecture_mask, flatten
 from modulab.streams import member_keys

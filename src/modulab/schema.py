@@ -51,8 +51,8 @@ MOVED_CODE = {
 stays, and a path that moves again changes on the right."""
 
 
-FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "engine", "device")
-"""Columns of results beside settings, measures and versions; the last two are null where nothing was trained."""
+FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "skipped", "engine", "device")
+"""Columns of results beside settings, measures and versions; the last three are null where nothing was trained."""
 
 
 def is_reserved(name: str) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.forgetting import adapt, measure_forgetting
-from modulab.metrics.probe import Probe, evaluation_samples, make_probe, measure_population
+from modulab.metrics.probe import Probe, evaluation_samples, make_probe
+from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.streams import Stream, fold_in, member_keys

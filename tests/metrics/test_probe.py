@@ -10,7 +10,8 @@ from populations import make_network, make_parameters, make_settings, make_shape
 from torch import Tensor
 
 from modulab.errors import ConfigError
-from modulab.metrics.probe import Probe, evaluation_samples, measure_population
+from modulab.metrics.probe import Probe, evaluation_samples
+from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Task

@@ -13,7 +13,7 @@ the leaves in which jobs differ are set directly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,12 +162,22 @@ def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
             members.setdefault(name, member)
             if name not in names[-1]:
                 names[-1].append(name)
-    # Measures are imported after training: better to hear of a typo before.
-    measures = {item for member in members.values() for item in member["probes"]["measures"].items()}
-    for name, path in sorted((name, path) for name, path in measures if path is not None):
-        if not callable(import_target(path, f"probes.measures.{name}")):
-            raise ConfigError(f"probes.measures.{name}={path} is not a function.")
+    _check_measures(members.values())
     return Plan(list(members.values()), list(members), names, planner.trainer, planner.sweep, planner.logger)
+
+
+def _check_measures(members: Iterable[Mapping[str, Any]]) -> None:
+    """Check that measures can be found, and take their parameters, before hours of training and not after."""
+    seen: set[str] = set()
+    for member in members:
+        for name, value in sorted(member["probes"]["measures"].items()):
+            if value is not None and (text := f"{name} {value}") not in seen:
+                seen.add(text)
+                where = f"probes.measures.{name}"
+                is_group = isinstance(value, dict)
+                found = read_settings(value, where, Settings) if is_group else import_target(value, where)
+                if not callable(found):
+                    raise ConfigError(f"{where}={value} is not a function.")
 
 
 @dataclass(frozen=True)

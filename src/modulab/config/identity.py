@@ -15,8 +15,9 @@ from typing import Any, cast
 
 from modulab.schema import MOVED_CODE
 
-ADDED_KEYS: dict[tuple[str, str], str] = {
+ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("architecture", "_target_"): "modulab.networks.perceptron.PerceptronArchitecture",
+    ("probes", "curves"): ["error/test", "modularity/structural"],
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}

@@ -102,8 +102,13 @@ class Probes(Settings):
         description="forgetting: module 1 is learned below this share of a constant answer's error",
         json_schema_extra=STRUCTURAL,
     )
-    measures: dict[str, str | None] = Field(
-        description="dotted paths of measure functions; null leaves one out", json_schema_extra=STRUCTURAL
+    curves: list[str] = Field(
+        description="measures recorded along training beside the loss; modularity/* stands for several",
+        json_schema_extra=STRUCTURAL,
+    )
+    measures: dict[str, str | dict[str, Any] | None] = Field(
+        description="dotted path of a measure, or its _target_ and parameters; null leaves one out",
+        json_schema_extra=STRUCTURAL,
     )
 
     @field_validator("levels", "ablated_fractions", "ranges")

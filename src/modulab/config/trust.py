@@ -36,9 +36,11 @@ def named_code(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
         elif key == "measures" and isinstance(value, dict):
             measures = cast("dict[str, object]", value)
-            yield from (
-                (f"{prefix}{key}.{name}", path) for name, path in measures.items() if path is not None
-            )
+            for name, named in measures.items():
+                if isinstance(named, dict):
+                    yield from named_code(cast("dict[str, Any]", named), f"{prefix}{key}.{name}.")
+                elif named is not None:
+                    yield f"{prefix}{key}.{name}", named
         elif isinstance(value, dict):
             yield from named_code(cast("dict[str, Any]", value), f"{prefix}{key}.")
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from modulab.metrics.measure import Column, measure
 from modulab.metrics.probe import Probe
 
 ACTIVE_SHARE_OF_INPUTS = 0.01
@@ -40,6 +41,10 @@ def active_units(
     return torch.stack(counts).sum(dim=0)
 
 
+@measure(
+    Column("activity/mean", "Mean activity of hidden units"),
+    Column("activity/active_units", "Active hidden units"),
+)
 def measure_activity(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `activity/mean` and `activity/active_units`; NaN and 0 in a network without hidden layers."""
     activities = probe.activities()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from modulab.metrics.measure import Column, measure
 from modulab.metrics.probe import Probe, evaluation_samples
 from modulab.networks.base import NetworkPopulation
 from modulab.tasks.base import Samples, Task
@@ -16,6 +17,11 @@ def mean_errors(network: NetworkPopulation, samples: Samples, task: Task) -> Flo
     return task.loss_function.errors(outputs, samples.targets, task.partition).mean(dim=1)
 
 
+@measure(
+    Column("error/test", "Test error"),
+    Column("error/module_{module}", "Test error of module {module}"),
+    Column("error/train_support", "Error in the training support"),
+)
 def measure_errors(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return clean test errors: the mean over modules, each module's own (counted from 1), and in-support error.
 

@@ -9,9 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.metrics.errors import mean_errors
+from modulab.metrics.measure import Column, measure
 from modulab.metrics.probe import Probe, evaluation_samples
 
 
+@measure(
+    Column("extrapolation/combination", "Error on withheld combinations"),
+    Column("extrapolation/combination_ratio", "Error on withheld combinations / seen ones"),
+    needs=("withheld",),
+)
 def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return error where the training support withheld combinations, and its ratio to in-support error.
 
@@ -19,8 +25,6 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     share of points that could be told apart, so that a perfect classifier does not divide by zero.
     """
     task, num_samples = probe.task, probe.settings.num_samples
-    if not task.withholds:
-        return {}
     withheld = evaluation_samples(task, probe.keys, num_samples, "withheld")
     trained = evaluation_samples(task, probe.keys, num_samples, "train")
     error = mean_errors(probe.network, withheld, task)
@@ -29,6 +33,19 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return {"extrapolation/combination": error, "extrapolation/combination_ratio": error / in_support}
 
 
+@measure(
+    Column(
+        "extrapolation/other_range@{factor}",
+        "Error, other inputs at {factor} times their range",
+        family="Error, other inputs beyond range",
+    ),
+    Column(
+        "extrapolation/own_range@{factor}",
+        "Error, own inputs at {factor} times their range",
+        family="Error, own inputs beyond range",
+    ),
+    needs=("ranges",),
+)
 def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return error on module m's output while inputs range to r times the training range, averaged over m.
 
@@ -38,8 +55,6 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     task = probe.task
     measures: dict[str, Tensor] = {}
-    if not task.ranges:
-        return measures
 
     @cache
     def errors_at(scales: tuple[float, ...]) -> Tensor:

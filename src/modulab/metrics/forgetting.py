@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.config.settings import Probes
+from modulab.metrics.measure import Column, measure
 from modulab.metrics.probe import Probe, evaluation_samples
 from modulab.optimisers import UPDATES
 from modulab.streams import Stream, fold_in
@@ -29,6 +30,8 @@ from modulab.tasks.base import Samples, Task, mix
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 """Adam's coefficients, those of D. Kingma and J. Ba, 2015."""
+_SECONDS_PER_STEP = 2e-4
+"""Of adapting one network; twice that for classes, five times for digits."""
 _DRAWN_POINTS = 4096
 """About how many points a member are drawn at once, which bounds memory and changes no result."""
 
@@ -44,6 +47,13 @@ class Adaptation:
     """Module 1's error if it gave the best answer that does not depend on its input."""
 
 
+@measure(
+    Column("forgetting/others_rise", "Rise of other modules' error"),
+    Column("forgetting/others_rise_at_learned", "Rise of other modules' error when learned"),
+    Column("forgetting/adaptation_steps", "Steps until learned"),
+    Column("forgetting/module_1", "Module 1's error after adaptation"),
+    seconds=lambda probes: _SECONDS_PER_STEP * probes.adaptation_steps,
+)
 def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return how far the other modules' errors rise while module 1 learns another function, and how long it takes.
 

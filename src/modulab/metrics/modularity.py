@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from modulab.metrics.measure import Column, measure
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks.base import NetworkPopulation, Recording
 from modulab.partition import Partition
@@ -311,24 +312,28 @@ def ablation_selectivity(
     return selectivity(rises, rises.sum(dim=2))
 
 
+@measure(Column("modularity/structural", "Structural modularity", ends_at_one=True), needs=("layers",))
 def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/structural`, from path strength."""
     strength = path_strength(probe.network, probe.samples.inputs)
     return {"modularity/structural": diagonal_modularity(strength, probe.task.partition)}
 
 
+@measure(Column("modularity/functional", "Functional modularity", ends_at_one=True))
 def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional`, from the mean absolute Jacobian."""
     jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
     return {"modularity/functional": diagonal_modularity(jacobian, probe.task.partition)}
 
 
+@measure(Column("modularity/unit_specialisation", "Unit specialisation", ends_at_one=True), needs=("layers",))
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
     values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition)
     return {"modularity/unit_specialisation": values}
 
 
+@measure(Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True))
 def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/ablation`."""
     return {

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
+from modulab.metrics.measure import Column, measure
 from modulab.metrics.poisson import poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates
 from modulab.networks.base import Network, NetworkPopulation, Tap
@@ -131,21 +132,36 @@ def ablate_units(fraction: float, order: Mapping[str, Int64[Tensor, "member _uni
     return silence
 
 
+def _columns(name: str, perturbation: str) -> list[Column]:
+    return [
+        Column(
+            f"robustness/{name}@{{level}}",
+            f"Error under {perturbation} {{level}}",
+            family=f"Error under {perturbation}",
+        ),
+        Column(f"robustness/{name}/tolerance", f"Tolerance to {perturbation}"),
+    ]
+
+
+@measure(*_columns("gaussian", "Gaussian noise"))
 def measure_gaussian(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/gaussian`: noise of variance level^2 on every hidden unit."""
     return _under_law(probe, "gaussian", _ActivityNoise.GAUSSIAN)
 
 
+@measure(*_columns("poisson", "Poisson noise"))
 def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson`: noise of variance level^2 |a| on every hidden unit."""
     return _under_law(probe, "poisson", _ActivityNoise.POISSON)
 
 
+@measure(*_columns("multiplicative", "multiplicative noise"))
 def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
     return _under_law(probe, "multiplicative", _ActivityNoise.MULTIPLICATIVE)
 
 
+@measure(*_columns("poisson_counts", "Poisson counts"))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
     noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
@@ -164,6 +180,7 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
 
 
+@measure(*_columns("weight_noise", "weight noise"))
 def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/weight_noise`: every weight, as trained, times 1 + level xi.
 
@@ -182,6 +199,7 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _curve(probe, "weight_noise", probe.settings.levels, outputs_at)
 
 
+@measure(*_columns("input_noise", "input noise"))
 def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/input_noise`: noise of variance level^2 on every input.
 
@@ -199,6 +217,7 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _curve(probe, "input_noise", probe.settings.levels, outputs_at)
 
 
+@measure(*_columns("ablation", "ablation"))
 def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/ablation`: a share of each site's units silenced; levels are shares.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -79,10 +79,12 @@ class Edges:
 
 @dataclass(frozen=True)
 class Recording:
-    """A forward pass: its outputs, and the values at each place that it tapped, as they were before the tap."""
+    """A forward pass: its outputs, and the values at each place that it tapped, before and after the tap."""
 
     outputs: Float[Tensor, "member batch out_features"]
     values: Mapping[str, Float[Tensor, "member _unit batch"]]
+    passed_on: Mapping[str, Float[Tensor, "member _unit batch"]] = field(default_factory=dict)
+    """After the tap, where there was one; otherwise empty."""
 
 
 class Network(ABC):
@@ -140,12 +142,16 @@ class Network(ABC):
     ) -> Recording:
         """Return a forward pass with the values at each place, before `tap` changed them there."""
         values: dict[str, Tensor] = {}
+        passed_on: dict[str, Tensor] = {}
 
         def keep(place: str, value: Tensor) -> Tensor:
             values[place] = value
-            return value if tap is None else tap(place, value)
+            if tap is None:
+                return value
+            passed_on[place] = tap(place, value)
+            return passed_on[place]
 
-        return Recording(self.forward(parameters, inputs, keep), values)
+        return Recording(self.forward(parameters, inputs, keep), values, passed_on)
 
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:
@@ -179,12 +185,15 @@ class Network(ABC):
     ) -> Iterator[tuple[str, Float[Tensor, "member out_features unit _batch"]]]:
         """Yield each site's derivative of the outputs by its activity, the last site first.
 
-        By default one product with the transposed Jacobian for each output, to all sites at once.
+        They are those of the recorded pass: what its tap added at each site is added again, as a constant. By default
+        one product with the transposed Jacobian is taken for each output, to all sites at once.
         """
         zeros = {site.name: torch.zeros_like(recording.values[site.name]) for site in self.sites}
 
         def outputs_of(added: dict[str, Tensor]) -> Tensor:
             def add(place: str, value: Tensor) -> Tensor:
+                if place in recording.passed_on:
+                    value = value + (recording.passed_on[place] - recording.values[place])
                 return value + added[place] if place in added else value
 
             return self.forward(parameters, inputs, add)

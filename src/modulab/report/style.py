@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from modulab.metrics.measure import Column
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; without its yellow, too pale for lines."""
@@ -93,21 +96,7 @@ def arm_text(arm: object) -> str:
 
 
 _LABELS = {
-    "error/test": "Test error",
-    "error/train_support": "Error in the training support",
-    "modularity/structural": "Structural modularity",
-    "modularity/functional": "Functional modularity",
-    "modularity/unit_specialisation": "Unit specialisation",
-    "modularity/ablation": "Selectivity of ablations",
-    "modularity/newman_q": "Newman modularity Q",
-    "modularity/newman_q_z": "Newman modularity Q, z-score",
-    "modularity/n_cut": "Normalised cut",
-    "modularity/n_cut_z": "Normalised cut, z-score",
-    "activity/mean": "Mean activity of hidden units",
-    "activity/active_units": "Active hidden units",
     "training/loss": "Training loss",
-    "extrapolation/combination": "Error on withheld combinations",
-    "extrapolation/combination_ratio": "Error on withheld combinations / seen ones",
     "step": "Training step",
     "level": "Level of the perturbation",
     "range": "Factor of the training range",
@@ -128,10 +117,6 @@ _LABELS = {
     "change": "What is changed",
     "regulariser.weight_power": "Power p of weights",
     "regulariser.activity_power": "Power q of activity",
-    "forgetting/others_rise": "Rise of other modules' error",
-    "forgetting/others_rise_at_learned": "Rise of other modules' error when learned",
-    "forgetting/adaptation_steps": "Steps until learned",
-    "forgetting/module_1": "Module 1's error after adaptation",
     "regulariser.name": "Regulariser",
     "regulariser.strength": "Regulariser strength λ",
     "data.num_samples": "Training points N",
@@ -141,25 +126,15 @@ _LABELS = {
     "training.learning_rate": "Learning rate",
     "training.weight_decay": "Weight decay",
 }
-_PERTURBATIONS = {
-    "poisson": "Poisson noise",
-    "gaussian": "Gaussian noise",
-    "multiplicative": "multiplicative noise",
-    "poisson_counts": "Poisson counts",
-    "weight_noise": "weight noise",
-    "input_noise": "input noise",
-    "ablation": "ablation",
-}
-_PATTERNS = (
-    (r"robustness/(\w+)@(.+)", "Error under {0} {1}"),
-    (r"robustness/(\w+)/tolerance", "Tolerance to {0}"),
-    (r"robustness/(\w+)", "Error under {0}"),
-    (r"error/module_(\d+)", "Test error of module {0}"),
-    (r"extrapolation/other_range@(.+)", "Error, other inputs at {0} times their range"),
-    (r"extrapolation/own_range@(.+)", "Error, own inputs at {0} times their range"),
-    (r"extrapolation/other_range", "Error, other inputs beyond range"),
-    (r"extrapolation/own_range", "Error, own inputs beyond range"),
-)
+
+
+@functools.cache
+def described_columns() -> tuple[Column, ...]:
+    """Return what the measures that come with modulab say of their values."""
+    # Not above: it takes seconds, and a misspelt command is answered without them.
+    from modulab.metrics.measure import find_measure, shipped_measures
+
+    return tuple(column for path in shipped_measures() for column in find_measure(path, path).columns)
 
 
 def label(name: str) -> str:
@@ -167,11 +142,13 @@ def label(name: str) -> str:
     name = name.removeprefix("config.")
     if name in _LABELS:
         return _LABELS[name]
-    for pattern, words in _PATTERNS:
-        found = re.fullmatch(pattern, name)
-        if found:
-            return words.format(*(_PERTURBATIONS.get(part, part) for part in found.groups()))
-    return name
+    found = (column.label_of(name) for column in described_columns())
+    return next((words for words in found if words is not None), name)
+
+
+def ends_at_one(name: str) -> bool:
+    """Return whether 1 is the largest value of a measure."""
+    return any(column.ends_at_one and column.describes(name) is not None for column in described_columns())
 
 
 def choose_scale(values: ArrayLike, span: float = 20.0) -> Scale:
@@ -242,7 +219,7 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
     set_limits = axes.set_ylim if axis == "y" else axes.set_xlim
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    bounded = re.match(r"modularity/(structural|functional|unit_spec|ablation)", name) is not None
+    bounded = ends_at_one(name)
     if scale == "log" and not bounded:
         axes.set_yscale("log") if axis == "y" else axes.set_xscale("log")
         decades = np.log10(finite.max() / finite.min()) if finite.size else 1.0

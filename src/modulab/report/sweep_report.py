@@ -104,7 +104,12 @@ def _lead(results: pd.DataFrame, layout: Layout) -> str:
 
 def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what the results were made with, every value that occurs."""
-    columns = {"Task": "config.task.name", "Engine": "engine", "Device": "device"}
+    columns = {
+        "Task": "config.task.name",
+        "Engine": "engine",
+        "Device": "device",
+        "Not measured": "skipped",
+    }
     columns |= {
         {"git_commit": "Commit"}.get(name, name): f"version.{name}"
         for name in (

@@ -283,7 +283,7 @@ def _holds_its_type(name: str, kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_null(kind) or name.startswith(("config.", "version.")):
         return True
-    if name in ("run_id", "status", "error", "engine", "device", "measure"):
+    if name in ("run_id", "status", "error", "skipped", "engine", "device", "measure"):
         return types.is_string(kind) or types.is_large_string(kind)
     return types.is_floating(kind) or types.is_integer(kind)
 
@@ -297,7 +297,7 @@ def _readable(table: pa.Table, path: Path) -> pa.Table:
         raise ConfigError(f"{path} lacks the column config.seed. Restore it from a copy, or move it away.")
     if table.num_rows == 0:
         raise ConfigError(f"{path} has no rows. Restore it from a copy, or run the sweep's command again.")
-    for name in ("error", "engine", "device"):
+    for name in ("error", "skipped", "engine", "device"):
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
     return table

@@ -32,13 +32,15 @@ def result_table(
     errors: Sequence[str | None],
     seconds: Sequence[float],
     measures: Mapping[str, Sequence[float | None]],
+    skipped: Sequence[str | None] | None = None,
     engine: str | None = None,
     device: str | None = None,
 ) -> pa.Table:
     """Return a row a member, in the columns of results.parquet.
 
     `configs` are plain configs of members, `errors` says why a member failed or diverged, `seconds` is a
-    member's share of the time, and `measures` holds each measure's value a member, None or NaN for none.
+    member's share of the time, and `measures` holds each measure's value a member, None or NaN for none. `skipped`
+    says which measures a member lacks, and why (see `skipped_text`).
     `engine` and the model of `device` tell what trained them, and so how closely a repeat must agree.
     """
     leaves = [_flat(config) for config in configs]
@@ -48,6 +50,7 @@ def result_table(
         "status": list(statuses),
         "error": list(errors),
         "seconds": [float(each) for each in seconds],
+        "skipped": list(skipped or [None] * len(configs)),
         "engine": [engine] * len(configs),
         "device": [device] * len(configs),
         **{f"config.{key}": [row.get(key) for row in leaves] for key in keys},
@@ -58,6 +61,11 @@ def result_table(
     return pa.table(
         {name: _array(values, pa.float64() if name in floats else None) for name, values in columns.items()}
     )
+
+
+def skipped_text(reasons: Mapping[str, str]) -> str | None:
+    """Return why a member lacks measures, by their keys under probes.measures, in one line; None if it lacks none."""
+    return "; ".join(f"{key}: {reason}" for key, reason in reasons.items()) or None
 
 
 def curve_table(

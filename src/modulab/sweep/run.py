@@ -18,6 +18,7 @@ from modulab.config.loggers import Loggers
 from modulab.config.settings import Member, Trainer, read_member, structural_key
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
+from modulab.metrics.measure import curve_measures
 from modulab.networks.base import Parameter, split_parameters
 from modulab.progress import ProgressReport
 from modulab.results.manifest import (
@@ -28,7 +29,7 @@ from modulab.results.manifest import (
     write_manifest,
 )
 from modulab.results.store import completed, gather, save_part
-from modulab.results.tables import Status, curve_table, result_table
+from modulab.results.tables import Status, curve_table, result_table, skipped_text
 from modulab.sweep.pack import check_fits, member_bytes, population_size
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.engine import choose_engine
@@ -129,6 +130,8 @@ def plan_work(
     Raises: ConfigError for a config, device or file that cannot be used.
     """
     runs = read_runs(configs)
+    for probes in dict.fromkeys(run.member.probes for run in runs):
+        curve_measures(probes)  # which refuses names that no measure gives
     device = device or choose_device(trainer.accelerator)
     engine = choose_engine(
         trainer.engine,
@@ -256,6 +259,7 @@ def _rows(
         errors=errors,
         seconds=[seconds] * len(runs),
         measures={} if result is None else result.measures,
+        skipped=None if result is None else [skipped_text(reasons) for reasons in result.skipped],
         engine=None if result is None else result.engine,
         device=None if result is None else result.device,
     )

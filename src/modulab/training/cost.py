@@ -6,11 +6,12 @@ step; the README's speed table is their source. They choose an engine and fill a
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modulab.config.settings import Member
+from modulab.metrics.measure import find_measures
 from modulab.training.program import Program, program_of
 
 
@@ -30,8 +31,6 @@ _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 16.0
 _EXPECTED_USES = 3
 """How often a compiled step is expected to be used: it is kept, and few programs are trained only once."""
 _MEASURE_SECONDS_PER_POINT = 9e-6
-_ADAPTATION_SECONDS_PER_STEP = 2e-4
-"""Of the measure of forgetting, which trains each network on; twice that for classes, five times for digits."""
 _THREAD_EFFICIENCY = 0.85
 
 
@@ -56,11 +55,13 @@ def compile_seconds(members: Sequence[Member]) -> float:
 
 def measure_seconds(members: Sequence[Member]) -> float:
     """Return about how long measuring these members after training takes, on one thread."""
-    adaptation_steps = sum(
-        member.probes.adaptation_steps for member in members if member.probes.measures.get("forgetting")
-    )
     points = sum(member.probes.num_samples for member in members)
-    return points * _MEASURE_SECONDS_PER_POINT + adaptation_steps * _ADAPTATION_SECONDS_PER_STEP
+    alike = Counter(member.probes for member in members)
+    beyond = sum(
+        count * sum(measure.seconds(probes) for measure in find_measures(probes).values())
+        for probes, count in alike.items()
+    )
+    return points * _MEASURE_SECONDS_PER_POINT + beyond
 
 
 def compiling_pays(members: Sequence[Member], threads: int) -> bool:

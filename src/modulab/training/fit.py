@@ -36,6 +36,8 @@ class PopulationResult:
     measures: dict[str, list[float]]
     failures: dict[int, str]
     """Why members could not be measured, by their index."""
+    skipped: list[dict[str, str]]
+    """Why each member lacks measures, by their keys under `probes.measures`."""
     diverged_at: list[int]
     """The step at which each member's loss or weights ceased to be finite, or -1."""
     curve_steps: list[int]
@@ -127,10 +129,11 @@ def _fit_population(
         if int(learner.next_step) < members[0].training.steps:
             raise Interrupted
     progress.say(f"measuring {len(members)}")
-    measures, failures = measure_each(members, learner, members[0].probes, threads)
+    measured = measure_each(members, learner, members[0].probes, threads)
     return PopulationResult(
-        measures=measures,
-        failures=failures,
+        measures=measured.measures,
+        failures=measured.failures,
+        skipped=measured.skipped,
         diverged_at=learner.member_divergence().tolist(),
         curve_steps=recorder.steps,
         curves=recorder.curves,

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, foreign_code
-from modulab.metrics.probe import measure_population
+from modulab.metrics.measure import find_measures, skipped_measures
+from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
 from modulab.training.learner import PopulationLearner
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Every measure of every member in member order, NaN where there is none, and why it lacks what it lacks."""
+
+    measures: dict[str, list[float]]
+    failures: dict[int, str]
+    """Why members have no measures at all, by their index."""
+    skipped: list[dict[str, str]]
+    """Why a member lacks measures, by their keys under `probes.measures`."""
+
+
 def measure_members(
     members: Sequence[Member], learner: PopulationLearner, settings: Probes, threads: int = 1
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
-    measures, failures = measure_each(members, learner, settings, threads, narrow=False)
-    assert not failures
-    return measures
+    found = measure_each(members, learner, settings, threads, narrow=False)
+    assert not found.failures
+    return found.measures
 
 
 def measure_each(
@@ -29,8 +43,8 @@ def measure_each(
     settings: Probes,
     threads: int = 1,
     narrow: bool = True,
-) -> tuple[dict[str, list[float]], dict[int, str]]:
-    """Return every measure of every member, in member order, and why members have none, by their index.
+) -> Measured:
+    """Return every measure of every member, in member order, and why members lack some or all.
 
     If members cannot be measured together, each half of them is measured by itself, down to single members.
     Those that fail have NaN everywhere. Without `narrow` the first error is raised.
@@ -44,6 +58,8 @@ def measure_each(
     parameters, masks = learner.member_parameters(), learner.member_masks()
     measures: dict[str, list[float]] = {}
     failures: dict[int, str] = {}
+    skipped: dict[int, dict[str, str]] = {}
+    configured = find_measures(settings)
 
     def measure(task: Task, places: list[int]) -> None:
         try:
@@ -73,4 +89,7 @@ def measure_each(
 
     for task, places in by_task.items():
         measure(task, places)
-    return measures, failures
+        with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
+            reasons = skipped_measures(configured, learner.network, task)
+            skipped.update(dict.fromkeys(places, reasons))
+    return Measured(measures, failures, [skipped.get(place, {}) for place in range(len(members))])

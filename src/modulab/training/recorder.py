@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.config.settings import Member, Probes
 from modulab.errors import ConfigError, describe
+from modulab.metrics.measure import curve_measures
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
@@ -27,11 +29,6 @@ OnPoint = Callable[[int, Mapping[str, list[float]]], None]
 """Hears of a point of the curves: its step, and a value a member for each measure."""
 
 _SAMPLES = 512
-_MEASURES: dict[str, str | None] = {
-    "errors": "modulab.metrics.errors.measure_errors",
-    "structural": "modulab.metrics.modularity.measure_structural",
-}
-_MEASURED_CURVES = ("error/test", "modularity/structural")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -60,7 +57,8 @@ class Recorder(Callback):
         self._interrupted = False
         self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []
-        self.curves: Curves = {name: [] for name in ("training/loss", *_MEASURED_CURVES)}
+        self.curves: Curves = {"training/loss": []}
+        self._settings = _curve_settings(members[0].probes)
 
     @property
     def seconds(self) -> float:
@@ -112,10 +110,10 @@ class Recorder(Callback):
         chunk_steps = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
-        settings = _curve_settings(self._members[0].probes)
-        found = measure_members(self._members, pl_module, settings, pl_module.threads)
-        for name in _MEASURED_CURVES:
-            self.curves[name].append(found[name])
+        found = measure_members(self._members, pl_module, self._settings, pl_module.threads)
+        for name, values in found.items():
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._settings.curves):
+                self.curves.setdefault(name, []).append(values)
         self._tell_point(-1)
         last = step >= self._members[0].training.steps
         due = time.monotonic() - self._saved >= self._checkpoint_seconds
@@ -162,4 +160,6 @@ class Recorder(Callback):
 
 
 def _curve_settings(probes: Probes) -> Probes:
-    return probes.model_copy(update={"num_samples": min(_SAMPLES, probes.num_samples), "measures": _MEASURES})
+    return probes.model_copy(
+        update={"num_samples": min(_SAMPLES, probes.num_samples), "measures": curve_measures(probes)}
+    )

@@ -1,0 +1,215 @@
+"""What a measure is: a function of a probe, with its parameters, needs, cost, and the words for what it gives.
+
+A config names a measure under `probes.measures`: a function or measure by its dotted path, or a class derived from
+`Measure` with its parameters (`_target_` and fields). It must be pure, and draw what is random from streams folded from
+`probe.keys`, so that a member measured in company scores what it scores alone, bit for bit.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+from modulab.config.settings import Probes
+from modulab.config.trust import shipped_code
+from modulab.errors import ConfigError
+from modulab.metrics.probe import Probe
+from modulab.networks.base import Network
+from modulab.schema import Settings, import_target, read_settings, suggest
+from modulab.tasks.base import Task
+
+Values = Mapping[str, Float[Tensor, " member"]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The words for one of the values that a measure gives, or for a family of them.
+
+    A part in braces stands for any text: "robustness/poisson@{level}". The label repeats it. `family` is the label of
+    all values of a family together, whose name ends before the @.
+    """
+
+    name: str
+    label: str
+    family: str | None = None
+    ends_at_one: bool = False
+    """Whether 1 is the largest value, so that an axis ends there."""
+
+    def describes(self, name: str) -> dict[str, str] | None:
+        """Return what stands for the parts in braces if `name` is one of these values, else None."""
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(self.name))
+        found = re.fullmatch(pattern, name)
+        return None if found is None else found.groupdict()
+
+    def matches(self, pattern: str) -> bool:
+        """Return whether a name, or a pattern such as modularity/*, stands for some of these values."""
+        example = re.sub(r"\{\w+\}", "0", self.name)
+        return self.describes(pattern) is not None or fnmatch.fnmatchcase(example, pattern)
+
+    def label_of(self, name: str) -> str | None:
+        """Return the label of a value, or of the family that `name` stands for; None for any other."""
+        parts = self.describes(name)
+        if parts is not None:
+            return self.label.format(**parts)
+        return self.family if self.family is not None and name == self.name.partition("@")[0] else None
+
+
+_NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
+    "edges": (lambda network, _: bool(network.connections), "its network has no weighted connections"),
+    "layers": (
+        lambda network, _: network.is_layered,
+        "the connections of its network do not lead through one layer after another",
+    ),
+    "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
+    "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
+}
+"""What a measure may need, and why a member without it lacks the measure."""
+
+
+class Measure(Settings):
+    """A measure with parameters. Derive from it, add fields, and return values by name from `take`."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return what a member must have: of edges, layers, withheld and ranges."""
+        return ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Return the words for its values; a value without any is called by its name."""
+        return ()
+
+    def seconds(self, probes: Probes) -> float:
+        """Return about how long it takes for a network, beyond the usual time for each evaluation point."""
+        del probes
+        return 0.0
+
+    def take(self, probe: Probe) -> Values:
+        """Return one value a member for each name."""
+        raise NotImplementedError
+
+    def lacking(self, network: Network, task: Task) -> str | None:
+        """Return why members of this network and task cannot be measured, or None where they can."""
+        return next(
+            (reason for name in self.needs for has, reason in [_NEEDS[name]] if not has(network, task)), None
+        )
+
+    def __call__(self, probe: Probe) -> Values:
+        """Return one value a member for each name; none for members that lack what it needs."""
+        return {} if self.lacking(probe.network.network, probe.task) else self.take(probe)
+
+
+class FunctionMeasure(Measure):
+    """A function as a measure, without parameters."""
+
+    function: Callable[[Probe], Values]
+    needed: tuple[str, ...] = ()
+    described: tuple[Column, ...] = ()
+    cost: Callable[[Probes], float] | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return what the decorator says."""
+        return self.needed
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Return what the decorator says."""
+        return self.described
+
+    def seconds(self, probes: Probes) -> float:
+        """Return what the decorator says."""
+        return 0.0 if self.cost is None else self.cost(probes)
+
+    def take(self, probe: Probe) -> Values:
+        """Return what the function returns."""
+        return self.function(probe)
+
+
+def measure(
+    *columns: Column, needs: tuple[str, ...] = (), seconds: Callable[[Probes], float] | None = None
+) -> Callable[[Callable[[Probe], Values]], FunctionMeasure]:
+    """Return a decorator that makes a measure of a function; see `Measure` for what is said of it."""
+
+    def decorate(function: Callable[[Probe], Values]) -> FunctionMeasure:
+        return FunctionMeasure(function=function, needed=needs, described=columns, cost=seconds)
+
+    return decorate
+
+
+def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
+    """Return the measure that a config names; `where` is its key.
+
+    Raises: ConfigError where it names something that is no measure, or parameters that it does not take.
+    """
+    if isinstance(value, Mapping):
+        return read_settings(value, where, Measure)
+    found = import_target(value, where)
+    if isinstance(found, type) and issubclass(found, Measure):
+        return read_settings({"_target_": value}, where, Measure)
+    if isinstance(found, Measure):
+        return found
+    if not callable(found):
+        raise ConfigError(f"{where}={value} is not a function. Name one that takes a Probe.")
+    return FunctionMeasure(function=cast("Callable[[Probe], Values]", found))
+
+
+def find_measures(probes: Probes) -> dict[str, Measure]:
+    """Return the measures that a member takes, by their keys under `probes.measures`.
+
+    Raises: ConfigError for one that cannot be used.
+    """
+    return {
+        key: find_measure(value, f"probes.measures.{key}")
+        for key, value in probes.measures.items()
+        if value is not None
+    }
+
+
+def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
+    """Return the measures that give `probes.curves`, as a config names them.
+
+    They are sought among the member's measures and then among those that come with modulab. A measure that does not
+    say what its values are called is taken for every name that no other measure has.
+
+    Raises: ConfigError for a name that none can give.
+    """
+    own = {key: value for key, value in probes.measures.items() if value is not None}
+    shipped = {path: path for path in shipped_measures()}
+    silent = {key for key in own if not find_measure(own[key], f"probes.measures.{key}").columns}
+    chosen: dict[str, str | dict[str, Any]] = {}
+    for pattern in probes.curves:
+        givers = _givers(own, pattern) or {key: own[key] for key in silent} or _givers(shipped, pattern)
+        if not givers:
+            names = [column.name for path in shipped for column in find_measure(path, "").columns]
+            raise ConfigError(f"probes.curves: no measure gives {pattern!r}. {suggest(pattern, names)}")
+        chosen |= givers
+    return chosen
+
+
+def _givers(named: Mapping[str, str | dict[str, Any]], pattern: str) -> dict[str, str | dict[str, Any]]:
+    return {
+        key: value
+        for key, value in named.items()
+        if any(column.matches(pattern) for column in find_measure(value, f"probes.measures.{key}").columns)
+    }
+
+
+@functools.cache
+def shipped_measures() -> tuple[str, ...]:
+    """Return the dotted paths of the measures that come with modulab."""
+    paths = sorted(str(path) for path in shipped_code())
+    return tuple(path for path in paths if isinstance(import_target(path, "a shipped config"), Measure))
+
+
+def skipped_measures(measures: Mapping[str, Measure], network: Network, task: Task) -> dict[str, str]:
+    """Return why members of this network and task lack measures, by the measures' keys."""
+    reasons = {key: each.lacking(network, task) for key, each in measures.items()}
+    return {key: reason for key, reason in reasons.items() if reason is not None}

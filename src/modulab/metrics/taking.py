@@ -1,0 +1,99 @@
+"""The loop that takes all configured measures of a population."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Float64, Int32
+from torch import Tensor
+
+from modulab.config.settings import Probes
+from modulab.errors import ConfigError
+from modulab.metrics.measure import Measure, find_measures
+from modulab.metrics.probe import BLOCK_BYTES, Probe, bytes_per_member, make_probe
+from modulab.networks.base import NetworkPopulation
+from modulab.schema import is_reserved
+from modulab.tasks.base import Task
+
+
+def measure_population(
+    task: Task,
+    networks: NetworkPopulation,
+    keys: Int32[Tensor, "member 2"],
+    settings: Probes,
+    mask: Float[Tensor, "member parameter"] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    threads: int = 1,
+) -> dict[str, Float64[Tensor, " member"]]:
+    """Return every configured measure of members that share a task, by name; no mask: dense networks.
+
+    Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
+    members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
+    nor threads change a result.
+
+    Raises: ConfigError where `probes.measures` names something that is no measure.
+    """
+    measures = find_measures(settings)
+    parameters = networks.parameters
+    keys = keys.to(parameters.device)
+    masks = torch.ones_like(parameters) if mask is None else mask
+    size = max(2, block_bytes // bytes_per_member(networks.network, settings))
+
+    def measure_block(start: int) -> dict[str, Tensor]:
+        rows = slice(start, start + size)
+        block = [parameters[rows], keys[rows], masks[rows]]
+        members = len(block[0])
+        if members == 1:
+            # A batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
+            block = [values.repeat(2, 1) for values in block]
+        block_parameters, block_keys, block_masks = block
+        with torch.no_grad():
+            network = NetworkPopulation(networks.network, block_parameters)
+            probe = make_probe(task, network, block_keys, settings, block_masks)
+            found = take_measures(probe, measures)
+        return {name: values[:members] for name, values in found.items()}
+
+    starts = range(0, len(parameters), size)
+    if threads > 1 and len(starts) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            blocks = list(pool.map(measure_block, starts))
+    else:
+        blocks = [measure_block(start) for start in starts]
+    return {name: torch.cat([block[name] for block in blocks]) for name in (blocks[0] if blocks else {})}
+
+
+def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Float64[Tensor, " member"]]:
+    """Return what all measures find, checked: one value a member, no name twice."""
+    found: dict[str, Tensor] = {}
+    finder: dict[str, str] = {}
+    members = len(probe.keys)
+    for key, measure in measures.items():
+        where = f"probes.measures.{key}"
+        values: Any = measure(probe)
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"{where}: returned {type(values).__name__}. Return a dict from names to (member,) tensors."
+            )
+        for name, value in cast("Mapping[object, object]", values).items():
+            if not isinstance(name, str) or not name or is_reserved(name):
+                raise ConfigError(
+                    f"{where}={probe.settings.measures.get(key)}: {name!r} cannot be the name of a measure, which is "
+                    "text and none of the other columns of results. Rename it, as in 'my/measure'."
+                )
+            if name in finder:
+                raise ConfigError(
+                    f"{where}: '{name}' is already measured by probes.measures.{finder[name]}. "
+                    "Rename it, or set one of the two to null."
+                )
+            if not isinstance(value, Tensor) or value.shape != (members,):
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ConfigError(
+                    f"{where}: '{name}' has {got}, for {members} members. "
+                    "Return one value a member, a tensor of shape (member,)."
+                )
+            finder[name] = key
+            found[name] = value.double()
+    return found
