@@ -196,8 +196,20 @@ OTHERS: dict[str, Callable[[Path], object]] = {
     "a checkpoint has no state": lambda folder: change_checkpoint(
         folder, lambda each: each.pop("state_dict")
     ),
-    "a checkpoint has no shape": lambda folder: change_checkpoint(
-        folder, lambda each: each["modulab"].pop("shape")
+    "a checkpoint has no layout": lambda folder: change_checkpoint(
+        folder, lambda each: each["modulab"].pop("layout")
+    ),
+    "a layout is a word": lambda folder: change_checkpoint(
+        folder, lambda each: each["modulab"].update(layout="layout")
+    ),
+    "a layout is too short": lambda folder: change_checkpoint(
+        folder, lambda each: each["modulab"]["layout"].pop()
+    ),
+    "a layout has a negative size": lambda folder: change_checkpoint(
+        folder, lambda each: each["modulab"]["layout"][0].__setitem__(1, [-1, -2])
+    ),
+    "a row has no member": lambda folder: change_checkpoint(
+        folder, lambda each: each["modulab"].update(row_of_member=torch.tensor([99]))
     ),
     "a checkpoint holds a list": lambda folder: change_checkpoint(
         folder, lambda each: each.update(modulab=[])

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "modulab"
 LEVELS = [
     {"errors", "schema", "text", "progress", "memory", "streams"},
-    {"tasks", "networks", "noise", "regularisers", "losses", "optimisers"},
+    {"tasks", "networks", "noise", "regularisers", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},
     {"training", "results"},

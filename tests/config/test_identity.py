@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modulab.config.identity import run_id, with_current_paths
+from modulab.config.identity import ADDED_KEYS, in_current_form, run_id
 from modulab.config.trust import check_named_code
 from modulab.metrics.forgetting import measure_forgetting
 from modulab.schema import MOVED_CODE, import_target
@@ -30,7 +30,7 @@ def test_config_of_an_earlier_version_gives_the_same_run_id_and_is_understood() 
     assert measures != now["probes"]["measures"]
     earlier = now | {"probes": now["probes"] | {"measures": measures}}
     assert run_id(earlier) == run_id(now)
-    assert with_current_paths(earlier) == now
+    assert in_current_form(earlier) == now
     check_named_code(earlier, Path("manifest"))
 
 
@@ -38,3 +38,13 @@ def test_moved_code_is_found_by_its_first_path() -> None:
     assert import_target("modulab.training.forgetting.measure_forgetting", "key") is measure_forgetting
     for first, now in MOVED_CODE.items():
         assert import_target(first, "key") is import_target(now, "key")
+
+
+def test_keys_that_were_added_since_count_only_where_they_are_not_what_they_stood_for() -> None:
+    now = alone()
+    earlier = {name: dict(node) if isinstance(node, dict) else node for name, node in now.items()}
+    for group, key in ADDED_KEYS:
+        assert earlier[group].pop(key) == ADDED_KEYS[group, key]
+    assert run_id(earlier) == run_id(now)
+    assert in_current_form(earlier) == now
+    assert run_id(alone("probes.curves=[error/test]")) != run_id(now)

@@ -56,7 +56,29 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             f"{path} is damaged: it lacks {', '.join(missing)}. Restore it from a copy, or move it away and run the "
             "same command again to train its members anew."
         )
+    if not _is_consistent(content):
+        raise ConfigError(
+            f"{path} is damaged: its layout, rows and parameters do not go together. Restore it from a copy, or move "
+            "it away and run the same command again to train its members anew."
+        )
     return content
+
+
+def _is_consistent(content: Mapping[str, Any]) -> bool:
+    """Return whether the layout describes the parameters, and every member has a row of them."""
+    parameters, rows = content["state_dict"]["parameters_by_row"], content["modulab"]["row_of_member"]
+    try:
+        written: list[Any] = content["modulab"]["layout"]
+        sizes = [size for _, shape, _ in written for size in shape]
+        return (
+            all(isinstance(name, str) for name, _, _ in written)
+            and all(isinstance(size, int) and size > 0 for size in sizes)
+            and (len(parameters), sum(part.size for part in layout_of(content))) == tuple(parameters.shape)
+            and bool(((rows >= 0) & (rows < len(parameters))).all())
+            and len(rows) == len(content["modulab"]["members"])
+        )
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:
