@@ -39,7 +39,6 @@ def test_settings_that_the_installed_version_does_not_take_are_left_out(
     assert settings.x_disable_meta == wandb.Settings().x_disable_meta
 
 
-@pytest.mark.slow
 def test_a_run_is_logged_where_private_settings_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(RENAMED)
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
