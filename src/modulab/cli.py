@@ -278,6 +278,7 @@ def _train(given: Sequence[str]) -> int:
     import hydra
 
     from modulab.config.composing import config_folder, hydra_composer
+    from modulab.config.hydra_private import compatibility
     from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
@@ -292,7 +293,7 @@ def _train(given: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["modulab train", *options, *replace_grid(overrides)]
     job = TrainTask()
-    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+    main = hydra.main(**compatibility(), config_path=str(config_folder()), config_name="train")
     try:
         main(job.__call__)()
     except MembersFailed:

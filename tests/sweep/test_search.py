@@ -290,6 +290,27 @@ def test_stored_study_goes_on_and_is_asked_again_what_was_cut_off(command: Comma
     assert "holds a study modulab to minimize" in err
 
 
+def test_start_killed_while_it_asked_again_asks_no_trial_twice(command: Command) -> None:
+    storage = "sqlite:///study.db"
+    search = [
+        *SEARCH,
+        "noise.scale=interval(0,1)",
+        f"hydra.sweeper.storage={storage}",
+        "hydra.sweep.dir=search",
+    ]
+    assert command(*search, "hydra.sweeper.n_trials=2")[0] == 0
+    study = stored(storage)
+    cut_off = study.ask({"noise.scale": FloatDistribution(0, 1)})
+    cut_off.set_user_attr("modulab:folder", str(Path("search").resolve()))
+    study.enqueue_trial(cut_off.params, user_attrs={"modulab:replaces": cut_off.number})
+    code, _, err = command(*search, "hydra.sweeper.n_trials=4")
+    assert code == 0, err
+    trials = stored(storage).trials
+    assert [trial.params == cut_off.params for trial in trials] == [False, False, True, True, False]
+    assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 4
+    assert trials[cut_off.number].state == TrialState.FAIL
+
+
 @pytest.mark.parametrize("launcher", ["population", "basic"])
 def test_options_that_do_not_exist_fail_their_own_trials_only(command: Command, launcher: str) -> None:
     code, out, err = command(

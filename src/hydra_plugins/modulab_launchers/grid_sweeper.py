@@ -1,14 +1,17 @@
-"""`hydra/sweeper=grid`: Hydra's basic sweeper, with exact ranges, and without composing every job beforehand."""
+"""`hydra/sweeper=grid`: like Hydra's basic sweeper, with exact ranges, and without composing every job beforehand."""
 
 # No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -22,12 +25,21 @@ class GridSweeperConf:
     params: dict[str, str] = field(default_factory=dict[str, str])
 
 
-class GridSweeper(BasicSweeper):
+class GridSweeper(Sweeper):
     """Sweeps the product of all values.
 
     Hydra composes each job twice, at 0.1 s each: to see that it can, and again to run it. It also writes down the
     sweep before it has seen that. Launchers that pack do both themselves, once every job has been checked.
     """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+        """Sweep over `params` beside the command line, `max_batch_size` jobs at a time; null takes all at once."""
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+        self._task: Any = None
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch all jobs, in batches, and return what each gave.
@@ -41,7 +53,8 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = parser.parse_overrides([*params, *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
         # Asked by attribute: Hydra loads plugins apart from imports, so that a launcher's class is not one but two.
         packs = getattr(self.launcher, "packs", False)
@@ -59,7 +72,11 @@ class GridSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a sweeper."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
         self._task = getattr(task_function, "__self__", None)
 
     @staticmethod

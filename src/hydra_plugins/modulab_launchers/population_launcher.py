@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
 
 if TYPE_CHECKING:
     from modulab.config.composing import Plan
@@ -22,8 +25,19 @@ class PopulationLauncherConf:
     _target_: str = "hydra_plugins.modulab_launchers.population_launcher.PopulationLauncher"
 
 
-class PopulationLauncher(BasicLauncher):
+class PopulationLauncher(Launcher):
     """Runs all jobs of a batch at once where the task is `modulab train`, and one by one where it is not."""
+
+    def __init__(self) -> None:
+        self.hydra_context: HydraContext | None = None
+        self.task_function: TaskFunction | None = None
+        self.config: DictConfig | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a launcher."""
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
 
     @property
     def packs(self) -> bool:
@@ -43,12 +57,27 @@ class PopulationLauncher(BasicLauncher):
         assert self.hydra_context is not None
         task = getattr(self.task_function, "__self__", None)
         if not isinstance(task, TrainTask):
-            return super().launch(job_overrides, initial_job_idx)
+            return self._basic_launcher().launch(job_overrides, initial_job_idx)
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return run_jobs(
             task, self.config, self.hydra_context.config_loader, job_overrides, initial_job_idx, self
         )
+
+    def _basic_launcher(self) -> Launcher:
+        """Return the launcher that `hydra/launcher=basic` chooses."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        config = self.config.copy()
+        with read_write(config), open_dict(config):
+            config.hydra.launcher = ConfigStore.instance().load("hydra/launcher/basic.yaml").node
+        context, task = self.hydra_context, self.task_function
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=config
+        )
+        launcher.setup(hydra_context=context, task_function=task, config=self.config)
+        return launcher
 
     def prepare(self, plan: "Plan", folder: Path) -> "Work":
         """Return what of a batch's jobs is to be trained."""

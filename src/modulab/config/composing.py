@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from modulab.config.grids import check_conflicts, expand, read_grids, without
+from modulab.config.hydra_private import callers_hydra_aside, compatibility
 from modulab.config.identity import in_current_form, run_id
 from modulab.config.loggers import Loggers, read_loggers
 from modulab.config.overrides import (
@@ -98,31 +99,10 @@ def hydra_composer(search_path: Sequence[str | Path] = (), config_name: str = "t
     folders = ",".join(f"'file://{Path(folder).resolve()}'" for folder in search_path)
     extra = [f"hydra.searchpath=[{folders}]"] if folders else []
     with (
-        _callers_hydra_aside(),
-        hydra.initialize_config_dir(str(config_folder()), job_name="train", version_base="1.3"),
+        callers_hydra_aside(),
+        hydra.initialize_config_dir(str(config_folder()), job_name="train", **compatibility()),
     ):
         yield lambda overrides: hydra.compose(config_name, overrides=[*extra, *overrides])
-
-
-@contextmanager
-def _callers_hydra_aside() -> Generator[None]:
-    """Set aside the Hydra that the caller may have initialised, and leave it as it was."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.utils import JobRuntime
-    from hydra.version import VersionBase
-
-    theirs, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
-    versions, version = VersionBase.instance(), VersionBase.instance().version_base
-    runtime = JobRuntime.instance()
-    job = runtime.conf.copy()
-    theirs.hydra = None
-    try:
-        yield
-    finally:
-        GlobalHydra.set_instance(theirs)
-        theirs.hydra = hydra
-        versions.version_base = version
-        runtime.conf = job
 
 
 def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from modulab.config.hydra_private import arguments_parser, hydra_schema
 from modulab.errors import ConfigError
 from modulab.schema import suggest, suggest_key
 
@@ -65,12 +66,11 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Raises: ConfigError for options that are not there, or whose values are missing or wrong.
     """
-    from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}. See modulab train --help.")
 
-    parser = get_args_parser()
+    parser = arguments_parser()
     parser.error = refuse
     # Objects of their own, which the parser passes on: the value of an option may read as an override does.
     words = [_Word(word) for word in given]
@@ -227,12 +227,13 @@ def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
 
 def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
     """Return what to say of a key below `hydra`: those of its launcher and sweeper depend on which is chosen."""
-    from hydra.conf import HydraConf
-
     parent, _, _ = unknown.rpartition(".")
     chosen = {"hydra.launcher": "population", "hydra.sweeper": "grid"}
     if parent not in chosen:
-        known = leaf_keys({"hydra": OmegaConf.to_container(OmegaConf.structured(HydraConf))})
+        schema = hydra_schema()
+        if schema is None:
+            return ""
+        known = leaf_keys({"hydra": OmegaConf.to_container(schema)})
         return suggest(unknown, [key for key in known if key.startswith(f"{parent}.")] or known)
     group = parent.replace(".", "/")
     given = [override.partition("=")[2] for override in overrides if override_key(override) == group]
@@ -250,14 +251,15 @@ def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
 
 def check_hydra_keys(hydra_config: Any) -> None:
     """Raise ConfigError for a key below `hydra` that Hydra does not know, as in `++hydra.typo=1`."""
-    from hydra.conf import HydraConf
-
+    schema = hydra_schema()
+    if schema is None:
+        return
     plain = cast("dict[str, Any]", OmegaConf.to_container(hydra_config, resolve=False))
     plain.pop("env", None)  # Hydra's own defaults add this group, which its schema lacks.
     try:
-        OmegaConf.merge(OmegaConf.structured(HydraConf), plain)
+        OmegaConf.merge(schema, plain)
     except OmegaConfBaseException as error:
-        known = leaf_keys(cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.structured(HydraConf))))
+        known = leaf_keys(cast("dict[str, Any]", OmegaConf.to_container(schema)))
         key = f"hydra.{error.full_key}"
         raise ConfigError(
             f"{key}: there is no such key. {suggest(key, [f'hydra.{name}' for name in known])}"

@@ -13,6 +13,7 @@ import pandas as pd
 from modulab.errors import ConfigError
 from modulab.logger.charts import CHARTS, Chart, chart_table
 from modulab.logger.keys import STEP, TABLE
+from modulab.logger.wandb_private import dashboard_definition
 from modulab.results.store import load_curves
 
 _HEADLINES = (
@@ -77,7 +78,7 @@ def make_dashboard(folder: Path, results: pd.DataFrame, project: str, entity: st
 
 def definition(dashboard: Any) -> dict[str, Any]:
     """Return a dashboard as plain values, the same at every call."""
-    plain: dict[str, Any] = dashboard._spec  # The package has no public way to it.
+    plain = dashboard_definition(dashboard)
     for section in plain["spec"]["section"]["panelBankConfig"]["sections"]:
         for number, panel in enumerate(section["panels"], start=1):
             panel["__id__"] = f"{section['name']} {number}"

@@ -16,6 +16,7 @@ from modulab.logger.charts import CHARTS, chart_table
 from modulab.logger.keys import STEP, TABLE
 from modulab.logger.ledger import remember, sweep_token
 from modulab.logger.records import MemberRecord, outcomes
+from modulab.logger.wandb_private import quiet_settings
 from modulab.results.store import CURVES, RESULTS, load_results
 from modulab.results.summary import metric_names
 
@@ -26,20 +27,6 @@ _TRIAL = {
 }
 _INTERRUPTED = 255
 _LONGEST_TAG = 64
-
-_QUIET = {
-    "silent": True,
-    "console": "off",
-    "disable_git": True,
-    "save_code": False,
-    "x_disable_machine_info": True,
-    "x_disable_meta": True,
-    "x_disable_stats": True,
-    # Listing the installed packages takes W&B five times as long as all the rest of a run.
-    "x_save_requirements": False,
-    # Seconds after which a live run can be read from its file.
-    "x_transaction_log_flush_interval": 1.0,
-}
 
 
 def take_trial() -> dict[str, str]:
@@ -67,9 +54,7 @@ class WandbBackend:
         self._group = settings.group or folder.resolve().name
         self._token = sweep_token(folder)
         remember(folder, {"project": settings.project, "entity": settings.entity, "group": self._group})
-        known = wandb.Settings.model_fields
-        quiet: dict[str, Any] = {name: value for name, value in _QUIET.items() if name in known}
-        self._quiet = wandb.Settings(**quiet, init_timeout=settings.patience_seconds)
+        self._quiet = quiet_settings(init_timeout=settings.patience_seconds)
         # Else the files of an artifact wait for their upload outside of the folder.
         os.environ.setdefault("WANDB_DATA_DIR", str((wandb_folder(folder) / "data").resolve()))
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import pandas as pd
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
 from modulab.config.composing import Plan, plan_run, plan_sweep
+from modulab.config.hydra_private import job_name
 from modulab.config.overrides import check_hydra_keys
 from modulab.errors import ConfigError
 from modulab.results.files import write_whole
@@ -249,13 +250,14 @@ def _required(value: Any) -> Any:
 
 def _job_return(overrides: Sequence[str], value: Any) -> JobReturn:
     """Return what Hydra expects of a job. Its config is not among it: composing one takes Hydra 0.1 s a job."""
-    return JobReturn(
+    job = JobReturn(
         overrides=list(overrides),
         working_dir=os.getcwd(),
-        task_name=str(JobRuntime.instance().get("name")),
+        task_name=job_name(),
         status=JobStatus.FAILED if isinstance(value, MembersFailed) else JobStatus.COMPLETED,
-        _return_value=value,
     )
+    job.return_value = value
+    return job
 
 
 def _compose_job(
@@ -264,7 +266,7 @@ def _compose_job(
     """Return a job's whole config as Hydra's own launcher makes it, and have `${hydra:...}` refer to it."""
     composed = loader.load_sweep_config(config, list(overrides))
     with open_dict(composed), read_write(composed.hydra.runtime):
-        composed.hydra.job.id = number
+        composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
         HydraConfig.instance().set_config(composed)
         folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir))

@@ -38,6 +38,8 @@ RESULTS = "optimization_results.yaml"
 _BEST_SHOWN = 10
 _FOLDER = "modulab:folder"
 _INTERRUPTED = "modulab:interrupted"
+_REPLACES = "modulab:replaces"
+"""Attribute of a trial that is asked again: the number of the one that was cut off."""
 _KIND = "modulab:search"
 _REFUSALS = (ConfigError, *READING_ERRORS)
 """What is raised for jobs that ask for what cannot be."""
@@ -303,18 +305,24 @@ def _made(chosen: Mapping[str, Any], key: str, begun: int | None) -> Any:
 def _count(study: Study) -> int:
     """Return how many trials count: all but those that an interruption cut off, which are asked again."""
     trials = study.get_trials(deepcopy=False)
+    replaced = {trial.user_attrs.get(_REPLACES) for trial in trials}
     return sum(
-        trial.state != TrialState.WAITING and not trial.user_attrs.get(_INTERRUPTED) for trial in trials
+        trial.state != TrialState.WAITING
+        and not trial.user_attrs.get(_INTERRUPTED)
+        and trial.number not in replaced
+        for trial in trials
     )
 
 
 def _ask_again(study: Study, folder: str) -> None:
     """Have the trials of a stored study that were at work in this folder, which nobody else is, asked again."""
+    replaced = {trial.user_attrs.get(_REPLACES) for trial in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.user_attrs.get(_FOLDER) == folder:
-            study.enqueue_trial(trial.params)
-            cut_off = Trial(study, trial._trial_id)  # pyright: ignore[reportPrivateUsage]
-            cut_off.set_user_attr(_INTERRUPTED, True)
+            if (
+                trial.number not in replaced
+            ):  # else an earlier start was itself killed between these two calls
+                study.enqueue_trial(trial.params, user_attrs={_REPLACES: trial.number})
             study.tell(trial.number, state=TrialState.FAIL)
 
 

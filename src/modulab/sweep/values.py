@@ -5,7 +5,6 @@ a range by its bounds instead of its values. Here a range is expanded where it s
 """
 
 # No postponed annotations here: Hydra checks arguments of its functions against their annotations.
-import inspect
 import itertools
 import math
 import random
@@ -14,7 +13,7 @@ from fractions import Fraction
 from typing import Any, cast
 
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     Glob,
@@ -22,11 +21,13 @@ from hydra.core.override_parser.types import (
     Override,
     Quote,
     QuotedString,
+    RangeSweep,
     Sweep,
     Transformer,
 )
 from hydra.errors import HydraException
 
+from modulab.config.hydra_private import parser_with, quoted_value
 from modulab.errors import ConfigError
 from modulab.memory import check_plan
 from modulab.schema import suggest
@@ -57,7 +58,7 @@ def sweep_values(override: Override) -> list[str]:
     Raises: ConfigError where there is none, or where values cannot be enumerated.
     """
     line = override.input_line or override.get_key_element()
-    parser = OverridesParser(_functions())
+    parser = parser_with({"range": _range, "shuffle": _shuffle})
     value: Any = None
     try:
         if override.is_sweep_override():
@@ -71,7 +72,10 @@ def sweep_values(override: Override) -> list[str]:
             f"{line}: an interval has no values to enumerate. Give values, as in choice(0,0.1) or range(0,1,0.1), "
             "or a sweeper that searches, as hydra/sweeper=optuna."
         )
-    elements: list[Any] = value.list if isinstance(value, ChoiceSweep) else [vars(override)["_value"]]
+    try:
+        elements = _elements(value, override)
+    except ConfigError as error:
+        raise ConfigError(f"{line}: {error}") from error
     if not elements:
         raise ConfigError(f"{line}: this sweep has no values. A range excludes its end.")
     try:
@@ -80,12 +84,13 @@ def sweep_values(override: Override) -> list[str]:
         raise ConfigError(f"{line}: {error}") from error
 
 
-def _functions() -> Any:
-    functions = create_functions()
-    for name, function in (("range", _range), ("shuffle", _shuffle)):
-        functions.definitions[name] = inspect.signature(function)
-        functions.functions[name] = function
-    return functions
+def _elements(value: Any, override: Override) -> list[Any]:
+    if not isinstance(value, ChoiceSweep | RangeSweep):
+        return [quoted_value(override)]
+    # A range of Hydra's own, where its functions cannot be replaced, has its bounds and no values.
+    range_ = _range(value.start, value.stop, value.step) if isinstance(value, RangeSweep) else value
+    values: list[Any] = range_.list
+    return _shuffled(values) if value.shuffle else values
 
 
 def _range(start: Any, stop: Any = None, step: Any = 1) -> ChoiceSweep:

@@ -104,7 +104,7 @@ def _make(folder: Path) -> None:
 
 
 def _named_folders() -> list[Path]:
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+    from modulab.training.torch_private import default_cache_dir
 
     # torch sets its variable to its own default, below /tmp, as soon as it looks for the folder.
     named = [os.path.abspath(os.environ[name]) for name in VARIABLES if os.environ.get(name)]

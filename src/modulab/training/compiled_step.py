@@ -18,8 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -32,13 +31,27 @@ from torch.fx import GraphModule
 
 from modulab.errors import ConfigError
 from modulab.results.files import process_mark, remove_abandoned, replacing
+from modulab.training import torch_private
 from modulab.training.cache import VARIABLES, cache_folder, full_folder, unsafe_file
 from modulab.training.processor import processor_fact
 from modulab.training.program import Program
 from modulab.training.step import Block, population_update
 from modulab.training.step_code import is_own, source_text
+from modulab.training.torch_private import (
+    DependsOnValues,
+    assumptions,
+    check_building,
+    check_loading,
+    compile_graph,
+    compiler_errors,
+    compiler_files_in,
+    handles,
+    step_functions,
+    tensor_of,
+    trace,
+)
 
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     # Threads within a step would wait for one another at each of its dozen loops: on a busy machine that took a
     # hundred times as long as the work.
     "cpp.threads": 1,
@@ -48,10 +61,11 @@ _OPTIONS: dict[str, Any] = {
     # A precompiled header takes 6 s and 150 MB, and saves a program about 1 s.
     "cpp_cache_precompile_headers": False,
 }
-_AOTI: Any = torch._C._aoti  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 LARGEST_BLOCK = 64
 """The most members that a compiled step is checked to be right for."""
 _MADE_UP_MEMBERS = 16
+_NUM_OUTPUTS = 4
+"""The losses, and the parameters and moments one step on."""
 _SEAL = b"modulab\1"
 """What stands at the end of a library, before the SHA-256 of all that comes before."""
 
@@ -64,44 +78,39 @@ class CompiledStep:
     """A compiled step of one program, loaded into this process; any number of threads may call it at once."""
 
     def __init__(self, library: Path, callers: int) -> None:
-        """Load a library that `build` made; more than `callers` threads at once wait for one another."""
+        """Load a library that `build` made; more than `callers` threads at once wait for one another.
+
+        Raises: InterfaceChanged where this version of torch cannot use it.
+        """
+        check_loading()
         # Tensors of another type, shape or layout are then refused, not misread.
         os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
         try:
-            functions = ctypes.CDLL(str(library))
+            functions = step_functions(ctypes.CDLL(str(library)))
         except OSError as error:
             raise CannotCompile(f"The compiled training step cannot be loaded: {error}. {_ADVICE}") from error
         self._container = ctypes.c_void_p()
-        created = functions.AOTInductorModelContainerCreateWithDevice(
-            ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None
-        )
+        created = functions.create(ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None)
         if created != 0:
             raise RuntimeError(f"The compiled step {library} does not load; delete it, and it is made anew.")
-        self._delete = functions.aoti_torch_delete_tensor_object
-        self._delete.argtypes = (ctypes.c_void_p,)
-        self._run = functions.AOTInductorModelContainerRun
-        pointers = ctypes.POINTER(ctypes.c_void_p)
-        self._run.argtypes = (
-            ctypes.c_void_p, pointers, ctypes.c_size_t, pointers, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p,
-        )  # fmt: skip
+        functions.check(self._container, inputs=len(fields(Block)) + 4, outputs=_NUM_OUTPUTS)
+        self._delete = functions.free
+        self._run = functions.run
 
     def __call__(
         self, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """Return what `population_update` returns. Raises: RuntimeError for tensors that do not fit the program."""
-        inputs = _handles([*block_tensors(block), table, row, at, position])
-        outputs = (ctypes.c_void_p * 4)()
+        inputs = handles([*block_tensors(block), table, row, at, position])
+        outputs = (ctypes.c_void_p * _NUM_OUTPUTS)()
         if self._run(self._container, inputs, len(inputs), outputs, len(outputs), None, None) != 0:
             raise RuntimeError("A compiled training step failed; standard error has the reason.")
         losses, *after = map(self._tensor, outputs)
         return losses, after
 
     def _tensor(self, handle: int) -> Tensor:
-        """Return the tensor of a handle, and free the handle.
-
-        torch's function copies the tensor and leaves the handle, which then holds the storage for good.
-        """
-        tensor = _AOTI.alloc_tensor_by_stealing_from_void_ptr(_CAPSULE_OF_POINTER(handle, None, None))
+        """Return the tensor of a handle, and free the handle, which would hold the storage for good."""
+        tensor = tensor_of(handle)
         if self._delete(handle) != 0:
             raise RuntimeError("A tensor that a compiled training step returned cannot be freed.")
         return tensor
@@ -179,30 +188,17 @@ def block_tensors(block: Block) -> list[Tensor]:
     return [getattr(block, field.name) for field in fields(block)]
 
 
-def _handles(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """Return handles to tensors, which the call that they are passed to takes over."""
-    capsules = _AOTI.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
-    return (ctypes.c_void_p * len(capsules))(*(_POINTER_OF_CAPSULE(capsule, None) for capsule in capsules))
-
-
-_POINTER_OF_CAPSULE = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-_CAPSULE_OF_POINTER = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-    ("PyCapsule_New", ctypes.pythonapi)
-)
-
-
 def _library(program: Program, code: str) -> Path:
     """Return where the library of a program is kept; its name stands for the program, its code and the machine."""
-    parts = (repr(program), code, torch.__version__, repr(sorted(_OPTIONS.items())), _processor())
+    parts = (repr(program), code, torch.__version__, repr(sorted(OPTIONS.items())), _processor())
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     return cache_folder() / f"{name}.so"
 
 
 def _source_text(program: Program) -> str:
     """Return the code of this package that a program's step consists of, and that which compiles it."""
-    return source_text(program) + "\0" + Path(__file__).read_text("utf-8")
+    compiling = (Path(file).read_text("utf-8") for file in (__file__, torch_private.__file__))
+    return "\0".join([source_text(program), *compiling])
 
 
 @functools.cache
@@ -220,29 +216,14 @@ def _graph_text(graph: GraphModule) -> str:
 def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
     """Return a step's graph of operations, and the made-up tensors that it was traced on.
 
-    Raises: RuntimeError for a regulariser whose operations depend on the values that it sees.
+    Raises: RuntimeError for a regulariser whose operations depend on the values that it sees; InterfaceChanged where
+    this version of torch cannot be used to trace.
     """
-    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.fx.experimental.symbolic_shapes import (
-        DimDynamic,
-        GuardOnDataDependentSymNode,
-        ShapeEnv,
-        StatelessSymbolicContext,
-    )
-
+    check_building()
     examples = made_up_tensors(program)
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    symbolic: list[Tensor] = []
-    for tensor, axis in examples:
-        sizes = [DimDynamic.DUCK if each == axis else DimDynamic.STATIC for each in range(tensor.dim())]
-        context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
-        symbolic.append(mode.from_tensor(tensor, symbolic_context=context))
-
     try:
-        with torch.compiler._compile_session_context():  # pyright: ignore[reportPrivateUsage]
-            graph = make_fx(functools.partial(flat_update, program), tracing_mode="symbolic")(*symbolic)
-    except (GuardOnDataDependentSymNode, DataDependentOutputException) as error:
+        graph = trace(functools.partial(flat_update, program), examples)
+    except DependsOnValues as error:
         regulariser = "its step" if program.regulariser is None else program.regulariser.__name__
         raise RuntimeError(
             f"{regulariser} cannot be compiled, for what it does next depends on a tensor's values (if, while, "
@@ -273,17 +254,12 @@ def made_up_tensors(program: Program) -> list[tuple[Tensor, int | None]]:
 
 
 def _compile(graph: GraphModule, examples: list[Tensor], library: Path) -> None:
-    from torch._inductor import aot_compile
-
     _check_general(graph)
     folder = library.parent
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         raise CannotCompile(f"{folder} lies where no programs may be run (noexec). {_ADVICE}")
     with compiling_in(folder):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about its own ways
-            compiled = aot_compile(graph, tuple(examples), options=_OPTIONS)
-        content = Path(str(compiled)).read_bytes() + _SEAL
+        content = compile_graph(graph, examples, OPTIONS) + _SEAL
     _check_general(graph)  # the compiler may have assumed more
     with replacing(library) as beside:
         beside.write_bytes(content + _digest(content))
@@ -298,9 +274,7 @@ def compiling_in(folder: Path) -> Generator[None]:
 
     Raises: CannotCompile where the compiler or the folder cannot be used.
     """
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
-    from torch._inductor.utils import fresh_cache
-
+    missing, failing = compiler_errors()
     own = [each for each in sys.path if each and os.path.abspath(each) != os.getcwd()]
     try:
         remove_abandoned(folder)
@@ -310,7 +284,7 @@ def compiling_in(folder: Path) -> Generator[None]:
             changes = {
                 "TMPDIR": work, "PYTHONSAFEPATH": "1", "TORCH_CUSTOM_PYTHONPATH": os.pathsep.join(own),
             }  # fmt: skip
-            with _environment(changes), _headers_in(work), fresh_cache(dir=work, delete=False):
+            with _environment(changes), compiler_files_in(work):
                 yield
     except Exception as error:
         if full_folder(error, folder):
@@ -318,32 +292,15 @@ def compiling_in(folder: Path) -> Generator[None]:
                 f"{folder} is full, so that no training step can be compiled. {_ADVICE}"
             ) from error
         causes = _causes(error)
-        if any(isinstance(cause, InvalidCxxCompiler | FileNotFoundError) for cause in causes):
+        if any(isinstance(cause, (*missing, FileNotFoundError)) for cause in causes):
             raise CannotCompile(
                 f"No training step can be compiled, as the C++ compiler is missing ({error}). "
                 "Install g++ or use trainer.engine=eager."
             ) from error
-        if any(isinstance(cause, OSError | CppCompileError | subprocess.SubprocessError) for cause in causes):
+        if any(isinstance(cause, (*failing, OSError, subprocess.SubprocessError)) for cause in causes):
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CannotCompile(f"The C++ compiler fails in {folder}: {reason}. {_ADVICE}") from error
         raise
-
-
-@contextmanager
-def _headers_in(folder: str) -> Generator[None]:
-    """Have torch write headers to a folder, not below /tmp, whatever its cache folder."""
-    from torch._inductor import codecache
-
-    module: Any = codecache
-    before = {name: getattr(module, name) for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR")}
-    changes = {name: os.path.join(folder, name.lower()) for name in before}
-    vars(module).update(changes)
-    module._precompile_header.cache_clear()
-    try:
-        yield
-    finally:
-        vars(module).update(before)
-        module._precompile_header.cache_clear()
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -369,15 +326,14 @@ def _environment(changes: dict[str, str]) -> Generator[None]:
 
 def _check_general(graph: GraphModule) -> None:
     """Check that nothing was assumed about the number of members, up to the largest block, or of rows."""
-    tensors = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    members, rows = (tensors[place].shape[0].node.expr for place in (0, -4))
+    assumed = assumptions(graph)
+    members, rows = (assumed.sizes[place] for place in (0, -4))
     if not (members.is_Symbol and rows.is_Symbol):
         raise RuntimeError(f"The compiled step would be right for {members} members and {rows} rows alone.")
-    shape_env = tensors[0].fake_mode.shape_env
-    assumptions = [shape_env.replace(guard.expr) for guard in shape_env.guards]
     for number in range(2, LARGEST_BLOCK + 1):
         for many in (2, 3, 1 << 24):
-            false = [each for each in assumptions if each.subs({members: number, rows: many}) == False]  # noqa: E712
+            sizes = {members: number, rows: many}
+            false = [each for each in assumed.guards if each.subs(sizes) == False]  # noqa: E712
             if false:
                 raise RuntimeError(
                     f"The compiled step would be wrong for {number} members and {many} rows: {false}."

@@ -22,6 +22,7 @@ from modulab.errors import ConfigError
 from modulab.training.cache import cache_folder, say_once
 from modulab.training.compiled_step import (
     LARGEST_BLOCK,
+    OPTIONS,
     block_tensors,
     compiled_step,
     compiling_in,
@@ -32,6 +33,12 @@ from modulab.training.cost import compiling_pays
 from modulab.training.program import Program
 from modulab.training.schedule import schedule_rows
 from modulab.training.step import Block, population_update
+from modulab.training.torch_private import InterfaceChanged, known_options, leave_no_size_open, mark_open
+
+
+class NoCompiler(Exception):
+    """The installed version of torch has changed how it compiles in a way that leaves the eager engine alone."""
+
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 _CHANGED = ("parameters", "first_moments", "second_moments")
@@ -102,7 +109,28 @@ def step_function(engine: str, program: Program, device: torch.device) -> StepFu
     """Return the function that gives a block's losses and what its parameters and moments are one step on."""
     if engine == "eager":
         return functools.partial(population_update, program)
-    return compiled_step(program) if device.type == "cpu" else accelerated_step(program, device)
+    return _cpu_step(program) if device.type == "cpu" else accelerated_step(program, device)
+
+
+@functools.cache
+def _cpu_step(program: Program) -> StepFunction:
+    """Return the compiled step for the CPU: from torch.compile where this version of torch has another way to make one.
+
+    Raises: NoCompiler where torch.compile fails as well.
+    """
+    try:
+        return compiled_step(program)
+    except InterfaceChanged as error:
+        reason = str(error)
+    try:
+        step = accelerated_step(program, torch.device("cpu"))
+    except ConfigError:
+        raise
+    except Exception as error:
+        said = next(iter(str(error).strip().splitlines()), "")
+        raise NoCompiler(f"{reason}, and torch.compile fails: {type(error).__name__}: {said}") from error
+    say_once(f"training steps are compiled by torch.compile, anew in each process: {reason}.")
+    return step
 
 
 def run_chunk(
@@ -129,23 +157,17 @@ def run_chunk(
 
 @functools.cache
 def accelerated_step(program: Program, device: torch.device) -> StepFunction:
-    """Return the step compiled by torch.compile, as for devices other than the CPU.
+    """Return the step compiled by torch.compile, as for devices other than the CPU, and where `compiled_step` fails.
 
     It is traced here on made-up members, so that the code does not depend on which members come first.
     """
-    from torch._dynamo import config, mark_dynamic
-
-    # Each program's step is its own closure over the same code, which torch counts as recompilations.
-    config.recompile_limit = 1024
-    config.accumulated_recompile_limit = 4096
-    # Else torch takes numbers in which a program differs from earlier ones, its width or its noisy layers, for
-    # variables: the code would depend on what was compiled before, be slower, and with noisy layers be wrong.
-    config.automatic_dynamic_shapes = False
-    compiled = torch.compile(functools.partial(flat_update, program), fullgraph=True)
+    leave_no_size_open()
+    options = known_options(OPTIONS) if device.type == "cpu" else None
+    compiled = torch.compile(functools.partial(flat_update, program), fullgraph=True, options=options)
     examples = [(tensor.to(device), axis) for tensor, axis in made_up_tensors(program)]
     for tensor, axis in examples:
         if axis is not None:
-            mark_dynamic(tensor, axis)
+            mark_open(tensor, axis)
     with compiling_in(cache_folder()):
         compiled(*(tensor for tensor, _ in examples))
 

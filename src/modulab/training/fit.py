@@ -21,7 +21,7 @@ from modulab.training.cache import VARIABLES, say_once
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData
-from modulab.training.engine import choose_engine, keep_freed_memory, step_function
+from modulab.training.engine import NoCompiler, choose_engine, keep_freed_memory, step_function
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
 from modulab.training.processor import processor_fact
@@ -120,7 +120,7 @@ def _fit_population(
             if may_change:
                 engine = _compile_if_possible(learner, device, progress)
             else:
-                _compile(learner.programs, device, progress)
+                engine = _compile_as_asked(learner, device, progress)
         if engine == "eager" and trainer.threads is None:
             threads = 1
         if engine == "eager":
@@ -143,6 +143,21 @@ def _fit_population(
     )
 
 
+def _compile_as_asked(learner: PopulationLearner, device: torch.device, progress: ProgressReport) -> str:
+    """Compile what a population needs; train eagerly only where torch has changed, which the user cannot mend."""
+    try:
+        _compile(learner.programs, device, progress)
+    except NoCompiler as error:
+        return _train_eagerly(str(error), progress)
+    return "compiled"
+
+
+def _train_eagerly(reason: str, progress: ProgressReport) -> str:
+    say_once(f"training with the eager engine: {reason}")
+    progress.say("training")
+    return "eager"
+
+
 _cannot_compile: dict[str, str] = {}
 """Why compiling is not possible in this process, by the environment's cache folders: found out once."""
 
@@ -153,17 +168,13 @@ def _compile_if_possible(learner: PopulationLearner, device: torch.device, progr
     if place not in _cannot_compile:
         try:
             _compile(learner.programs, device, progress)
-        except CannotCompile as error:
+        except (CannotCompile, NoCompiler) as error:
             _cannot_compile[place] = str(error)
         except Exception as error:  # whatever torch makes of a step of the user's own
-            say_once(f"training with the eager engine: {type(error).__name__}: {error}")
-            progress.say("training")
-            return "eager"
+            return _train_eagerly(f"{type(error).__name__}: {error}", progress)
         else:
             return "compiled"
-    say_once(f"training with the eager engine: {_cannot_compile[place]}")
-    progress.say("training")
-    return "eager"
+    return _train_eagerly(_cannot_compile[place], progress)
 
 
 def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:

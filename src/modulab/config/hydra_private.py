@@ -1,0 +1,128 @@
+"""Hydra's internals, which may change with any release, each with what is used where it has changed.
+
+What Hydra's documentation or its example plugins show is used where it is needed; nothing else is used but here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+
+def compatibility() -> dict[str, Any]:
+    """Return the arguments that have Hydra behave as version 1.3 or newer, of which newer ones take none."""
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """Return the parser of Hydra's command line; where Hydra has moved it, one of the options of Hydra 1.3."""
+    try:
+        from hydra._internal.utils import get_args_parser
+
+        return get_args_parser()
+    except (ImportError, AttributeError, TypeError):
+        return _known_arguments()
+
+
+def _known_arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    for names in (
+        ("--help", "-h"), ("--hydra-help",), ("--version",), ("--resolve",), ("--run", "-r"),
+        ("--multirun", "-m"), ("--shell-completion", "-sc"),
+    ):  # fmt: skip
+        parser.add_argument(*names, action="store_true")
+    for names in (
+        ("--cfg", "-c"), ("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"),
+        ("--config-dir", "-cd"), ("--experimental-rerun",),
+    ):  # fmt: skip
+        parser.add_argument(*names)
+    parser.add_argument("--info", "-i", nargs="?")
+    return parser
+
+
+@contextmanager
+def callers_hydra_aside() -> Generator[None]:
+    """Set aside the Hydra that the caller may have initialised, and leave it as it was.
+
+    Where Hydra keeps its state elsewhere, the caller's is not restored.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    theirs, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
+    restore = _version_and_job()
+    theirs.hydra = None
+    try:
+        yield
+    finally:
+        GlobalHydra.set_instance(theirs)
+        theirs.hydra = hydra
+        restore()
+
+
+def _version_and_job() -> Callable[[], None]:
+    """Return a function that restores the version that Hydra is compatible to, and its current job, as they are now."""
+    try:
+        from hydra.core.utils import JobRuntime
+        from hydra.version import VersionBase
+
+        versions, version = VersionBase.instance(), VersionBase.instance().version_base
+        runtime = JobRuntime.instance()
+        job = runtime.conf.copy()
+    except (ImportError, AttributeError, TypeError):
+        return lambda: None
+
+    def restore() -> None:
+        versions.version_base = version
+        runtime.conf = job
+
+    return restore
+
+
+def job_name() -> str:
+    """Return the name of the current job, or an empty one where Hydra does not tell."""
+    try:
+        from hydra.core.utils import JobRuntime
+
+        return str(JobRuntime.instance().get("name"))
+    except (ImportError, AttributeError, TypeError, KeyError):
+        return ""
+
+
+def parser_with(functions: Mapping[str, Callable[..., Any]]) -> OverridesParser:
+    """Return a parser of overrides in which `functions` replace Hydra's own of the same names.
+
+    Where Hydra keeps its functions elsewhere, they are Hydra's own.
+    """
+    try:
+        from hydra.core.override_parser.overrides_parser import create_functions
+
+        known: Any = create_functions()
+        for name, function in functions.items():
+            known.definitions[name] = inspect.signature(function)
+            known.functions[name] = function
+        return OverridesParser(known)
+    except (ImportError, AttributeError, TypeError):
+        return OverridesParser.create()
+
+
+def quoted_value(override: Any) -> Any:
+    """Return the value of an override with its quotes; where Hydra keeps it elsewhere, without them."""
+    return vars(override)["_value"] if "_value" in vars(override) else override.value()
+
+
+def hydra_schema() -> Any:
+    """Return the config of Hydra's own keys with their types, or None where it is kept elsewhere."""
+    try:
+        from hydra.conf import HydraConf
+
+        return OmegaConf.structured(HydraConf)
+    except (ImportError, AttributeError):
+        return None

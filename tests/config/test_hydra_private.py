@@ -1,0 +1,89 @@
+"""Commands work, at most with plainer errors, where Hydra has moved its internals."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import QuotedString
+
+import modulab
+from modulab.config import hydra_private
+from modulab.config.composing import config_folder, hydra_composer
+from modulab.results.store import load_results
+from tests.command_line import SMALL, Command
+from tests.hidden import hide
+
+PARSER = "hydra._internal.utils:get_args_parser"
+FUNCTIONS = "hydra.core.override_parser.overrides_parser:create_functions"
+SCHEMA = "hydra.conf:HydraConf"
+VERSION = "hydra.version:VersionBase"
+JOB = "hydra.core.utils:JobRuntime"
+ALL = [PARSER, FUNCTIONS, SCHEMA, VERSION, JOB]
+
+
+@pytest.mark.parametrize("names", [*([each] for each in ALL), ALL], ids=lambda names: names[-1])
+def test_sweeps_run_without_internals_of_hydra(
+    names: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(names, monkeypatch)
+    code, _, err = command(
+        "train",
+        "noise.scale=range(0,0.3,0.1)",
+        "seed=shuffle(range(2))",
+        "-m",
+        *SMALL,
+        "--config-dir",
+        ".",
+        "hydra.sweep.dir=sweep",
+    )
+    assert code == 0, err
+    results = load_results("sweep")
+    assert results["config.noise.scale"].tolist() == [0, 0, 0.1, 0.1, 0.2, 0.2]
+    assert results["status"].tolist() == ["completed"] * 6
+    assert len(modulab.train([*SMALL], folder="run").table) == 1
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("training.stepz=3", "training.stepz: there is no such key. Did you mean 'training.steps'?"),
+        ("hydra.swep.dir=x", "hydra.swep.dir: there is no such key."),
+        ("noise=nosuch", "noise=nosuch: there is no such option."),
+        ("--confi-dir=x", "--confi-dir=x"),
+    ],
+)
+def test_mistakes_are_named_without_internals_of_hydra(
+    mistake: str, said: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(ALL, monkeypatch)
+    code, _, err = command("train", *SMALL, mistake, "hydra.run.dir=run")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_known_arguments_are_those_of_the_installed_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {name for action in hydra_private.arguments_parser()._actions for name in action.option_strings}
+    hide([PARSER], monkeypatch)
+    ours = {name for action in hydra_private.arguments_parser()._actions for name in action.option_strings}
+    assert ours == theirs
+
+
+def test_hydra_of_the_caller_is_set_aside_without_version_and_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hydra.initialize_config_dir(str(config_folder()), **hydra_private.compatibility()):
+        theirs = GlobalHydra.instance().hydra
+        hide([VERSION, JOB], monkeypatch)
+        with hydra_composer() as compose:
+            assert compose(["seed=3"]).seed == 3
+        assert GlobalHydra.instance().hydra is theirs
+        assert hydra.compose("train", overrides=["seed=4"]).seed == 4
+
+
+def test_value_of_an_override_is_known_where_hydra_keeps_it_elsewhere() -> None:
+    override = hydra_private.parser_with({}).parse_override("a='b c'")
+    assert isinstance(hydra_private.quoted_value(override), QuotedString)
+    assert hydra_private.quoted_value(SimpleNamespace(value=override.value)) == "b c"
