@@ -176,8 +176,10 @@ def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]
         with pytest.raises(RuntimeError, match="compiled training step failed"):
             step(block, wrong, row, zero, zero)
     assert "unmatched" in capfd.readouterr().err
-    # A single data row a member, fewer than the step was traced on.
-    assert (trained_parameters(few, "compiled") - trained_parameters(few)).abs().max() < 1e-5
+    # A single data row per member, fewer than the step was traced on, and then a single one for all.
+    for population in (few, few[:1] * 3):
+        apart = trained_parameters(population, "compiled") - trained_parameters(population)
+        assert apart.abs().max() < 1e-5
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
