@@ -110,7 +110,10 @@ def _callers_hydra_aside() -> Generator[None]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.utils import JobRuntime
     from hydra.version import VersionBase
+    from omegaconf.basecontainer import BaseContainer
 
+    resolvers = BaseContainer._resolvers  # pyright: ignore[reportPrivateUsage]
+    theirs_by_name = dict(resolvers)
     theirs, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
     versions, version = VersionBase.instance(), VersionBase.instance().version_base
     runtime = JobRuntime.instance()
@@ -123,6 +126,8 @@ def _callers_hydra_aside() -> Generator[None]:
         theirs.hydra = hydra
         versions.version_base = version
         runtime.conf = job
+        resolvers.clear()
+        resolvers.update(theirs_by_name)
 
 
 def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:

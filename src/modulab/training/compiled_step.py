@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,9 @@ _SEAL = b"modulab\1"
 """What stands at the end of a library, before the SHA-256 of all that comes before."""
 
 
+_first_call = threading.Lock()
+
+
 class CannotCompile(ConfigError):
     """This machine cannot compile steps, or not keep or load them: for no step, whatever it computes."""
 
@@ -70,12 +74,11 @@ class CompiledStep:
 
     def __init__(self, library: Path, callers: int) -> None:
         """Load a library that `build` made; more than `callers` threads at once wait for one another."""
-        # Tensors of another type, shape or layout are then refused, not misread.
-        os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
         try:
             functions = ctypes.CDLL(str(library))
         except OSError as error:
             raise CannotCompile(f"The compiled training step cannot be loaded: {error}. {_ADVICE}") from error
+        self._checks = False
         self._container = ctypes.c_void_p()
         created = functions.AOTInductorModelContainerCreateWithDevice(
             ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None
@@ -94,7 +97,16 @@ class CompiledStep:
         self, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """Return what `population_update` returns. Raises: RuntimeError for tensors that do not fit the program."""
-        inputs = _handles([*block_tensors(block), table, row, at, position])
+        tensors = [*block_tensors(block), table, row, at, position]
+        if self._checks:
+            return self._call(tensors)
+        # The library looks once, when it is first run, whether to refuse tensors of another type, shape or layout.
+        with _first_call, _environment({"AOTI_RUNTIME_CHECK_INPUTS": "1"}):
+            self._checks = True
+            return self._call(tensors)
+
+    def _call(self, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        inputs = _handles(tensors)
         outputs = (ctypes.c_void_p * 4)()
         if self._run(self._container, inputs, len(inputs), outputs, len(outputs), None, None) != 0:
             raise RuntimeError("A compiled training step failed; standard error has the reason.")
@@ -325,7 +337,12 @@ def compiling_in(folder: Path) -> Generator[None]:
             changes = {
                 "TMPDIR": work, "PYTHONSAFEPATH": "1", "TORCH_CUSTOM_PYTHONPATH": os.pathsep.join(own),
             }  # fmt: skip
-            with _environment(changes), _headers_in(work), fresh_cache(dir=work, delete=False):
+            with (
+                _environment(changes),
+                _compilers_settings_kept(),
+                _headers_in(work),
+                fresh_cache(dir=work, delete=False),
+            ):
                 yield
     except Exception as error:
         if full_folder(error, folder):
@@ -342,6 +359,22 @@ def compiling_in(folder: Path) -> Generator[None]:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CannotCompile(f"The C++ compiler fails in {folder}: {reason}. {_ADVICE}") from error
         raise
+
+
+@contextmanager
+def _compilers_settings_kept() -> Generator[None]:
+    """Undo what TorchInductor changes in the process that it compiles in, and leaves so."""
+    from torch._inductor import config
+    from tqdm import tqdm
+
+    limit, interval = sys.getrecursionlimit(), tqdm.monitor_interval
+    tqdm.monitor_interval = 0  # else the first bar, even one that is not shown, starts a thread that stays
+    try:
+        with config.patch({"aot_inductor.metadata": dict(config.aot_inductor.metadata)}):
+            yield
+    finally:
+        sys.setrecursionlimit(limit)
+        tqdm.monitor_interval = interval
 
 
 @contextmanager

@@ -136,7 +136,8 @@ class PopulationData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Chunk]:
         """Return a loader of one chunk, that of the trainer's current epoch: an epoch is a chunk."""
-        return DataLoader(_OneChunk(self), batch_size=None)
+        # A generator of its own: without one, a loader draws from torch's, which is the user's.
+        return DataLoader(_OneChunk(self), batch_size=None, generator=torch.Generator())
 
 
 class _OneChunk(IterableDataset[Chunk]):

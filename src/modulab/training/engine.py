@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import shutil
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +37,8 @@ from modulab.training.step import Block, population_update
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 _CHANGED = ("parameters", "first_moments", "second_moments")
+
+_memory_is_kept = threading.Event()
 
 _ACTIVITY_BYTES = 3 << 18
 """Bytes of one layer of activity in a block on a CPU: with it, a handful of such tensors fit in the cache."""
@@ -63,12 +67,30 @@ def keep_freed_memory() -> None:
     By default a buffer of more than 128 KiB is mapped anew, page by page, each time a step asks for one;
     that took more than half the time of a compiled step. Does nothing where the C library is another.
     """
+    if _set_thresholds(mmap=1 << 30, trim=(1 << 31) - 1, top_pad=64 << 20):
+        _memory_is_kept.set()
+
+
+def hand_back_freed_memory() -> None:
+    """Undo `keep_freed_memory`, where it was called: set glibc's default thresholds, and hand back what is free.
+
+    glibc raises its thresholds by itself as larger buffers are freed, up to 32 MiB, but only until a program sets
+    them. This rule cannot be switched on again: from here on each buffer of more than 128 KiB is mapped anew.
+    """
+    if _memory_is_kept.is_set():
+        _memory_is_kept.clear()
+        _set_thresholds(mmap=128 << 10, trim=128 << 10, top_pad=128 << 10)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set_thresholds(mmap: int, trim: int, top_pad: int) -> bool:
+    """Set how glibc keeps freed memory; return False where the C library is another."""
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-        library.mallopt(mmap_threshold, 1 << 30)
-        library.mallopt(trim_threshold, (1 << 31) - 1)
-        library.mallopt(top_pad, 64 << 20)
+    if not hasattr(library, "mallopt"):
+        return False
+    for parameter, value in ((-3, mmap), (-1, trim), (-2, top_pad)):  # as in malloc.h
+        library.mallopt(parameter, value)
+    return True
 
 
 def can_compile(device: torch.device) -> bool:
@@ -119,13 +141,28 @@ def run_chunk(
     # Copied: a step's losses may share the storage of an activity-sized buffer, which they would keep alive.
     losses = torch.empty(chunk.num_steps, len(members), device=device)
     current = block
-    for own, row, at, position in zip(losses, rows, steps, positions, strict=True):
-        before, after = step(current, chunk.table, row, at, position)
-        own.copy_(before)
-        current = replace(current, **dict(zip(_CHANGED, after, strict=True)))
+    with nullcontext() if device.type == "cpu" else _dynamo_settings():
+        for own, row, at, position in zip(losses, rows, steps, positions, strict=True):
+            before, after = step(current, chunk.table, row, at, position)
+            own.copy_(before)
+            current = replace(current, **dict(zip(_CHANGED, after, strict=True)))
     for name in _CHANGED:
         getattr(block, name).copy_(getattr(current, name))
     return losses
+
+
+def _dynamo_settings() -> AbstractContextManager[None]:
+    """Set how torch.compile traces, in this thread and while the context lasts."""
+    from torch._dynamo import config
+
+    return config.patch(
+        # Each program's step is its own closure over the same code, which torch counts as recompilations.
+        recompile_limit=1024,
+        accumulated_recompile_limit=4096,
+        # Else torch takes numbers in which a program differs from earlier ones, its width or its noisy layers, for
+        # variables: the code would depend on what was compiled before, be slower, and with noisy layers be wrong.
+        automatic_dynamic_shapes=False,
+    )
 
 
 @functools.cache
@@ -134,20 +171,14 @@ def accelerated_step(program: Program, device: torch.device) -> StepFunction:
 
     It is traced here on made-up members, so that the code does not depend on which members come first.
     """
-    from torch._dynamo import config, mark_dynamic
+    from torch._dynamo import mark_dynamic
 
-    # Each program's step is its own closure over the same code, which torch counts as recompilations.
-    config.recompile_limit = 1024
-    config.accumulated_recompile_limit = 4096
-    # Else torch takes numbers in which a program differs from earlier ones, its width or its noisy layers, for
-    # variables: the code would depend on what was compiled before, be slower, and with noisy layers be wrong.
-    config.automatic_dynamic_shapes = False
     compiled = torch.compile(functools.partial(flat_update, program), fullgraph=True)
     examples = [(tensor.to(device), axis) for tensor, axis in made_up_tensors(program)]
     for tensor, axis in examples:
         if axis is not None:
             mark_dynamic(tensor, axis)
-    with compiling_in(cache_folder()):
+    with _dynamo_settings(), compiling_in(cache_folder()):
         compiled(*(tensor for tensor, _ in examples))
 
     def call(
