@@ -134,7 +134,11 @@ def _libraries() -> list[tuple[str, Any]]:
     if "pandas" in sys.modules:
         import pandas as pd
 
-        found += [(f"pandas {name}", pd.get_option(name)) for name in pd._config.config._registered_options]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas', of options that are deprecated
+            found += [
+                (f"pandas {name}", pd.get_option(name)) for name in pd._config.config._registered_options
+            ]
     return found
 
 

@@ -156,7 +156,10 @@ def test_a_compiled_step_keeps_no_memory_of_the_steps_before() -> None:
 
 
 @pytest.mark.slow
-def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_loaded_step_checks_what_it_is_given(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AOTI_RUNTIME_CHECK_INPUTS", "0")
     few = softplus_members(3)
     program = program_of(few[0])
     step = CompiledStep(build(program), callers=1)
@@ -170,6 +173,7 @@ def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]
     block, table = learner._blocks[0], data.chunk(0).table
     row, zero = schedule_rows(few, 0, 1)[0], torch.zeros((), dtype=torch.int32)
     losses, after = step(block, table, row, zero, zero)
+    assert os.environ["AOTI_RUNTIME_CHECK_INPUTS"] == "0"
     assert losses.isfinite().all()
     assert [each.shape for each in after] == [block.parameters.shape] * 3
     for wrong in (table.double(), table[:, :1], table.T.contiguous().T):
