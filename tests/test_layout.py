@@ -16,7 +16,7 @@ LEVELS = [
     {"training", "results"},
     {"logger"},
     {"sweep"},
-    {"api", "report"},
+    {"api", "process", "report"},
     {"claims"},
     {"cli"},
 ]

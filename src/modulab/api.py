@@ -25,19 +25,23 @@ class Results:
 def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Results:
     """Train and measure what `modulab train` would with these overrides, and return the results.
 
-    Without a folder, a new one below outputs/ in the current folder.
+    Without a folder, a new one below outputs/ in the current folder. Settings that all code in the process shares,
+    such as the number of torch's threads, are afterwards as they were before.
 
     Raises: ConfigError for whatever a user can set right.
     """
     from modulab.config.overrides import override_key
-    from modulab.results.store import load_curves, load_results
+    from modulab.process import settings_kept
 
     for override in overrides:
         if override_key(override) == "hydra.run.dir":
             raise ConfigError(f"{override}: give the folder to modulab.train(..., folder=FOLDER) instead.")
     path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
-    train_planned(overrides, path)
-    return Results(load_results(path), load_curves(path), path)
+    with settings_kept():
+        from modulab.results.store import load_curves, load_results
+
+        train_planned(overrides, path)
+        return Results(load_results(path), load_curves(path), path)
 
 
 def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
@@ -69,6 +73,9 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
 def load_members(path: str | Path) -> Any:
     """Return the trained members that a run's or sweep's folder holds."""
+    from modulab.process import import_training
+
+    import_training()
     from modulab.sweep import run
 
     return run.load_members(path)

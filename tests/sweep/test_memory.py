@@ -80,7 +80,7 @@ def peak_and_estimate(*overrides: str) -> tuple[float, float]:
     """Return a process's peak of memory and what it was estimated at, in MiB."""
     ended = subprocess.run(
         [sys.executable, "-m", "tests.peak_memory", *overrides],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
     )  # fmt: skip
     peak, estimate = map(float, ended.stdout.split())
     return peak, estimate
@@ -109,6 +109,11 @@ def peak_and_estimate(*overrides: str) -> tuple[float, float]:
         ),
         ("eager", "training.steps=40 population.seeds=64 data.num_samples=100000"),
         (
+            "eager",
+            "training.steps=4 population.seeds=2 data.num_samples=100000 task=digits task.mixing=true "
+            "training.batch_size=16 architecture.width=8",
+        ),
+        (
             "compiled",
             "training.steps=2000 training.curve_every=1000 population.seeds=64 data.num_samples=null",
         ),
@@ -120,6 +125,21 @@ def test_peak_of_memory_is_within_what_populations_are_cut_by(engine: str, overr
     )
     assert peak < 1.3 * estimate
     assert estimate < 2.5 * peak  # nor are populations cut far too small
+
+
+@pytest.mark.slow
+def test_large_data_that_a_thousand_networks_share_is_held_and_estimated_once() -> None:
+    tenths = "[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]"
+    keys = ("architecture.initial_scale", "training.weight_decay", "regulariser.strength")
+    peak, estimate = peak_and_estimate(
+        f"population.grid={{{', '.join(f'{key}: {tenths}' for key in keys)}}}",
+        "regulariser=l2", "task._target_=tests.wide_task.WideTask", "data.num_samples=60000",
+        "architecture.width=8", "training.steps=4", "training.batch_size=16",
+        "probes.num_samples=64", "probes.repeats=1", "trainer.engine=eager", "trainer.threads=2",
+    )  # fmt: skip
+    # One copy of the data is 180 MiB.
+    assert peak < 1.3 * estimate
+    assert estimate < 2000
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from modulab.results.store import RESULTS, load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
-from modulab.sweep.run import load_members, read_runs, run_members
+from modulab.sweep.run import load_members, plan_populations, read_runs, run_members
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask
 from tests.members import EAGER, make_member, member_config
+from tests.training.fitting import CPU
 
 QUICK = {
     "training__steps": 6, "training__curve_every": 3, "training__batch_size": 8, "architecture__width": 4,
@@ -102,6 +103,41 @@ def test_population_that_would_not_fit_is_split_and_gives_the_same_results(tmp_p
     files = [len(list((tmp_path / name / "populations").glob("*.ckpt"))) for name in ("whole", "split")]
     assert files == [1, 2]
     pd.testing.assert_frame_equal(numbers(tmp_path / "whole"), numbers(tmp_path / "split"))
+
+
+def planned_sizes(members: list[dict[str, Any]], memory_bytes: float) -> list[int]:
+    trainer = Trainer.model_validate(EAGER.model_dump() | {"memory_gib": memory_bytes / 2**30})
+    return [len(each) for each in plan_populations(read_runs(members), trainer, CPU)]
+
+
+def test_populations_are_cut_by_the_data_sets_in_them_and_not_by_their_members() -> None:
+    large = {"data__num_samples": 10**6, "training__curve_every": 2}
+    by_seed = [
+        member
+        for seed in range(4)
+        for rate in (0.1, 0.2, 0.3)
+        for member in configs(range(seed, seed + 1), training__learning_rate=rate, **large)
+    ]
+    members = [run.member for run in read_runs(by_seed)]
+    # Three networks read each data set: two data sets, and the networks that read them, fit.
+    memory = population_bytes(members[:6], EAGER, CPU)
+    assert memory < 1.5 * population_bytes(members[:3], EAGER, CPU)
+    assert planned_sizes(by_seed, memory) == [6, 6]
+    assert planned_sizes(by_seed, memory - 1) == [5, 4, 3]
+    # In the other order each network brings its own until all four are there.
+    by_rate = [by_seed[place] for place in (0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11)]
+    assert planned_sizes(by_rate, memory) == [2, 2, 2, 2, 2, 2]
+
+
+def test_smaller_data_sets_cost_no_memory_beside_larger_ones_of_their_seed() -> None:
+    large, small = (
+        read_runs(configs(range(1), data__num_samples=samples))[0].member for samples in (10**6, 10**5)
+    )
+    one, two, same = (
+        population_bytes(members, EAGER, CPU) for members in ([large], [small, large], [large, large])
+    )
+    assert two == same
+    assert two - one < 100_000
 
 
 def test_structural_settings_split_a_run_into_populations(tmp_path: Path) -> None:

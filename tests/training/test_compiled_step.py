@@ -224,7 +224,10 @@ def test_a_compiled_step_keeps_no_memory_of_the_steps_before() -> None:
 
 
 @pytest.mark.slow
-def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_loaded_step_checks_what_it_is_given(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AOTI_RUNTIME_CHECK_INPUTS", "0")
     few = softplus_members(3)
     program = program_of(few[0])
     step = CompiledStep(build(program), callers=1)
@@ -238,14 +241,17 @@ def test_a_loaded_step_checks_what_it_is_given(capfd: pytest.CaptureFixture[str]
     block, table = learner._blocks[0], data.chunk(0).table
     row, zero = schedule_rows(few, 0, 1)[0], torch.zeros((), dtype=torch.int32)
     losses, after = step(block, table, row, zero, zero)
+    assert os.environ["AOTI_RUNTIME_CHECK_INPUTS"] == "0"
     assert losses.isfinite().all()
     assert [each.shape for each in after] == [block.parameters.shape] * 3
     for wrong in (table.double(), table[:, :1], table.T.contiguous().T):
         with pytest.raises(RuntimeError, match="compiled training step failed"):
             step(block, wrong, row, zero, zero)
     assert "unmatched" in capfd.readouterr().err
-    # A single data row a member, fewer than the step was traced on.
-    assert (trained_parameters(few, "compiled") - trained_parameters(few)).abs().max() < 1e-5
+    # A single data row per member, fewer than the step was traced on, and then a single one for all.
+    for population in (few, few[:1] * 3):
+        apart = trained_parameters(population, "compiled") - trained_parameters(population)
+        assert apart.abs().max() < 1e-5
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,14 +57,15 @@ def callers_hydra_aside() -> Generator[None]:
     from hydra.core.global_hydra import GlobalHydra
 
     theirs, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
-    restore = _version_and_job()
+    restorers = (_version_and_job(), _resolvers())
     theirs.hydra = None
     try:
         yield
     finally:
         GlobalHydra.set_instance(theirs)
         theirs.hydra = hydra
-        restore()
+        for restore in restorers:
+            restore()
 
 
 def _version_and_job() -> Callable[[], None]:
@@ -82,6 +83,23 @@ def _version_and_job() -> Callable[[], None]:
     def restore() -> None:
         versions.version_base = version
         runtime.conf = job
+
+    return restore
+
+
+def _resolvers() -> Callable[[], None]:
+    """Return a function that restores the resolvers of OmegaConf as they are now; Hydra registers its own."""
+    try:
+        from omegaconf.basecontainer import BaseContainer
+
+        resolvers = BaseContainer._resolvers  # pyright: ignore[reportPrivateUsage]
+        theirs = dict(resolvers)
+    except (ImportError, AttributeError, TypeError):
+        return lambda: None
+
+    def restore() -> None:
+        resolvers.clear()
+        resolvers.update(theirs)
 
     return restore
 

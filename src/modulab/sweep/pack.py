@@ -15,7 +15,8 @@ from modulab.config.settings import Member, Trainer, structural_values
 from modulab.errors import ConfigError
 from modulab.memory import free_bytes
 from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member
-from modulab.training.data import DRAWN_AT_ONCE
+from modulab.tasks.base import Task
+from modulab.training.data import DRAWN_AT_ONCE, DataSet, data_set, num_points, points_of_data_sets
 from modulab.training.engine import block_size
 from modulab.training.fit import thread_count
 from modulab.training.program import network_of, program_of
@@ -44,28 +45,35 @@ _LARGEST_ON_ACCELERATOR = 16384
 def population_bytes(members: Sequence[Member], trainer: Trainer, device: torch.device) -> float:
     """Return about how much memory a population takes at its peak, besides the process itself.
 
-    Each member counts as the largest of them. `trainer.engine` is the one chosen for them.
+    Each data set counts once, however many members read it. `trainer.engine` is the one chosen for the members.
     """
-    largest = max(members, key=member_bytes)
-    shared = _shared_bytes(largest, trainer, device)
-    return shared + len(members) * _bytes_on(largest, trainer.engine, device)
+    points = points_of_data_sets(members)
+    data = sum(count * _bytes_of_a_point(task) for (task, _, _), count in points.items())
+    shared = _shared_bytes(members, trainer, device)
+    return shared + data + len(members) * _bytes_on(members, trainer.engine, device)
 
 
 def member_bytes(member: Member) -> int:
-    """Return about how much memory one more member of a population takes, besides the block being trained."""
+    """Return about how much memory a member takes whose points no other reads, besides the block being trained."""
+    return _own_bytes(member) + num_points(member) * _bytes_of_a_point(member.task)
+
+
+def _own_bytes(member: Member) -> int:
+    """Return about how much memory one more member takes, besides its training points and the block being trained."""
     training = member.training
     parameters = network_of(member).num_parameters
     curve_points = 4 * -(-training.steps // training.curve_every)
-    return _FLOAT * (_drawn(member) + _COPIES_OF_PARAMETERS * parameters) + 32 * curve_points
+    return _FLOAT * _COPIES_OF_PARAMETERS * parameters + 32 * curve_points
 
 
-def _drawn(member: Member) -> int:
-    """Return how many numbers a member's training points are, those of one chunk where they are fresh."""
-    training, task = member.training, member.task
-    points = member.data.num_samples
-    if points is None:
-        points = min(training.curve_every, training.steps) * training.batch_size
-    return points * (task.in_features + task.num_targets)
+def _bytes_of_a_point(task: Task) -> int:
+    return _FLOAT * (task.in_features + task.num_targets)
+
+
+def _drawing_bytes(member: Member) -> int:
+    """Return about how much memory drawing a member's training points takes at its peak, besides the points."""
+    points = num_points(member) if member.task.mixing else 1  # else they are drawn in parts
+    return _COPIES_OF_DRAWS * max(points * _bytes_of_a_point(member.task), _FLOAT * DRAWN_AT_ONCE)
 
 
 def _step_bytes(member: Member, engine: str) -> int:
@@ -82,18 +90,28 @@ def _step_bytes(member: Member, engine: str) -> int:
     return _FLOAT * (activity + _COPIES_IN_A_STEP * network.num_parameters)
 
 
-def _bytes_on(member: Member, engine: str, device: torch.device) -> int:
-    """Return `member_bytes`, with those of a step where all members are one block."""
-    return member_bytes(member) + (0 if device.type == "cpu" else _step_bytes(member, engine))
+def _largest_step(members: Sequence[Member], engine: str) -> int:
+    """Return `_step_bytes` of the member that needs most; compiled, all need the same."""
+    return max(_step_bytes(member, engine) for member in (members if engine == "eager" else members[:1]))
 
 
-def _shared_bytes(member: Member, trainer: Trainer, device: torch.device) -> float:
-    """Return about how much memory a population takes however few members it has: blocks, measuring and drawing."""
+def _bytes_on(members: Sequence[Member], engine: str, device: torch.device) -> int:
+    """Return the largest `_own_bytes` of members, with those of a step where all members are one block."""
+    own = max(map(_own_bytes, members))
+    return own + (0 if device.type == "cpu" else _largest_step(members, engine))
+
+
+def _shared_bytes(members: Sequence[Member], trainer: Trainer, device: torch.device) -> float:
+    """Return about how much memory a population takes however few members it has: blocks, measuring and drawing.
+
+    The members agree in every structural setting.
+    """
+    member = members[0]
     measured = bytes_per_member(network_of(member), member.probes)
     measuring = _OF_MEASURING * max(2 * measured, BLOCK_BYTES)
     on_cpu = device.type == "cpu"
-    steps = block_size(program_of(member), device) * _step_bytes(member, trainer.engine) if on_cpu else 0
-    drawing = _COPIES_OF_DRAWS * _FLOAT * max(_drawn(member), DRAWN_AT_ONCE)
+    steps = block_size(program_of(member), device) * _largest_step(members, trainer.engine) if on_cpu else 0
+    drawing = max(map(_drawing_bytes, members))
     return thread_count(trainer, trainer.engine, device) * (steps + measuring) + drawing
 
 
@@ -114,7 +132,7 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
     tables = 16 * task.modules**2  # of modularity, module by module
     # A block has two members at least, as has a block that is measured.
     measuring = _OF_MEASURING * 2 * bytes_per_member(network_of(member), member.probes)
-    drawing = _COPIES_OF_DRAWS * _FLOAT * _drawn(member)
+    drawing = _drawing_bytes(member)
     needed = member_bytes(member) + max(2 * _step_bytes(member, "compiled"), measuring + tables, drawing)
     if needed > room:
         samples = "" if member.data.num_samples is None else f", data.num_samples={member.data.num_samples}"
@@ -128,15 +146,29 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
         )
 
 
-def population_size(members: Sequence[Member], trainer: Trainer, device: torch.device) -> int:
-    """Return how many of these members may train in one population, at least 1.
+def population_sizes(members: Sequence[Member], trainer: Trainer, device: torch.device) -> list[int]:
+    """Return into how many members each to cut these, in their order, so that each population fits in memory.
 
-    Each counts as the largest of them. On a CPU a population gains nothing beyond some dozens of members, and
-    its results come only at its end; an accelerator is filled by thousands.
+    Each population has at least 1. On a CPU a population gains nothing beyond some dozens of members, and its
+    results come only at its end; an accelerator is filled by thousands.
     """
     most = trainer.largest_population or (
         _LARGEST_ON_CPU if device.type == "cpu" else _LARGEST_ON_ACCELERATOR
     )
-    largest = max(members, key=member_bytes)
-    room = available_bytes(trainer, device) - _shared_bytes(largest, trainer, device)
-    return max(1, int(min(most, room / _bytes_on(largest, trainer.engine, device))))
+    room = available_bytes(trainer, device) - _shared_bytes(members, trainer, device)
+    own = _bytes_on(members, trainer.engine, device)
+    sizes: list[int] = []
+    points: dict[DataSet, int] = {}
+    taken = 0
+    for member in members:
+        name, needed = data_set(member), num_points(member)
+        more = own + max(0, needed - points.get(name, 0)) * _bytes_of_a_point(member.task)
+        if sizes and sizes[-1] < most and taken + more <= room:
+            sizes[-1] += 1
+            taken += more
+            points[name] = max(needed, points.get(name, 0))
+        else:
+            sizes.append(1)
+            taken = own + needed * _bytes_of_a_point(member.task)
+            points = {name: needed}
+    return sizes

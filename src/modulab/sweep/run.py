@@ -30,7 +30,7 @@ from modulab.results.manifest import (
 )
 from modulab.results.store import completed, gather, save_part
 from modulab.results.tables import Status, curve_table, result_table, skipped_text
-from modulab.sweep.pack import check_fits, member_bytes, population_size
+from modulab.sweep.pack import check_fits, member_bytes, population_sizes
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.engine import choose_engine
 from modulab.training.fit import PopulationResult, choose_device, cpu_count, fit_population
@@ -102,8 +102,10 @@ def plan_populations(
             populations.append([run])  # which fails, and says why
     for group in groups.values():
         check_fits(max((run.member for run in group), key=member_bytes), trainer, device)
-        size = population_size([run.member for run in group], trainer, device)
-        populations.extend(group[first : first + size] for first in range(0, len(group), size))
+        first = 0
+        for size in population_sizes([run.member for run in group], trainer, device):
+            populations.append(group[first : first + size])
+            first += size
     return populations
 
 

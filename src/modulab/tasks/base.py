@@ -107,6 +107,9 @@ class Task(Settings):
     ) -> Samples:
         """Return one point for each key and counter, a pure function of both, unmixed.
 
+        How many others are drawn with it must not change a point, not even its rounding: members of the same task
+        and seed read their points from one data set, the largest, which is drawn in parts.
+
         `scales` multiplies each module's inputs by a factor; only where `ranges` says that it can.
         """
 

@@ -18,7 +18,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -45,6 +46,7 @@ from modulab.training.torch_private import (
     compile_graph,
     compiler_errors,
     compiler_files_in,
+    compilers_settings_kept,
     handles,
     step_functions,
     tensor_of,
@@ -70,6 +72,9 @@ _SEAL = b"modulab\1"
 """What stands at the end of a library, before the SHA-256 of all that comes before."""
 
 
+_first_call = threading.Lock()
+
+
 class CannotCompile(ConfigError):
     """This machine cannot compile steps, or not keep or load them: for no step, whatever it computes."""
 
@@ -83,12 +88,11 @@ class CompiledStep:
         Raises: InterfaceChanged where this version of torch cannot use it.
         """
         check_loading()
-        # Tensors of another type, shape or layout are then refused, not misread.
-        os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
         try:
             functions = step_functions(ctypes.CDLL(str(library)))
         except OSError as error:
             raise CannotCompile(f"The compiled training step cannot be loaded: {error}. {_ADVICE}") from error
+        self._checks = False
         self._container = ctypes.c_void_p()
         created = functions.create(ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None)
         if created != 0:
@@ -101,7 +105,16 @@ class CompiledStep:
         self, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """Return what `population_update` returns. Raises: RuntimeError for tensors that do not fit the program."""
-        inputs = handles([*block_tensors(block), table, row, at, position])
+        tensors = [*block_tensors(block), table, row, at, position]
+        if self._checks:
+            return self._call(tensors)
+        # The library looks once, when it is first run, whether to refuse tensors of another type, shape or layout.
+        with _first_call, _environment({"AOTI_RUNTIME_CHECK_INPUTS": "1"}):
+            self._checks = True
+            return self._call(tensors)
+
+    def _call(self, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        inputs = handles(tensors)
         outputs = (ctypes.c_void_p * _NUM_OUTPUTS)()
         if self._run(self._container, inputs, len(inputs), outputs, len(outputs), None, None) != 0:
             raise RuntimeError("A compiled training step failed; standard error has the reason.")
@@ -284,7 +297,7 @@ def compiling_in(folder: Path) -> Generator[None]:
             changes = {
                 "TMPDIR": work, "PYTHONSAFEPATH": "1", "TORCH_CUSTOM_PYTHONPATH": os.pathsep.join(own),
             }  # fmt: skip
-            with _environment(changes), compiler_files_in(work):
+            with _environment(changes), compilers_settings_kept(), compiler_files_in(work):
                 yield
     except Exception as error:
         if full_folder(error, folder):

@@ -1,9 +1,14 @@
-"""The data module: every member's training points in one table, and the chunks of steps that read it."""
+"""The data module: the training points of a population in one table, and the chunks of steps that read it.
+
+Members whose points are equal read the same rows, so a population holds one data set per task and seed, however
+many members it has.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -18,7 +23,12 @@ from modulab.tasks.base import Task, mix
 from modulab.training.engine import Chunk
 
 DRAWN_AT_ONCE = 1 << 20
-"""Numbers drawn at once where several members fit into so many: drawing holds some ten tensors of their size."""
+"""Numbers drawn at once, of several data sets or of a part of one: drawing holds some ten tensors of their size."""
+_LEAST_ROWS = 2
+"""Compiled steps are traced for tables of two rows or more."""
+
+DataSet = tuple[Task, int, int | None]
+"""A task, a seed and a size (see `data_set`): what the training points of a member are a function of."""
 
 
 def training_points(
@@ -33,18 +43,41 @@ def training_points(
     return torch.cat([mix(task, samples.inputs), samples.targets], dim=2)
 
 
-def _by_task(members: Sequence[Member], wanted: Sequence[int]) -> dict[tuple[Task, int | None], list[int]]:
-    groups: defaultdict[tuple[Task, int | None], list[int]] = defaultdict(list)
-    for place in wanted:
-        groups[members[place].task, members[place].data.num_samples].append(place)
-    return groups
+def data_set(member: Member) -> DataSet:
+    """Return what identifies a member's training points: members with equal data sets read the same rows.
+
+    The size is None for points that are fresh at every step. It is 0 for a finite number of points, as smaller data
+    sets are prefixes of larger ones, unless the task mixes its inputs: a matrix product rounds by its number of rows,
+    so there only members with the same number of points share them.
+    """
+    size = member.data.num_samples
+    if size is not None and not member.task.mixing:
+        size = 0
+    return member.task, member.seed, size
+
+
+def num_points(member: Member) -> int:
+    """Return how many training points of a member the table holds: those of one chunk where they are fresh."""
+    training = member.training
+    if member.data.num_samples is None:
+        return min(training.curve_every, training.steps) * training.batch_size
+    return member.data.num_samples
+
+
+def points_of_data_sets(members: Sequence[Member]) -> dict[DataSet, int]:
+    """Return the data sets of a population, each once, with the number of points that its largest reader needs."""
+    found: dict[DataSet, int] = {}
+    for member in members:
+        name = data_set(member)
+        found[name] = max(found.get(name, 0), num_points(member))
+    return found
 
 
 class PopulationData(LightningDataModule):
     """Points and chunks for the members of a population, in the order given.
 
-    Finite data sets are drawn once. Members that take fresh points at every step get the next chunk's worth
-    drawn with each chunk, in rows of their own at the end of the table.
+    Finite data sets are drawn once. Members that take fresh points at every step get the next chunk's points drawn
+    with each chunk, into the same rows.
     """
 
     def __init__(self, members: Sequence[Member], first_step: int, device: torch.device) -> None:
@@ -52,38 +85,41 @@ class PopulationData(LightningDataModule):
         super().__init__()
         self._members = members
         self._first_step = first_step
-        self._device = device
-        self._keys = member_keys([member.seed for member in members])
-        counts = [member.data.num_samples for member in members]
-        self._fresh = [place for place, count in enumerate(counts) if count is None]
-        training = members[0].training
+        training, task = members[0].training, members[0].task
         self._chunk_steps = min(training.curve_every, training.steps)
-        self._fresh_rows = self._chunk_steps * training.batch_size
-        sizes = torch.tensor([self._fresh_rows if count is None else count for count in counts])
-        finite = [place for place, count in enumerate(counts) if count is not None]
-        order = torch.tensor([*finite, *self._fresh])
-        self.offsets: Int64[Tensor, " member"] = torch.zeros(len(members), dtype=torch.int64)
-        self.offsets[order] = torch.cumsum(sizes[order], dim=0) - sizes[order]
-        self.counts: Int32[Tensor, " member"] = torch.tensor(
-            [count or 0 for count in counts], dtype=torch.int32
+        self._points = points_of_data_sets(members)
+        ends = list(accumulate(self._points.values()))
+        self._starts = {
+            name: end - count for (name, count), end in zip(self._points.items(), ends, strict=True)
+        }
+        self.offsets: Int64[Tensor, " member"] = torch.tensor(
+            [self._starts[data_set(member)] for member in members], dtype=torch.int64
         )
-        task = members[0].task
-        self._table = torch.empty(int(sizes.sum()), task.in_features + task.num_targets)
-        for (group_task, count), places in _by_task(members, finite).items():
-            assert count is not None
-            self._draw(group_task, places, 0, count)
+        self.counts: Int32[Tensor, " member"] = torch.tensor(
+            [member.data.num_samples or 0 for member in members], dtype=torch.int32
+        )
+        self._table = torch.empty(max(ends[-1], _LEAST_ROWS), task.in_features + task.num_targets)
+        self._fresh = {name: count for name, count in self._points.items() if name[2] is None}
+        self._draw({name: count for name, count in self._points.items() if name[2] is not None}, 0)
         self._table = self._table.to(device)
 
-    def _draw(self, task: Task, places: Sequence[int], first: int, count: int) -> None:
-        """Draw points of members that share a task into the table, a few members at a time."""
-        size = max(1, DRAWN_AT_ONCE // (count * self._table.shape[1]))
-        for begin in range(0, len(places), size):
-            some = places[begin : begin + size]
-            for place, points in zip(
-                some, training_points(task, self._keys[some], first, count), strict=True
-            ):
-                start = int(self.offsets[place])
-                self._table[start : start + count] = points
+    def _draw(self, wanted: Mapping[DataSet, int], first: int) -> None:
+        """Draw the points of data sets from `first` on into the table, about `DRAWN_AT_ONCE` numbers at a time."""
+        groups: defaultdict[tuple[Task, int], list[DataSet]] = defaultdict(list)
+        for name, count in wanted.items():
+            groups[name[0], count].append(name)
+        most = max(1, DRAWN_AT_ONCE // self._table.shape[1])
+        for (task, count), names in groups.items():
+            length = count if task.mixing else min(count, most)  # see `data_set`
+            size = max(1, most // length)
+            for begin in range(0, len(names), size):
+                some = names[begin : begin + size]
+                keys = member_keys([seed for _, seed, _ in some])
+                for place in range(0, count, length):
+                    drawn = training_points(task, keys, first + place, min(length, count - place))
+                    for name, points in zip(some, drawn, strict=True):
+                        start = self._starts[name] + place
+                        self._table[start : start + len(points)] = points
 
     @property
     def num_chunks(self) -> int:
@@ -95,13 +131,13 @@ class PopulationData(LightningDataModule):
         """Return chunk `index` from the first step on, with its fresh points drawn."""
         training = self._members[0].training
         first = self._first_step + index * self._chunk_steps
-        for (task, _), places in _by_task(self._members, self._fresh).items():
-            self._draw(task, places, first * training.batch_size, self._fresh_rows)
+        self._draw(self._fresh, first * training.batch_size)
         return Chunk(first, min(self._chunk_steps, training.steps - first), self._table)
 
     def train_dataloader(self) -> DataLoader[Chunk]:
         """Return a loader of one chunk, that of the trainer's current epoch: an epoch is a chunk."""
-        return DataLoader(_OneChunk(self), batch_size=None)
+        # A generator of its own: without one, a loader draws from torch's, which is the user's.
+        return DataLoader(_OneChunk(self), batch_size=None, generator=torch.Generator())
 
 
 class _OneChunk(IterableDataset[Chunk]):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import shutil
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,7 +35,7 @@ from modulab.training.cost import compiling_pays
 from modulab.training.program import Program
 from modulab.training.schedule import schedule_rows
 from modulab.training.step import Block, population_update
-from modulab.training.torch_private import InterfaceChanged, known_options, leave_no_size_open, mark_open
+from modulab.training.torch_private import InterfaceChanged, known_options, mark_open, no_open_sizes
 
 
 class NoCompiler(Exception):
@@ -42,6 +44,8 @@ class NoCompiler(Exception):
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 _CHANGED = ("parameters", "first_moments", "second_moments")
+
+_memory_is_kept = threading.Event()
 
 _ACTIVITY_BYTES = 3 << 18
 """Bytes of one layer of activity in a block on a CPU: with it, a handful of such tensors fit in the cache."""
@@ -69,12 +73,30 @@ def keep_freed_memory() -> None:
     By default a buffer of more than 128 KiB is mapped anew, page by page, each time a step asks for one;
     that took more than half the time of a compiled step. Does nothing where the C library is another.
     """
+    if _set_thresholds(mmap=1 << 30, trim=(1 << 31) - 1, top_pad=64 << 20):
+        _memory_is_kept.set()
+
+
+def hand_back_freed_memory() -> None:
+    """Undo `keep_freed_memory`, where it was called: set glibc's default thresholds, and hand back what is free.
+
+    glibc raises its thresholds by itself as larger buffers are freed, up to 32 MiB, but only until a program sets
+    them. This rule cannot be switched on again: from here on each buffer of more than 128 KiB is mapped anew.
+    """
+    if _memory_is_kept.is_set():
+        _memory_is_kept.clear()
+        _set_thresholds(mmap=128 << 10, trim=128 << 10, top_pad=128 << 10)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set_thresholds(mmap: int, trim: int, top_pad: int) -> bool:
+    """Set how glibc keeps freed memory; return False where the C library is another."""
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-        library.mallopt(mmap_threshold, 1 << 30)
-        library.mallopt(trim_threshold, (1 << 31) - 1)
-        library.mallopt(top_pad, 64 << 20)
+    if not hasattr(library, "mallopt"):
+        return False
+    for parameter, value in ((-3, mmap), (-1, trim), (-2, top_pad)):  # as in malloc.h
+        library.mallopt(parameter, value)
+    return True
 
 
 def can_compile(device: torch.device) -> bool:
@@ -146,13 +168,28 @@ def run_chunk(
     # Copied: a step's losses may share the storage of an activity-sized buffer, which they would keep alive.
     losses = torch.empty(chunk.num_steps, len(members), device=device)
     current = block
-    for own, row, at, position in zip(losses, rows, steps, positions, strict=True):
-        before, after = step(current, chunk.table, row, at, position)
-        own.copy_(before)
-        current = replace(current, **dict(zip(_CHANGED, after, strict=True)))
+    with no_open_sizes() if isinstance(step, AcceleratedStep) else nullcontext():
+        for own, row, at, position in zip(losses, rows, steps, positions, strict=True):
+            before, after = step(current, chunk.table, row, at, position)
+            own.copy_(before)
+            current = replace(current, **dict(zip(_CHANGED, after, strict=True)))
     for name in _CHANGED:
         getattr(block, name).copy_(getattr(current, name))
     return losses
+
+
+@dataclass(frozen=True)
+class AcceleratedStep:
+    """A step compiled by torch.compile. It is called under `no_open_sizes`, as it was compiled."""
+
+    compiled: Callable[..., tuple[Tensor, ...]]
+
+    def __call__(
+        self, block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return what `population_update` returns."""
+        losses, *after = self.compiled(*block_tensors(block), table, row, at, position)
+        return losses, after
 
 
 @functools.cache
@@ -161,20 +198,12 @@ def accelerated_step(program: Program, device: torch.device) -> StepFunction:
 
     It is traced here on made-up members, so that the code does not depend on which members come first.
     """
-    leave_no_size_open()
     options = known_options(OPTIONS) if device.type == "cpu" else None
     compiled = torch.compile(functools.partial(flat_update, program), fullgraph=True, options=options)
     examples = [(tensor.to(device), axis) for tensor, axis in made_up_tensors(program)]
     for tensor, axis in examples:
         if axis is not None:
             mark_open(tensor, axis)
-    with compiling_in(cache_folder()):
+    with no_open_sizes(), compiling_in(cache_folder()):
         compiled(*(tensor for tensor, _ in examples))
-
-    def call(
-        block: Block, table: Tensor, row: Tensor, at: Tensor, position: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        losses, *after = compiled(*block_tensors(block), table, row, at, position)
-        return losses, after
-
-    return call
+    return AcceleratedStep(compiled)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,11 +209,30 @@ def _set_up(
     return learner, data
 
 
+@contextmanager
+def _signal_handlers_kept() -> Generator[None]:
+    """Put back the handlers of Ctrl-C and of the signal to end.
+
+    The recorder, which takes them over after Lightning, is told of the end after Lightning has put them back, and
+    by itself would leave Lightning's.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
 def _lightning_fit(
     learner: PopulationLearner, data: PopulationData, recorder: Recorder, device: torch.device
 ) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _signal_handlers_kept():
         # Lightning advises worker processes for a loader whose one item is made on the spot, and an
         # optimiser for a module that updates by itself.
         warnings.filterwarnings("ignore", module="lightning")

@@ -11,10 +11,11 @@ import functools
 import getpass
 import inspect
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,22 +310,51 @@ def known_options(options: dict[str, Any]) -> dict[str, Any] | None:
     return {name: value for name, value in options.items() if name in known} or None
 
 
-def leave_no_size_open() -> None:
+@contextmanager
+def no_open_sizes() -> Generator[None]:
     """Have torch.compile take no number for a variable but sizes of axes that are marked, nor count recompilations.
 
     Each program's step is its own closure over the same code, which torch counts as recompilations. And it takes
     numbers in which a program differs from earlier ones, its width or its noisy layers, for variables: the code would
-    depend on what was compiled before, be slower, and with noisy layers be wrong.
+    depend on what was compiled before, be slower, and with noisy layers be wrong. Holds in this thread, and while the
+    context lasts.
 
     Raises: InterfaceChanged where torch has no such setting.
     """
     with _expected("the settings of torch.compile"):
         from torch._dynamo import config
 
-        for name, value in (("recompile_limit", 1024), ("accumulated_recompile_limit", 4096)):
-            with suppress(AttributeError):  # without them, more programs than torch's own limit are refused
-                setattr(config, name, value)
-        config.automatic_dynamic_shapes = False
+        limits = {
+            name: value
+            for name, value in (("recompile_limit", 1024), ("accumulated_recompile_limit", 4096))
+            if hasattr(config, name)  # without them, more programs than torch's own limit are refused
+        }
+        patch: Any = config.patch({"automatic_dynamic_shapes": False, **limits})
+        patch.__enter__()
+    try:
+        yield
+    finally:
+        patch.__exit__(None, None, None)
+
+
+@contextmanager
+def compilers_settings_kept() -> Generator[None]:
+    """Undo what TorchInductor changes in the process that it compiles in, and leaves so."""
+    limit = sys.getrecursionlimit()
+    with ExitStack() as kept:
+        kept.callback(sys.setrecursionlimit, limit)
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            kept.callback(setattr, tqdm, "monitor_interval", tqdm.monitor_interval)
+            tqdm.monitor_interval = (
+                0  # else the first bar, even one that is not shown, starts a thread that stays
+            )
+        with suppress(ImportError, AttributeError):
+            from torch._inductor import config
+
+            kept.enter_context(config.patch({"aot_inductor.metadata": dict(config.aot_inductor.metadata)}))
+        yield
 
 
 def mark_open(tensor: Tensor, axis: int) -> None:
