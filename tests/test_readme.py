@@ -50,6 +50,10 @@ def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
     product = pd.read_parquet(tmp_path / "outputs/product/results.parquet")
     assert (product["error/test"] < 0.02).all()
     assert (pd.read_parquet(tmp_path / "outputs/norms/results.parquet")["weights/norm"] > 0).all()
+    gated = pd.read_parquet(tmp_path / "outputs/gated/results.parquet")
+    assert (gated["error/test"] < 0.5).all()
+    assert gated["modularity/functional"].notna().all()
+    assert "modularity/structural" not in gated
 
 
 def test_readme_names_scripts_that_exist_and_figures_that_are_there() -> None:
