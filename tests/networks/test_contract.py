@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import modulab
+from modulab.errors import ConfigError
 from modulab.metrics.measure import find_measures, skipped_measures
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
@@ -91,3 +92,9 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
     assert code == 0, out + errors
     page = next(Path(folder).rglob("*.html")).read_text()
     assert "structural: the connections of its network" in page
+
+
+def test_mixing_is_refused_before_training_where_a_network_cannot_take_it_up() -> None:
+    with pytest.raises(ConfigError, match=r"task\.mixing=true needs a network whose first weights"):
+        make_member(task__mixing=True, **OPAQUE)
+    assert make_member(task__mixing=True).task.mixing

@@ -241,7 +241,12 @@ class _Seed(Settings):
 def _check_combinations(member: Member) -> None:
     # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
     with suppress(ForeignError), foreign_code():
-        member.architecture.network(member.task)
+        network = member.architecture.network(member.task)
+        if member.task.mixing and not network.turns_inputs:
+            raise ConfigError(
+                f"task.mixing=true needs a network whose first weights can take up a rotation, and those of "
+                f"architecture={member.architecture.name} cannot. Set task.mixing=false or choose another architecture."
+            )
     if member.training.warmup_steps > member.training.steps:
         raise ConfigError(
             f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "

@@ -62,10 +62,7 @@ _DRAWS: dict[Region, _Draw] = {"full": _Draw.FULL, "train": _Draw.TRAIN, "withhe
 def in_module_coordinates(
     network: NetworkPopulation, rotation: Float[Tensor, "in_features in_features"] | None
 ) -> NetworkPopulation:
-    """Return the networks that do on x what those given do on Qx.
-
-    Raises: ConfigError for a network that cannot take a rotation into its parameters.
-    """
+    """Return the networks that do on x what those given do on Qx; only for networks with `turns_inputs`."""
     if rotation is None:
         return network
     return NetworkPopulation(network.network, network.network.turn_inputs(network.parameters, rotation))

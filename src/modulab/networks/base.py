@@ -20,7 +20,6 @@ from jaxtyping import Float, Int32
 from pydantic import Field
 from torch import Tensor
 
-from modulab.errors import ConfigError
 from modulab.partition import Partition
 from modulab.schema import Settings
 from modulab.tasks.base import Task
@@ -269,6 +268,11 @@ class Network(ABC):
         assert stage == 0
         return self.forward(parameters, sums.transpose(1, 2), tap)
 
+    @property
+    def turns_inputs(self) -> bool:
+        """Return whether `turn_inputs` can take a rotation of the inputs into the parameters, as task.mixing needs."""
+        return False
+
     def turn_inputs(
         self,
         parameters: Float[Tensor, "member parameter"],
@@ -276,13 +280,9 @@ class Network(ABC):
     ) -> Float[Tensor, "member parameter"]:
         """Return the parameters with which the network does on x what it does on Qx with those given.
 
-        Raises: ConfigError for a network that cannot take a rotation into its parameters.
+        Only for networks with `turns_inputs`.
         """
-        del parameters, rotation
-        raise ConfigError(
-            f"task.mixing=true needs a network whose first weights can take up a rotation, and "
-            f"{type(self).__name__} has none. Set task.mixing=false or choose another architecture."
-        )
+        raise NotImplementedError
 
     @property
     def total_units(self) -> int:

@@ -266,6 +266,11 @@ class Perceptron(Network):
         weights, biases = self.unflatten(parameters)
         return self._continue(weights, biases, stage, sums, tap)
 
+    @property
+    def turns_inputs(self) -> bool:
+        """Return True: the first weights take up the rotation."""
+        return True
+
     def turn_inputs(
         self,
         parameters: Float[Tensor, "member parameter"],
