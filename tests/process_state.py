@@ -23,7 +23,9 @@ from typing import Any
 def state() -> dict[str, str]:
     """Return every shared setting of this process by name, as text."""
     return {
-        name: repr(value) for part in (_python(), _logging(), _libraries(), _memory()) for name, value in part
+        name: repr(sorted(value, key=repr) if isinstance(value, set | frozenset) else value)
+        for part in (_python(), _logging(), _libraries(), _memory())
+        for name, value in part
     }
 
 
