@@ -101,8 +101,11 @@ class Measure(Settings):
             (reason for name in self.needs for has, reason in [_NEEDS[name]] if not has(network, task)), None
         )
 
-    def __call__(self, probe: Probe) -> Values:
-        """Return one value a member for each name; none for members that lack what it needs."""
+    def __call__(self, probe: Probe) -> Any:
+        """Return one value a member for each name; none for members that lack what it needs.
+
+        What other people's code returns may be anything else: `taking.take_measures` checks it.
+        """
         return {} if self.lacking(probe.network.network, probe.task) else self.take(probe)
 
 
@@ -128,7 +131,7 @@ class FunctionMeasure(Measure):
         """Return what the decorator says."""
         return 0.0 if self.cost is None else self.cost(probes)
 
-    def take(self, probe: Probe) -> Values:
+    def take(self, probe: Probe) -> Any:
         """Return what the function returns."""
         return self.function(probe)
 

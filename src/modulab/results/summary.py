@@ -61,7 +61,7 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
     for pattern in patterns:
         found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            reasons = sorted(set(results["skipped"].dropna().tolist()))
+            reasons = sorted(set(results["skipped"].dropna())) if "skipped" in results else []
             skipped = f" Measures that were skipped: {reasons[0]}." if reasons else ""
             raise ConfigError(
                 f"--metric {pattern}: these results have no such measure. {suggest(pattern, names)}{skipped}"
