@@ -141,9 +141,10 @@ class WandbProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._heard = time.monotonic()
-            self._inbox.put(json.loads(line))
+        with self._process.stdout as lines:
+            for line in lines:
+                self._heard = time.monotonic()
+                self._inbox.put(json.loads(line))
 
     def _look(self, wait_seconds: float = 0.0) -> list[Message]:
         """Pass on what the other side said, and return its counts of what is done."""
