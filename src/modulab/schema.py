@@ -147,6 +147,20 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
         ) from error
 
 
+def find_function(value: str | Mapping[str, Any], where: str, expected: type[Settings]) -> Any:
+    """Return what a config names in the place of a function: by its dotted path, or by a `_target_` with its fields.
+
+    Raises: ConfigError where it cannot be called, cannot be found, or has other fields; or where a `_target_` is no
+    class derived from `expected`.
+    """
+    found = (
+        read_settings(value, where, expected) if isinstance(value, Mapping) else import_target(value, where)
+    )
+    if not callable(found):
+        raise ConfigError(f"{where}={value} is not a function. Name one that takes a Probe.")
+    return found
+
+
 def _validated(schema: type[SettingsType], values: dict[str, Any], path: str) -> SettingsType:
     try:
         return schema.model_validate(values)

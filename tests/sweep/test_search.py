@@ -28,6 +28,10 @@ LEARNABLE = [
     "trainer.accelerator=cpu", "trainer.engine=eager", "trainer.threads=1",
 ]  # fmt: skip
 SEARCH = ["train", "-m", "hydra/sweeper=optuna", "sweep.objective=error/test", *SMALL]
+STORAGE = "sqlite:///study.db"
+STORED_SEARCH = [
+    *SEARCH, "noise.scale=interval(0,1)", f"hydra.sweeper.storage={STORAGE}", "hydra.sweep.dir=search",
+]  # fmt: skip
 DIVERGING = ["training.learning_rate=choice(0.001,1e30)", "training.optimiser=sgd", "training.steps=20"]
 
 
@@ -39,8 +43,8 @@ def values(results: pd.DataFrame, key: str) -> list[float]:
     return sorted(results[f"config.{key}"].unique())
 
 
-def stored(storage: str) -> optuna.Study:
-    return optuna.load_study(study_name="modulab", storage=storage)
+def stored() -> optuna.Study:
+    return optuna.load_study(study_name="modulab", storage=STORAGE)
 
 
 @pytest.mark.parametrize(
@@ -265,21 +269,17 @@ def test_of_several_objectives_the_trials_that_none_beats_are_kept(command: Comm
 
 
 def test_stored_study_goes_on_and_is_asked_again_what_was_cut_off(command: Command) -> None:
-    storage = "sqlite:///study.db"
-    search = [
-        *SEARCH, "noise.scale=interval(0,1)", "hydra.sweeper.n_jobs=3", f"hydra.sweeper.storage={storage}",
-        "hydra.sweep.dir=search",
-    ]  # fmt: skip
+    search = [*STORED_SEARCH, "hydra.sweeper.n_jobs=3"]
     code, _, err = command(*search, "hydra.sweeper.n_trials=3")
     assert code == 0, err
-    study = stored(storage)
+    study = stored()
     cut_off = study.ask({"noise.scale": FloatDistribution(0, 1)})
     cut_off.set_user_attr("modulab:folder", str(Path("search").resolve()))
     elsewhere = study.ask({"noise.scale": FloatDistribution(0, 1)})
     elsewhere.set_user_attr("modulab:folder", "/another/folder")
     code, _, err = command(*search, "hydra.sweeper.n_trials=6")
     assert code == 0, err
-    trials = stored(storage).trials
+    trials = stored().trials
     states = [trial.state for trial in trials]
     assert states[3:5] == [TrialState.FAIL, TrialState.RUNNING]
     assert states.count(TrialState.COMPLETE) == 5  # the sixth is at work elsewhere
@@ -291,21 +291,14 @@ def test_stored_study_goes_on_and_is_asked_again_what_was_cut_off(command: Comma
 
 
 def test_start_killed_while_it_asked_again_asks_no_trial_twice(command: Command) -> None:
-    storage = "sqlite:///study.db"
-    search = [
-        *SEARCH,
-        "noise.scale=interval(0,1)",
-        f"hydra.sweeper.storage={storage}",
-        "hydra.sweep.dir=search",
-    ]
-    assert command(*search, "hydra.sweeper.n_trials=2")[0] == 0
-    study = stored(storage)
+    assert command(*STORED_SEARCH, "hydra.sweeper.n_trials=2")[0] == 0
+    study = stored()
     cut_off = study.ask({"noise.scale": FloatDistribution(0, 1)})
     cut_off.set_user_attr("modulab:folder", str(Path("search").resolve()))
     study.enqueue_trial(cut_off.params, user_attrs={"modulab:replaces": cut_off.number})
-    code, _, err = command(*search, "hydra.sweeper.n_trials=4")
+    code, _, err = command(*STORED_SEARCH, "hydra.sweeper.n_trials=4")
     assert code == 0, err
-    trials = stored(storage).trials
+    trials = stored().trials
     assert [trial.params == cut_off.params for trial in trials] == [False, False, True, True, False]
     assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 4
     assert trials[cut_off.number].state == TrialState.FAIL
@@ -334,21 +327,14 @@ def test_refused_search_uses_up_no_trials_of_a_stored_study(command: Command) ->
 
 
 def test_second_start_in_a_folder_leaves_the_search_at_work_there_alone(command: Command) -> None:
-    storage = "sqlite:///study.db"
-    search = [
-        *SEARCH,
-        "noise.scale=interval(0,1)",
-        f"hydra.sweeper.storage={storage}",
-        "hydra.sweep.dir=search",
-    ]
-    assert command(*search, "hydra.sweeper.n_trials=2")[0] == 0
-    at_work = stored(storage).ask({"noise.scale": FloatDistribution(0, 1)})
+    assert command(*STORED_SEARCH, "hydra.sweeper.n_trials=2")[0] == 0
+    at_work = stored().ask({"noise.scale": FloatDistribution(0, 1)})
     at_work.set_user_attr("modulab:folder", str(Path("search").resolve()))
     with FolderLock(Path("search")):
-        code, _, err = command(*search, "hydra.sweeper.n_trials=4")
+        code, _, err = command(*STORED_SEARCH, "hydra.sweeper.n_trials=4")
     assert code == 2
     assert "is at work in this folder" in err
-    assert stored(storage).trials[at_work.number].state == TrialState.RUNNING
+    assert stored().trials[at_work.number].state == TrialState.RUNNING
 
 
 def test_study_of_another_search_is_not_mixed_with(command: Command) -> None:

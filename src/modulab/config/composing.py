@@ -35,7 +35,7 @@ from modulab.config.overrides import (
 from modulab.config.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
 from modulab.errors import ConfigError
 from modulab.memory import check_plan
-from modulab.schema import Settings, import_target, read_settings, suggest
+from modulab.schema import Settings, find_function, read_settings, suggest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -153,11 +153,7 @@ def _check_measures(members: Iterable[Mapping[str, Any]]) -> None:
         for name, value in sorted(member["probes"]["measures"].items()):
             if value is not None and (text := f"{name} {value}") not in seen:
                 seen.add(text)
-                where = f"probes.measures.{name}"
-                is_group = isinstance(value, dict)
-                found = read_settings(value, where, Settings) if is_group else import_target(value, where)
-                if not callable(found):
-                    raise ConfigError(f"{where}={value} is not a function.")
+                find_function(value, f"probes.measures.{name}", Settings)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +22,7 @@ from modulab.config.trust import shipped_code
 from modulab.errors import ConfigError
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
-from modulab.schema import Settings, import_target, read_settings, suggest
+from modulab.schema import Settings, find_function, import_target, read_settings, suggest
 from modulab.tasks.base import Task
 
 Values = Mapping[str, Float[Tensor, " member"]]
@@ -152,16 +152,10 @@ def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
 
     Raises: ConfigError where it names something that is no measure, or parameters that it does not take.
     """
-    if isinstance(value, Mapping):
-        return read_settings(value, where, Measure)
-    found = import_target(value, where)
+    found = find_function(value, where, Measure)
     if isinstance(found, type) and issubclass(found, Measure):
         return read_settings({"_target_": value}, where, Measure)
-    if isinstance(found, Measure):
-        return found
-    if not callable(found):
-        raise ConfigError(f"{where}={value} is not a function. Name one that takes a Probe.")
-    return FunctionMeasure(function=cast("Callable[[Probe], Values]", found))
+    return found if isinstance(found, Measure) else FunctionMeasure(function=found)
 
 
 def find_measures(probes: Probes) -> dict[str, Measure]:
@@ -184,25 +178,21 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
 
     Raises: ConfigError for a name that none can give.
     """
-    own = {key: value for key, value in probes.measures.items() if value is not None}
-    shipped = {path: path for path in shipped_measures()}
-    silent = {key for key in own if not find_measure(own[key], f"probes.measures.{key}").columns}
+    own = find_measures(probes)
+    shipped = {path: find_measure(path, path) for path in shipped_measures()}
+    silent = [key for key, each in own.items() if not each.columns]
     chosen: dict[str, str | dict[str, Any]] = {}
     for pattern in probes.curves:
-        givers = _givers(own, pattern) or {key: own[key] for key in silent} or _givers(shipped, pattern)
+        givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
         if not givers:
-            names = [column.name for path in shipped for column in find_measure(path, "").columns]
+            names = [column.name for each in shipped.values() for column in each.columns]
             raise ConfigError(f"probes.curves: no measure gives {pattern!r}. {suggest(pattern, names)}")
-        chosen |= givers
+        chosen |= {key: probes.measures.get(key) or key for key in givers}
     return chosen
 
 
-def _givers(named: Mapping[str, str | dict[str, Any]], pattern: str) -> dict[str, str | dict[str, Any]]:
-    return {
-        key: value
-        for key, value in named.items()
-        if any(column.matches(pattern) for column in find_measure(value, f"probes.measures.{key}").columns)
-    }
+def _givers(measures: Mapping[str, Measure], pattern: str) -> list[str]:
+    return [key for key, each in measures.items() if any(column.matches(pattern) for column in each.columns)]
 
 
 @functools.cache

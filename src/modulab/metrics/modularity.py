@@ -245,7 +245,7 @@ def ablation_loss_rises(
         for start in range(0, site.units, size):
             silenced = range(start, min(start + size, site.units))
             if weights:
-                outputs = _outputs_without(network, samples, recording, layer, weights[layer + 1], silenced)
+                outputs = _outputs_without(network, recording, layer, weights[layer + 1], silenced)
             else:
                 outputs = _general_outputs_without(network, samples, site.name, silenced)
             count = len(silenced)
@@ -255,16 +255,10 @@ def ablation_loss_rises(
 
 
 def _outputs_without(
-    network: NetworkPopulation,
-    samples: Samples,
-    recording: Recording,
-    layer: int,
-    weight: Tensor,
-    silenced: range,
+    network: NetworkPopulation, recording: Recording, layer: int, weight: Tensor, silenced: range
 ) -> Tensor:
     """Return outputs without each of some units of a hidden layer: several rows for each member, side by side."""
     structure = network.network
-    del samples
     activity = recording.values[structure.sites[layer].name]
     stage = layer + 1
     last = stage == structure.num_stages - 1

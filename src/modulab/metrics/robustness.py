@@ -208,7 +208,7 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     inputs = probe.samples.inputs
     draws = normals(fold_in(probe.keys, Stream.INPUT_NOISE), inputs.shape[1], inputs.shape[2])
-    added = _sums(probe, 0, draws.transpose(1, 2), biased=False)
+    added = _added_sums(probe, 0, draws.transpose(1, 2))
     clean = _clean_sums(probe, 0)
 
     def outputs_at(level: float) -> Tensor:
@@ -268,7 +268,7 @@ def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tenso
         )
     # At every level the first site has the same activity. So its noise is drawn once, and what it adds to the sums
     # of the next stage is proportional to the level.
-    added = _sums(probe, 1, noise(structure.sites[0].name, probe.activities()[0]), biased=False)
+    added = _added_sums(probe, 1, noise(structure.sites[0].name, probe.activities()[0]))
     sums = _clean_sums(probe, 1)
 
     def outputs_at(level: float) -> Tensor:
@@ -288,8 +288,9 @@ def _clean_sums(probe: Probe, stage: int) -> Tensor:
     return structure.recorded_sums(probe.clean, stage, probe.samples.inputs)
 
 
-def _sums(probe: Probe, stage: int, values: Tensor, biased: bool = True) -> Tensor:
-    return probe.network.network.stage_sums(probe.network.parameters, stage, values, biased)
+def _added_sums(probe: Probe, stage: int, added: Tensor) -> Tensor:
+    """Return what values added to those that a stage reads add to its sums."""
+    return probe.network.network.stage_sums(probe.network.parameters, stage, added, biased=False)
 
 
 def _run_from(probe: Probe, stage: int, sums: Tensor, tap: Tap | None = None) -> Tensor:

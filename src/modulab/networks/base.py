@@ -54,7 +54,9 @@ def split_parameters(
     start = 0
     for parameter in layout:
         part = parameters[:, start : start + parameter.size]
-        parts[parameter.name] = part.unflatten(1, parameter.shape) if parameter.shape else part[:, 0]
+        if len(parameter.shape) != 1:
+            part = part.unflatten(1, parameter.shape) if parameter.shape else part[:, 0]
+        parts[parameter.name] = part
         start += parameter.size
     return parts
 
@@ -163,10 +165,14 @@ class Network(ABC):
         return ()
 
     @property
+    def layer_connections(self) -> tuple[tuple[str, str], ...]:
+        """Return the sources and targets of edges that lead from the inputs through each site to the outputs."""
+        return tuple(pairwise([INPUT, *(site.name for site in self.sites), OUTPUT]))
+
+    @property
     def is_layered(self) -> bool:
-        """Return whether edges lead from the inputs through every site in order to the outputs, and nowhere else."""
-        places = [INPUT, *(site.name for site in self.sites), OUTPUT]
-        return self.connections == tuple(pairwise(places))
+        """Return whether edges lead from layer to layer (see `layer_connections`), and nowhere else."""
+        return self.connections == self.layer_connections
 
     def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit batch"]]:
         """Return, for each site that edges lead to, the derivative of its activity by the sum of what they bring.
@@ -197,13 +203,7 @@ class Network(ABC):
 
             return self.forward(parameters, inputs, add)
 
-        vjp: Any = torch.func.vjp
-        outputs, pull_back = vjp(outputs_of, zeros)
-        rows: list[dict[str, Tensor]] = []
-        for output in range(outputs.shape[2]):
-            chosen = torch.zeros_like(outputs)
-            chosen[:, :, output] = 1
-            rows.append(pull_back(chosen)[0])
+        rows = _gradients_of_outputs(outputs_of, zeros)
         for site in reversed(self.sites):
             yield site.name, torch.stack([row[site.name] for row in rows], dim=1)
 
@@ -217,14 +217,7 @@ class Network(ABC):
         def outputs_of(seen: Tensor) -> Tensor:
             return self.forward(parameters, seen)
 
-        vjp: Any = torch.func.vjp
-        outputs, pull_back = vjp(outputs_of, inputs)
-        rows: list[Tensor] = []
-        for output in range(outputs.shape[2]):
-            chosen = torch.zeros_like(outputs)
-            chosen[:, :, output] = 1
-            rows.append(pull_back(chosen)[0])
-        return torch.stack(rows, dim=2)
+        return torch.stack(_gradients_of_outputs(outputs_of, inputs), dim=2)
 
     @property
     def num_stages(self) -> int:
@@ -303,6 +296,21 @@ class Network(ABC):
     def activation_cost(self) -> int:
         """Return how many buffers of a site's activity an eager step holds for its nonlinearity and derivative."""
         return 0
+
+
+def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> list[Any]:
+    """Return, for each output, the gradient of its sum over members and samples by `point`, a tensor or several.
+
+    Members and samples are independent, so that these are the derivatives member by member and sample by sample.
+    """
+    vjp: Any = torch.func.vjp
+    outputs, pull_back = vjp(outputs_of, point)
+    rows: list[Any] = []
+    for output in range(outputs.shape[2]):
+        chosen = torch.zeros_like(outputs)
+        chosen[:, :, output] = 1
+        rows.append(pull_back(chosen)[0])
+    return rows
 
 
 class Architecture(Settings):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -18,8 +17,6 @@ from torch import Tensor
 
 from modulab.errors import ConfigError
 from modulab.networks.base import (
-    INPUT,
-    OUTPUT,
     Architecture,
     Edges,
     Network,
@@ -125,11 +122,6 @@ class Perceptron(Network):
         return tuple(parts)
 
     @property
-    def num_parameters(self) -> int:
-        """Return the number of weights and biases of one member."""
-        return sum(rows * columns + rows for rows, columns in self.layer_sizes)
-
-    @property
     def sites(self) -> tuple[Site, ...]:
         """Return hidden.0, hidden.1 and so on."""
         return tuple(Site(f"hidden.{layer}", units) for layer, units in enumerate(self.hidden_features))
@@ -140,15 +132,8 @@ class Perceptron(Network):
         list[Float[Tensor, "member out_features in_features"]], list[Float[Tensor, "member out_features"]]
     ]:
         """Return the weight matrices and biases that one row a member holds, as views."""
-        weights: list[Tensor] = []
-        biases: list[Tensor] = []
-        start = 0
-        for rows, columns in self.layer_sizes:
-            weights.append(parameters[:, start : start + rows * columns].unflatten(1, (rows, columns)))
-            start += rows * columns
-            biases.append(parameters[:, start : start + rows])
-            start += rows
-        return weights, biases
+        parts = list(self.split(parameters).values())
+        return parts[0::2], parts[1::2]
 
     def initialise(
         self,
@@ -189,8 +174,7 @@ class Perceptron(Network):
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:
         """Return the chain from the inputs through the hidden layers to the outputs."""
-        places = [INPUT, *(site.name for site in self.sites), OUTPUT]
-        return tuple(pairwise(places))
+        return self.layer_connections
 
     def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
         """Return the weight matrices, input side first."""

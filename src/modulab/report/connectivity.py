@@ -22,7 +22,7 @@ from modulab.metrics.probe import make_probe
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
-from modulab.sweep.run import read_members
+from modulab.sweep.run import TrainedMembers, read_members
 from modulab.text import printable
 from modulab.training.learner import initialise
 from modulab.training.program import network_of
@@ -105,14 +105,9 @@ def trained_connectivity(
                 try:
                     check_named_code(configs[run_id], manifest, modules)
                     member = read_member(configs[run_id])
+                    network = _drawable_network(member, trained)
                 except ConfigError as error:
                     print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)
-                    continue
-                network = network_of(member)
-                if not network.is_layered or network.layout != trained.layout:
-                    print(
-                        printable(f"The picture of {run_id} is left out: {_reason(network)}"), file=sys.stderr
-                    )
                     continue
                 after = trained.parameters[places[run_id] : places[run_id] + 1]
                 before = initialise([member], network)[1]
@@ -123,10 +118,14 @@ def trained_connectivity(
     return {run_id: found[run_id] for run_id in run_ids if run_id in found}
 
 
-def _reason(network: Network) -> str:
+def _drawable_network(member: Member, trained: TrainedMembers) -> Network:
+    """Return a member's network. Raises: ConfigError where it has no layers, or its checkpoint other parameters."""
+    network = network_of(member)
     if not network.is_layered:
-        return "its network has no layers of weighted connections."
-    return "its checkpoint holds other parameters than its settings ask for."
+        raise ConfigError("its network has no layers of weighted connections.")
+    if network.layout != trained.layout:
+        raise ConfigError("its checkpoint holds other parameters than its settings ask for.")
+    return network
 
 
 def connectivity_data(networks: dict[str, tuple[Connectivity, Connectivity]]) -> pd.DataFrame:
