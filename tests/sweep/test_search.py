@@ -396,7 +396,7 @@ def test_trials_that_look_bad_at_a_rung_are_not_trained_to_the_end(command: Comm
         "hydra/sweeper/sampler=random", "hydra.sweeper.storage=sqlite:///study.db", "hydra.sweep.dir=search",
     )  # fmt: skip
     assert code == 0, err
-    trials = stored("sqlite:///study.db").trials
+    trials = optuna.load_study(study_name="modulab", storage="sqlite:///study.db").trials
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert len(pruned) + len(complete) == 16
