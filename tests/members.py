@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
-from modulab.config.settings import Member, Trainer, read_member
+from modulab.config.settings import Member, Trainer, read_run
+from modulab.training.execution import Execution
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EAGER = Trainer(
     accelerator="cpu", engine="eager", threads=1, memory_gib=None, largest_population=None,
     checkpoint_seconds=0.0, progress="off",
 )  # fmt: skip
+EAGERLY = Execution("eager", torch.device("cpu"), asked_threads=1)
+"""What is chosen for `EAGER`."""
 
 
 def _group(name: str, option: str) -> dict[str, Any]:
@@ -48,4 +52,4 @@ def member_config(choices: dict[str, str] | None = None, **overrides: Any) -> di
 
 def make_member(choices: dict[str, str] | None = None, **overrides: Any) -> Member:
     """Return a checked member; write dots in keys as two underscores."""
-    return read_member(member_config(choices, **overrides))
+    return read_run(member_config(choices, **overrides)).member

@@ -19,7 +19,7 @@ def main() -> None:
     with hydra_composer() as compose:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     with tempfile.TemporaryDirectory() as folder:
-        work = plan_work(plan.members, plan.trainer, Path(folder))
+        work = plan_work(plan.runs, plan.trainer, Path(folder))
         estimate = process_bytes(work)
         run_work(work, Path(folder))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, estimate / 2**20)

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,10 @@ def plan(*overrides: str) -> Plan:
         return plan_run(compose_checked(compose, overrides), overrides, compose)
 
 
+def members_of(*overrides: str) -> list[dict[str, Any]]:
+    return [run.config for run in plan(*overrides).runs]
+
+
 def choice(option: str) -> str:
     group, _, name = option.partition("/")
     return f"{group}={name}"
@@ -30,8 +35,8 @@ def choice(option: str) -> str:
 @pytest.mark.parametrize("option", ["", *OPTIONS])
 def test_every_file_composes_to_members_that_read(option: str) -> None:
     made = plan(*([choice(option)] if option else []))
-    assert made.members
-    assert len(set(made.run_ids)) == len(made.members)
+    assert made.runs
+    assert len(set(made.run_ids)) == len(made.runs)
     assert isinstance(made.trainer, Trainer)
     if option.startswith("logger/"):
         chosen = made.logger.model_dump(exclude_none=True)
@@ -48,13 +53,13 @@ def test_every_file_says_first_what_it_means(file: str) -> None:
 )
 def test_every_named_option_names_itself(option: str) -> None:
     group, name = option.split("/")
-    [member] = plan(choice(option)).members
+    [member] = members_of(choice(option))
     assert member[group]["name"] == name or name == "default"
 
 
 @pytest.mark.parametrize("name", ["regression", "classification", "digits"])
 def test_every_experiment_overrides_what_its_task_needs_to_withhold_or_vary(name: str) -> None:
-    members = plan(f"experiment={name}").members
+    members = members_of(f"experiment={name}")
     assert {member["task"]["name"] for member in members} == {name}
     assert {member["architecture"]["name"] for member in members} == {"dense", "premodular"}
     assert len({member["seed"] for member in members}) >= 3
@@ -91,7 +96,7 @@ def test_every_experiment_trains_two_steps(option: str, tmp_path: Path) -> None:
 
 
 def test_the_default_is_the_reference_setting_without_noise_or_regulariser() -> None:
-    [member] = plan().members
+    [member] = members_of()
     architecture, training = member["architecture"], member["training"]
     assert member["task"]["functions"][:2] == ["sine", "parabola"]
     assert member["task"]["modules"] == 2
@@ -108,7 +113,7 @@ def test_the_default_is_the_reference_setting_without_noise_or_regulariser() -> 
 
 
 def test_a_noise_scale_or_strength_alone_switches_on_poisson_noise_and_its_regulariser() -> None:
-    [member] = plan("noise.scale=0.4", "regulariser.strength=0.08").members
+    [member] = members_of("noise.scale=0.4", "regulariser.strength=0.08")
     assert member["noise"] == {
         "name": "poisson",
         "scale": 0.4,
@@ -134,7 +139,7 @@ def test_a_noise_scale_or_strength_alone_switches_on_poisson_noise_and_its_regul
     ],
 )
 def test_each_noise_has_its_law(name: str, law: tuple[float, ...]) -> None:
-    [member] = plan(f"noise={name}").members
+    [member] = members_of(f"noise={name}")
     noise = member["noise"]
     assert (noise["constant"], noise["linear"], noise["quadratic"]) == law
     assert (noise["scale"] > 0) == (name != "none")
@@ -154,7 +159,7 @@ def test_each_noise_has_its_law(name: str, law: tuple[float, ...]) -> None:
     ],
 )
 def test_each_regulariser_has_its_powers(name: str, powers: tuple[float, float]) -> None:
-    [member] = plan(f"regulariser={name}").members
+    [member] = members_of(f"regulariser={name}")
     regulariser = member["regulariser"]
     assert (regulariser["weight_power"], regulariser["activity_power"]) == powers
     assert regulariser["strength"] > 0
@@ -162,8 +167,8 @@ def test_each_regulariser_has_its_powers(name: str, powers: tuple[float, float])
 
 @pytest.mark.parametrize(("name", "share"), [("dense", 1.0), ("premodular", 0.0), ("partial", 0.1)])
 def test_architectures_differ_only_in_name_and_cross_connections(name: str, share: float) -> None:
-    [dense] = plan().members
-    [member] = plan(f"architecture={name}").members
+    [dense] = members_of()
+    [member] = members_of(f"architecture={name}")
     assert member["architecture"] == dense["architecture"] | {"name": name, "cross_connections": share}
 
 

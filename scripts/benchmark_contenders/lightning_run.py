@@ -22,7 +22,6 @@ from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points
 from benchmark_contenders.stock_lightning import default_loader, stock_trainer
 from benchmark_contenders.workload import HIDDEN_FEATURES, IN_FEATURES, LEARNING_RATE, OUT_FEATURES
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
-from modulab.config.settings import read_member
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.networks.perceptron import Perceptron, architecture_mask, flatten
@@ -61,8 +60,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     with hydra_composer() as compose:
-        [config] = plan_run(compose_checked(compose, []), [], compose).members
-    member = read_member(config)
+        [run] = plan_run(compose_checked(compose, []), [], compose).runs
+    member = run.member
     shape = Perceptron(IN_FEATURES, (HIDDEN_FEATURES,), OUT_FEATURES, "relu")
     for line in sys.stdin:
         run = json.loads(line)

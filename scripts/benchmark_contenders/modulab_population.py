@@ -29,12 +29,13 @@ from benchmark_contenders.workload import (
     Workload,
 )
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
-from modulab.config.settings import Member, Trainer, read_member
+from modulab.config.settings import Member
 from modulab.progress import ProgressReport
 from modulab.streams import normals
 from modulab.training import fit
 from modulab.training.data import PopulationData
 from modulab.training.engine import block_size, keep_freed_memory, run_chunk, step_function
+from modulab.training.execution import Execution, choose_execution
 from modulab.training.learner import PopulationLearner
 from modulab.training.program import program_of
 from modulab.training.step import Block, draw_minibatch
@@ -44,8 +45,8 @@ _CPU = torch.device("cpu")
 
 def reference_members(
     population: int, steps: int, noise: bool, threads: int, engine: str, first_seed: int = 0
-) -> tuple[list[Member], Trainer]:
-    """Return the members and trainer settings that these overrides of `modulab train` give."""
+) -> tuple[list[Member], Execution]:
+    """Return the members that these overrides of `modulab train` give, and how to train them."""
     overrides = [
         "task=regression",
         f"architecture.width={HIDDEN_FEATURES}",
@@ -65,7 +66,8 @@ def reference_members(
     ]
     with hydra_composer() as compose:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
-    return [read_member(config) for config in plan.members], plan.trainer
+    members = [run.member for run in plan.runs]
+    return members, choose_execution(plan.trainer, members)
 
 
 class _WatchedLearner(PopulationLearner):
@@ -155,12 +157,12 @@ def prepare_whole(workload: Workload) -> Repeat:
     """Return a function that trains and measures in the eager engine, for its memory."""
 
     def repeat(number: int) -> Timing:
-        members, trainer = reference_members(
+        members, execution = reference_members(
             workload.population, workload.steps, workload.noise, workload.threads, "eager", number
         )
         start = time.perf_counter()
         with ProgressReport("off", len(members), workload.steps) as progress:
-            result = fit.fit_population(members, trainer, None, progress)
+            result = fit.fit_population(members, execution, None, progress)
         losses = [sum(values) / len(values) for values in result.curves["training/loss"]]
         seconds = time.perf_counter() - start
         return Timing(seconds, workload.population * workload.steps, losses[0], losses[-1])

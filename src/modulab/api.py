@@ -53,14 +53,14 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
     from modulab.config.overrides import replace_grid
     from modulab.results.lock import FolderLock
     from modulab.results.store import check_folder
-    from modulab.sweep.run import run_members
+    from modulab.sweep.run import plan_work, run_work
 
     overrides = replace_grid(overrides)
     with hydra_composer() as compose:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     check_folder(folder)
     with FolderLock(folder):
-        run_members(plan.members, plan.trainer, folder, plan.logger)
+        run_work(plan_work(plan.runs, plan.trainer, folder), folder, plan.logger)
     return plan.run_ids
 
 

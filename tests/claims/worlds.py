@@ -45,9 +45,14 @@ def planned(experiment: str, preset: str = "quick") -> pd.DataFrame:
     overrides = experiment_overrides(experiment, preset)
     with hydra_composer() as compose:
         plan = plan_run(compose(overrides), overrides, compose)
-    number = len(plan.members)
+    number = len(plan.runs)
     table = result_table(
-        plan.members, plan.run_ids, ["completed"] * number, [None] * number, [0.0] * number, measures={}
+        [run.config for run in plan.runs],
+        plan.run_ids,
+        ["completed"] * number,
+        [None] * number,
+        [0.0] * number,
+        measures={},
     )
     return table.to_pandas()
 

@@ -12,14 +12,14 @@ from omegaconf import OmegaConf
 
 from modulab.config.composing import (
     Plan,
-    check_member,
     compose_checked,
     hydra_composer,
     plan_run,
     plan_sweep,
-    run_id,
 )
+from modulab.config.identity import run_id
 from modulab.config.overrides import GROUPS, leaf_keys, replace_grid
+from modulab.config.settings import read_run
 from modulab.errors import ConfigError
 from tests.command_line import SMALL, Command
 
@@ -31,8 +31,12 @@ def plan(*overrides: str) -> Plan:
 
 
 def alone(*overrides: str) -> dict[str, Any]:
-    [member] = plan(*overrides).members
-    return member
+    [run] = plan(*overrides).runs
+    return run.config
+
+
+def members_of(*overrides: str) -> list[dict[str, Any]]:
+    return [run.config for run in plan(*overrides).runs]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_a_grid_gives_what_hydra_composes_point_by_point(base: list[str]) -> Non
         "data.num_samples": [32, None],
     }
     text = "{architecture: [premodular, partial], noise.scale: [0, 0.1], data.num_samples: [32, null]}"
-    members = plan(*base, f"population.grid={text}", "population.seeds=2", "seed=5").members
+    members = members_of(*base, f"population.grid={text}", "population.seeds=2", "seed=5")
     single = ["population.grid=[]", "population.seeds=1"]
     expected = [
         alone(
@@ -67,55 +71,53 @@ def test_a_grid_gives_what_hydra_composes_point_by_point(base: list[str]) -> Non
 
 
 def test_interpolations_in_a_grid_are_resolved_in_each_member() -> None:
-    members = plan(
+    members = members_of(
         "population.grid={task.modules: [2, 4], architecture.width: ['${task.modules}', 48]}"
-    ).members
+    )
     widths = [(member["task"]["modules"], member["architecture"]["width"]) for member in members]
     assert widths == [(2, 2), (2, 48), (4, 4), (4, 48)]
 
 
 def test_a_leaf_that_is_set_no_longer_interpolates() -> None:
-    members = plan(
-        "regulariser.strength=${noise.scale}", "population.grid=[{noise.scale: [0.1]}, {}]"
-    ).members
+    members = members_of("regulariser.strength=${noise.scale}", "population.grid=[{noise.scale: [0.1]}, {}]")
     assert [member["regulariser"]["strength"] for member in members] == [0.1, 0.0]
-    members = plan(
+    members = members_of(
         "regulariser.strength=${noise.scale}", "population.grid=[{regulariser.strength: [0.5]}, {}]"
-    ).members
+    )
     assert [member["regulariser"]["strength"] for member in members] == [0.5, 0.0]
 
 
 def test_an_interpolation_of_an_interpolation_follows_the_grid() -> None:
-    members = plan(
+    members = members_of(
         "regulariser.strength=${training.weight_decay}",
         "training.weight_decay=${noise.scale}",
         "population.grid={noise.scale: [0.1, 0.2]}",
-    ).members
+    )
     assert [member["regulariser"]["strength"] for member in members] == [0.1, 0.2]
     assert [member["training"]["weight_decay"] for member in members] == [0.1, 0.2]
 
 
 def test_a_list_of_grids_trains_their_union_once() -> None:
     made = plan("population.grid=[{noise.scale: [0, 0.1]}, {noise.scale: [0.1, 0.2]}, {seed: [0, 7]}]")
-    found = [(member["noise"]["scale"], member["seed"]) for member in made.members]
+    found = [(member["noise"]["scale"], member["seed"]) for member in (run.config for run in made.runs)]
     assert found == [(0.0, 0), (0.1, 0), (0.2, 0), (0.0, 7)]
     assert len(set(made.run_ids)) == 4
 
 
 def test_seeds_are_consecutive_at_every_point() -> None:
-    members = plan("seed=10", "population.seeds=3", "population.grid={noise.scale: [0, 1]}").members
+    members = members_of("seed=10", "population.seeds=3", "population.grid={noise.scale: [0, 1]}")
     assert [member["seed"] for member in members] == [10, 11, 12, 10, 11, 12]
 
 
 def test_a_grid_on_the_command_line_replaces_an_experiments_grid() -> None:
-    members = plan(
+    members = members_of(
         "experiment=regression", "population.grid={noise.scale: [0.3]}", "population.seeds=1"
-    ).members
+    )
     assert [member["noise"]["scale"] for member in members] == [0.3]
 
 
 def test_overrides_apply_to_every_group_of_a_grid() -> None:
-    members = plan("noise.scale=0.7", "population.grid={noise: [gaussian, poisson]}").members
+    members = members_of("noise.scale=0.7", "population.grid={noise: [gaussian, poisson]}")
     assert [(member["noise"]["name"], member["noise"]["scale"]) for member in members] == [
         ("gaussian", 0.7),
         ("poisson", 0.7),
@@ -127,11 +129,11 @@ def test_an_override_that_every_grid_point_would_undo_is_an_error() -> None:
         plan("noise.scale=0.7", "population.grid={noise.scale: [0, 1]}")
     with pytest.raises(ConfigError, match="has no effect"):
         plan("architecture=dense", "population.grid={architecture: [premodular]}")
-    assert len(plan("noise.scale=0.7", "population.grid=[{noise.scale: [0, 1]}, {}]").members) == 3
+    assert len(members_of("noise.scale=0.7", "population.grid=[{noise.scale: [0, 1]}, {}]")) == 3
 
 
 def test_members_do_not_share_what_a_neighbour_sets() -> None:
-    one, other = plan("population.grid={noise.scale: [0.1, 0.2]}").members
+    one, other = members_of("population.grid={noise.scale: [0.1, 0.2]}")
     one["noise"]["name"] = "changed"
     assert other["noise"]["name"] == "poisson"
 
@@ -145,7 +147,10 @@ def test_run_id_ignores_how_a_setting_was_written() -> None:
     assert run_id(alone("noise.scale=0")) == run_id(alone("noise.scale=0.0")) == run_id(member)
     assert run_id(alone("training.learning_rate=3e-3")) == run_id(alone("training.learning_rate=0.003"))
     assert run_id(dict(reversed(member.items()))) == run_id(member)
-    assert run_id(check_member(member)) == run_id(member)
+    again = read_run(member)
+    assert again.run_id == run_id(member)
+    assert again.config == member
+    assert again.member == read_run(again.config).member
 
 
 def test_run_id_does_not_depend_on_folders_devices_or_company() -> None:
@@ -176,7 +181,7 @@ def test_ten_thousand_members_are_planned() -> None:
     )
     for extra in ([], ["regulariser.strength=${noise.scale}"]):
         made = plan(f"population.grid={grid}", "population.seeds=250", *extra)
-        assert len(made.members) == 10_000
+        assert len(made.runs) == 10_000
 
 
 def plan_jobs(jobs: list[list[str]]) -> Plan:
@@ -242,9 +247,9 @@ def test_jobs_of_a_sweep_are_what_hydra_composes_one_by_one(name: str) -> None:
         for job in jobs:
             config = OmegaConf.to_container(compose(job), resolve=True)
             assert isinstance(config, dict)
-            alone.append(check_member({key: config[key] for key in ("seed", *GROUPS)}))
+            alone.append(read_run({key: config[key] for key in ("seed", *GROUPS)}).config)
     made = plan_jobs(jobs)
-    by_id = dict(zip(made.run_ids, made.members, strict=True))
+    by_id = {run.run_id: run.config for run in made.runs}
     assert [by_id[job[0]] for job in made.jobs] == alone
     assert all(len(job) == 1 for job in made.jobs)
 
@@ -283,7 +288,7 @@ def test_jobs_of_a_sweep_may_be_populations() -> None:
     )
     assert [len(job) for job in made.jobs] == [3, 3, 1]
     assert made.jobs[2][0] == made.jobs[1][1]
-    assert len(made.members) == 6
+    assert len(made.runs) == 6
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from modulab.tasks.base import Samples, Task, mixing_matrix
 from modulab.tasks.regression import RegressionTask
 from modulab.training.fit import fit_population
 from modulab.training.learner import PopulationLearner
-from tests.members import EAGER, make_member
+from tests.members import EAGERLY, make_member
 from tests.perceptrons import perceptrons
 from tests.training.fitting import CPU
 
@@ -73,7 +73,7 @@ def test_module_1_learns_and_the_change_costs_trained_networks_what_the_others_h
     modular = member.model_copy(
         update={"architecture": member.architecture.model_copy(update={"cross_connections": 0.0})}
     )
-    found = fit_population([member, modular], EAGER, None, ProgressReport("off", 2, 600)).measures
+    found = fit_population([member, modular], EAGERLY, None, ProgressReport("off", 2, 600)).measures
     assert {name for name in found if name.startswith("forgetting/")} == {f"forgetting/{n}" for n in NAMES}
     rise, none = found["forgetting/others_rise"]
     assert rise > 0.01

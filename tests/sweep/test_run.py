@@ -7,18 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from modulab.config.settings import Trainer
+from modulab.config.settings import Run, Trainer, read_run
 from modulab.errors import describe
 from modulab.metrics.probe import Probe
 from modulab.results.store import RESULTS, load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
-from modulab.sweep.run import load_members, plan_populations, read_runs, run_members
+from modulab.sweep.run import load_members, plan_populations, plan_work, run_work
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask
-from tests.members import EAGER, make_member, member_config
-from tests.training.fitting import CPU
+from tests.members import EAGER, EAGERLY, make_member, member_config
 
 QUICK = {
     "training__steps": 6, "training__curve_every": 3, "training__batch_size": 8, "architecture__width": 4,
@@ -88,6 +87,14 @@ def configs(seeds: range = range(4), **overrides: Any) -> list[dict[str, Any]]:
     return [member_config(seed=seed, **(QUICK | overrides)) for seed in seeds]
 
 
+def runs_of(members: list[dict[str, Any]]) -> list[Run]:
+    return [read_run(config) for config in members]
+
+
+def train(members: list[dict[str, Any]], trainer: Trainer, folder: Path) -> None:
+    run_work(plan_work(runs_of(members), trainer, folder), folder)
+
+
 def numbers(folder: Path) -> pd.DataFrame:
     """Return what must not depend on how members were grouped."""
     table = load_results(folder).drop(columns=["seconds"])
@@ -96,10 +103,10 @@ def numbers(folder: Path) -> pd.DataFrame:
 
 def test_population_that_would_not_fit_is_split_and_gives_the_same_results(tmp_path: Path) -> None:
     members = configs(range(6))
-    run_members(members, EAGER, _made(tmp_path / "whole"))
-    three = population_bytes([run.member for run in read_runs(members[:3])], EAGER, torch.device("cpu"))
+    train(members, EAGER, _made(tmp_path / "whole"))
+    three = population_bytes([run.member for run in runs_of(members[:3])], EAGERLY)
     tight = Trainer.model_validate(EAGER.model_dump() | {"memory_gib": three / 2**30})
-    run_members(members, tight, _made(tmp_path / "split"))
+    train(members, tight, _made(tmp_path / "split"))
     files = [len(list((tmp_path / name / "populations").glob("*.ckpt"))) for name in ("whole", "split")]
     assert files == [1, 2]
     pd.testing.assert_frame_equal(numbers(tmp_path / "whole"), numbers(tmp_path / "split"))
@@ -107,7 +114,7 @@ def test_population_that_would_not_fit_is_split_and_gives_the_same_results(tmp_p
 
 def planned_sizes(members: list[dict[str, Any]], memory_bytes: float) -> list[int]:
     trainer = Trainer.model_validate(EAGER.model_dump() | {"memory_gib": memory_bytes / 2**30})
-    return [len(each) for each in plan_populations(read_runs(members), trainer, CPU)]
+    return [len(each) for each in plan_populations(runs_of(members), trainer, EAGERLY)]
 
 
 def test_populations_are_cut_by_the_data_sets_in_them_and_not_by_their_members() -> None:
@@ -118,10 +125,10 @@ def test_populations_are_cut_by_the_data_sets_in_them_and_not_by_their_members()
         for rate in (0.1, 0.2, 0.3)
         for member in configs(range(seed, seed + 1), training__learning_rate=rate, **large)
     ]
-    members = [run.member for run in read_runs(by_seed)]
+    members = [run.member for run in runs_of(by_seed)]
     # Three networks read each data set: two data sets, and the networks that read them, fit.
-    memory = population_bytes(members[:6], EAGER, CPU)
-    assert memory < 1.5 * population_bytes(members[:3], EAGER, CPU)
+    memory = population_bytes(members[:6], EAGERLY)
+    assert memory < 1.5 * population_bytes(members[:3], EAGERLY)
     assert planned_sizes(by_seed, memory) == [6, 6]
     assert planned_sizes(by_seed, memory - 1) == [5, 4, 3]
     # In the other order each network brings its own until all four are there.
@@ -131,10 +138,10 @@ def test_populations_are_cut_by_the_data_sets_in_them_and_not_by_their_members()
 
 def test_smaller_data_sets_cost_no_memory_beside_larger_ones_of_their_seed() -> None:
     large, small = (
-        read_runs(configs(range(1), data__num_samples=samples))[0].member for samples in (10**6, 10**5)
+        runs_of(configs(range(1), data__num_samples=samples))[0].member for samples in (10**6, 10**5)
     )
     one, two, same = (
-        population_bytes(members, EAGER, CPU) for members in ([large], [small, large], [large, large])
+        population_bytes(members, EAGERLY) for members in ([large], [small, large], [large, large])
     )
     assert two == same
     assert two - one < 100_000
@@ -142,7 +149,7 @@ def test_smaller_data_sets_cost_no_memory_beside_larger_ones_of_their_seed() -> 
 
 def test_structural_settings_split_a_run_into_populations(tmp_path: Path) -> None:
     members = configs(range(2)) + configs(range(2), architecture__width=5)
-    run_members(members, EAGER, _made(tmp_path))
+    train(members, EAGER, _made(tmp_path))
     assert len(list((tmp_path / "populations").glob("*.ckpt"))) == 2
     assert (load_results(tmp_path)["status"] == "completed").all()
 
@@ -152,7 +159,7 @@ def test_member_that_cannot_begin_is_a_failed_row_and_stops_no_other(tmp_path: P
     for member in members:
         member["task"]["_target_"] = f"{__name__}.BrittleTask"
     members[2]["task"]["function_seed"] = 13
-    run_members(members, EAGER, _made(tmp_path))
+    train(members, EAGER, _made(tmp_path))
     table = load_results(tmp_path).set_index("config.seed")
     assert table["status"].to_dict() == {
         0: "completed", 1: "completed", 2: "failed", 3: "completed", 4: "completed",
@@ -168,7 +175,7 @@ def _check_failed(folder: Path, failed: dict[int, str], members: list[dict[str, 
     assert dict(zip(bad["config.seed"], bad["error"], strict=True)) == failed
     assert (bad["status"] == "failed").all()
     apart = _made(folder / "apart")
-    run_members([member for member in members if member["seed"] not in failed], EAGER, apart)
+    train([member for member in members if member["seed"] not in failed], EAGER, apart)
     columns = ["config.seed", *metric_names(table)]
     pd.testing.assert_frame_equal(
         table[table["status"] == "completed"][columns].sort_values("config.seed").reset_index(drop=True),
@@ -183,7 +190,7 @@ def test_whatever_a_task_raises_fails_its_own_members_only(stage: str, tmp_path:
         member["task"]["_target_"] = f"{__name__}.FaultyTask"
     for member, kind in zip(members[1:], KINDS, strict=False):
         member["task"]["function_seed"] = 1000 * STAGES.index(stage) + kind
-    run_members(members, EAGER, _made(tmp_path))
+    train(members, EAGER, _made(tmp_path))
     failed = {place: describe(kind("out of order")) for place, kind in enumerate(KINDS.values(), start=1)}
     _check_failed(tmp_path, failed, members)
 
@@ -193,22 +200,22 @@ def test_a_task_that_cannot_say_its_size_fails_its_own_members_only(tmp_path: Pa
     for member in members:
         member["task"]["_target_"] = f"{__name__}.ShapelessTask"
     members[1]["task"]["function_seed"] = 13
-    run_members(members, EAGER, _made(tmp_path))
+    train(members, EAGER, _made(tmp_path))
     _check_failed(tmp_path, {1: "LookupError: no size"}, members)
 
 
 def test_a_measure_that_fails_for_one_member_costs_no_other_its_training(tmp_path: Path) -> None:
     measures = member_config()["probes"]["measures"] | {"mine": f"{__name__}.fails_for_seed_2"}
     members = configs(range(5), probes__measures=measures)
-    run_members(members, EAGER, _made(tmp_path))
+    train(members, EAGER, _made(tmp_path))
     assert len(list((tmp_path / "populations").glob("*.ckpt"))) == 1
     _check_failed(tmp_path, {2: "SystemExit: 3"}, members)
 
 
 def test_same_folder_again_keeps_rows_and_adds_new_members(tmp_path: Path) -> None:
-    run_members(configs(range(2)), EAGER, _made(tmp_path))
+    train(configs(range(2)), EAGER, _made(tmp_path))
     before = load_results(tmp_path).set_index("run_id")
-    run_members(configs(range(4)), EAGER, tmp_path)
+    train(configs(range(4)), EAGER, tmp_path)
     after = load_results(tmp_path).set_index("run_id")
     assert len(after) == 4
     pd.testing.assert_frame_equal(after.loc[before.index], before)
@@ -216,7 +223,7 @@ def test_same_folder_again_keeps_rows_and_adds_new_members(tmp_path: Path) -> No
 
 
 def test_loaded_members_compute_the_error_that_their_row_states(tmp_path: Path) -> None:
-    run_members(configs(range(3), training__steps=30, probes__num_samples=4096), EAGER, _made(tmp_path))
+    train(configs(range(3), training__steps=30, probes__num_samples=4096), EAGER, _made(tmp_path))
     table = load_results(tmp_path).set_index("config.seed")
     (population,) = load_members(tmp_path)
     assert [config["seed"] for config in population.configs] == [0, 1, 2]

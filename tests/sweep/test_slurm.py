@@ -11,28 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modulab.config.settings import Member, read_member
+from modulab.config.settings import Member, Run, read_run
 from modulab.errors import ConfigError
 from modulab.results import store
 from modulab.results.store import PARTS, gather, load_curves, load_results, save_part
 from modulab.results.tables import curve_table, result_table
-from modulab.sweep.run import Run, Work
+from modulab.sweep.run import Work
 from modulab.sweep.slurm import cut_shards, describe_tasks
 from modulab.sweep.slurm_array import ArrayTask, SlurmSettings, refresh
 from modulab.sweep.slurm_node import node_python
 from tests.command_line import SMALL, Command
-from tests.members import EAGER, member_config
+from tests.members import EAGER, EAGERLY, member_config
 
 SLURM = ["train", "-m", *SMALL, "hydra/launcher=population_slurm", "hydra.launcher.poll_seconds=0.01"]
 
 
 @functools.cache
 def member(steps: int) -> Member:
-    return read_member(member_config(training__steps=steps, training__curve_every=1))
+    return read_run(member_config(training__steps=steps, training__curve_every=1)).member
 
 
 def make_work(populations: Sequence[Sequence[int]], unfinished: int) -> Work:
@@ -42,7 +41,7 @@ def make_work(populations: Sequence[Sequence[int]], unfinished: int) -> Work:
         for first, population in enumerate(populations)
     ]
     runs = [run for population in made for run in population]
-    return Work(runs, made, min(unfinished, len(made)), EAGER, torch.device("cpu"))
+    return Work(runs, made, min(unfinished, len(made)), EAGER, EAGERLY)
 
 
 def steps_of(runs: Sequence[Run]) -> int:

@@ -10,8 +10,9 @@ import json
 import torch
 
 from modulab.progress import ProgressReport
+from modulab.training.execution import Execution
 from modulab.training.fit import fit_population
-from tests.members import EAGER, make_member
+from tests.members import make_member
 from tests.training.fitting import trained_parameters
 
 
@@ -25,16 +26,13 @@ def main() -> None:
         )
         for seed in range(20)
     ]  # fmt: skip
-    compiled, auto = (
-        EAGER.model_copy(update={"engine": each, "threads": 2}) for each in ("compiled", "auto")
-    )
-    trainers = {
-        "compiled": compiled,
-        "auto": auto.with_engine("compiled"),
-    }  # as `auto` has it for longer training
+    executions = {
+        name: Execution("compiled", torch.device("cpu"), asked_threads=2, engine_may_change=name == "auto")
+        for name in ("compiled", "auto")
+    }
     results = {
-        name: fit_population(members, trainer, None, ProgressReport("off", 20, 600))
-        for name, trainer in trainers.items()
+        name: fit_population(members, execution, None, ProgressReport("off", 20, 600))
+        for name, execution in executions.items()
     }
     # Whatever torch compiled so far must do: not for the sizes of some blocks alone.
     torch.compiler.set_stance("fail_on_recompile")

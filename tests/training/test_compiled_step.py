@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +26,7 @@ from modulab.training.compiled_step import CompiledStep, build, is_built
 from modulab.training.fit import fit_population
 from modulab.training.program import Program, program_of
 from modulab.training.schedule import schedule_rows
-from tests.members import CONFIGS, EAGER, make_member
+from tests.members import CONFIGS, EAGERLY, make_member
 from tests.training.fitting import prepared_learner, trained_parameters
 
 
@@ -337,9 +338,9 @@ def test_auto_trains_eagerly_where_it_cannot_compile_and_says_so_once(
 ) -> None:
     monkeypatch.setenv("MODULAB_CACHE_DIR", str(mounted))
     say_once.cache_clear()
-    trainer = EAGER.model_copy(update={"engine": "auto"}).with_engine("compiled")
+    execution = replace(EAGERLY, engine="compiled", engine_may_change=True)
     for _ in range(2):
-        result = fit_population(members(), trainer, None, ProgressReport("off", 3, 15))
+        result = fit_population(members(), execution, None, ProgressReport("off", 3, 15))
         assert result.engine == "eager"
     said = capsys.readouterr().err
     assert said.count("training with the eager engine") == 1
@@ -351,6 +352,6 @@ def test_compiled_ends_in_one_error_where_it_cannot_compile(
     mounted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODULAB_CACHE_DIR", str(mounted))
-    trainer = EAGER.model_copy(update={"engine": "compiled"})
+    execution = replace(EAGERLY, engine="compiled")
     with pytest.raises(ConfigError, match=rf"{mounted}.*trainer.engine=eager"):
-        fit_population(members(), trainer, None, ProgressReport("off", 3, 15))
+        fit_population(members(), execution, None, ProgressReport("off", 3, 15))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from modulab.config.settings import Member, read_member
+from modulab.config.settings import Member, read_run
 from modulab.streams import member_keys
 from modulab.training import data
 from modulab.training.data import PopulationData, training_points
@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 7, 64)
 def wide_member(**overrides: Any) -> Member:
     config = member_config({"noise": "poisson"}, **overrides)
     config["task"]["_target_"] = f"{WideTask.__module__}.WideTask"
-    return read_member(config)
+    return read_run(config).member
 
 
 def points_of(population: PopulationData, place: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
+from modulab.training.cache import say_once
 from modulab.training.checkpoints import read_checkpoint
-from modulab.training.engine import choose_engine
+from modulab.training.execution import choose_execution
 from modulab.training.fit import fit_population
 from modulab.training.recorder import Interrupted
 from modulab.training.schedule import schedule_rows
-from tests.members import EAGER, make_member
+from tests.members import EAGER, EAGERLY, make_member
 from tests.training.fitting import CPU, train_learner, trained_parameters
 
 QUICK = {
@@ -48,13 +50,13 @@ class CtrlC(ProgressReport):
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_fit_stopped_by_ctrl_c_and_resumed_equals_one_that_was_not(tmp_path: Path, chunks: int) -> None:
     members = quick_members()
-    whole = fit_population(members, EAGER, tmp_path / "whole.ckpt", ProgressReport("off", 3, 150))
+    whole = fit_population(members, EAGERLY, tmp_path / "whole.ckpt", ProgressReport("off", 3, 150))
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted):
-        fit_population(members, EAGER, tmp_path / "broken.ckpt", CtrlC(after=chunks * 30))
+        fit_population(members, EAGERLY, tmp_path / "broken.ckpt", CtrlC(after=chunks * 30))
     assert signal.getsignal(signal.SIGINT) is handler
     assert read_checkpoint(tmp_path / "broken.ckpt")["modulab"]["curve_steps"][-1] < 50
-    resumed = fit_population(members, EAGER, tmp_path / "broken.ckpt", ProgressReport("off", 3, 150))
+    resumed = fit_population(members, EAGERLY, tmp_path / "broken.ckpt", ProgressReport("off", 3, 150))
     assert resumed.curve_steps == whole.curve_steps == [10, 20, 30, 40, 50]
     assert resumed.curves == whole.curves
     assert repr(resumed.measures) == repr(whole.measures)
@@ -66,8 +68,8 @@ def test_fit_stopped_by_ctrl_c_and_resumed_equals_one_that_was_not(tmp_path: Pat
 
 def test_finished_population_is_measured_again_from_its_checkpoint(tmp_path: Path) -> None:
     members = quick_members()
-    first = fit_population(members, EAGER, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
-    again = fit_population(members, EAGER, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
+    first = fit_population(members, EAGERLY, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
+    again = fit_population(members, EAGERLY, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
     assert repr(again.measures) == repr(first.measures)
     assert again.curves == first.curves
 
@@ -130,10 +132,28 @@ def test_more_fresh_points_are_never_repeated_and_finite_ones_are() -> None:
 
 
 def test_engine_is_compiled_only_where_the_work_repays_it() -> None:
-    assert choose_engine("auto", [make_member(**QUICK)], CPU, 2) == "eager"
+    auto = EAGER.model_copy(update={"engine": "auto", "threads": 2})
+    assert choose_execution(auto, [make_member(**QUICK)]).engine == "eager"
     # Alone it would not repay the compiler, but the next such run only loads the step.
-    assert choose_engine("auto", [make_member()], CPU, 2) == "compiled"
-    assert choose_engine("auto", [make_member(seed=seed) for seed in range(300)], CPU, 2) == "compiled"
+    assert choose_execution(auto, [make_member()]).engine == "compiled"
+    assert choose_execution(auto, [make_member(seed=seed) for seed in range(300)]).engine == "compiled"
+
+
+def test_a_machine_without_a_compiler_trains_what_was_chosen_elsewhere_or_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto, asked = (
+        EAGER.model_copy(update={"engine": each, "threads": None}) for each in ("auto", "compiled")
+    )
+    chosen = [choose_execution(trainer, [make_member()]) for trainer in (auto, asked)]
+    assert [each.engine for each in chosen] == ["compiled", "compiled"]
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    say_once.cache_clear()
+    there = chosen[0].on_this_machine()
+    assert (there.engine, there.threads) == ("eager", 1)
+    assert "no C++ compiler is installed" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"trainer\.engine=compiled needs a C\+\+ compiler"):
+        chosen[1].on_this_machine()
 
 
 def test_cuda_without_a_device_says_so() -> None:
@@ -141,4 +161,8 @@ def test_cuda_without_a_device_says_so() -> None:
         pytest.skip("this machine has a CUDA device")
     trainer = Trainer.model_validate(EAGER.model_dump() | {"accelerator": "cuda"})
     with pytest.raises(ConfigError, match=r"trainer\.accelerator=cuda"):
-        fit_population(quick_members(), trainer, None, ProgressReport("off", 3, 150))
+        choose_execution(trainer, quick_members())
+    elsewhere = choose_execution(trainer, quick_members(), torch.device("cuda"))
+    assert elsewhere.device.type == "cuda"
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=cuda"):
+        elsewhere.on_this_machine()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from modulab.training.cache import say_once
 from modulab.training.fit import fit_population
 from modulab.training.torch_private import InterfaceChanged, check_building, check_loading, trace
 from tests.hidden import hide
-from tests.members import EAGER, make_member
+from tests.members import EAGERLY, make_member
 
 ROOT = Path(__file__).parents[2]
 LOADING = ["unsafe_alloc_void_ptrs_from_tensors", "alloc_tensor_by_stealing_from_void_ptr"]
@@ -105,18 +106,16 @@ def test_training_is_eager_where_torch_compile_has_changed_too(
 ) -> None:
     monkeypatch.delattr(AOTI, LOADING[0])
     hide(["torch._dynamo:mark_dynamic"], monkeypatch)
-    trainer = EAGER.model_copy(update={"engine": requested})
-    if requested == "auto":
-        trainer = trainer.with_engine("compiled")
+    execution = replace(EAGERLY, engine="compiled", engine_may_change=requested == "auto")
     for _ in range(2):
-        result = fit_population(members(), trainer, None, ProgressReport("off", 3, 12))
+        result = fit_population(members(), execution, None, ProgressReport("off", 3, 12))
         assert (result.engine, result.failures) == ("eager", {})
     said = capsys.readouterr().err
     assert said.count("notice: training with the eager engine: ") == 1
     assert LOADING[0] in said
     assert "mark_dynamic" in said
     assert "Traceback" not in said
-    eager = fit_population(members(), EAGER, None, ProgressReport("off", 3, 12))
+    eager = fit_population(members(), EAGERLY, None, ProgressReport("off", 3, 12))
     assert result.measures == eager.measures
 
 

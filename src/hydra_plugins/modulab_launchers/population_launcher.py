@@ -83,7 +83,7 @@ class PopulationLauncher(Launcher):
         """Return what of a batch's jobs is to be trained."""
         from modulab.sweep.run import plan_work
 
-        return plan_work(plan.members, plan.trainer, folder)
+        return plan_work(plan.runs, plan.trainer, folder)
 
     def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
         """Train what was prepared, and keep it in the sweep's folder."""

@@ -54,7 +54,7 @@ class PopulationSlurmLauncher(PopulationLauncher):
         """Return what of a batch's jobs is to be trained, planned for the nodes."""
         from modulab.sweep.slurm import plan_slurm_work
 
-        return plan_slurm_work(plan.members, plan.trainer, folder, self._settings())
+        return plan_slurm_work(plan.runs, plan.trainer, folder, self._settings())
 
     def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
         """Train what was prepared on the nodes, and keep it in the sweep's folder."""

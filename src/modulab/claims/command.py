@@ -29,7 +29,7 @@ def run_claims(
     """
     claims = choose_claims(names)
     # After that, for it takes seconds to import.
-    from modulab.training.fit import choose_device, cpu_count
+    from modulab.training.execution import choose_device, cpu_count
 
     needed = {name for claim in claims for name in claim.experiments}
     experiments = {

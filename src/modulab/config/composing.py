@@ -13,7 +13,7 @@ the leaves in which jobs differ are set directly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modulab.config.grids import check_conflicts, expand, read_grids, without
 from modulab.config.hydra_private import callers_hydra_aside, compatibility
-from modulab.config.identity import in_current_form, run_id
 from modulab.config.loggers import Loggers, read_loggers
 from modulab.config.overrides import (
     COMPOSING_ERRORS,
-    GROUPS,
     Compose,
     explain,
     leaf_keys,
@@ -35,17 +33,18 @@ from modulab.config.overrides import (
 from modulab.config.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
 from modulab.errors import ConfigError
 from modulab.memory import check_plan
-from modulab.schema import Settings, find_function, read_settings, suggest
+from modulab.schema import Settings, read_settings, suggest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from modulab.config.settings import Population, Sweep, Trainer
+    from modulab.config.settings import Population, Run, Sweep, Trainer
 else:
     # Annotations are checked in tests. DictConfig derives from deprecated generics, of which that check warns,
     # and importing modulab.config.settings imports torch.
     DictConfig = object
     Population = Sweep = Trainer = Settings
+    Run = object
 
 _RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
@@ -56,15 +55,19 @@ ComposeJob = Callable[[Sequence[str], int], DictConfig]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run or sweep trains: a checked, plain config a member, all different, and how to train them."""
+    """What a run or sweep trains: checked members, all different, and how to train them."""
 
-    members: list[dict[str, Any]]
-    run_ids: list[str]
+    runs: list[Run]
     jobs: list[list[str]]
     """The run_ids of each job, of which a run is the only one."""
     trainer: Trainer
     sweep: Sweep
     logger: Loggers = field(default_factory=Loggers)
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Return the run_id of each run, in their order."""
+        return [run.run_id for run in self.runs]
 
 
 def config_folder() -> Path:
@@ -72,23 +75,6 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
-
-
-def check_member(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a member's config as its settings understood it, so that equal settings are written alike.
-
-    Raises: ConfigError for whatever `read_member` objects to.
-    """
-    from modulab.config.settings import read_member
-
-    config = in_current_form(config)
-    member = read_member(config)
-    checked: dict[str, Any] = {"seed": member.seed}
-    for name in GROUPS:
-        group: Settings = getattr(member, name)
-        target = {"_target_": config[name]["_target_"]} if "_target_" in config[name] else {}
-        checked[name] = target | group.model_dump(mode="json")
-    return checked
 
 
 @contextmanager
@@ -133,27 +119,14 @@ def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
     """
     shared = frozenset(jobs[0]).intersection(*jobs[1:])
     planner = _Planner(compose_job)
-    members: dict[str, dict[str, Any]] = {}
-    names: list[list[str]] = []
+    runs: dict[str, Run] = {}
+    of_jobs: list[list[str]] = []
     for number, overrides in enumerate(jobs):
-        names.append([])
-        for member in planner.members(overrides, shared, number):
-            name = run_id(member)
-            members.setdefault(name, member)
-            if name not in names[-1]:
-                names[-1].append(name)
-    _check_measures(members.values())
-    return Plan(list(members.values()), list(members), names, planner.trainer, planner.sweep, planner.logger)
-
-
-def _check_measures(members: Iterable[Mapping[str, Any]]) -> None:
-    """Check that measures can be found, and take their parameters, before hours of training and not after."""
-    seen: set[str] = set()
-    for member in members:
-        for name, value in sorted(member["probes"]["measures"].items()):
-            if value is not None and (text := f"{name} {value}") not in seen:
-                seen.add(text)
-                find_function(value, f"probes.measures.{name}", Settings)
+        own = {run.run_id: run for run in planner.runs(overrides, shared, number)}
+        of_jobs.append(list(own))
+        for name, run in own.items():
+            runs.setdefault(name, run)
+    return Plan(list(runs.values()), of_jobs, planner.trainer, planner.sweep, planner.logger)
 
 
 @dataclass(frozen=True)
@@ -179,10 +152,10 @@ class _Planner:
         self._composed: dict[tuple[str, ...], _Composed] = {}
         self._templates: dict[tuple[object, ...], Template] = {}
 
-    def members(
-        self, overrides: Sequence[str], shared: Collection[str], number: int
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the checked configs of one job; `shared` overrides are those of all jobs."""
+    def runs(self, overrides: Sequence[str], shared: Collection[str], number: int) -> Iterator[Run]:
+        """Yield the checked runs of one job; `shared` overrides are those of all jobs."""
+        from modulab.config.settings import read_run
+
         rest, leaves = _split(overrides, shared)
         composed = self._compose(rest, number)
         if not composed.keys.issuperset(leaves):
@@ -204,7 +177,7 @@ class _Planner:
         for point in expand(population.grid, population.seeds, first_seed):
             values = leaves | dict(point.leaves)
             template = self._template(composed, rest, point.choices, tuple(values), number)
-            yield check_member(template.member(values))
+            yield read_run(template.member(values))
 
     def _compose(self, overrides: Sequence[str], number: int) -> _Composed:
         kept = self._composed.get(tuple(overrides))

@@ -24,7 +24,7 @@ _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
 def run_id(member: Mapping[str, Any]) -> str:
-    """Return the name of a member's result: a hash of its config as `check_member` returns it."""
+    """Return the name of a member's result: a hash of its config as `read_run` returns it."""
     first = _with_paths(member, _FIRST_PATHS)
     for (group, key), value in ADDED_KEYS.items():
         if isinstance(first.get(group), dict) and first[group].get(key) == value:

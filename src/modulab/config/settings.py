@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, field_validator
 
-from modulab.config.identity import in_current_form
+from modulab.config.identity import in_current_form, run_id
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.networks.base import Architecture
 from modulab.noise import Noise
@@ -173,18 +174,6 @@ class Trainer(Settings):
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         description="a bar on a terminal, plain lines elsewhere; auto tells which it is"
     )
-    _chosen: bool = PrivateAttr(default=False)
-
-    def with_engine(self, engine: str) -> Trainer:
-        """Return the same with the engine that was chosen for it; one chosen for `auto` stays replaceable."""
-        chosen = self.model_copy(update={"engine": engine})
-        chosen._chosen = self.engine_may_change
-        return chosen
-
-    @property
-    def engine_may_change(self) -> bool:
-        """Return whether members may be trained with the eager engine where compiling is not possible."""
-        return self._chosen or self.engine == "auto"
 
 
 class Population(Settings):
@@ -214,8 +203,19 @@ class Sweep(Settings):
         return objective
 
 
-def read_member(config: Mapping[str, Any]) -> Member:
-    """Return checked settings from a plain, resolved config with the keys of `Member` and no others.
+@dataclass(frozen=True)
+class Run:
+    """A member, its plain config as results keep it, and the run_id, which is the hash of that config."""
+
+    run_id: str
+    config: dict[str, Any]
+    member: Member
+
+
+def read_run(config: Mapping[str, Any]) -> Run:
+    """Return the checked run of a plain, resolved config with the keys of `Member` and no others.
+
+    The run's config is as the settings understood the one given, so that equal settings are written alike.
 
     Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
     """
@@ -231,7 +231,11 @@ def read_member(config: Mapping[str, Any]) -> Member:
     member = Member.model_validate({"seed": seed, **groups})
     _check_combinations(member)
     _check_effects(member)
-    return member
+    understood: dict[str, Any] = {"seed": seed}
+    for name, group in groups.items():
+        target = {"_target_": config[name]["_target_"]} if "_target_" in config[name] else {}
+        understood[name] = target | group.model_dump(mode="json")
+    return Run(run_id(understood), understood, member)
 
 
 class _Seed(Settings):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modulab.config.settings import Member, read_member
+from modulab.config.settings import Member, read_run
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
@@ -104,7 +104,7 @@ def trained_connectivity(
             for run_id in own:
                 try:
                     check_named_code(configs[run_id], manifest, modules)
-                    member = read_member(configs[run_id])
+                    member = read_run(configs[run_id]).member
                     network = _drawable_network(member, trained)
                 except ConfigError as error:
                     print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)

@@ -11,14 +11,13 @@ from modulab.sweep.run import Work, plan_work
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
-from modulab.training.fit import choose_device, cpu_count
 
 _START_SECONDS = 8
 
 
 def describe_work(plan: Plan, folder: Path) -> str:
     """Return what training a plan in `folder` would come to, on this machine."""
-    work = plan_work(plan.members, plan.trainer, folder)
+    work = plan_work(plan.runs, plan.trainer, folder)
     return "\n".join(
         [*describe_counts(plan, work), f"shards       none: this process trains them, {describe_time(work)}"]
     )
@@ -26,7 +25,7 @@ def describe_work(plan: Plan, folder: Path) -> str:
 
 def describe_shards(plan: Plan, folder: Path, settings: SlurmSettings) -> str:
     """Return what training a plan in `folder` on SLURM would come to."""
-    work = plan_slurm_work(plan.members, plan.trainer, folder, settings)
+    work = plan_slurm_work(plan.runs, plan.trainer, folder, settings)
     shards = cut_shards(work, set(), settings.most_shards)
     largest = max((len(shard) for shard in shards), default=0)
     at_once = max(1, min(len(shards), settings.array_parallelism))
@@ -53,26 +52,27 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
         f"groups       {len(groups)} of equal structural settings",
         f"populations  {len(work.populations)}, the largest of {largest}",
         f"memory       about {process_bytes(work) / 2**30:.1f} GiB a process",
-        f"engine       {work.trainer.engine}",
+        f"engine       {work.execution.engine}",
     ]
 
 
 def process_bytes(work: Work) -> float:
     """Return about how much memory a process that trains this work takes at its peak."""
     populations = [[run.member for run in population] for population in work.populations]
-    largest = max((population_bytes(each, work.trainer, work.device) for each in populations), default=0)
-    return PROCESS_BYTES + largest + (COMPILER_BYTES if work.trainer.engine == "compiled" else 0)
+    largest = max((population_bytes(each, work.execution) for each in populations), default=0)
+    return PROCESS_BYTES + largest + (COMPILER_BYTES if work.execution.engine == "compiled" else 0)
 
 
 def describe_time(work: Work, processes: int = 1) -> str:
     """Return about how long some work takes when as many processes share it."""
-    if work.trainer.accelerator == "cuda" or choose_device(work.trainer.accelerator).type != "cpu":
+    if work.execution.device.type != "cpu":
         return "for a time that has not been measured on this device"
     members = [run.member for population in work.populations for run in population]
-    compiled = work.trainer.engine == "compiled"
-    threads = work.trainer.threads or (cpu_count() if compiled else 1)
+    compiled = work.execution.engine == "compiled"
     seconds = measure_seconds(members)
-    seconds += step_seconds(members, COMPILED if compiled else EAGER, threads if compiled else 1)
+    seconds += step_seconds(
+        members, COMPILED if compiled else EAGER, work.execution.threads if compiled else 1
+    )
     text = f"about {duration(_START_SECONDS + seconds / processes)}"
     if compiled and members:
         text += f", and up to {duration(compile_seconds(members))} more to compile where that is not cached"

@@ -137,7 +137,7 @@ class TrainTask:
         from modulab.sweep.run import plan_work, run_work
 
         self.hold(folder)
-        work = plan_work(plan.members, plan.trainer, folder)
+        work = plan_work(plan.runs, plan.trainer, folder)
         _write_description(config, HydraConfig.instance().cfg, folder)
         if self.sweep_config is not None:
             write_multirun(self.sweep_config)

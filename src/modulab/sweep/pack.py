@@ -18,7 +18,7 @@ from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member
 from modulab.tasks.base import Task
 from modulab.training.data import DRAWN_AT_ONCE, DataSet, data_set, num_points, points_of_data_sets
 from modulab.training.engine import block_size
-from modulab.training.fit import thread_count
+from modulab.training.execution import Execution
 from modulab.training.program import network_of, program_of
 
 PROCESS_BYTES = 560 << 20
@@ -42,15 +42,14 @@ _LARGEST_ON_CPU = 1024
 _LARGEST_ON_ACCELERATOR = 16384
 
 
-def population_bytes(members: Sequence[Member], trainer: Trainer, device: torch.device) -> float:
+def population_bytes(members: Sequence[Member], execution: Execution) -> float:
     """Return about how much memory a population takes at its peak, besides the process itself.
 
-    Each data set counts once, however many members read it. `trainer.engine` is the one chosen for the members.
+    Each data set counts once, however many members read it.
     """
     points = points_of_data_sets(members)
     data = sum(count * _bytes_of_a_point(task) for (task, _, _), count in points.items())
-    shared = _shared_bytes(members, trainer, device)
-    return shared + data + len(members) * _bytes_on(members, trainer.engine, device)
+    return _shared_bytes(members, execution) + data + len(members) * _bytes_on(members, execution)
 
 
 def member_bytes(member: Member) -> int:
@@ -95,13 +94,13 @@ def _largest_step(members: Sequence[Member], engine: str) -> int:
     return max(_step_bytes(member, engine) for member in (members if engine == "eager" else members[:1]))
 
 
-def _bytes_on(members: Sequence[Member], engine: str, device: torch.device) -> int:
+def _bytes_on(members: Sequence[Member], execution: Execution) -> int:
     """Return the largest `_own_bytes` of members, with those of a step where all members are one block."""
     own = max(map(_own_bytes, members))
-    return own + (0 if device.type == "cpu" else _largest_step(members, engine))
+    return own + (0 if execution.device.type == "cpu" else _largest_step(members, execution.engine))
 
 
-def _shared_bytes(members: Sequence[Member], trainer: Trainer, device: torch.device) -> float:
+def _shared_bytes(members: Sequence[Member], execution: Execution) -> float:
     """Return about how much memory a population takes however few members it has: blocks, measuring and drawing.
 
     The members agree in every structural setting.
@@ -109,10 +108,11 @@ def _shared_bytes(members: Sequence[Member], trainer: Trainer, device: torch.dev
     member = members[0]
     measured = bytes_per_member(network_of(member), member.probes)
     measuring = _OF_MEASURING * max(2 * measured, BLOCK_BYTES)
-    on_cpu = device.type == "cpu"
-    steps = block_size(program_of(member), device) * _largest_step(members, trainer.engine) if on_cpu else 0
+    steps = 0
+    if execution.device.type == "cpu":
+        steps = block_size(program_of(member), execution.device) * _largest_step(members, execution.engine)
     drawing = max(map(_drawing_bytes, members))
-    return thread_count(trainer, trainer.engine, device) * (steps + measuring) + drawing
+    return execution.threads * (steps + measuring) + drawing
 
 
 def available_bytes(trainer: Trainer, device: torch.device) -> float:
@@ -146,17 +146,17 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
         )
 
 
-def population_sizes(members: Sequence[Member], trainer: Trainer, device: torch.device) -> list[int]:
+def population_sizes(members: Sequence[Member], trainer: Trainer, execution: Execution) -> list[int]:
     """Return into how many members each to cut these, in their order, so that each population fits in memory.
 
     Each population has at least 1. On a CPU a population gains nothing beyond some dozens of members, and its
     results come only at its end; an accelerator is filled by thousands.
     """
     most = trainer.largest_population or (
-        _LARGEST_ON_CPU if device.type == "cpu" else _LARGEST_ON_ACCELERATOR
+        _LARGEST_ON_CPU if execution.device.type == "cpu" else _LARGEST_ON_ACCELERATOR
     )
-    room = available_bytes(trainer, device) - _shared_bytes(members, trainer, device)
-    own = _bytes_on(members, trainer.engine, device)
+    room = available_bytes(trainer, execution.device) - _shared_bytes(members, execution)
+    own = _bytes_on(members, execution)
     sizes: list[int] = []
     points: dict[DataSet, int] = {}
     taken = 0

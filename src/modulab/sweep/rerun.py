@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from modulab.config.identity import run_id
-from modulab.config.settings import Trainer
+from modulab.config.settings import Trainer, read_run
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.results.manifest import POPULATIONS, read_manifests
@@ -21,7 +21,7 @@ from modulab.results.store import load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.results.versions import versions
 from modulab.schema import read_settings, suggest
-from modulab.sweep.run import run_members
+from modulab.sweep.run import plan_work, run_work
 from modulab.training.fit import device_name
 
 _RESULTS_OF = ("completed", "diverged")
@@ -69,13 +69,13 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
             "Run the sweep's command again to train it."
         )
     name = str(row["run_id"])
-    config = _config_of(path, name, modules)
+    run = read_run(_config_of(path, name, modules))
     changes = {"engine": row["engine"]} if isinstance(row["engine"], str) else {}
     if row["device"] == device_name(torch.device("cpu")):
         changes["accelerator"] = "cpu"
     settings = read_settings({**trainer, **changes}, "trainer", Trainer)
     with tempfile.TemporaryDirectory() as folder:
-        run_members([config], settings, Path(folder))
+        run_work(plan_work([run], settings, Path(folder)), Path(folder))
         again = load_results(folder)
         curves_again = load_curves(folder)
     fresh = _row(again, 0)

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulab.config.identity import run_id
 from modulab.config.loggers import Loggers
-from modulab.config.settings import Member, Trainer, read_member, structural_key
+from modulab.config.settings import Member, Run, Trainer, structural_key
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
 from modulab.metrics.measure import curve_measures
@@ -32,18 +30,9 @@ from modulab.results.store import completed, gather, save_part
 from modulab.results.tables import Status, curve_table, result_table, skipped_text
 from modulab.sweep.pack import check_fits, member_bytes, population_sizes
 from modulab.training.checkpoints import layout_of, read_checkpoint
-from modulab.training.engine import choose_engine
-from modulab.training.fit import PopulationResult, choose_device, cpu_count, fit_population
+from modulab.training.execution import Execution, choose_execution
+from modulab.training.fit import PopulationResult, fit_population
 from modulab.training.program import program_of
-
-
-@dataclass(frozen=True)
-class Run:
-    """A member with the plain config that it was read from, and the hash of that config."""
-
-    run_id: str
-    config: Mapping[str, Any]
-    member: Member
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Work:
     unfinished: int
     """So many of the populations, the first ones, left a checkpoint: they must stay as they are to go on from it."""
     trainer: Trainer
-    device: torch.device
+    execution: Execution
 
     @property
     def pending(self) -> int:
@@ -77,15 +66,10 @@ class TrainedMembers:
         return split_parameters(self.parameters, self.layout)
 
 
-def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
-    """Return checked runs of plain configs. Raises: ConfigError for a config that cannot be used."""
-    return [Run(run_id(config), config, read_member(config)) for config in configs]
-
-
 def plan_populations(
     runs: Sequence[Run],
     trainer: Trainer,
-    device: torch.device,
+    execution: Execution,
     unfinished: Sequence[Sequence[str]] = (),
 ) -> list[list[Run]]:
     """Return runs in populations: first the unfinished ones, given by run_id, as they were, then new ones.
@@ -101,12 +85,17 @@ def plan_populations(
         else:
             populations.append([run])  # which fails, and says why
     for group in groups.values():
-        check_fits(max((run.member for run in group), key=member_bytes), trainer, device)
+        check_fits(max((run.member for run in group), key=member_bytes), trainer, execution.device)
         first = 0
-        for size in population_sizes([run.member for run in group], trainer, device):
+        for size in population_sizes([run.member for run in group], trainer, execution):
             populations.append(group[first : first + size])
             first += size
     return populations
+
+
+def plannable_members(runs: Iterable[Run]) -> list[Member]:
+    """Return the members whose sizes and programs are known; the others will fail, and say why."""
+    return [run.member for run in runs if _can_be_planned(run.member)]
 
 
 def _can_be_planned(member: Member) -> bool:
@@ -122,38 +111,28 @@ def _can_be_planned(member: Member) -> bool:
 
 
 def plan_work(
-    configs: Iterable[Mapping[str, Any]], trainer: Trainer, folder: Path, device: torch.device | None = None
+    runs: Sequence[Run], trainer: Trainer, folder: Path, execution: Execution | None = None
 ) -> Work:
-    """Return what is to be trained of `configs`, of which `folder` may hold results and checkpoints.
+    """Return what is to be trained of `runs`, of which `folder` may hold results and checkpoints.
 
-    It will train on `device`, or else on what this machine has. The engine is chosen by all members, done or
-    not, so that a sweep that is resumed ends in the same bits.
+    Unless it is given, the execution is chosen here, by all members, done or not, so that a sweep that is resumed
+    ends in the same bits.
 
-    Raises: ConfigError for a config, device or file that cannot be used.
+    Raises: ConfigError for a measure, device or file that cannot be used.
     """
-    runs = read_runs(configs)
     for probes in dict.fromkeys(run.member.probes for run in runs):
-        curve_measures(probes)  # which refuses names that no measure gives
-    device = device or choose_device(trainer.accelerator)
-    engine = choose_engine(
-        trainer.engine,
-        [run.member for run in runs if _can_be_planned(run.member)],
-        device,
-        trainer.threads or cpu_count(),
-        strict=not trainer.engine_may_change,
-    )
+        curve_measures(probes)  # which refuses what is no measure, and names that no measure gives
+    if execution is None:
+        execution = choose_execution(trainer, plannable_members(runs))
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]
     unfinished = unfinished_populations(folder, {run.run_id for run in pending})
-    trainer = trainer.with_engine(engine)
-    populations = plan_populations(pending, trainer, device, unfinished)
-    return Work(runs, populations, len(unfinished), trainer, device)
+    populations = plan_populations(pending, trainer, execution, unfinished)
+    return Work(list(runs), populations, len(unfinished), trainer, execution)
 
 
-def run_members(
-    configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path, logger: Loggers | None = None
-) -> None:
-    """Train and measure every config that `folder` does not hold the result of yet.
+def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
+    """Train and measure what was planned for `folder`.
 
     Results are kept after each population. Of one that fails, each half trains by itself, down to the members
     that are the cause: their rows say why, and all others are kept. Members that are still to come are rows with
@@ -161,14 +140,9 @@ def run_members(
 
     Only one process may do so in a folder at a time (see `FolderLock`).
 
-    Raises: ConfigError for a config, device or file that cannot be used; KeyboardInterrupt on Ctrl-C, after
-    which the same call goes on where this one stopped.
+    Raises: ConfigError for a file that cannot be used; KeyboardInterrupt on Ctrl-C, after which planning and running
+    the same again goes on where this stopped.
     """
-    run_work(plan_work(configs, trainer, folder), folder, logger)
-
-
-def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
-    """Train and measure what was planned for `folder`, as `run_members` does."""
     begin(work, folder)
     with open_log(logger or Loggers(), folder, work.trainer.progress) as log:
         try:
@@ -196,20 +170,20 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
         for number, population in enumerate(work.populations, start=1):
             if len(work.populations) > 1:
                 progress.say(f"population {number} of {len(work.populations)}")
-            _run_population(population, work.trainer, folder, progress, log)
+            _run_population(population, work.execution, folder, progress, log)
             log.catch_up()
             progress.finish(len(population))
 
 
 def _run_population(
-    population: Sequence[Run], trainer: Trainer, folder: Path, progress: ProgressReport, log: RunLog
+    population: Sequence[Run], execution: Execution, folder: Path, progress: ProgressReport, log: RunLog
 ) -> None:
     members = [run.member for run in population]
     write_manifest(folder, {run.run_id: run.config for run in population})
     checkpoint = checkpoint_path(folder, [run.run_id for run in population])
     log.begin([(run.run_id, run.config) for run in population])
     try:
-        result = fit_population(members, trainer, checkpoint, progress, log.point)
+        result = fit_population(members, execution, checkpoint, progress, log.point)
     except ForeignError as error:
         if len(population) == 1:
             _save_failed(population, folder, str(error))
@@ -218,7 +192,7 @@ def _run_population(
         checkpoint.unlink(missing_ok=True)
         middle = len(population) // 2
         for half in (population[:middle], population[middle:]):
-            _run_population(half, trainer, folder, progress, log)
+            _run_population(half, execution, folder, progress, log)
     else:
         _save_finished(population, folder, result)
 

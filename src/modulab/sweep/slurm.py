@@ -10,21 +10,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from modulab.config.loggers import Loggers
-from modulab.config.settings import Trainer
+from modulab.config.settings import Run, Trainer
 from modulab.errors import ConfigError
 from modulab.logger.run_log import RunLog, open_log
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
-from modulab.sweep.run import Run, Work, begin, plan_work
+from modulab.sweep.run import Work, begin, plan_work, plannable_members
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
+from modulab.training.execution import choose_execution
 from modulab.training.program import network_of
 
 _LONGEST_SILENCE = 3600.0
@@ -49,7 +49,7 @@ def run_on_slurm(
     taken = {run_id for task in tasks for run_id in task.run_ids}
     shards = cut_shards(work, taken, settings.most_shards)
     if shards:
-        new = submit(shards, work.trainer, folder, settings)
+        new = submit(shards, work, folder, settings)
         _tell(f"SLURM job {_arrays(new)} trains {_shards(new)}; logs: {folder / FOLDER}")
         tasks += new
     with open_log(logger or Loggers(), folder, progress) as log:
@@ -67,9 +67,7 @@ def run_on_slurm(
     _note_lost(tasks, work, folder)
 
 
-def plan_slurm_work(
-    configs: Sequence[Mapping[str, Any]], trainer: Trainer, folder: Path, settings: SlurmSettings
-) -> Work:
+def plan_slurm_work(runs: Sequence[Run], trainer: Trainer, folder: Path, settings: SlurmSettings) -> Work:
     """Return what is to be trained, planned for the nodes and not for this machine."""
     cuda = settings.gpus > 0 and trainer.accelerator != "cpu"
     if trainer.accelerator == "cuda" and settings.gpus == 0:
@@ -83,7 +81,9 @@ def plan_slurm_work(
         "progress": "lines" if trainer.progress in ("auto", "bar") else trainer.progress,
     }
     device = torch.device("cuda" if cuda else "cpu")
-    return plan_work(configs, trainer.model_copy(update=changes), folder, device)
+    trainer = trainer.model_copy(update=changes)
+    execution = choose_execution(trainer, plannable_members(runs), device)
+    return plan_work(runs, trainer, folder, execution)
 
 
 def tasks_in_flight(work: Work, folder: Path) -> list[ArrayTask]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modulab.config.settings import Trainer
+from modulab.config.settings import Run
 from modulab.errors import ConfigError
 from modulab.results.files import write_whole
-from modulab.sweep.run import Run
+from modulab.sweep.run import Work
 from modulab.sweep.slurm_node import ShardTask, node_python
 
 FOLDER = "slurm"
@@ -100,7 +100,7 @@ class ArrayTask:
 
 
 def submit(
-    shards: Sequence[Sequence[Run]], trainer: Trainer, folder: Path, settings: SlurmSettings
+    shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: SlurmSettings
 ) -> list[ArrayTask]:
     """Submit shards as one array job and return its tasks. Raises: ConfigError where SLURM refuses."""
     import submitit
@@ -119,7 +119,7 @@ def submit(
         executor.update_parameters(**_sbatch_parameters(settings))
         # submitit prints what sbatch has to say, and raises it too.
         with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs(), executor.batch():
-            jobs = [executor.submit(_shard_task(shard, trainer, folder, settings)) for shard in shards]
+            jobs = [executor.submit(_shard_task(shard, work, folder, settings)) for shard in shards]
     except (RuntimeError, ValueError, OSError) as error:
         _remove_unsubmitted(place)
         raise ConfigError(
@@ -135,10 +135,15 @@ def submit(
     return tasks
 
 
-def _shard_task(shard: Sequence[Run], trainer: Trainer, folder: Path, settings: SlurmSettings) -> ShardTask:
-    configs = [dict(run.config) for run in shard]
-    stop_seconds = max(1, settings.signal_seconds // 3)
-    return ShardTask(configs, trainer, str(folder.absolute()), [os.getcwd()], stop_seconds)
+def _shard_task(shard: Sequence[Run], work: Work, folder: Path, settings: SlurmSettings) -> ShardTask:
+    return ShardTask(
+        configs=[run.config for run in shard],
+        trainer=work.trainer,
+        folder=str(folder.absolute()),
+        search_path=[os.getcwd()],
+        stop_seconds=max(1, settings.signal_seconds // 3),
+        execution=work.execution,
+    )
 
 
 def _sbatch_parameters(settings: SlurmSettings) -> dict[str, Any]:

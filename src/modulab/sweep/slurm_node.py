@@ -12,8 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from modulab.config.settings import Trainer
+from modulab.config.settings import Trainer, read_run
 from modulab.sweep.run import plan_work, train_populations
+from modulab.training.execution import Execution
 
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 is what we ask SLURM for; clusters that preempt by its defaults send TERM."""
@@ -43,6 +44,8 @@ class ShardTask:
     folder: str
     search_path: Sequence[str] = field(default_factory=list[str])
     stop_seconds: int = 30
+    execution: Execution | None = None
+    """As chosen by all members of the sweep; None in tasks that earlier versions of modulab submitted."""
 
     def __call__(self) -> int:
         """Train what has no result yet, and return how many members that was.
@@ -71,7 +74,10 @@ class ShardTask:
             signal.signal(signal.SIGUSR2, stop)
             signal.signal(signal.SIGTERM, interrupt)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WARNINGS)
-            work = plan_work(self.configs, self.trainer, folder)
+            execution = None if self.execution is None else self.execution.on_this_machine()
+            # Configs and not members: their classes may lie in folders that could not be searched before.
+            runs = [read_run(config) for config in self.configs]
+            work = plan_work(runs, self.trainer, folder, execution)
             train_populations(work, folder)
         except KeyboardInterrupt:
             signal.alarm(0)

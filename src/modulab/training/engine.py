@@ -31,7 +31,6 @@ from modulab.training.compiled_step import (
     flat_update,
     made_up_tensors,
 )
-from modulab.training.cost import compiling_pays
 from modulab.training.program import Program
 from modulab.training.schedule import schedule_rows
 from modulab.training.step import Block, population_update
@@ -102,29 +101,6 @@ def _set_thresholds(mmap: int, trim: int, top_pad: int) -> bool:
 def can_compile(device: torch.device) -> bool:
     """Return whether torch.compile has what it needs here: for the CPU, a C++ compiler."""
     return device.type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-
-
-def choose_engine(
-    requested: str, members: Sequence[Member], device: torch.device, threads: int, strict: bool = True
-) -> str:
-    """Return `eager` or `compiled`; `auto` compiles where the steps saved repay the compiler's time.
-
-    Without a compiler, `compiled` gives `eager` and a notice if it is not `strict`, as it was chosen by `auto`.
-
-    Raises: ConfigError where `compiled` is asked for and no compiler is installed.
-    """
-    if requested == "compiled" and not can_compile(device) and strict:
-        raise ConfigError(
-            "trainer.engine=compiled needs a C++ compiler, and none is installed. "
-            "Install g++ or use trainer.engine=eager."
-        )
-    wanted = requested
-    if requested == "auto":
-        wanted = "compiled" if compiling_pays(members, threads) else "eager"
-    if wanted == "compiled" and not can_compile(device):
-        say_once("training with the eager engine, as no C++ compiler is installed (g++).")
-        return "eager"
-    return wanted
 
 
 def step_function(engine: str, program: Program, device: torch.device) -> StepFunction:

@@ -17,14 +17,15 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
-from modulab.config.settings import Member, Trainer
-from modulab.errors import ConfigError, foreign_code
+from modulab.config.settings import Member
+from modulab.errors import foreign_code
 from modulab.progress import ProgressReport
 from modulab.training.cache import VARIABLES, say_once
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData
-from modulab.training.engine import NoCompiler, choose_engine, keep_freed_memory, step_function
+from modulab.training.engine import NoCompiler, keep_freed_memory, step_function
+from modulab.training.execution import Engine, Execution
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
 from modulab.training.processor import processor_fact
@@ -51,18 +52,6 @@ class PopulationResult:
     """The model of the processor or accelerator: results are the same bits on one kind of it."""
 
 
-def cpu_count() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def thread_count(trainer: Trainer, engine: str, device: torch.device) -> int:
-    """Return how many threads train and measure a population with this engine."""
-    if device.type != "cpu":
-        return 1
-    return trainer.threads or (1 if engine == "eager" else cpu_count())
-
-
 def device_name(device: torch.device) -> str:
     """Return the model of a device."""
     if device.type == "cuda":
@@ -70,20 +59,9 @@ def device_name(device: torch.device) -> str:
     return processor_fact("model name") or platform.machine()
 
 
-def choose_device(accelerator: str) -> torch.device:
-    """Return the device to train on. Raises: ConfigError where CUDA is asked for and there is none."""
-    available = torch.cuda.is_available()
-    if accelerator == "cuda" and not available:
-        raise ConfigError(
-            "trainer.accelerator=cuda, but torch finds no CUDA device here. "
-            "Use trainer.accelerator=cpu, or install a CUDA build of torch."
-        )
-    return torch.device("cuda" if accelerator != "cpu" and available else "cpu")
-
-
 def fit_population(
     members: Sequence[Member],
-    trainer: Trainer,
+    execution: Execution,
     checkpoint: Path | None,
     progress: ProgressReport,
     on_point: OnPoint | None = None,
@@ -93,60 +71,44 @@ def fit_population(
     With a checkpoint at hand the fit goes on from it; the end is the same as without the break. `on_point` hears
     of each point of the curves as it comes, those of the checkpoint first.
 
-    Raises: ConfigError for an engine or device that is not here or a checkpoint that cannot be read;
-    ForeignError for whatever else failed, whose cause may lie in a single member or in too little memory for
-    all; Interrupted when Ctrl-C stopped it.
+    Raises: ConfigError where compiling is asked for and fails, or a checkpoint cannot be read; ForeignError for
+    whatever else failed, whose cause may lie in a single member or in too little memory for all; Interrupted when
+    Ctrl-C stopped it.
     """
     with foreign_code():
-        return _fit_population(members, trainer, checkpoint, progress, on_point)
+        keep_freed_memory()
+        torch.set_num_threads(1)
+        recorder = Recorder(members, checkpoint, execution.checkpoint_seconds, progress, on_point)
+        learner, data = _set_up(members, execution, checkpoint, recorder)
+        if data.num_chunks > 0:
+            if execution.engine == "compiled":
+                execution = execution.with_engine(_usable_engine(learner, execution, progress))
+                learner.train_with(execution.engine, execution.threads)
+            _lightning_fit(learner, data, recorder, execution.device)
+            if int(learner.next_step) < members[0].training.steps:
+                raise Interrupted
+        progress.say(f"measuring {len(members)}")
+        measured = measure_each(members, learner, members[0].probes, execution.threads)
+        return PopulationResult(
+            measures=measured.measures,
+            failures=measured.failures,
+            skipped=measured.skipped,
+            diverged_at=learner.member_divergence().tolist(),
+            curve_steps=recorder.steps,
+            curves=recorder.curves,
+            seconds=recorder.seconds,
+            engine=execution.engine,
+            device=device_name(execution.device),
+        )
 
 
-def _fit_population(
-    members: Sequence[Member],
-    trainer: Trainer,
-    checkpoint: Path | None,
-    progress: ProgressReport,
-    on_point: OnPoint | None,
-) -> PopulationResult:
-    device = choose_device(trainer.accelerator)
-    may_change = trainer.engine_may_change
-    engine = choose_engine(
-        trainer.engine, members, device, trainer.threads or cpu_count(), strict=not may_change
-    )
-    keep_freed_memory()
-    threads = thread_count(trainer, engine, device)
-    torch.set_num_threads(1)
-    recorder = Recorder(members, checkpoint, trainer.checkpoint_seconds, progress, on_point)
-    learner, data = _set_up(members, engine, device, threads, checkpoint, recorder)
-    if data.num_chunks > 0:
-        if engine == "compiled":
-            if may_change:
-                engine = _compile_if_possible(learner, device, progress)
-            else:
-                engine = _compile_as_asked(learner, device, progress)
-        if engine == "eager" and trainer.threads is None:
-            threads = 1
-        if engine == "eager":
-            learner.train_eagerly(threads)
-        _lightning_fit(learner, data, recorder, device)
-        if int(learner.next_step) < members[0].training.steps:
-            raise Interrupted
-    progress.say(f"measuring {len(members)}")
-    measured = measure_each(members, learner, members[0].probes, threads)
-    return PopulationResult(
-        measures=measured.measures,
-        failures=measured.failures,
-        skipped=measured.skipped,
-        diverged_at=learner.member_divergence().tolist(),
-        curve_steps=recorder.steps,
-        curves=recorder.curves,
-        seconds=recorder.seconds,
-        engine=engine,
-        device=device_name(device),
-    )
+def _usable_engine(learner: PopulationLearner, execution: Execution, progress: ProgressReport) -> Engine:
+    """Compile what a population needs, and return the engine that it can be trained with."""
+    compile_steps = _compile_if_possible if execution.engine_may_change else _compile_as_asked
+    return compile_steps(learner, execution.device, progress)
 
 
-def _compile_as_asked(learner: PopulationLearner, device: torch.device, progress: ProgressReport) -> str:
+def _compile_as_asked(learner: PopulationLearner, device: torch.device, progress: ProgressReport) -> Engine:
     """Compile what a population needs; train eagerly only where torch has changed, which the user cannot mend."""
     try:
         _compile(learner.programs, device, progress)
@@ -155,7 +117,7 @@ def _compile_as_asked(learner: PopulationLearner, device: torch.device, progress
     return "compiled"
 
 
-def _train_eagerly(reason: str, progress: ProgressReport) -> str:
+def _train_eagerly(reason: str, progress: ProgressReport) -> Engine:
     say_once(f"training with the eager engine: {reason}")
     progress.say("training")
     return "eager"
@@ -165,8 +127,10 @@ _cannot_compile: dict[str, str] = {}
 """Why compiling is not possible in this process, by the environment's cache folders: found out once."""
 
 
-def _compile_if_possible(learner: PopulationLearner, device: torch.device, progress: ProgressReport) -> str:
-    """Compile what a population needs, and return the engine that it can be trained with."""
+def _compile_if_possible(
+    learner: PopulationLearner, device: torch.device, progress: ProgressReport
+) -> Engine:
+    """Compile what a population needs; train eagerly where that fails, whatever the reason."""
     place = repr([os.environ.get(name) for name in (*VARIABLES, "XDG_CACHE_HOME", "HOME")])
     if place not in _cannot_compile:
         try:
@@ -192,19 +156,14 @@ def _compile(programs: Sequence[Program], device: torch.device, progress: Progre
 
 
 def _set_up(
-    members: Sequence[Member],
-    engine: str,
-    device: torch.device,
-    threads: int,
-    checkpoint: Path | None,
-    recorder: Recorder,
+    members: Sequence[Member], execution: Execution, checkpoint: Path | None, recorder: Recorder
 ) -> tuple[PopulationLearner, PopulationData]:
-    learner = PopulationLearner(members, engine, device, threads)
+    learner = PopulationLearner(members, execution.engine, execution.device, execution.threads)
     if checkpoint is not None and checkpoint.exists():
         content = read_checkpoint(checkpoint)
         learner.load_state_dict(content["state_dict"])
         recorder.resume(content["modulab"])
-    data = PopulationData(learner.row_members, int(learner.next_step), device)
+    data = PopulationData(learner.row_members, int(learner.next_step), execution.device)
     learner.read_data(data.offsets, data.counts)
     return learner, data
 

@@ -128,9 +128,9 @@ class PopulationLearner(LightningModule):
         """Return the members in row order, twins included: the order in which data is laid out."""
         return self._row_members
 
-    def train_eagerly(self, threads: int) -> None:
-        """Run steps op by op from now on, on so many threads."""
-        self._engine, self.threads = "eager", threads
+    def train_with(self, engine: str, threads: int) -> None:
+        """Run steps by this engine from now on, on so many threads."""
+        self._engine, self.threads = engine, threads
 
     def read_data(self, offsets: Int64[Tensor, " row"], counts: torch.Tensor) -> None:
         """Take where each row's points lie in the data table, and how many there are."""

@@ -1,0 +1,100 @@
+"""With what members are trained and measured: engine, device and threads, chosen once for all members of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from modulab.config.settings import Member, Trainer
+from modulab.errors import ConfigError
+from modulab.training.cache import say_once
+from modulab.training.cost import compiling_pays
+from modulab.training.engine import can_compile
+
+Engine = Literal["eager", "compiled"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a fit takes from the settings of `trainer`, with every `auto` and `null` of them decided."""
+
+    engine: Engine
+    device: torch.device
+    checkpoint_seconds: float = 0.0
+    asked_threads: int | None = None
+    """CPU threads as the config has them; None takes what suits the engine."""
+    engine_may_change: bool = False
+    """Whether members may be trained with the eager engine where compiling turns out not to be possible."""
+
+    @property
+    def threads(self) -> int:
+        """Return how many threads train and measure a population."""
+        if self.device.type != "cpu":
+            return 1
+        return self.asked_threads or (1 if self.engine == "eager" else cpu_count())
+
+    def with_engine(self, engine: Engine) -> Execution:
+        """Return the same with another engine."""
+        return replace(self, engine=engine)
+
+    def on_this_machine(self) -> Execution:
+        """Return what of an execution, which may have been chosen on another machine, is possible on this one.
+
+        Raises: ConfigError for CUDA where torch finds no device, and for a compiled engine that the config asks for
+        where no compiler is installed.
+        """
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "trainer.accelerator=cuda, but torch finds no CUDA device here. "
+                "Use trainer.accelerator=cpu, or install a CUDA build of torch."
+            )
+        return _with_usable_engine(self)
+
+
+def cpu_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """Return the device that a value of `trainer.accelerator` stands for on this machine."""
+    takes_cuda = accelerator == "cuda" or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if takes_cuda else "cpu")
+
+
+def choose_execution(
+    trainer: Trainer, members: Sequence[Member], device: torch.device | None = None
+) -> Execution:
+    """Return how to train these members: `auto` compiles where the steps saved repay the compiler's time.
+
+    With a device given, the choice is for another machine that has it; `on_this_machine` checks it there.
+
+    Raises: ConfigError where the config asks for a device or a compiler that is not here.
+    """
+    engine: Engine = "compiled" if trainer.engine == "compiled" else "eager"
+    if trainer.engine == "auto" and compiling_pays(members, trainer.threads or cpu_count()):
+        engine = "compiled"
+    chosen = Execution(
+        engine=engine,
+        device=device or choose_device(trainer.accelerator),
+        checkpoint_seconds=trainer.checkpoint_seconds,
+        asked_threads=trainer.threads,
+        engine_may_change=trainer.engine == "auto",
+    )
+    return _with_usable_engine(chosen) if device is not None else chosen.on_this_machine()
+
+
+def _with_usable_engine(execution: Execution) -> Execution:
+    if execution.engine == "eager" or can_compile(execution.device):
+        return execution
+    if not execution.engine_may_change:
+        raise ConfigError(
+            "trainer.engine=compiled needs a C++ compiler, and none is installed. "
+            "Install g++ or use trainer.engine=eager."
+        )
+    say_once("training with the eager engine, as no C++ compiler is installed (g++).")
+    return execution.with_engine("eager")
