@@ -121,3 +121,8 @@ _DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 def site_keys(step_keys: Int32[Tensor, "member 2"], site: int) -> Int32[Tensor, "member 2"]:
     """Return the keys of noise at one site within a step; sites are numbered from 0 in a pass's order."""
     return fold_in(step_keys, site)
+
+
+def visit_keys(keys: Int32[Tensor, "member 2"], visit: int) -> Int32[Tensor, "member 2"]:
+    """Return the keys of noise at a visit to a site within a pass; those of the first visit are the site's own."""
+    return keys if visit == 0 else fold_in(keys, visit)

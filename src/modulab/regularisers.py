@@ -68,10 +68,10 @@ class Pass:
         """Return, in the form of `edges`, 1 for each connection that the mask leaves and 0 for the others."""
         return self.network.edges(self.mask)
 
-    def read_by(self, edges: Edges) -> Float[Tensor, "member source_unit batch"]:
-        """Return the activity that edges read, without noise."""
+    def read_by(self, edges: Edges) -> Float[Tensor, "member source_unit _batch"]:
+        """Return the activity that edges read, without noise: at all positions and visits of a site."""
         if edges.source == INPUT:
-            return self.inputs.transpose(1, 2)
+            return self.network.inputs_read(self.inputs)
         return self.recording.values[edges.source]
 
 
@@ -143,6 +143,8 @@ class PowerRegulariser(Regulariser):
 class JacobianRegulariser(Regulariser):
     """The second-order exact penalty of activity noise: sum_l E_x sum_j v(a_j) |dy/da_j|^2, summed over outputs.
 
+    j runs over the units of a site and over the positions and visits at which they are active.
+
     v(a) = c0 + c1 |a| + c2 a^2. Expanding the outputs to first order in small noise at every site
     gives output variance sigma^2 times this, so strength sigma^2 / K matches noise of scale sigma under
     mean squared error over K outputs. With one hidden layer it equals c0 R_20 + c1 R_21 + c2 R_22.
@@ -166,6 +168,8 @@ class JacobianRegulariser(Regulariser):
         total = torch.zeros_like(coefficients["strength"])
         jacobians = run.network.output_jacobians(run.parameters, run.inputs, run.recording)
         for site, jacobian in jacobians:
-            variance = relative_variance(run.recording.values[site], law)
-            total = total + (jacobian.square().sum(dim=1) * variance).sum(dim=1).mean(dim=1)
+            activity = run.recording.values[site]
+            summed = (jacobian.square().sum(dim=1) * relative_variance(activity, law)).sum(dim=1)
+            values_of_a_unit = activity.shape[2] // run.inputs.shape[1]
+            total = total + values_of_a_unit * summed.mean(dim=1)
         return total

@@ -97,7 +97,7 @@ def mean_absolute_jacobian(
 def _general_jacobian(network: NetworkPopulation, inputs: Tensor) -> Tensor:
     """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time."""
     structure = network.network
-    size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.widest))
+    size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.step_units))
     total = ChunkSum()
     for chunk in inputs.split(size, dim=1):
         total.add(structure.input_jacobian(network.parameters, chunk).abs().sum(dim=1))
@@ -240,7 +240,7 @@ def ablation_loss_rises(
             if closed is not None:
                 own.copy_(closed)
                 continue
-        widest = max((*(other.units for other in structure.sites[layer + 1 :]), structure.out_features))
+        widest = max((*(other.values for other in structure.sites[layer + 1 :]), structure.out_features))
         size = max(1, BATCH_ELEMENTS // (widest * batch))
         for start in range(0, site.units, size):
             silenced = range(start, min(start + size, site.units))

@@ -43,7 +43,7 @@ class Probe:
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
 
-    def activities(self) -> list[Float[Tensor, "member _unit batch"]]:
+    def activities(self) -> list[Float[Tensor, "member _unit _batch"]]:
         """Return the clean activity at each site, in the order of the network's sites."""
         return [self.clean.values[site.name] for site in self.network.network.sites]
 
@@ -114,10 +114,10 @@ def bytes_per_member(network: Network, settings: Probes) -> int:
     needs 40 bytes an element, weight noise `repeats` copies of the network, and sums over points or over units
     silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
     """
-    units = [site.units for site in network.sites]
-    features = network.in_features + sum(units) + network.out_features
-    widest = network.widest
-    widest_written = max((*units[1:], network.out_features))
+    values = [site.values for site in network.sites]
+    features = network.in_features + sum(values) + network.out_features
+    widest = max((*values, network.in_features))
+    widest_written = max((*values[1:], network.out_features))
     per_point = 12 * features + 40 * widest
     return (
         settings.num_samples * per_point

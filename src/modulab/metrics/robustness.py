@@ -17,8 +17,8 @@ from torch import Tensor
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.poisson import poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates
-from modulab.networks.base import Network, NetworkPopulation, Tap
-from modulab.noise import NoiseLaw, relative_variance, site_keys
+from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_visit
+from modulab.noise import NoiseLaw, relative_variance, site_keys, visit_keys
 from modulab.streams import Stream, fold_in, normals, uniforms
 
 
@@ -172,10 +172,12 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     }
 
     def outputs_at(level: float) -> Tensor:
-        def count(place: str, values: Tensor) -> Tensor:
-            return poisson_count_rates(values, level, scores[place]) if place in scores else values
+        def count(place: str, values: Tensor, visit: int) -> Tensor:
+            if place not in scores:
+                return values
+            return poisson_count_rates(values, level, of_visit(scores[place], values, visit))
 
-        return _run_from(probe, 0, _clean_sums(probe, 0), count)
+        return _run_from(probe, 0, _clean_sums(probe, 0), by_visit(count))
 
     return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
 
@@ -252,12 +254,15 @@ def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tenso
     unit_law = NoiseLaw(ones, *(coefficient * ones for coefficient in _LAWS[kind]))
     numbers = {site.name: number for number, site in enumerate(structure.sites)}
 
-    def noise(place: str, activity: Tensor) -> Tensor:
-        draws = _draws(noise_keys, numbers[place], activity)
+    def noise(place: str, activity: Tensor, visit: int = 0) -> Tensor:
+        draws = _draws(noise_keys, numbers[place], activity, visit)
         return relative_variance(activity, unit_law).sqrt_().mul_(draws)
 
     def perturb(level: float) -> Tap:
-        return lambda place, values: values + level * noise(place, values) if place in numbers else values
+        def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
+            return values + level * noise(place, values, visit) if place in numbers else values
+
+        return by_visit(add_noise)
 
     if structure.num_stages == 1:
         return _curve(
@@ -297,8 +302,8 @@ def _run_from(probe: Probe, stage: int, sums: Tensor, tap: Tap | None = None) ->
     return probe.network.network.run_from(probe.network.parameters, stage, sums, tap)
 
 
-def _draws(noise_keys: Tensor, site: int, activity: Tensor) -> Tensor:
-    return normals(site_keys(noise_keys, site), activity.shape[1], activity.shape[2])
+def _draws(noise_keys: Tensor, site: int, activity: Tensor, visit: int = 0) -> Tensor:
+    return normals(visit_keys(site_keys(noise_keys, site), visit), activity.shape[1], activity.shape[2])
 
 
 def _curve(

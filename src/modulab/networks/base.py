@@ -4,12 +4,16 @@ The parameters of one member are one row of a (member, parameter) tensor. A forw
 by side and calls `tap` at each site, where noise, ablation and recording act; a member's results must not depend on
 the other members. Activity is (member, unit, batch): with the batch innermost, the loops that a compiler makes of
 noise, activation and gradients run over contiguous samples. Inputs and outputs are (member, batch, feature).
+
+A unit may be active at several positions of a sample, such as those of an image, and a pass may come to a site several
+times, as a recurrent network does: see `Site`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -63,10 +67,40 @@ def split_parameters(
 
 @dataclass(frozen=True)
 class Site:
-    """A named place where units are active."""
+    """A named place where units are active.
+
+    At each visit `tap` is given (member, unit, batch x positions), in an order of the last axis that is the network's
+    own. Recordings hold the visits one after another along that axis.
+    """
 
     name: str
     units: int
+    positions: int = 1
+    """Where in a sample each unit is active at a visit: the pixels that a channel covers, the tokens of a sequence."""
+    visits: int = 1
+    """How often a pass comes there: the steps of a recurrent network."""
+
+    @property
+    def values(self) -> int:
+        """Return the number of values of a sample, over units, positions and visits."""
+        return self.units * self.positions * self.visits
+
+
+def by_visit(tap: Callable[[str, Tensor, int], Tensor]) -> Tap:
+    """Return a tap, for one pass, that also says of each call how many of its place came before it."""
+    visits: Counter[str] = Counter()
+
+    def count(place: str, values: Tensor) -> Tensor:
+        visits[place] += 1
+        return tap(place, values, visits[place] - 1)
+
+    return count
+
+
+def of_visit(recorded: Tensor, values: Tensor, visit: int) -> Tensor:
+    """Return the part of something laid out as a recording that belongs to the values of one visit."""
+    batch = values.shape[2]
+    return recorded[:, :, visit * batch : (visit + 1) * batch]
 
 
 @dataclass(frozen=True)
@@ -80,11 +114,14 @@ class Edges:
 
 @dataclass(frozen=True)
 class Recording:
-    """A forward pass: its outputs, and the values at each place that it tapped, before and after the tap."""
+    """A forward pass: its outputs, and the values at each place that it tapped, before and after the tap.
+
+    Visits to one place follow one another along the last axis.
+    """
 
     outputs: Float[Tensor, "member batch out_features"]
-    values: Mapping[str, Float[Tensor, "member _unit batch"]]
-    passed_on: Mapping[str, Float[Tensor, "member _unit batch"]] = field(default_factory=dict)
+    values: Mapping[str, Float[Tensor, "member _unit _batch"]]
+    passed_on: Mapping[str, Float[Tensor, "member _unit _batch"]] = field(default_factory=dict)
     """After the tap, where there was one; otherwise empty."""
 
 
@@ -124,7 +161,7 @@ class Network(ABC):
         inputs: Float[Tensor, "member batch in_features"],
         tap: Tap | None = None,
     ) -> Float[Tensor, "member batch out_features"]:
-        """Return every member's outputs; `tap` is called once at each site, and wherever else a network lets it."""
+        """Return every member's outputs; `tap` is called at each visit to a site, and where else a network likes."""
 
     @property
     def num_parameters(self) -> int:
@@ -142,17 +179,18 @@ class Network(ABC):
         tap: Tap | None = None,
     ) -> Recording:
         """Return a forward pass with the values at each place, before `tap` changed them there."""
-        values: dict[str, Tensor] = {}
-        passed_on: dict[str, Tensor] = {}
+        values: defaultdict[str, list[Tensor]] = defaultdict(list)
+        passed_on: defaultdict[str, list[Tensor]] = defaultdict(list)
 
         def keep(place: str, value: Tensor) -> Tensor:
-            values[place] = value
+            values[place].append(value)
             if tap is None:
                 return value
-            passed_on[place] = tap(place, value)
-            return passed_on[place]
+            passed_on[place].append(tap(place, value))
+            return passed_on[place][-1]
 
-        return Recording(self.forward(parameters, inputs, keep), values, passed_on)
+        outputs = self.forward(parameters, inputs, keep)
+        return Recording(outputs, _visits_joined(values), _visits_joined(passed_on))
 
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:
@@ -171,10 +209,20 @@ class Network(ABC):
 
     @property
     def is_layered(self) -> bool:
-        """Return whether edges lead from layer to layer (see `layer_connections`), and nowhere else."""
-        return self.connections == self.layer_connections
+        """Return whether edges lead from layer to layer (see `layer_connections`), and nowhere else.
 
-    def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit batch"]]:
+        Of units that have one value a sample: paths over several positions or visits are other sums.
+        """
+        single = all(site.values == site.units for site in self.sites)
+        return single and self.connections == self.layer_connections
+
+    def inputs_read(
+        self, inputs: Float[Tensor, "member batch in_features"]
+    ) -> Float[Tensor, "member source_unit _batch"]:
+        """Return the inputs as the edges from them read them: by default as units with one value a sample."""
+        return inputs.transpose(1, 2)
+
+    def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit _batch"]]:
         """Return, for each site that edges lead to, the derivative of its activity by the sum of what they bring.
 
         Needed where edges are: paths through a network are products of weights and gates.
@@ -196,12 +244,13 @@ class Network(ABC):
         zeros = {site.name: torch.zeros_like(recording.values[site.name]) for site in self.sites}
 
         def outputs_of(added: dict[str, Tensor]) -> Tensor:
-            def add(place: str, value: Tensor) -> Tensor:
+            def add(place: str, value: Tensor, visit: int) -> Tensor:
                 if place in recording.passed_on:
-                    value = value + (recording.passed_on[place] - recording.values[place])
-                return value + added[place] if place in added else value
+                    change = recording.passed_on[place] - recording.values[place]
+                    value = value + of_visit(change, value, visit)
+                return value + of_visit(added[place], value, visit) if place in added else value
 
-            return self.forward(parameters, inputs, add)
+            return self.forward(parameters, inputs, by_visit(add))
 
         rows = _gradients_of_outputs(outputs_of, zeros)
         for site in reversed(self.sites):
@@ -283,19 +332,31 @@ class Network(ABC):
         return sum(site.units for site in self.sites)
 
     @property
+    def total_values(self) -> int:
+        """Return the number of values of a sample at all sites."""
+        return sum(site.values for site in self.sites)
+
+    @property
     def step_units(self) -> int:
-        """Return the units of activity that the time of a step is in proportion to: those at sites, or the inputs."""
-        return max(self.total_units, self.in_features)
+        """Return the values of a sample that the time of a step is in proportion to: those at sites, or the inputs."""
+        return max(self.total_values, self.in_features)
 
     @property
     def widest(self) -> int:
-        """Return the largest number of units at a site, or of inputs."""
-        return max((*(site.units for site in self.sites), self.in_features))
+        """Return the largest number of values of a sample at a visit to a site, or of inputs."""
+        return max((*(site.units * site.positions for site in self.sites), self.in_features))
 
     @property
     def activation_cost(self) -> int:
         """Return how many buffers of a site's activity an eager step holds for its nonlinearity and derivative."""
         return 0
+
+
+def _visits_joined(values: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    return {
+        place: visits[0] if len(visits) == 1 else torch.cat(list(visits), dim=2)
+        for place, visits in values.items()
+    }
 
 
 def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> list[Any]:

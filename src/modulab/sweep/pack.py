@@ -79,7 +79,7 @@ def _step_bytes(member: Member, engine: str) -> int:
     """Return about how much memory one member of a block takes in a step."""
     program = program_of(member)
     network = program.network
-    units = network.in_features + network.total_units + network.out_features
+    units = network.in_features + network.total_values + network.out_features
     copies = _COPIES_OF_ACTIVITY
     if engine == "eager":
         copies += _COPIES_FOR_NOISE * (program.noise is not None)

@@ -44,6 +44,14 @@ class Task(Settings):
         """Return how many inputs each module reads."""
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return how the inputs of one module are arranged: by default they are features without an order.
+
+        (step, feature) is a sequence, and (row, column) an image: what recurrent and convolutional networks read.
+        """
+        return (self.inputs_per_module,)
+
+    @property
     @abstractmethod
     def outputs_per_module(self) -> int:
         """Return the number of outputs of each module: values for squared loss, classes for cross-entropy."""

@@ -21,7 +21,7 @@ from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
 
 NUM_DIGITS = 10
-NUM_PIXELS = 64
+IMAGE_SIDE = 8
 TEST_FRACTION = 0.2
 
 _IMAGE_SPLIT = 3
@@ -86,7 +86,12 @@ class DigitsTask(Task):
     @property
     def inputs_per_module(self) -> int:
         """Return the number of pixels."""
-        return NUM_PIXELS
+        return IMAGE_SIDE * IMAGE_SIDE
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Return (row, column) of an image."""
+        return (IMAGE_SIDE, IMAGE_SIDE)
 
     @property
     def outputs_per_module(self) -> int:

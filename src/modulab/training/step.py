@@ -10,8 +10,8 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 from torch.func import grad_and_value
 
-from modulab.networks.base import Tap
-from modulab.noise import NoiseLaw, add_activity_noise, site_keys
+from modulab.networks.base import Tap, by_visit
+from modulab.noise import NoiseLaw, add_activity_noise, site_keys, visit_keys
 from modulab.optimisers import UPDATES, clip_gradients
 from modulab.regularisers import Pass
 from modulab.streams import fold_in, integers
@@ -64,12 +64,13 @@ def _activity_noise(program: Program, coefficients: Mapping[str, Tensor], noise_
     law = NoiseLaw(**own_coefficients(coefficients, "noise"))
     numbers = {site.name: number for number, site in enumerate(program.network.sites)}
 
-    def add_noise(place: str, values: Tensor) -> Tensor:
+    def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
         if place not in program.noisy_sites:
             return values
-        return add_activity_noise(values, law, site_keys(noise_keys, numbers[place]), distribution)
+        keys = visit_keys(site_keys(noise_keys, numbers[place]), visit)
+        return add_activity_noise(values, law, keys, distribution)
 
-    return add_noise
+    return by_visit(add_noise)
 
 
 def draw_minibatch(
