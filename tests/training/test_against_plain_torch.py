@@ -6,59 +6,36 @@ import pytest
 import torch
 from torch import nn
 
-from modulab.networks.base import NetworkPopulation
-from modulab.streams import Stream, fold_in, integers, member_keys
+from modulab.config.settings import Member
+from modulab.streams import member_keys
 from modulab.training.data import PopulationData, training_points
 from modulab.training.learner import PopulationLearner
 from tests.members import make_member
-from tests.perceptrons import perceptrons
-from tests.training.fitting import CPU, trained_parameters
+from tests.training.fitting import CPU
+from tests.training.plain_torch import check_follows_plain_torch
 
 STEPS = 200
 
 
-def plain_loop(member, task_loss: str) -> torch.Tensor:
-    """Train torch.nn layers with torch.optim from the same start on the same minibatches; return flat parameters."""
-    training, task = member.training, member.task
-    learner = PopulationLearner([member], "eager", CPU)
-    start = perceptrons(NetworkPopulation(learner.network, learner.member_parameters()))
-    sizes = [task.in_features, *[member.architecture.width] * member.architecture.depth, task.out_features]
-    layers: list[nn.Module] = []
-    for index, (weight, bias) in enumerate(zip(start.weights, start.biases, strict=True)):
-        linear = nn.Linear(sizes[index], sizes[index + 1])
-        with torch.no_grad():
-            linear.weight.copy_(weight[0])
-            linear.bias.copy_(bias[0])
-        layers += [linear, nn.Tanh()]
-    network = nn.Sequential(*layers[:-1])
-    keys = member_keys([member.seed])
-    points = training_points(task, keys, 0, member.data.num_samples)[0]
-    common = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
-    optimiser = {
-        "adam": lambda: torch.optim.Adam(network.parameters(), betas=(0.9, 0.999), **common),
-        "adamw": lambda: torch.optim.AdamW(network.parameters(), betas=(0.9, 0.999), **common),
-        "sgd": lambda: torch.optim.SGD(network.parameters(), momentum=training.momentum, **common),
-    }[training.optimiser]()
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=STEPS)
-    limits = torch.tensor([member.data.num_samples], dtype=torch.int32)
-    counters = torch.arange(training.batch_size, dtype=torch.int32)[None]
-    for step in range(STEPS):
-        rows = integers(fold_in(fold_in(keys, Stream.MINIBATCH), step), counters, limits)[0].long()
-        inputs, targets = points[rows, : task.in_features], points[rows, task.in_features :]
-        outputs = network(inputs)
-        if task_loss == "squared":
-            loss = nn.functional.mse_loss(outputs, targets)
-        else:
-            loss = nn.functional.cross_entropy(
-                outputs.view(-1, task.outputs_per_module), targets.flatten().long()
-            )
-        optimiser.zero_grad()
-        loss.backward()
-        if training.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
-        optimiser.step()
-        schedule.step()
-    return torch.cat([value.detach().flatten() for value in network.parameters()])
+def module_of(member: Member) -> nn.Module:
+    """Return torch.nn layers of a tanh perceptron, their parameters named as in the layout."""
+    task, depth = member.task, member.architecture.depth
+    sizes = [task.in_features, *[member.architecture.width] * depth, task.out_features]
+
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [nn.Linear(sizes[index], sizes[index + 1]) for index in range(depth + 1)]
+            self.weight = nn.ParameterList([layer.weight for layer in layers])
+            self.bias = nn.ParameterList([layer.bias for layer in layers])
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            values = nn.functional.linear(inputs, self.weight[0], self.bias[0])
+            for weight, bias in list(zip(self.weight, self.bias, strict=True))[1:]:
+                values = nn.functional.linear(torch.tanh(values), weight, bias)
+            return values
+
+    return Layers()
 
 
 @pytest.mark.parametrize(
@@ -79,20 +56,14 @@ def test_population_of_one_follows_torch_optim(
         training__weight_decay=weight_decay, training__gradient_clip=clip, training__momentum=0.9,
         training__curve_every=70, architecture__depth=depth, architecture__activation="tanh", seed=5,
     )  # fmt: skip
-    ours = trained_parameters([member])[0]
-    plain = plain_loop(member, "squared")
-    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-5)
-    start = PopulationLearner([member], "eager", CPU).member_parameters()[0]
-    assert (ours - start).abs().max() > 0.01
+    check_follows_plain_torch(member, module_of(member))
 
 
 def test_population_of_one_follows_torch_cross_entropy() -> None:
     member = make_member(
         {"task": "classification"}, training__steps=STEPS, architecture__activation="tanh", seed=6
     )
-    torch.testing.assert_close(
-        trained_parameters([member])[0], plain_loop(member, "cross_entropy"), rtol=0, atol=1e-5
-    )
+    check_follows_plain_torch(member, module_of(member))
 
 
 def test_minibatch_points_are_those_the_data_module_lays_out() -> None:
