@@ -38,11 +38,15 @@ Tap = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named part of a member's parameters; `is_weight` tells weights of connections from biases and the like."""
+    """A named part of a member's parameters; `is_weight` tells weights of connections from biases and the like.
+
+    A part that is not `trained` keeps the values that it begins with, whatever the optimiser and its weight decay.
+    """
 
     name: str
     shape: tuple[int, ...]
     is_weight: bool = True
+    trained: bool = True
 
     @property
     def size(self) -> int:
@@ -151,7 +155,7 @@ class Network(ABC):
     ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
         """Return each member's 0/1 mask and its parameters before training, which its architecture and key determine.
 
-        Masked parameters are 0 and stay 0.
+        Masked parameters are 0 and stay 0. Parts that are not trained may be other than 0; their mask is 0.
         """
 
     @abstractmethod
@@ -167,6 +171,16 @@ class Network(ABC):
     def num_parameters(self) -> int:
         """Return the number of parameters of one member."""
         return sum(parameter.size for parameter in self.layout)
+
+    def with_untrained(
+        self, parameters: Float[Tensor, "member parameter"], before: Float[Tensor, "member parameter"]
+    ) -> Float[Tensor, "member parameter"]:
+        """Return the parameters after an update, with the parts that are not trained as they were before it."""
+        if all(part.trained for part in self.layout):
+            return parameters
+        pairs = zip(self.layout, self.split(parameters).values(), self.split(before).values(), strict=True)
+        parts = [(new if part.trained else old).flatten(1) for part, new, old in pairs]
+        return torch.cat(parts, dim=1)
 
     def split(self, parameters: Float[Tensor, "member parameter"]) -> dict[str, Float[Tensor, "member ..."]]:
         """Return the parts of the layout, by name, as views."""

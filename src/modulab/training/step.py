@@ -118,4 +118,4 @@ def population_update(
     parameters, moments = UPDATES[program.optimiser](
         block.parameters, gradients, (block.first_moments, block.second_moments), coefficients, row
     )
-    return losses, [parameters, *moments]
+    return losses, [program.network.with_untrained(parameters, block.parameters), *moments]
