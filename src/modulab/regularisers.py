@@ -95,6 +95,11 @@ class Regulariser(Settings):
         """Return each member's penalty, before the strength; `coefficients` holds each numeric field as (member,)."""
         raise NotImplementedError
 
+    def lacking(self, network: Network) -> str | None:
+        """Return what a network lacks without which the penalty is 0 whatever the weights, or None."""
+        del network
+        return None
+
 
 class PowerRegulariser(Regulariser):
     """R_pq, the family of products of weight and activity powers."""
@@ -126,6 +131,10 @@ class PowerRegulariser(Regulariser):
         """Return strength and powers, and as `first_layer` 1 where the matrix that reads the inputs counts, else 0."""
         sites = self.sites or ("hidden" if self.activity_power > 0 else "all")
         return {**super().coefficients(), "first_layer": float(sites == "all")}
+
+    def lacking(self, network: Network) -> str | None:
+        """Return that a network states no edges, if so."""
+        return None if network.connections else "weighted connections that it states as edges"
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:

@@ -251,6 +251,19 @@ def _check_combinations(member: Member) -> None:
                 f"task.mixing=true needs a network whose first weights can take up a rotation, and those of "
                 f"architecture={member.architecture.name} cannot. Set task.mixing=false or choose another architecture."
             )
+        lacking = member.regulariser.lacking(network)
+        if member.regulariser.strength > 0 and lacking is not None:
+            raise ConfigError(
+                f"regulariser.strength={member.regulariser.strength} has no effect, because the network of "
+                f"architecture={member.architecture.name} lacks {lacking}. Choose another regulariser, such as "
+                "regulariser=jacobian, or set regulariser.strength=0."
+            )
+        if member.noise.scale > 0 and member.noise.has_variance and not network.sites:
+            raise ConfigError(
+                f"noise.scale={member.noise.scale} has no effect, because the network of "
+                f"architecture={member.architecture.name} has no sites where units are active. Give it some, or set "
+                "noise.scale=0."
+            )
     if member.training.warmup_steps > member.training.steps:
         raise ConfigError(
             f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "

@@ -178,9 +178,9 @@ class Network(ABC):
         """Return the parameters after an update, with the parts that are not trained as they were before it."""
         if all(part.trained for part in self.layout):
             return parameters
-        pairs = zip(self.layout, self.split(parameters).values(), self.split(before).values(), strict=True)
-        parts = [(new if part.trained else old).flatten(1) for part, new, old in pairs]
-        return torch.cat(parts, dim=1)
+        sizes = [part.size for part in self.layout]
+        pairs = zip(self.layout, parameters.split(sizes, dim=1), before.split(sizes, dim=1), strict=True)
+        return torch.cat([new if part.trained else old for part, new, old in pairs], dim=1)
 
     def split(self, parameters: Float[Tensor, "member parameter"]) -> dict[str, Float[Tensor, "member ..."]]:
         """Return the parts of the layout, by name, as views."""

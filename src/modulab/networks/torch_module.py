@@ -1,0 +1,450 @@
+"""Any `torch.nn.Module` as a network: a population of it is one vectorised call of the module.
+
+The module is called through `torch.func.functional_call` with each member's own parameters, vectorised over members
+by `torch.vmap`. Sites are submodules by name: what they return passes through the tap, which sees all members at once.
+
+A module may not keep anything of a call for the next, nor draw random numbers when called: a member's result would
+then depend on its company. Both are found by calling it once, and refused. Its constructor may draw as it likes.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import random
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from modulab.errors import ConfigError
+from modulab.networks.base import INPUT, OUTPUT, Architecture, Edges, Network, Parameter, Site, Tap
+from modulab.partition import Partition
+from modulab.schema import STRUCTURAL, import_target, suggest
+from modulab.streams import Stream, fold_in
+from modulab.tasks.base import Task
+
+_TRIAL_SAMPLES = 3
+_WHERE = "architecture.module"
+
+
+class TorchArchitecture(Architecture):
+    """A torch module of one's own, by its dotted path and the arguments of its constructor."""
+
+    module: dict[str, Any] | None = Field(
+        description="_target_ of a torch.nn.Module and arguments of its constructor, of which in_features and "
+        "out_features are the task's; null is a linear map",
+        json_schema_extra=STRUCTURAL,
+    )
+    sites: list[str] = Field(
+        description="names of submodules whose outputs are activity of units: noisy, ablated, recorded",
+        json_schema_extra=STRUCTURAL,
+    )
+    unit_axis: int = Field(
+        description="axis of these outputs that counts units: 1 for (batch, channel, ...), -1 for (batch, token, unit)",
+        json_schema_extra=STRUCTURAL,
+    )
+    edges: dict[str, list[str]] = Field(
+        description="weight matrices by name, each with the sites that it leads from and to, or input and output",
+        json_schema_extra=STRUCTURAL,
+    )
+
+    def network(self, task: Task) -> TorchNetwork:
+        """Return a network of this module for a task.
+
+        Raises: ConfigError for a module that cannot be one; whatever its constructor or call raises.
+        """
+        arguments = dict(self.module or {"_target_": "torch.nn.Linear"})
+        path = arguments.pop("_target_", None)
+        kind = import_target(path, f"{_WHERE}._target_")
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise ConfigError(f"{_WHERE}._target_={path} is no class derived from torch.nn.Module.")
+        connections = tuple(
+            (name, *cast("tuple[str, str]", tuple(ends))) for name, ends in sorted(self.edges.items())
+        )
+        for name, *ends in connections:
+            if len(ends) != 2:
+                raise ConfigError(
+                    f"architecture.edges.{name}={ends} should be a list of two: the site that it leads from and "
+                    f"the one that it leads to, such as [{INPUT}, {self.sites[0] if self.sites else OUTPUT}]."
+                )
+        network = TorchNetwork(
+            task.in_features,
+            task.out_features,
+            kind,
+            json.dumps(arguments, sort_keys=True),
+            tuple(self.sites),
+            self.unit_axis,
+            connections,
+        )
+        network.check_edges()
+        return network
+
+
+@dataclass(frozen=True)
+class TorchNetwork(Network):
+    """A module's class and constructor arguments, the names of its sites, and the edges that its user states."""
+
+    in_features: int
+    out_features: int
+    module_type: type[nn.Module]
+    arguments: str
+    """As JSON, so that networks can be compared."""
+    site_names: tuple[str, ...]
+    unit_axis: int
+    stated_edges: tuple[tuple[str, str, str], ...]
+    """Weight, source and target of each."""
+
+    @property
+    def layout(self) -> tuple[Parameter, ...]:
+        """Return the module's parameters by name, and its buffers as parts that are not trained."""
+        return _facts(self).layout
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Return the chosen submodules, in the order in which a call comes to them."""
+        return _facts(self).sites
+
+    @property
+    def total_values(self) -> int:
+        """Return the number of values of a sample that submodules return: what a step holds in memory."""
+        return max(_facts(self).values, sum(site.values for site in self.sites))
+
+    def initialise(
+        self, architectures: Sequence[Any], partition: Partition, keys: Int32[Tensor, "member 2"]
+    ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
+        """Return what the constructor makes of each member's seed of torch, NumPy and `random`; nothing is masked."""
+        del architectures, partition
+        trained = torch.cat([torch.full((part.size,), float(part.trained)) for part in self.layout])
+        rows = [_row(self, seed) for seed in _seeds(fold_in(keys, Stream.INITIALISATION))]
+        return trained.repeat(len(rows), 1).to(keys.device), torch.stack(rows).to(keys.device)
+
+    def forward(
+        self,
+        parameters: Float[Tensor, "member parameter"],
+        inputs: Float[Tensor, "member batch in_features"],
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "member batch out_features"]:
+        """Return what the module returns for every member; `tap` is called at each call of a site's submodule."""
+        module = _copy_of_this_thread(self)
+
+        def call(own: dict[str, Tensor], seen: Tensor) -> Tensor:
+            return functional_call(module, own, (seen,))
+
+        with _tapped(module, self, tap):
+            return torch.vmap(call)(self.split(parameters), inputs)
+
+    @property
+    def connections(self) -> tuple[tuple[str, str], ...]:
+        """Return the ends of the edges that the config states."""
+        return tuple((source, target) for _, source, target in self.stated_edges)
+
+    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+        """Return the edges that the config states."""
+        parts = self.split(parameters)
+        return tuple(Edges(source, target, parts[name]) for name, source, target in self.stated_edges)
+
+    @property
+    def is_layered(self) -> bool:
+        """Return False: what a unit makes of the sum that reaches it is the module's own."""
+        return False
+
+    def check_edges(self) -> None:
+        """Raise: ConfigError for an edge whose weight is no matrix from the units of one site to those of another."""
+        units = {site.name: site.units for site in self.sites}
+        units |= {INPUT: self.in_features, OUTPUT: self.out_features}
+        shapes = {part.name: part.shape for part in self.layout}
+        for name, source, target in self.stated_edges:
+            where = f"architecture.edges.{name}"
+            if name not in shapes:
+                raise ConfigError(
+                    f"{where}: the module has no parameter of that name. {suggest(name, shapes)}"
+                )
+            for end in (source, target):
+                if end not in units:
+                    raise ConfigError(
+                        f"{where}: {end} is neither a site nor {INPUT} or {OUTPUT}. {suggest(end, units)}"
+                    )
+            if shapes[name] != (units[target], units[source]):
+                raise ConfigError(
+                    f"{where}: its shape {shapes[name]} is not ({units[target]}, {units[source]}), the units of "
+                    f"{target} and of {source}."
+                )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one call of a module tells."""
+
+    layout: tuple[Parameter, ...]
+    sites: tuple[Site, ...]
+    values: int
+
+
+_lock = threading.RLock()
+
+
+@functools.cache
+def _template(network: TorchNetwork) -> nn.Module:
+    return _construct(network, 0)
+
+
+@functools.cache
+def _facts(network: TorchNetwork) -> _Facts:
+    """Call a module once. Raises: ConfigError for one whose members' results would depend on one another."""
+    with _lock:
+        module = copy.deepcopy(_template(network))
+        sites = _find_submodules(module, network.site_names)
+        returned: dict[str, list[Any]] = {}
+        values = 0
+
+        def watch(name: str) -> Callable[..., None]:
+            def note(submodule: nn.Module, arguments: Any, output: Any) -> None:
+                nonlocal values
+                del arguments
+                if name in sites:
+                    returned.setdefault(name, []).append(output)
+                if not any(submodule.children()) and isinstance(output, Tensor):
+                    values += output.numel() // _TRIAL_SAMPLES
+
+            return note
+
+        for name, submodule in module.named_modules():
+            submodule.register_forward_hook(watch(name))
+        _call_on_trial(network, module)
+        for name in network.site_names:
+            if name not in returned:
+                raise ConfigError(f"architecture.sites: the module does not call its submodule '{name}'.")
+        shapes = {name: [_site_shape(name, each) for each in visits] for name, visits in returned.items()}
+        return _Facts(_layout(network), _sites(shapes, network.unit_axis), values)
+
+
+def _find_submodules(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    known = {name: submodule for name, submodule in module.named_modules() if name}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"architecture.sites: the module has no submodule '{name}'. {suggest(name, known)} A site is what a "
+                "submodule returns, which may be a torch.nn.ReLU() or a torch.nn.Identity()."
+            )
+    return {name: known[name] for name in names}
+
+
+def _site_shape(name: str, output: Any) -> tuple[int, ...]:
+    if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[0] != _TRIAL_SAMPLES:
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigError(
+            f"architecture.sites: '{name}' returns {got} for {_TRIAL_SAMPLES} samples. A site's submodule returns a "
+            "tensor whose first axis is the batch and another the units."
+        )
+    return tuple(output.shape)
+
+
+def _sites(shapes: Mapping[str, Sequence[tuple[int, ...]]], unit_axis: int) -> tuple[Site, ...]:
+    found: list[Site] = []
+    for name, visits in shapes.items():
+        shape = visits[0]
+        if not -len(shape) < unit_axis < len(shape) or unit_axis == 0:
+            raise ConfigError(
+                f"architecture.unit_axis={unit_axis} is no axis of units in the output of '{name}', whose shape is "
+                f"{shape}, the batch first."
+            )
+        if len(set(visits)) > 1:
+            raise ConfigError(
+                f"architecture.sites: '{name}' returns other shapes from call to call: {visits}."
+            )
+        units = shape[unit_axis]
+        positions = int(np.prod(shape[1:])) // units
+        found.append(Site(name, units, positions, len(visits)))
+    return tuple(found)
+
+
+def _call_on_trial(network: TorchNetwork, module: nn.Module) -> None:
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    inputs = torch.rand(_TRIAL_SAMPLES, network.in_features, generator=torch.Generator().manual_seed(0))
+    with _own_random_state(0), torch.no_grad():
+        state = _random_state()
+        outputs: Any = module(inputs)
+        drew = not _same_random_state(state, _random_state())
+    name = f"{network.module_type.__module__}.{network.module_type.__qualname__}"
+    if drew:
+        raise ConfigError(
+            f"{_WHERE}: {name} draws random numbers when it is called, as torch.nn.Dropout does, and they would differ "
+            "with the members trained beside it. Leave them out and use noise=dropout, or another noise, at "
+            "architecture.sites."
+        )
+    for key, buffer in module.named_buffers():
+        if key not in before or not torch.equal(buffer, before[key]):
+            raise ConfigError(
+                f"{_WHERE}: {name} changes its buffer '{key}' when it is called, as batch normalisation does with its "
+                "running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm, torch.nn.GroupNorm or "
+                "torch.nn.BatchNorm1d(..., track_running_stats=False)."
+            )
+    expected = (_TRIAL_SAMPLES, network.out_features)
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
+        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ConfigError(
+            f"{_WHERE}: {name} returns {got} for inputs of shape ({_TRIAL_SAMPLES}, {network.in_features}), and the "
+            f"task needs {expected}. Let its constructor take in_features and out_features, which are the task's."
+        )
+
+
+def _layout(network: TorchNetwork) -> tuple[Parameter, ...]:
+    """Return the parts of a member's row. Raises: ConfigError for a buffer of whole numbers that is drawn."""
+    module, other = _template(network), _construct(network, 1)
+    parts = [
+        Parameter(name, tuple(value.shape), value.dim() > 1, value.requires_grad)
+        for name, value in module.named_parameters()
+    ]
+    for name, value in module.named_buffers():
+        if value.is_floating_point():
+            parts.append(Parameter(name, tuple(value.shape), is_weight=False, trained=False))
+        elif not torch.equal(value, other.get_buffer(name)):
+            raise ConfigError(
+                f"{_WHERE}: the buffer '{name}' holds whole numbers that its constructor draws, so that members would "
+                "differ in them. Make it a buffer of floating-point numbers."
+            )
+    if not parts:
+        raise ConfigError(f"{_WHERE}: {network.module_type.__qualname__} has no parameters to train.")
+    return tuple(parts)
+
+
+def _construct(network: TorchNetwork, seed: int) -> nn.Module:
+    """Return a module as its constructor makes it from a random seed; the process's random state stays."""
+    arguments: dict[str, Any] = json.loads(network.arguments)
+    taken = inspect.signature(network.module_type).parameters
+    for name in ("in_features", "out_features"):
+        if name in taken:
+            arguments.setdefault(name, getattr(network, name))
+    unknown = arguments.keys() - taken.keys()
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        name = sorted(unknown)[0]
+        raise ConfigError(
+            f"{_WHERE}.{name}: the constructor of {network.module_type.__qualname__} takes no such argument. "
+            f"{suggest(name, taken)}"
+        )
+    with _own_random_state(seed):
+        return network.module_type(**arguments).train()
+
+
+def _row(network: TorchNetwork, seed: int) -> Float[Tensor, " parameter"]:
+    module = _construct(network, seed)
+    values = dict(module.named_parameters()) | dict(module.named_buffers())
+    return torch.cat([values[part.name].detach().float().flatten() for part in network.layout])
+
+
+def _seeds(keys: Int32[Tensor, "member 2"]) -> list[int]:
+    """Return the two words of each key as one number."""
+    return [((high & 0xFFFFFFFF) << 32) | (low & 0xFFFFFFFF) for high, low in keys.tolist()]
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Generator[None]:
+    """Seed the generators that a constructor may draw from, and put them back afterwards."""
+    state = _random_state()
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (what a user's constructor may draw from)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state[0])
+        random.setstate(state[1])
+        np.random.set_state(state[2])  # noqa: NPY002
+
+
+def _random_state() -> tuple[Tensor, tuple[Any, ...], Any]:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def _same_random_state(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    (torch_one, python_one, numpy_one), (torch_other, python_other, numpy_other) = one, other
+    return (
+        torch.equal(torch_one, torch_other)
+        and python_one == python_other
+        and numpy_one[2] == numpy_other[2]
+        and bool((numpy_one[1] == numpy_other[1]).all())
+    )
+
+
+class _Copies(threading.local):
+    """Modules of one thread: `functional_call` puts a caller's parameters into the module while it runs."""
+
+    def __init__(self) -> None:
+        self.modules: dict[TorchNetwork, nn.Module] = {}
+
+
+_copies = _Copies()
+
+
+def _copy_of_this_thread(network: TorchNetwork) -> nn.Module:
+    if network not in _copies.modules:
+        with _lock:
+            _copies.modules[network] = copy.deepcopy(_template(network))
+    return _copies.modules[network]
+
+
+@contextmanager
+def _tapped(module: nn.Module, network: TorchNetwork, tap: Tap | None) -> Generator[None]:
+    """Have the outputs of a module's sites pass through a tap."""
+    handles: list[Any] = []
+    if tap is not None:
+        for name in network.site_names:
+            place = functools.partial(_pass_on, tap=tap, name=name, unit_axis=network.unit_axis)
+            hook = functools.partial(_through, place)
+            handles.append(module.get_submodule(name).register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _through(place: Callable[[Tensor], Tensor], module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+    del module, arguments
+    return cast("Any", _OverMembers).apply(output, place)
+
+
+def _pass_on(values: Tensor, tap: Tap, name: str, unit_axis: int) -> Tensor:
+    """Return (member, batch, ...) values after a tap that takes them as (member, unit, batch x positions)."""
+    axis = unit_axis if unit_axis < 0 else unit_axis + 1
+    units_first = values.movedim(axis, 1)
+    passed_on = tap(name, units_first.flatten(2))
+    return passed_on.unflatten(2, units_first.shape[2:]).movedim(1, axis)
+
+
+class _OverMembers(torch.autograd.Function):
+    """Calls a function of all members' values from within a call that `vmap` makes for one of them.
+
+    Only its rule for `vmap` is ever used. Derivatives are those of the operations in it.
+    """
+
+    @staticmethod
+    def forward(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Never called: members are always vectorised."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
+        info: Any, in_dims: tuple[int | None, None], values: Tensor, function: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, int]:
+        """Return the function of the values of all members, their axis first."""
+        axis = in_dims[0]
+        whole = values if axis is None else values.movedim(axis, 0)
+        if axis is None:  # nothing of a member is in them
+            whole = values.expand(info.batch_size, *values.shape)
+        return function(whole), 0
