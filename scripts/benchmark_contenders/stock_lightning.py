@@ -48,9 +48,11 @@ class Learner(lightning.LightningModule):
         self.ended = time.perf_counter()
 
 
-def default_loader(dataset: TensorDataset, steps: int) -> Iterable[list[Tensor]]:
-    sampler = RandomSampler(dataset, replacement=True, num_samples=steps * BATCH_SIZE)
-    return DataLoader(dataset, batch_size=BATCH_SIZE, sampler=sampler)
+def default_loader(
+    dataset: TensorDataset, steps: int, batch_size: int = BATCH_SIZE
+) -> Iterable[list[Tensor]]:
+    sampler = RandomSampler(dataset, replacement=True, num_samples=steps * batch_size)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler)
 
 
 def stock_trainer() -> lightning.Trainer:

@@ -69,10 +69,8 @@ class Pass:
         return self.network.edges(self.mask)
 
     def read_by(self, edges: Edges) -> Float[Tensor, "member source_unit _batch"]:
-        """Return the activity that edges read, without noise: at all positions and visits of a site."""
-        if edges.source == INPUT:
-            return self.network.inputs_read(self.inputs)
-        return self.recording.values[edges.source]
+        """Return the activity that edges read, without noise."""
+        return self.network.activity_read((edges.source, edges.target), self.inputs, self.recording)
 
 
 class Regulariser(Settings):
@@ -133,8 +131,10 @@ class PowerRegulariser(Regulariser):
         return {**super().coefficients(), "first_layer": float(sites == "all")}
 
     def lacking(self, network: Network) -> str | None:
-        """Return that a network states no edges, if so."""
-        return None if network.connections else "weighted connections that it states as edges"
+        """Return that a network states no edges that are penalised, if so."""
+        everywhere = self.coefficients()["first_layer"] > 0
+        penalised = [source for source, _ in network.connections if everywhere or source != INPUT]
+        return None if penalised else "weighted connections from hidden units that it states as edges"
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
@@ -163,6 +163,10 @@ class JacobianRegulariser(Regulariser):
     constant: float = Field(ge=0, description="c0 of the noise law that it stands for")
     linear: float = Field(ge=0, description="c1 of the noise law that it stands for")
     quadratic: float = Field(ge=0, description="c2 of the noise law that it stands for")
+
+    def lacking(self, network: Network) -> str | None:
+        """Return that a network has no sites, if so."""
+        return None if network.sites else "sites where units are active"
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,8 +80,8 @@ class Narrow(Plain):
         return super().forward(inputs)[:, :1]
 
 
-class Counting(Plain):
-    """Counts in Python what it is called for, so that it fails later, and only where it was asked to."""
+class Failing(Plain):
+    """Fails in training, where it was asked to."""
 
     def __init__(self, in_features: int, out_features: int, fails: bool = False) -> None:
         super().__init__(in_features, out_features)
@@ -99,3 +100,95 @@ class Unbuildable(Plain):
         if width == 7:
             raise ArithmeticError("seven is not allowed")
         super().__init__(in_features, out_features, width)
+
+
+class DrawnInAList(Plain):
+    """Draws something that is neither a parameter nor a buffer."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.fixed = [torch.randn(out_features)]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) + self.fixed[0]
+
+
+class InAList(Plain):
+    """Reaches a parameter by way of a list."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.weights = [self.write.weight]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.hidden(self.read(inputs)) @ self.weights[0].T
+
+
+class Unseeded(Plain):
+    """Draws from a generator that has no seed."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        drawn = np.random.default_rng().normal(size=(out_features, 6))
+        self.write.weight = nn.Parameter(torch.tensor(drawn, dtype=torch.float32))
+
+
+class Ageing(Plain):
+    """Counts its calls."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(inputs) * min(1.0, self.calls / 1000)
+
+
+class Normalised(Plain):
+    """Normalises over the samples of a batch."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.norm = nn.BatchNorm1d(6, track_running_stats=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.write(self.hidden(self.norm(self.read(inputs))))
+
+
+class Transposed(Plain):
+    """Two parameters that share their memory."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.back = nn.Parameter(self.write.weight.T)
+
+
+class Double(Plain):
+    """Parameters of another type."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+
+class Lazy(Plain):
+    """A layer without a shape."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.write = nn.LazyLinear(out_features)
+
+
+class Masked(Plain):
+    """A buffer that is infinite, and an activation that goes on in place."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.register_buffer("mask", torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -torch.inf]))
+        self.hidden = nn.Linear(6, 6)
+        self.last = nn.ReLU(inplace=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        shares = (self.read(inputs) + self.mask).softmax(dim=1)
+        return self.write(self.last(self.hidden(shares)))

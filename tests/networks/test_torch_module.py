@@ -21,7 +21,7 @@ from tests.command_line import SMALL, Command
 from tests.members import member_config
 from tests.networks.kinds import check_measures, check_packing, check_taps
 from tests.networks.modules import Channels, Plain, Rich
-from tests.training.fitting import trained_parameters
+from tests.training.fitting import train_learner, trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
 SITES = {"Plain": ["hidden"], "Rich": ["active"], "Channels": ["active"]}
@@ -115,6 +115,25 @@ def test_what_a_module_keeps_fixed_stays_and_tied_weights_are_one() -> None:
         assert torch.equal(before[name], after[name]) == fixed, name
 
 
+def test_infinite_buffers_are_no_divergence_and_recordings_are_not_changed_in_place() -> None:
+    member = make("Masked", architecture__sites=["hidden"])
+    learner = train_learner([member, make("Masked", 1, architecture__sites=["hidden"])])
+    assert learner.member_divergence().tolist() == [-1, -1]
+    network, parameters = learner.network, learner.member_parameters()
+    assert not parameters.isfinite().all()
+    recording = network.record(parameters, torch.rand(2, 50, network.in_features))
+    assert (recording.values["hidden"] < 0).any()
+
+
+def test_a_module_without_sites_has_no_robustness_to_noise_on_units() -> None:
+    member = make("Plain", architecture__sites=[])
+    config = member.architecture.model_copy(update={"sites": []})
+    found, skipped = check_measures(member.model_copy(update={"architecture": config}))
+    assert {"poisson", "ablation", "activity"} <= set(skipped)
+    assert any(name.startswith("robustness/weight_noise@") for name in found)
+    assert not any(name.startswith("robustness/poisson") for name in found)
+
+
 def test_one_pass_of_many_members_is_each_ones_own_module() -> None:
     members = [make("Rich", seed) for seed in range(3)]
     network = network_of(members[0])
@@ -190,7 +209,15 @@ def test_stated_edges_give_weight_penalties() -> None:
     ("kind", "overrides", "message"),
     [
         ("Dropped", {}, "Dropped draws random numbers when it is called"),
-        ("Remembering", {}, r"changes its buffer 'norm\.running_mean'"),
+        ("Remembering", {}, r"changes its parameter or buffer 'norm\.running_mean'"),
+        ("DrawnInAList", {}, "holds something that its constructor drew"),
+        ("InAList", {}, "holds something that its constructor drew, or a parameter, where"),
+        ("Unseeded", {}, "begins otherwise when it is built again from the same seed"),
+        ("Ageing", {}, "returns other outputs when it is called again"),
+        ("Normalised", {}, "returns other outputs for a sample when others of its batch are left out"),
+        ("Transposed", {}, r"the parameters 'back' and 'write\.weight' share memory"),
+        ("Double", {}, r"'scale' is of type torch\.float64"),
+        ("Lazy", {}, r"'write\.weight' has no shape before the module is called"),
         ("Narrow", {}, r"Narrow returns shape \(3, 1\) for inputs of shape \(3, 2\), and the task needs \(3, 2\)"),
         ("Plain", {"architecture__sites": ["hiden"]}, "no submodule 'hiden'. Did you mean 'hidden'"),
         ("Plain", {"architecture__unit_axis": 2}, "architecture.unit_axis=2 is no axis of units"),
@@ -214,7 +241,7 @@ def test_modules_that_cannot_be_packed_or_used_are_refused_with_the_reason(
         (
             {"regulariser": "l1"},
             {},
-            r"regulariser\.strength=.*lacks weighted connections that it states as edges",
+            r"regulariser\.strength=.*lacks weighted connections from hidden units that it states as edges",
         ),
         ({"noise": "poisson"}, {"noise__scale": 0.2}, r"noise\.scale=0\.2 has no effect"),
     ],
@@ -266,7 +293,7 @@ def test_commands_go_all_the_way_with_a_module_of_ones_own(tmp_path: Any, comman
 
 def test_a_module_that_fails_fails_its_own_members_only(tmp_path: Any, command: Command) -> None:
     folder = str(tmp_path / "run")
-    own = "architecture.module={_target_: tests.networks.modules.Counting, fails: false}"
+    own = "architecture.module={_target_: tests.networks.modules.Failing, fails: false}"
     grid = "population.grid=[{architecture.module.fails: [true, false]}]"
     code, _, errors = command("train", *QUICK, "architecture=torch", own, grid, f"hydra.run.dir={folder}")
     assert code == 1, errors

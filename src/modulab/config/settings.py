@@ -255,8 +255,8 @@ def _check_combinations(member: Member) -> None:
         if member.regulariser.strength > 0 and lacking is not None:
             raise ConfigError(
                 f"regulariser.strength={member.regulariser.strength} has no effect, because the network of "
-                f"architecture={member.architecture.name} lacks {lacking}. Choose another regulariser, such as "
-                "regulariser=jacobian, or set regulariser.strength=0."
+                f"architecture={member.architecture.name} lacks {lacking}. Choose another regulariser or architecture, "
+                "or set regulariser.strength=0."
             )
         if member.noise.scale > 0 and member.noise.has_variance and not network.sites:
             raise ConfigError(

@@ -21,7 +21,7 @@ layer's scale is arbitrary."""
 
 
 def mean_activity(
-    activities: Sequence[Float[Tensor, "member _hidden batch"]],
+    activities: Sequence[Float[Tensor, "member _hidden _batch"]],
 ) -> Float[Tensor, " member"]:
     """Return mean |a| over all hidden units and inputs. Raises: IndexError without hidden layers."""
     units = torch.cat([activity.abs().mean(dim=2) for activity in activities], dim=1)
@@ -29,7 +29,7 @@ def mean_activity(
 
 
 def active_units(
-    activities: Sequence[Float[Tensor, "member _hidden batch"]],
+    activities: Sequence[Float[Tensor, "member _hidden _batch"]],
 ) -> Float[Tensor, " member"]:
     """Return how many hidden units, over all layers, are active on at least 1% of inputs."""
     counts: list[Tensor] = []
@@ -44,6 +44,7 @@ def active_units(
 @measure(
     Column("activity/mean", "Mean activity of hidden units"),
     Column("activity/active_units", "Active hidden units"),
+    needs=("sites",),
 )
 def measure_activity(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `activity/mean` and `activity/active_units`; NaN and 0 in a network without hidden layers."""

@@ -67,6 +67,11 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
         lambda network, _: network.is_layered,
         "the connections of its network do not lead through one layer after another",
     ),
+    "sites": (
+        # A layered network without hidden layers has no units that could be noisy or silent, which is an answer.
+        lambda network, _: bool(network.sites) or network.is_layered,
+        "its network states no sites where units are active",
+    ),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
     "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
 }
@@ -78,7 +83,7 @@ class Measure(Settings):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what a member must have: of edges, layers, withheld and ranges."""
+        """Return what a member must have: of edges, layers, sites, withheld and ranges."""
         return ()
 
     @property

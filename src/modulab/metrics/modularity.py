@@ -240,7 +240,8 @@ def ablation_loss_rises(
             if closed is not None:
                 own.copy_(closed)
                 continue
-        widest = max((*(other.values for other in structure.sites[layer + 1 :]), structure.out_features))
+        run_again = structure.sites[layer + 1 :] if weights else structure.sites
+        widest = max((*(other.values for other in run_again), structure.out_features))
         size = max(1, BATCH_ELEMENTS // (widest * batch))
         for start in range(0, site.units, size):
             silenced = range(start, min(start + size, site.units))
@@ -327,7 +328,7 @@ def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " mem
     return {"modularity/unit_specialisation": values}
 
 
-@measure(Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True))
+@measure(Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True), needs=("sites",))
 def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/ablation`."""
     return {

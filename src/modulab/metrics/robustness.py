@@ -143,25 +143,25 @@ def _columns(name: str, perturbation: str) -> list[Column]:
     ]
 
 
-@measure(*_columns("gaussian", "Gaussian noise"))
+@measure(*_columns("gaussian", "Gaussian noise"), needs=("sites",))
 def measure_gaussian(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/gaussian`: noise of variance level^2 on every hidden unit."""
     return _under_law(probe, "gaussian", _ActivityNoise.GAUSSIAN)
 
 
-@measure(*_columns("poisson", "Poisson noise"))
+@measure(*_columns("poisson", "Poisson noise"), needs=("sites",))
 def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson`: noise of variance level^2 |a| on every hidden unit."""
     return _under_law(probe, "poisson", _ActivityNoise.POISSON)
 
 
-@measure(*_columns("multiplicative", "multiplicative noise"))
+@measure(*_columns("multiplicative", "multiplicative noise"), needs=("sites",))
 def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
     return _under_law(probe, "multiplicative", _ActivityNoise.MULTIPLICATIVE)
 
 
-@measure(*_columns("poisson_counts", "Poisson counts"))
+@measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
     noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
@@ -219,7 +219,7 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _curve(probe, "input_noise", probe.settings.levels, outputs_at)
 
 
-@measure(*_columns("ablation", "ablation"))
+@measure(*_columns("ablation", "ablation"), needs=("sites",))
 def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/ablation`: a share of each site's units silenced; levels are shares.
 

@@ -165,7 +165,7 @@ class Network(ABC):
         inputs: Float[Tensor, "member batch in_features"],
         tap: Tap | None = None,
     ) -> Float[Tensor, "member batch out_features"]:
-        """Return every member's outputs; `tap` is called at each visit to a site, and where else a network likes."""
+        """Return every member's outputs; `tap` is called at each visit to a site, and may be elsewhere."""
 
     @property
     def num_parameters(self) -> int:
@@ -233,8 +233,21 @@ class Network(ABC):
     def inputs_read(
         self, inputs: Float[Tensor, "member batch in_features"]
     ) -> Float[Tensor, "member source_unit _batch"]:
-        """Return the inputs as the edges from them read them: by default as units with one value a sample."""
+        """Return the inputs in the form in which edges read them: by default as units with one value a sample."""
         return inputs.transpose(1, 2)
+
+    def activity_read(
+        self,
+        connection: tuple[str, str],
+        inputs: Float[Tensor, "member batch in_features"],
+        recording: Recording,
+    ) -> Float[Tensor, "member source_unit _batch"]:
+        """Return the values that the edges of a connection read in a recorded pass, before the tap changed them.
+
+        By default those at all positions and visits of their source.
+        """
+        source, _ = connection
+        return self.inputs_read(inputs) if source == INPUT else recording.values[source]
 
     def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit _batch"]]:
         """Return, for each site that edges lead to, the derivative of its activity by the sum of what they bring.
@@ -352,7 +365,7 @@ class Network(ABC):
 
     @property
     def step_units(self) -> int:
-        """Return the values of a sample that the time of a step is in proportion to: those at sites, or the inputs."""
+        """Return what the time of a step is in proportion to: the values of a sample at sites, or its inputs."""
         return max(self.total_values, self.in_features)
 
     @property

@@ -3,8 +3,9 @@
 The module is called through `torch.func.functional_call` with each member's own parameters, vectorised over members
 by `torch.vmap`. Sites are submodules by name: what they return passes through the tap, which sees all members at once.
 
-A module may not keep anything of a call for the next, nor draw random numbers when called: a member's result would
-then depend on its company. Both are found by calling it once, and refused. Its constructor may draw as it likes.
+A member's result must depend on its own parameters and samples alone. So a module may not draw random numbers when it
+is called, keep anything of a call for the next, let samples of a batch depend on one another, or hold what its
+constructor drew anywhere but in parameters and buffers. A few calls before training show whether one does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 import functools
 import inspect
 import json
+import math
 import random
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -28,7 +30,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from modulab.errors import ConfigError
-from modulab.networks.base import INPUT, OUTPUT, Architecture, Edges, Network, Parameter, Site, Tap
+from modulab.networks.base import (
+    INPUT,
+    OUTPUT,
+    Architecture,
+    Edges,
+    Network,
+    Parameter,
+    Site,
+    Tap,
+    split_parameters,
+)
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, import_target, suggest
 from modulab.streams import Stream, fold_in
@@ -137,9 +149,21 @@ class TorchNetwork(Network):
     ) -> Float[Tensor, "member batch out_features"]:
         """Return what the module returns for every member; `tap` is called at each call of a site's submodule."""
         module = _copy_of_this_thread(self)
+        fixed = {
+            name: value.to(parameters.device)
+            for name, value in module.named_buffers()
+            if not value.is_floating_point()
+        }
+        expected = (inputs.shape[1], self.out_features)
 
         def call(own: dict[str, Tensor], seen: Tensor) -> Tensor:
-            return functional_call(module, own, (seen,))
+            outputs = functional_call(module, own | fixed, (seen,))
+            # Outputs of another shape would be subtracted from those of other members.
+            if tuple(outputs.shape) != expected:
+                raise ValueError(
+                    f"{_name(self)} returned shape {tuple(outputs.shape)}, and {expected} is needed"
+                )
+            return outputs
 
         with _tapped(module, self, tap):
             return torch.vmap(call)(self.split(parameters), inputs)
@@ -156,7 +180,7 @@ class TorchNetwork(Network):
 
     @property
     def is_layered(self) -> bool:
-        """Return False: what a unit makes of the sum that reaches it is the module's own."""
+        """Return False: the derivative of a unit's activity by the sum that it reads is not known."""
         return False
 
     def check_edges(self) -> None:
@@ -184,7 +208,7 @@ class TorchNetwork(Network):
 
 @dataclass(frozen=True)
 class _Facts:
-    """What one call of a module tells."""
+    """What a few calls of a module tell."""
 
     layout: tuple[Parameter, ...]
     sites: tuple[Site, ...]
@@ -201,32 +225,83 @@ def _template(network: TorchNetwork) -> nn.Module:
 
 @functools.cache
 def _facts(network: TorchNetwork) -> _Facts:
-    """Call a module once. Raises: ConfigError for one whose members' results would depend on one another."""
+    """Call a module a few times. Raises: ConfigError for one that cannot be a population."""
     with _lock:
-        module = copy.deepcopy(_template(network))
-        sites = _find_submodules(module, network.site_names)
-        returned: dict[str, list[Any]] = {}
-        values = 0
-
-        def watch(name: str) -> Callable[..., None]:
-            def note(submodule: nn.Module, arguments: Any, output: Any) -> None:
-                nonlocal values
-                del arguments
-                if name in sites:
-                    returned.setdefault(name, []).append(output)
-                if not any(submodule.children()) and isinstance(output, Tensor):
-                    values += output.numel() // _TRIAL_SAMPLES
-
-            return note
-
-        for name, submodule in module.named_modules():
-            submodule.register_forward_hook(watch(name))
-        _call_on_trial(network, module)
+        layout = _layout(network)
+        module = _copy(network)
+        returned, values = _watched_call(network, module)
         for name in network.site_names:
             if name not in returned:
                 raise ConfigError(f"architecture.sites: the module does not call its submodule '{name}'.")
         shapes = {name: [_site_shape(name, each) for each in visits] for name, visits in returned.items()}
-        return _Facts(_layout(network), _sites(shapes, network.unit_axis), values)
+        _check_independence(network, module, layout)
+        return _Facts(layout, _sites(shapes, network.unit_axis), values)
+
+
+def _copy(network: TorchNetwork) -> nn.Module:
+    """Return a copy of the template, as each thread has one. Raises: ConfigError for a module that has none."""
+    template = _template(network)
+    try:
+        return copy.deepcopy(template)
+    except Exception as error:
+        raise ConfigError(
+            f"{_WHERE}: {_name(network)} cannot be copied ({error}), as each thread needs one. Parameters must be made "
+            "in the constructor, and not computed from others there."
+        ) from error
+
+
+def _watched_call(network: TorchNetwork, module: nn.Module) -> tuple[dict[str, list[Any]], int]:
+    """Call a module once; return what its sites returned, call by call, and how many values a sample had in all.
+
+    Raises: ConfigError for a call that draws random numbers, or that returns no outputs for the task.
+    """
+    sites = _find_submodules(module, network.site_names)
+    returned: dict[str, list[Any]] = {}
+    values = 0
+
+    def watch(name: str) -> Callable[..., None]:
+        def note(submodule: nn.Module, arguments: Any, output: Any) -> None:
+            nonlocal values
+            del arguments
+            if name in sites:
+                returned.setdefault(name, []).append(output)
+            if not any(submodule.children()) and isinstance(output, Tensor):
+                values += output.numel() // _TRIAL_SAMPLES
+
+        return note
+
+    handles = [
+        submodule.register_forward_hook(watch(name)) for name, submodule in list(module.named_modules())
+    ]
+    with _own_random_state(0), torch.no_grad():
+        state = _random_state()
+        outputs: Any = module(_trial_inputs(network))
+        drew = not _same_random_state(state, _random_state())
+    for handle in handles:
+        handle.remove()
+    if drew:
+        raise ConfigError(
+            f"{_WHERE}: {_name(network)} draws random numbers when it is called, as torch.nn.Dropout does, and they "
+            "would differ with the members trained beside it. Leave them out and use noise=dropout, or another noise, "
+            "at architecture.sites."
+        )
+    expected = (_TRIAL_SAMPLES, network.out_features)
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
+        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ConfigError(
+            f"{_WHERE}: {_name(network)} returns {got} for inputs of shape ({_TRIAL_SAMPLES}, {network.in_features}), "
+            f"and the task needs {expected}. Let its constructor take in_features and out_features, which are those of "
+            "the task."
+        )
+    return returned, values
+
+
+def _trial_inputs(network: TorchNetwork) -> Float[Tensor, "batch in_features"]:
+    return torch.rand(_TRIAL_SAMPLES, network.in_features, generator=torch.Generator().manual_seed(0))
+
+
+def _name(network: TorchNetwork) -> str:
+    return f"{network.module_type.__module__}.{network.module_type.__qualname__}"
 
 
 def _find_submodules(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
@@ -264,59 +339,103 @@ def _sites(shapes: Mapping[str, Sequence[tuple[int, ...]]], unit_axis: int) -> t
                 f"architecture.sites: '{name}' returns other shapes from call to call: {visits}."
             )
         units = shape[unit_axis]
-        positions = int(np.prod(shape[1:])) // units
+        positions = math.prod(shape[1:]) // units
         found.append(Site(name, units, positions, len(visits)))
     return tuple(found)
 
 
-def _call_on_trial(network: TorchNetwork, module: nn.Module) -> None:
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    inputs = torch.rand(_TRIAL_SAMPLES, network.in_features, generator=torch.Generator().manual_seed(0))
-    with _own_random_state(0), torch.no_grad():
-        state = _random_state()
-        outputs: Any = module(inputs)
-        drew = not _same_random_state(state, _random_state())
-    name = f"{network.module_type.__module__}.{network.module_type.__qualname__}"
-    if drew:
-        raise ConfigError(
-            f"{_WHERE}: {name} draws random numbers when it is called, as torch.nn.Dropout does, and they would differ "
-            "with the members trained beside it. Leave them out and use noise=dropout, or another noise, at "
-            "architecture.sites."
-        )
-    for key, buffer in module.named_buffers():
-        if key not in before or not torch.equal(buffer, before[key]):
+def _check_independence(network: TorchNetwork, module: nn.Module, layout: tuple[Parameter, ...]) -> None:
+    """Check that outputs depend on parameters, buffers and a sample alone. Raises: ConfigError where they do not."""
+    inputs = _trial_inputs(network)
+    whole = f"{_WHERE}: {_name(network)}"
+    before = _values(module)
+    with torch.no_grad():
+        first, second, fewer = module(inputs), module(inputs), module(inputs[:2])
+    for key, value in _values(module).items():
+        if key not in before or not _equal(value, before[key]):
             raise ConfigError(
-                f"{_WHERE}: {name} changes its buffer '{key}' when it is called, as batch normalisation does with its "
-                "running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm, torch.nn.GroupNorm or "
-                "torch.nn.BatchNorm1d(..., track_running_stats=False)."
+                f"{whole} changes its parameter or buffer '{key}' when it is called, as batch normalisation does with "
+                "its running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm."
             )
-    expected = (_TRIAL_SAMPLES, network.out_features)
-    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
-        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+    if not _equal(first, second):
         raise ConfigError(
-            f"{_WHERE}: {name} returns {got} for inputs of shape ({_TRIAL_SAMPLES}, {network.in_features}), and the "
-            f"task needs {expected}. Let its constructor take in_features and out_features, which are the task's."
+            f"{whole} returns other outputs when it is called again with the same inputs. It must keep nothing of a "
+            "call for the next."
         )
+    if not torch.allclose(fewer, first[:2], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ConfigError(
+            f"{whole} returns other outputs for a sample when others of its batch are left out, as batch normalisation "
+            "does. Each sample must have outputs of its own; torch.nn.LayerNorm normalises each by itself."
+        )
+    with torch.no_grad():
+        one = _construct(network, 1)
+        row, again = _row(network, 1), _row(network, 1)
+        parts = {name: part[0] for name, part in split_parameters(row[None], layout).items()}
+        swapped = functional_call(module, parts, (inputs,))
+        own = one(inputs)
+    if not _equal(row, again):
+        raise ConfigError(
+            f"{whole} begins otherwise when it is built again from the same seed of torch, NumPy and random: its "
+            "constructor draws from a generator that has no seed, or counts how often it ran."
+        )
+    if not torch.allclose(own, swapped, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ConfigError(
+            f"{whole} holds something that its constructor drew, or a parameter, where torch.func.functional_call "
+            "cannot replace it: in a plain tensor, a list or a closure. Make it a parameter or a buffer "
+            "(register_buffer), and reach it as an attribute of its module."
+        )
+
+
+def _values(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())
+    }
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _layout(network: TorchNetwork) -> tuple[Parameter, ...]:
-    """Return the parts of a member's row. Raises: ConfigError for a buffer of whole numbers that is drawn."""
-    module, other = _template(network), _construct(network, 1)
-    parts = [
-        Parameter(name, tuple(value.shape), value.dim() > 1, value.requires_grad)
-        for name, value in module.named_parameters()
-    ]
+    """Return the parts of a member's row. Raises: ConfigError for what a row of numbers cannot hold."""
+    module, other = _construct(network, 0), _construct(network, 1)
+    parts: list[Parameter] = []
+    storages: dict[int, str] = {}
+    for name, value in module.named_parameters():
+        _check_type(name, value)
+        memory = value.untyped_storage().data_ptr()
+        if memory in storages:
+            raise ConfigError(
+                f"{_WHERE}: the parameters '{storages[memory]}' and '{name}' share memory, which two rows of numbers "
+                "cannot. Use one parameter in both places."
+            )
+        storages[memory] = name
+        parts.append(Parameter(name, tuple(value.shape), value.dim() > 1, value.requires_grad))
     for name, value in module.named_buffers():
-        if value.is_floating_point():
+        if value.is_floating_point() or value.is_complex():
+            _check_type(name, value)
             parts.append(Parameter(name, tuple(value.shape), is_weight=False, trained=False))
-        elif not torch.equal(value, other.get_buffer(name)):
+        elif not _equal(value, other.get_buffer(name)):
             raise ConfigError(
                 f"{_WHERE}: the buffer '{name}' holds whole numbers that its constructor draws, so that members would "
                 "differ in them. Make it a buffer of floating-point numbers."
             )
-    if not parts:
-        raise ConfigError(f"{_WHERE}: {network.module_type.__qualname__} has no parameters to train.")
+    if not any(part.trained for part in parts):
+        raise ConfigError(f"{_WHERE}: {_name(network)} has no parameters to train.")
     return tuple(parts)
+
+
+def _check_type(name: str, value: Tensor) -> None:
+    if torch.nn.parameter.is_lazy(value):
+        raise ConfigError(
+            f"{_WHERE}: '{name}' has no shape before the module is called. Use the layer that is not lazy; the task's "
+            "in_features is given to the constructor."
+        )
+    if value.dtype != torch.float32:
+        raise ConfigError(
+            f"{_WHERE}: '{name}' is of type {value.dtype}. Parameters and buffers of floating-point numbers must be "
+            "torch.float32."
+        )
 
 
 def _construct(network: TorchNetwork, seed: int) -> nn.Module:
@@ -334,13 +453,14 @@ def _construct(network: TorchNetwork, seed: int) -> nn.Module:
             f"{suggest(name, taken)}"
         )
     with _own_random_state(seed):
-        return network.module_type(**arguments).train()
+        return network.module_type(**arguments)
 
 
 def _row(network: TorchNetwork, seed: int) -> Float[Tensor, " parameter"]:
+    """Return what the constructor makes of a seed, in the order of the layout: parameters, then buffers."""
     module = _construct(network, seed)
-    values = dict(module.named_parameters()) | dict(module.named_buffers())
-    return torch.cat([values[part.name].detach().float().flatten() for part in network.layout])
+    values = [*module.parameters(), *(each for each in module.buffers() if each.is_floating_point())]
+    return torch.cat([value.detach().flatten() for value in values])
 
 
 def _seeds(keys: Int32[Tensor, "member 2"]) -> list[int]:
@@ -352,7 +472,7 @@ def _seeds(keys: Int32[Tensor, "member 2"]) -> list[int]:
 def _own_random_state(seed: int) -> Generator[None]:
     """Seed the generators that a constructor may draw from, and put them back afterwards."""
     state = _random_state()
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # and not that of CUDA, where nothing is constructed
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (what a user's constructor may draw from)
     try:
@@ -390,7 +510,7 @@ _copies = _Copies()
 def _copy_of_this_thread(network: TorchNetwork) -> nn.Module:
     if network not in _copies.modules:
         with _lock:
-            _copies.modules[network] = copy.deepcopy(_template(network))
+            _copies.modules[network] = _copy(network)
     return _copies.modules[network]
 
 
@@ -419,8 +539,9 @@ def _pass_on(values: Tensor, tap: Tap, name: str, unit_axis: int) -> Tensor:
     """Return (member, batch, ...) values after a tap that takes them as (member, unit, batch x positions)."""
     axis = unit_axis if unit_axis < 0 else unit_axis + 1
     units_first = values.movedim(axis, 1)
-    passed_on = tap(name, units_first.flatten(2))
-    return passed_on.unflatten(2, units_first.shape[2:]).movedim(1, axis)
+    passed_on = tap(name, units_first.flatten(2)).unflatten(2, units_first.shape[2:])
+    # A copy: the module may go on in place with what it is given here, and the tap may have kept that.
+    return passed_on.movedim(1, axis).clone()
 
 
 class _OverMembers(torch.autograd.Function):
@@ -431,8 +552,11 @@ class _OverMembers(torch.autograd.Function):
 
     @staticmethod
     def forward(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Never called: members are always vectorised."""
-        raise NotImplementedError
+        """Only called for what is the same for all members."""
+        del values, function
+        raise ValueError(
+            "a site in architecture.sites returned something in which no parameter or input plays a part"
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -440,11 +564,8 @@ class _OverMembers(torch.autograd.Function):
 
     @staticmethod
     def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
-        info: Any, in_dims: tuple[int | None, None], values: Tensor, function: Callable[[Tensor], Tensor]
+        info: Any, in_dims: tuple[int, None], values: Tensor, function: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, int]:
         """Return the function of the values of all members, their axis first."""
-        axis = in_dims[0]
-        whole = values if axis is None else values.movedim(axis, 0)
-        if axis is None:  # nothing of a member is in them
-            whole = values.expand(info.batch_size, *values.shape)
-        return function(whole), 0
+        del info
+        return function(values.movedim(in_dims[0], 0)), 0

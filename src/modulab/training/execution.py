@@ -1,4 +1,4 @@
-"""With what members are trained and measured: engine, device and threads, chosen once for all members of a run."""
+"""The engine, device and threads that train and measure the members of a run, chosen once for all of them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def choose_execution(
 
     With a device given, the choice is for another machine that has it; `on_this_machine` checks it there.
 
-    Raises: ConfigError where the config asks for a device or a compiler that is not here.
+    Raises: ConfigError where the config asks for a device or a compiler that this machine lacks, if it is to train.
     """
     engine: Engine = "compiled" if trainer.engine == "compiled" else "eager"
     if trainer.engine == "auto" and compiling_pays(members, trainer.threads or cpu_count()):
@@ -85,7 +85,7 @@ def choose_execution(
         asked_threads=trainer.threads,
         engine_may_change=trainer.engine == "auto",
     )
-    return _with_usable_engine(chosen) if device is not None else chosen.on_this_machine()
+    return chosen.on_this_machine() if device is None else chosen
 
 
 def _with_usable_engine(execution: Execution) -> Execution:

@@ -8,20 +8,22 @@ import platform
 import signal
 import threading
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.config.settings import Member
-from modulab.errors import foreign_code
+from modulab.errors import ConfigError, foreign_code
+from modulab.networks.base import Network
 from modulab.progress import ProgressReport
 from modulab.training.cache import VARIABLES, say_once
-from modulab.training.checkpoints import read_checkpoint
+from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import NoCompiler, keep_freed_memory, step_function
@@ -87,6 +89,9 @@ def fit_population(
             _lightning_fit(learner, data, recorder, execution.device)
             if int(learner.next_step) < members[0].training.steps:
                 raise Interrupted
+        elif recorder.trained_by in ("eager", "compiled"):
+            # The checkpoint is that of the end of training, by whatever engine was possible then.
+            execution = execution.with_engine(recorder.trained_by)
         progress.say(f"measuring {len(members)}")
         measured = measure_each(members, learner, members[0].probes, execution.threads)
         return PopulationResult(
@@ -161,11 +166,25 @@ def _set_up(
     learner = PopulationLearner(members, execution.engine, execution.device, execution.threads)
     if checkpoint is not None and checkpoint.exists():
         content = read_checkpoint(checkpoint)
+        _check_layout(checkpoint, content, learner.network)
         learner.load_state_dict(content["state_dict"])
         recorder.resume(content["modulab"])
     data = PopulationData(learner.row_members, int(learner.next_step), execution.device)
     learner.read_data(data.offsets, data.counts)
     return learner, data
+
+
+def _check_layout(checkpoint: Path, content: Mapping[str, Any], network: Network) -> None:
+    """Raise: ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
+    there, wanted = (
+        [(part.name, part.shape) for part in layout] for layout in (layout_of(content), network.layout)
+    )
+    if there != wanted:
+        name = next((one for one, other in zip(there, wanted, strict=False) if one != other), there[-1])[0]
+        raise ConfigError(
+            f"{checkpoint}: holds other parameters than the network has now, from '{name}' on: its code has changed. "
+            "Undo the change, or train in another folder."
+        )
 
 
 @contextmanager

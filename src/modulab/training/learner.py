@@ -91,7 +91,7 @@ class PopulationLearner(LightningModule):
         """Lay out and initialise `members`, which share every structural setting; `threads` train their blocks."""
         super().__init__()
         self.automatic_optimization = False
-        self._engine = engine
+        self.engine = engine
         self.threads = threads
         self._places = arrange(members, device)
         rows = [index for place in self._places for index in place.members]
@@ -130,7 +130,7 @@ class PopulationLearner(LightningModule):
 
     def train_with(self, engine: str, threads: int) -> None:
         """Run steps by this engine from now on, on so many threads."""
-        self._engine, self.threads = engine, threads
+        self.engine, self.threads = engine, threads
 
     def read_data(self, offsets: Int64[Tensor, " row"], counts: torch.Tensor) -> None:
         """Take where each row's points lie in the data table, and how many there are."""
@@ -169,7 +169,7 @@ class PopulationLearner(LightningModule):
             self._advance(chunk)
 
     def _advance(self, chunk: Chunk) -> None:
-        steps = [step_function(self._engine, place.program, self.device) for place in self._places]
+        steps = [step_function(self.engine, place.program, self.device) for place in self._places]
 
         def advance(number: int) -> Tensor:
             place = self._places[number]
@@ -188,10 +188,18 @@ class PopulationLearner(LightningModule):
 
     def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
         broken = ~torch.isfinite(losses)
-        unusable = ~torch.isfinite(self.parameters_by_row).all(dim=1)
+        unusable = ~torch.isfinite(self._trained(self.parameters_by_row)).all(dim=1)
         first = torch.where(broken.any(dim=0), broken.int().argmax(dim=0), losses.shape[0] - 1) + first_step
         newly = (broken.any(dim=0) | unusable) & (self.diverged_at < 0)
         self.diverged_at = torch.where(newly, first, self.diverged_at)
+
+    def _trained(self, parameters: Tensor) -> Tensor:
+        """Return the parameters that change in training: others may be infinite, as the masks of attention are."""
+        layout = self.network.layout
+        if all(part.trained for part in layout):
+            return parameters
+        parts = parameters.split([part.size for part in layout], dim=1)
+        return torch.cat([own for part, own in zip(layout, parts, strict=True) if part.trained], dim=1)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the chunk as it is: the data module keeps its table on the device."""

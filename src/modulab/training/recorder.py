@@ -54,6 +54,8 @@ class Recorder(Callback):
         self._progress = progress
         self._begun = self._saved = time.monotonic()
         self._seconds_before = 0.0
+        self.trained_by: str | None = None
+        """The engine that a resumed checkpoint was trained with, where it says so."""
         self._interrupted = False
         self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []
@@ -70,6 +72,7 @@ class Recorder(Callback):
         self.steps = list(saved["curve_steps"])
         self.curves = {name: list(values) for name, values in saved["curves"].items()}
         self._seconds_before = float(saved["seconds"])
+        self.trained_by = saved.get("engine")
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
         for place in range(len(self.steps)):
             self._tell_point(place)
@@ -156,6 +159,7 @@ class Recorder(Callback):
             "curve_steps": list(self.steps),
             "curves": {name: list(values) for name, values in self.curves.items()},
             "seconds": self.seconds,
+            "engine": pl_module.engine,
         }
 
 
