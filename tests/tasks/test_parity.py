@@ -10,10 +10,8 @@ from scipy import stats
 from torch import Tensor
 
 from modulab.errors import ConfigError
-from modulab.schema import read_settings
 from modulab.tasks import supports
 from modulab.tasks.base import Task
-from modulab.tasks.parity import ParityTask
 
 Make = Callable[..., Task]
 Points = Callable[..., tuple[Tensor, Tensor]]
@@ -131,9 +129,3 @@ def test_impossible_settings_are_refused_by_name(
         make_task("parity", **changes)
     for word in words:
         assert word in str(error.value)
-
-
-def test_the_config_spells_every_key(make_task: Make) -> None:
-    task = make_task("parity")
-    assert isinstance(task, ParityTask)
-    assert read_settings(task.model_dump(), "task", ParityTask) == task
