@@ -407,10 +407,9 @@ def test_a_command_trains_measures_and_verifies(tmp_path: Path, command: Command
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-def test_the_compiled_engine_agrees_with_the_eager_one(task: str) -> None:
+def test_the_compiled_engine_agrees_with_the_eager_one() -> None:
     members = [
-        make(task, "poisson", seed=seed, noise__scale=0.1 + 0.1 * seed, training__steps=20)
+        make("copying", "poisson", seed=seed, noise__scale=0.1 + 0.1 * seed, training__steps=20)
         for seed in range(3)
     ]
     compiled, eager = trained_parameters(members, "compiled"), trained_parameters(members)
