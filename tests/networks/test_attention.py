@@ -384,7 +384,6 @@ def test_settings_that_change_operations_are_structural() -> None:
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("structural")
     }
     assert structural == {"width", "heads", "hidden", "activation", "readout"}
-    assert issubclass(AttentionArchitecture, modulab.networks.base.Architecture)
 
 
 def test_a_command_trains_measures_and_verifies(tmp_path: Path, command: Command) -> None:
