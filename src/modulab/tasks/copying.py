@@ -1,0 +1,130 @@
+"""Copying: each module reads a few symbols, one after another, and must repeat them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int32
+from pydantic import Field
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.losses import CrossEntropyLoss, Loss
+from modulab.partition import Partition, even_shares
+from modulab.schema import STRUCTURAL
+from modulab.streams import fold_in, integers
+from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+
+_BY_TOKEN = CrossEntropyLoss()
+
+
+@dataclass(frozen=True)
+class TokenCrossEntropyLoss(Loss):
+    """Cross-entropy in nats, averaged over the tokens of a module.
+
+    A module's outputs are the logits of each of its tokens' `symbols`, token after token, and a target is the number
+    of a token's symbol. Modules have equal shares of the outputs, in order.
+    """
+
+    symbols: int
+
+    @property
+    def error_label(self) -> str:
+        """Return `Share of wrong tokens`."""
+        return "Share of wrong tokens"
+
+    def num_targets(self, partition: Partition) -> int:
+        """Return the number of tokens of all modules."""
+        return len(partition.outputs) // self.symbols
+
+    def by_module(self, outputs: Tensor, targets: Tensor, partition: Partition) -> Tensor:
+        """Return the mean over samples and a module's tokens of -log softmax(logits)_target."""
+        return _of_modules(_BY_TOKEN.by_module(outputs, targets, self._tokens(partition)), partition)
+
+    def total(self, outputs: Tensor, targets: Tensor, partition: Partition) -> Tensor:
+        """Return the mean over samples and all tokens."""
+        return _BY_TOKEN.total(outputs, targets, self._tokens(partition))
+
+    def errors(self, outputs: Tensor, targets: Tensor, partition: Partition) -> Tensor:
+        """Return the share of a module's tokens whose symbol does not have the largest logit."""
+        return _of_modules(_BY_TOKEN.errors(outputs, targets, self._tokens(partition)), partition)
+
+    def constant_errors(self, targets: Tensor, partition: Partition) -> Tensor:
+        """Return 1 - the share of each token's most frequent symbol, averaged over a module's tokens."""
+        return _of_modules(_BY_TOKEN.constant_errors(targets, self._tokens(partition)), partition)
+
+    def resolution(self, num_samples: int, partition: Partition) -> float:
+        """Return the share that one wrong token is."""
+        return 1 / (num_samples * self.num_targets(partition))
+
+    def _tokens(self, partition: Partition) -> Partition:
+        """Return the partition in which each token is a module of its own."""
+        assert partition.outputs_per_module is not None
+        assert partition.outputs_per_module % self.symbols == 0
+        tokens = self.num_targets(partition)
+        return Partition(tokens, (), even_shares(len(partition.outputs), tokens))
+
+
+def _of_modules(
+    values: Float[Tensor, "member token"], partition: Partition
+) -> Float[Tensor, "member module"]:
+    return values.unflatten(1, (partition.modules, -1)).mean(dim=2)
+
+
+class CopyingTask(Task):
+    """Module m reads `length` one-hot symbols and must name each of them."""
+
+    length: int = Field(ge=1, description="number of symbols a module reads", json_schema_extra=STRUCTURAL)
+    symbols: int = Field(ge=2, description="number of different symbols", json_schema_extra=STRUCTURAL)
+
+    @property
+    def inputs_per_module(self) -> int:
+        """Return length x symbols."""
+        return self.length * self.symbols
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Return (length, symbols): a sequence of one-hot symbols."""
+        return (self.length, self.symbols)
+
+    @property
+    def outputs_per_module(self) -> int:
+        """Return length x symbols: a logit for each symbol of each token."""
+        return self.length * self.symbols
+
+    @property
+    def loss(self) -> Loss:
+        """Return `TokenCrossEntropyLoss`."""
+        return TokenCrossEntropyLoss(self.symbols)
+
+    @property
+    def withholds(self) -> bool:
+        """Return False."""
+        return False
+
+    def changed(self, samples: Samples) -> Samples:
+        """Return the same symbols with each of module 1's named as the next, and the last as the first."""
+        return with_targets_of_module_1(samples, (samples.targets[:, :, : self.length] + 1) % self.symbols)
+
+    def draw(
+        self,
+        keys: Int32[Tensor, "member 2"],
+        counters: Int32[Tensor, "member batch"],
+        region: Region,
+        split: Split,  # noqa: ARG002 all sequences are in both splits
+        scales: Float[Tensor, " module"] | None = None,
+    ) -> Samples:
+        """Return symbols that are all equally likely and independent, and the same as targets."""
+        if scales is not None:
+            raise ConfigError(
+                "probes.ranges: one-hot symbols have no range to widen. Leave range measures out for "
+                "task.name=copying."
+            )
+        if region == "withheld":
+            raise ConfigError("task.name=copying withholds nothing, so it has no withheld region.")
+        limits = torch.full((len(keys),), self.symbols, dtype=torch.int32, device=counters.device)
+        tokens = range(self.modules * self.length)
+        drawn = torch.stack([integers(fold_in(keys, token), counters, limits) for token in tokens], dim=2)
+        inputs = drawn.unsqueeze(3) == torch.arange(self.symbols, device=counters.device)
+        return Samples(inputs.float().flatten(2), drawn.float())
