@@ -12,14 +12,26 @@ SUPPORTS = {
     "regression": ["full", "band", "corner", "cross", "cells"],
     "classification": ["full", "band", "corner", "cross", "cells", "labels"],
     "digits": ["full", "labels"],
+    "parity": ["full", "labels"],
+    "modular_arithmetic": ["full", "pairs"],
+    "copying": [None],
 }
+"""The supports of each task; None for one that has no such setting."""
+SIZES = {"parity": {"bits"}, "modular_arithmetic": {"modulus"}, "copying": {"length", "symbols"}}
+"""Settings besides the number of modules that are sizes."""
+MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
+"""Settings with which a task has so many points that few are drawn twice."""
 REGIONS = [
     (name, support, region)
     for name, names in SUPPORTS.items()
     for support in names
     for region in ("train", "full", "withheld")
-    if (support, region) != ("full", "withheld")
+    if region != "withheld" or support not in (None, "full")
 ]
+
+
+def chosen(support):
+    return {} if support is None else {"support": support}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -40,7 +52,7 @@ def test_every_task_file_is_tested_here():
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
 def test_draws_depend_on_nothing_but_each_points_key_and_counter(make_task, points, name, support, region):
     functions = {"functions": ["sine", "cosine", "fourier", "teacher"]} if name == "regression" else {}
-    task = make_task(name, modules=4, support=support, **functions)
+    task = make_task(name, modules=4, **chosen(support), **functions)
     keys, counters = points(7, 53)
     samples = task.draw(keys, counters, region, "train")
     generator = torch.Generator().manual_seed(0)
@@ -60,18 +72,18 @@ def test_draws_depend_on_nothing_but_each_points_key_and_counter(make_task, poin
 
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
 def test_sizes_and_targets_are_as_the_task_declares(make_task, points, name, support, region):
-    task = make_task(name, modules=3, support=support)
+    task = make_task(name, modules=3, **chosen(support))
     samples = task.draw(*points(2, 9), region, "test")
     assert samples.inputs.shape == (2, 9, task.in_features)
     assert samples.targets.shape == (2, 9, task.num_targets)
     if task.loss == "cross_entropy":
         assert set(samples.targets.flatten().tolist()) <= set(range(task.outputs_per_module))
-    assert task.withholds == (support != "full")
+    assert task.withholds == (support not in (None, "full"))
 
 
 @pytest.mark.parametrize("name", list(SUPPORTS))
 def test_different_members_and_counters_give_different_points(make_task, points, name):
-    inputs = make_task(name, modules=3).draw(*points(5, 100), "train", "train").inputs
+    inputs = make_task(name, modules=3, **MANY_POINTS.get(name, {})).draw(*points(5, 100), "train", "train").inputs
     assert len(inputs.flatten(0, 1).unique(dim=0)) == 500
 
 
@@ -82,19 +94,20 @@ def test_only_sizes_are_structural(make_task, name):
         for key, field in type(make_task(name)).model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("structural")
     }
-    assert structural == {"modules"}
+    assert structural == {"modules"} | SIZES.get(name, set())
 
 
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
 def test_change_leaves_every_input_and_the_targets_of_modules_other_than_the_first(
     make_task, points, name, support, region
 ):
-    task = make_task(name, modules=3, support=support)
+    task = make_task(name, modules=3, **chosen(support))
     samples = task.draw(*points(3, 40), region, "train")
     changed = task.changed(samples)
     assert torch.equal(changed.inputs, samples.inputs)
-    assert torch.equal(changed.targets[:, :, 1:], samples.targets[:, :, 1:])
-    assert (changed.targets[:, :, 0] != samples.targets[:, :, 0]).any(dim=1).all()
+    own = samples.targets.shape[2] // 3
+    assert torch.equal(changed.targets[:, :, own:], samples.targets[:, :, own:])
+    assert (changed.targets[:, :, :own] != samples.targets[:, :, :own]).any(dim=1).all()
 
 
 def test_mixing_is_a_seeded_rotation_or_reflection_and_the_identity_without(make_task):

@@ -153,6 +153,22 @@ class Recurrent(Network):
             for (source, target), weight in zip(self.connections, weights, strict=True)
         )
 
+    def activity_read(
+        self,
+        connection: tuple[str, str],
+        inputs: Float[Tensor, "member batch in_features"],
+        recording: Recording,
+    ) -> Float[Tensor, "member source_unit _batch"]:
+        """Return h_1 to h_(T-1) for W, which has nothing to read at the first step, and h_T for V."""
+        source, target = connection
+        if source == INPUT:
+            return self.inputs_read(inputs)
+        batch = inputs.shape[1]
+        states = recording.values[RECURRENT]
+        if target == OUTPUT:
+            return states[:, :, -batch:]
+        return states[:, :, :-batch] if self.steps > 1 else torch.zeros_like(states)
+
     @property
     def turns_inputs(self) -> bool:
         """Return whether all inputs are read at every step, so that U takes up the rotation."""
