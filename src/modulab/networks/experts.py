@@ -74,10 +74,11 @@ def gate_shares(
     shares = torch.exp(logits - logits.detach().amax(dim=1, keepdim=True))
     if num_kept < logits.shape[1]:
         shares = torch.where(ranks(logits) < num_kept, shares, 0.0)
-    # One by one: a sum over an axis adds up the last elements of a tensor in another order.
-    total = shares[:, :1]
-    for expert in range(1, logits.shape[1]):
-        total = total + shares[:, expert, None]
+    # One by one: a sum over an axis adds up the last elements of a tensor in another order. Of a split, as the gradient
+    # of each single index would be as large as the whole.
+    total, *others = shares.split(1, dim=1)
+    for other in others:
+        total = total + other
     return shares / total
 
 
@@ -165,9 +166,11 @@ class Experts(Network):
         sums = contract(parts["read.weight"], read) + parts["read.bias"][:, :, None]
         activation = ACTIVATIONS[self.activation].function
         gated: list[Tensor] = []
-        for expert, (site, own) in enumerate(zip(self.sites, sums.split(self.width, dim=1), strict=True)):
+        for site, share, own in zip(
+            self.sites, gate.split(1, dim=1), sums.split(self.width, dim=1), strict=True
+        ):
             activity = tap(site.name, activation(tap(pre_activation(site.name), own)))
-            gated.append(gate[:, expert, None] * activity)
+            gated.append(share * activity)
         outputs = contract(parts["write.weight"], torch.cat(gated, dim=1)) + contract(
             parts["write.bias"], gate
         )
@@ -204,10 +207,10 @@ class Experts(Network):
     ) -> Iterator[tuple[str, Float[Tensor, "member out_features unit _batch"]]]:
         """Yield g_k W_k of each expert, the last first."""
         del inputs
-        gate = recording.passed_on.get(GATE, recording.values[GATE])
+        shares = recording.passed_on.get(GATE, recording.values[GATE]).split(1, dim=1)
         weights = self.split(parameters)["write.weight"].split(self.width, dim=2)
         for expert in range(self.num_experts - 1, -1, -1):
-            yield self.sites[expert].name, weights[expert][:, :, :, None] * gate[:, None, expert, None]
+            yield self.sites[expert].name, weights[expert][:, :, :, None] * shares[expert][:, :, None]
 
     @property
     def turns_inputs(self) -> bool:
@@ -229,8 +232,8 @@ class Experts(Network):
 
     @property
     def activation_cost(self) -> int:
-        """Return the cost of a perceptron's activation, and 2 for activity times gate and the joined layer."""
-        return 2 + (0 if self.activation in ("relu", "linear") else 16)
+        """Return that of a perceptron, 2 for activity times gate and the joined layer, and 8 buffers of the gate."""
+        return 2 + 8 // self.width + (0 if self.activation in ("relu", "linear") else 16)
 
 
 class ExpertsArchitecture(Architecture):
