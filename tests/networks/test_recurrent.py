@@ -446,20 +446,21 @@ def test_noise_of_each_step_is_passed_on_to_the_next(leak: float) -> None:
     torch.testing.assert_close(jacobian[0], by_step)
 
 
-def test_penalty_reads_every_connection_with_the_mean_activity_of_its_source() -> None:
+def test_penalty_reads_every_connection_with_the_mean_activity_at_the_steps_that_it_reads() -> None:
     shape = network()
     parameters, inputs = drawn(shape)
     recording = shape.record(parameters, inputs)
     run = Pass(shape, parameters, torch.ones_like(parameters), inputs, recording)
     ones = torch.ones(2)
     power = {"strength": ones, "weight_power": 2 * ones, "activity_power": ones, "first_layer": ones}
-    activity = recording.values[SITE].abs().mean(dim=2)
+    steps = recording.values[SITE].abs().unflatten(2, (shape.steps, -1)).mean(dim=3)
+    before_last, last = steps[:, :, :-1].mean(dim=2), steps[:, :, -1]
     features = inputs.unflatten(2, (2, 3, 2)).abs().mean(dim=(1, 3)).flatten(1)
     parts = shape.split(parameters)
     expected = (
         (parts["read.weight"].square() * features[:, None]).sum(dim=(1, 2))
-        + (parts["recurrent.weight"].square() * activity[:, None]).sum(dim=(1, 2))
-        + (parts["write.weight"].square() * activity[:, None]).sum(dim=(1, 2))
+        + (parts["recurrent.weight"].square() * before_last[:, None]).sum(dim=(1, 2))
+        + (parts["write.weight"].square() * last[:, None]).sum(dim=(1, 2))
     )
     torch.testing.assert_close(PowerRegulariser.penalty(run, power, "whole"), expected)
 

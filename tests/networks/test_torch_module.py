@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -311,10 +312,11 @@ def test_a_module_that_fails_fails_its_own_members_only(tmp_path: Any, command: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["Rich", "Channels"])
-def test_compiled_steps_of_a_module_agree_with_eager_ones(kind: str) -> None:
+def test_compiled_steps_of_a_module_agree_with_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Shape checks look at random parts of what they check, and would be traced.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     members = [
-        make(kind, seed, {"noise": "poisson"}, noise__scale=0.1, training__steps=20) for seed in range(3)
+        make("Rich", seed, {"noise": "poisson"}, noise__scale=0.1, training__steps=20) for seed in range(3)
     ]
     eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
     torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)

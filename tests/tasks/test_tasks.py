@@ -83,7 +83,9 @@ def test_sizes_and_targets_are_as_the_task_declares(make_task, points, name, sup
 
 @pytest.mark.parametrize("name", list(SUPPORTS))
 def test_different_members_and_counters_give_different_points(make_task, points, name):
-    inputs = make_task(name, modules=3, **MANY_POINTS.get(name, {})).draw(*points(5, 100), "train", "train").inputs
+    inputs = (
+        make_task(name, modules=3, **MANY_POINTS.get(name, {})).draw(*points(5, 100), "train", "train").inputs
+    )
     assert len(inputs.flatten(0, 1).unique(dim=0)) == 500
 
 

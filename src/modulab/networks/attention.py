@@ -63,7 +63,7 @@ class Attention(Network):
 
     Biases that p, b and c can stand in for are left out. There are no edges: what passes between tokens depends on the
     input, and what a unit sends to an output goes through the states, by products of weights that differ from token to
-    token. So penalties on weights are 0, and measures of structure are skipped.
+    token. So penalties on weights are refused, and measures of structure are skipped.
     """
 
     in_features: int

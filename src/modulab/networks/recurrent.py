@@ -20,7 +20,17 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.errors import ConfigError
-from modulab.networks.base import INPUT, OUTPUT, Architecture, Edges, Network, Parameter, Site, Tap
+from modulab.networks.base import (
+    INPUT,
+    OUTPUT,
+    Architecture,
+    Edges,
+    Network,
+    Parameter,
+    Recording,
+    Site,
+    Tap,
+)
 from modulab.networks.perceptron import (
     ACTIVATIONS,
     Perceptron,
