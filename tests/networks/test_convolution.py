@@ -204,6 +204,13 @@ def test_on_images_of_one_pixel_members_are_measured_as_perceptrons() -> None:
         torch.testing.assert_close(found[name], values, msg=name)
 
 
+def test_images_of_more_than_one_pixel_make_no_layers_even_where_each_channel_has_one_value() -> None:
+    shape = network(kernel=1, stride=5, depth=1, pool="mean")
+    assert shape.total_values == shape.total_units
+    assert shape.connections == shape.layer_connections
+    assert (shape.is_layered, shape.num_stages) == (False, 1)
+
+
 ONE_PIXEL: dict[str, Any] = {"architecture__cross_connections": 0.3, "architecture__activation": "tanh"}
 
 
@@ -542,12 +549,14 @@ def test_a_command_trains_measures_and_tabulates_them(command: Command, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-@pytest.mark.parametrize("pool", ["mean", "none"])
-def test_the_compiled_engine_agrees_with_the_eager_one(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiled_engine_agrees_with_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     members = [
-        make(seed=seed, noise="poisson", noise__scale=0.1 * (1 + seed), training__steps=20, architecture__pool=pool)
-        for seed in range(3)
+        make(
+            seed=seed, noise="poisson", noise__scale=0.1 * (1 + seed), training__steps=20,
+            architecture__cross_connections=(1.0, 0.0)[seed], regulariser__strength=0.01,
+        )
+        for seed in range(2)
     ]  # fmt: skip
     eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
     torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)

@@ -6,8 +6,8 @@ an order are read as an image of one row.
 
 A convolution is a gather and one matrix product per member: the images, padded with zeros, are copied once for each
 place of the kernel, shifted by it (`unfold`), and the weights multiply the copies stacked as rows. Products with the
-shifted images one by one, added up, copy nothing but took between 1.1 and 2 times as long in a training step on a
-CPU, with 4 to 16 channels and kernels of 3 and 5, compiled or not.
+shifted images one by one, added up, need less memory but took 1.2 to 1.9 times as long in training steps on a CPU, with
+4 to 32 channels and kernels of 3 and 5.
 """
 
 from __future__ import annotations
@@ -91,10 +91,9 @@ def unfold(
     (rows, columns), (height, width), stride = layer.image, layer.extent, layer.stride
     unpadded = images.unflatten(2, (rows, columns, -1))
     padded = pad(unpadded, (0, 0, width // 2, width // 2, height // 2, height // 2))
-    shifted = [
-        padded[:, :, row : row + rows : stride, column : column + columns : stride]
-        for row, column in layer.places
-    ]
+    # Rows are cut out first: the gradients of the views that share them are added up before they are padded.
+    by_row = [padded[:, :, row : row + rows : stride] for row in range(height)]
+    shifted = [by_row[row][:, :, :, column : column + columns : stride] for row, column in layer.places]
     return torch.stack(shifted, dim=2).flatten(3).flatten(1, 2)
 
 
@@ -321,16 +320,21 @@ class Convolution(Network):
 
     @property
     def activation_cost(self) -> int:
-        """Return a perceptron's, and the buffers that hold unfolded images and their gradients."""
+        """Return a perceptron's, and four buffers of unfolded images: they, their gradients, and parts of both."""
         read, unfolded = self.input_channels, 0
         for layer in self.layers:
             unfolded += read * len(layer.places) * math.prod(layer.written)
             read = self.channels
-        return self.between_channels.activation_cost + -(-2 * unfolded // self.total_values)
+        return self.between_channels.activation_cost + -(-4 * unfolded // self.total_values)
 
 
 class ConvolutionArchitecture(Architecture):
-    """A convolutional network on a task's images, and the share of cross-module kernels that its mask keeps."""
+    """A convolutional network on a task's images, and the share of cross-module kernels that its mask keeps.
+
+    The default reads every position of 2 x 2 that two strides of 2 leave of a digit's 8 x 8. After 1,500 steps of 64
+    points it names 2 to 4% of single digits wrongly, and 4 to 6% of two, at less than half the time of a stride of 1,
+    which is as good. Means over positions lose where a stroke is: 3 to 11% and 6 to 11%, and far more at 300 steps.
+    """
 
     channels: int = Field(ge=1, description="channels of each convolution", json_schema_extra=STRUCTURAL)
     depth: int = Field(ge=1, description="number of convolutions", json_schema_extra=STRUCTURAL)
