@@ -141,10 +141,15 @@ class PowerRegulariser(Regulariser):
         """Return R_pq; |W|^0 counts the connections that the mask leaves."""
         weight_power = coefficients["weight_power"][:, None, None]
         total = torch.zeros_like(coefficients["weight_power"])
+        means: dict[tuple[str, str], Tensor] = {}
         for edges, masks in zip(run.edges(), run.masks(), strict=True):
             strengths = _power(edges.weights.abs(), weight_power, masks.weights).sum(dim=1)
-            activities = mean_activity_power(run.read_by(edges), coefficients["activity_power"], variant)
-            term = (strengths * activities).sum(dim=1)
+            connection = (edges.source, edges.target)
+            if connection not in means:  # of which a convolution has one for each place of its kernel
+                means[connection] = mean_activity_power(
+                    run.read_by(edges), coefficients["activity_power"], variant
+                )
+            term = (strengths * means[connection]).sum(dim=1)
             total = total + (term * coefficients["first_layer"] if edges.source == INPUT else term)
         return total
 

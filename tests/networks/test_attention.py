@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmark_contenders.plain_kinds import PlainAttention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -61,42 +62,6 @@ def networks(task: str, members: int = 2, **overrides: Any) -> tuple[Attention, 
 def by_token(network: Attention, recorded: Tensor) -> Tensor:
     """Return what a site recorded as (member, batch, token, unit)."""
     return recorded.unflatten(2, (network.tokens, -1)).permute(0, 3, 2, 1)
-
-
-class PlainAttention(nn.Module):
-    """The same network of a member, with the attention that torch calls when it is given no weights to return."""
-
-    def __init__(self, network: Attention) -> None:
-        super().__init__()
-        width, self.tokens, self.heads = network.width, network.tokens, network.heads
-        self.read_from = network.readout
-        read = width * self.tokens if network.readout == "all" else width
-        self.embedding = nn.Linear(network.in_features // self.tokens, width, bias=False)
-        self.position = nn.Parameter(torch.zeros(width, self.tokens))
-        self.query, self.key, self.value, self.projection = (
-            nn.Linear(width, width, bias=False) for _ in range(4)
-        )
-        self.hidden = nn.Linear(width, network.hidden)
-        self.activation = ACTIVATIONS[network.activation]
-        self.write = nn.Linear(network.hidden, width, bias=False)
-        self.readout = nn.Linear(read, network.out_features)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        states = self.embedding(inputs.unflatten(1, (self.tokens, -1))) + self.position.T
-        queries, keys, values = (
-            linear(states).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for linear in (self.query, self.key, self.value)
-        )
-        gathered = nn.functional.scaled_dot_product_attention(queries, keys, values)
-        states = states + self.projection(gathered.transpose(1, 2).flatten(2))
-        states = states + self.write(self.activation(self.hidden(states)))
-        match self.read_from:
-            case "all":
-                return self.readout(states.transpose(1, 2).flatten(1))
-            case "mean":
-                return self.readout(states.mean(dim=1))
-            case "last":
-                return self.readout(states[:, -1])
 
 
 @pytest.mark.parametrize("heads", [1, 2, 6])

@@ -11,6 +11,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from benchmark_contenders.plain_kinds import PlainConvolution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -79,28 +80,6 @@ def drawn(shape: Convolution, members: int = 2, batch: int = 6) -> tuple[Tensor,
     return 0.5 * normals(keys, 1, shape.num_parameters)[:, 0], normals(keys, batch, shape.in_features)
 
 
-class Convolutions(nn.Module):
-    """Layers of torch.nn with the sizes of a network."""
-
-    def __init__(self, shape: Convolution) -> None:
-        super().__init__()
-        read, self.shape = shape.input_channels, shape
-        self.convolution = nn.ModuleList()
-        for layer in shape.layers:
-            padding = (layer.extent[0] // 2, layer.extent[1] // 2)
-            self.convolution.append(
-                nn.Conv2d(read, shape.channels, layer.extent, stride=shape.stride, padding=padding)
-            )
-            read = shape.channels
-        self.write = nn.Linear(shape.channels * shape.positions_read, shape.out_features)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        values = inputs.unflatten(1, (-1, *self.shape.image))
-        for convolution in self.convolution:
-            values = FUNCTIONS[self.shape.activation](convolution(values))
-        return self.write(values.mean(dim=(2, 3)) if self.shape.pool == "mean" else values.flatten(1))
-
-
 @pytest.mark.parametrize("pool", ["mean", "none"])
 @pytest.mark.parametrize(
     ("image", "kernel", "stride", "depth"),
@@ -120,7 +99,7 @@ def test_outputs_are_those_of_torch_layers_for_every_member(
     outputs = shape.forward(parameters, inputs)
     parts = shape.split(parameters)
     for member in range(3):
-        module = Convolutions(shape)
+        module = PlainConvolution(shape)
         module.load_state_dict({name: part[member] for name, part in parts.items()})
         torch.testing.assert_close(outputs[member], module(inputs[member]))
 
@@ -284,7 +263,7 @@ def test_a_member_follows_a_loop_of_torch_layers(task: str, changes: dict[str, A
     )  # fmt: skip
     shape = network_of(member)
     assert isinstance(shape, Convolution)
-    check_follows_plain_torch(member, Convolutions(shape))
+    check_follows_plain_torch(member, PlainConvolution(shape))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

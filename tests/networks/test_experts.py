@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from benchmark_contenders.plain_kinds import PlainExperts
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 import modulab
 from modulab.config.settings import Member
@@ -60,33 +61,6 @@ def start(member: Member, members: int = 2) -> tuple[Experts, Tensor, Tensor]:
     keys = member_keys(range(members))
     drawn = normals(keys, 1, network.num_parameters)[:, 0]
     return network, 0.7 * drawn, normals(keys, network.in_features, 9).transpose(1, 2)
-
-
-class Mixture(nn.Module):
-    """The network of a member, expert by expert, in torch.nn; its parameters have the names of the layout."""
-
-    def __init__(self, member: Member) -> None:
-        super().__init__()
-        settings, task = member.architecture, member.task
-        self.kept = settings.top_k or settings.experts
-        units = settings.experts * settings.width
-        self.width = settings.width
-        self.read = nn.Linear(task.in_features, units)
-        self.gate = nn.Linear(task.in_features, settings.experts)
-        self.gate.requires_grad_(settings.gate != "frozen")
-        self.write = nn.Linear(units, task.out_features)
-        self.write.bias = nn.Parameter(torch.empty(task.out_features, settings.experts))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits, chosen = self.gate(inputs).topk(self.kept, dim=1)
-        shares = torch.zeros(len(inputs), self.gate.out_features).scatter(1, chosen, logits.softmax(dim=1))
-        outputs = torch.zeros(len(inputs), self.write.out_features)
-        for expert in range(self.gate.out_features):
-            own = slice(expert * self.width, (expert + 1) * self.width)
-            hidden = torch.tanh(nn.functional.linear(inputs, self.read.weight[own], self.read.bias[own]))
-            answer = nn.functional.linear(hidden, self.write.weight[:, own], self.write.bias[:, expert])
-            outputs = outputs + shares[:, expert, None] * answer
-        return outputs
 
 
 @pytest.mark.parametrize(
@@ -150,7 +124,7 @@ def test_a_member_follows_plain_torch(
         gate, seed=4, training__steps=100, training__curve_every=100, training__optimiser=optimiser,
         training__weight_decay=weight_decay, training__gradient_clip=clip, architecture__gate_scale=2.0,
     )  # fmt: skip
-    check_follows_plain_torch(member, Mixture(member))
+    check_follows_plain_torch(member, PlainExperts(member))
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -166,7 +140,7 @@ def test_a_pass_comes_to_each_expert_once_and_records_the_gate(gate: str) -> Non
     expected = torch.tanh(recording.values["expert.1.pre_activation"])
     torch.testing.assert_close(recording.values["expert.1"], expected, rtol=0, atol=0)
     for member_, (row, points) in enumerate(zip(parameters, inputs, strict=True)):
-        module = Mixture(member)
+        module = PlainExperts(member)
         own = {name: part[0] for name, part in network.split(row[None]).items()}
         outputs = torch.func.functional_call(module, own, points)
         torch.testing.assert_close(recording.outputs[member_], outputs)

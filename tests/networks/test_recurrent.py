@@ -11,6 +11,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from benchmark_contenders.plain_kinds import PlainRecurrent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -224,39 +225,6 @@ def test_packing_changes_nothing_whatever_the_settings(
     )  # fmt: skip
 
 
-class Leaky(nn.Module):
-    """Layers of torch.nn, read step by step."""
-
-    def __init__(self, member: Member) -> None:
-        super().__init__()
-        task, architecture = member.task, member.architecture
-        self.ordered, self.modules_of_task, self.steps = (
-            len(task.input_shape) == 2,
-            task.modules,
-            architecture.steps,
-        )
-        if self.ordered:
-            self.steps = task.input_shape[0]
-        channels = task.in_features // (self.steps if self.ordered else 1)
-        self.leak, self.activation = architecture.leak, architecture.activation
-        self.read = nn.Linear(channels, architecture.width)
-        self.recurrent = nn.Linear(architecture.width, architecture.width, bias=False)
-        self.write = nn.Linear(architecture.width, task.out_features)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        hidden = torch.zeros(len(inputs), self.recurrent.in_features)
-        by_module = inputs.view(len(inputs), self.modules_of_task, -1)
-        for step in range(self.steps):
-            shown = inputs
-            if self.ordered:
-                size = by_module.shape[2] // self.steps
-                shown = by_module[:, :, step * size : (step + 1) * size].flatten(1)
-            sums = self.read(shown) + self.recurrent(hidden)
-            activity = torch.tanh(sums) if self.activation == "tanh" else torch.relu(sums)
-            hidden = (1 - self.leak) * hidden + self.leak * activity
-        return self.write(hidden)
-
-
 @pytest.mark.parametrize(
     ("task", "activation", "leak", "optimiser"),
     [("parity", "relu", 1.0, "adam"), ("regression", "tanh", 0.3, "adamw"), ("digits", "tanh", 0.5, "adam")],
@@ -269,7 +237,7 @@ def test_a_member_follows_a_loop_of_torch_layers(
         training__optimiser=optimiser, training__weight_decay=1e-3, training__steps=100,
         training__batch_size=16, training__curve_every=70,
     )  # fmt: skip
-    check_follows_plain_torch(member, Leaky(member))
+    check_follows_plain_torch(member, PlainRecurrent(member))
 
 
 @pytest.mark.parametrize("task", ["parity", "regression", "digits"])
