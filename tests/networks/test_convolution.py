@@ -35,7 +35,6 @@ from tests.networks.kinds import check_measures, check_packing, check_taps
 from tests.training.fitting import trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
-FUNCTIONS: dict[str, nn.Module] = {"relu": nn.ReLU(), "tanh": nn.Tanh()}
 SMALL = """
     trainer.engine=eager trainer.accelerator=cpu trainer.progress=off trainer.threads=1 task=digits
     architecture=convolution architecture.channels=3 architecture.stride=1

@@ -333,7 +333,8 @@ class ConvolutionArchitecture(Architecture):
 
     The default reads every position of 2 x 2 that two strides of 2 leave of a digit's 8 x 8. After 1,500 steps of 64
     points it names 2 to 4% of single digits wrongly, and 4 to 6% of two; a stride of 1 names 2 to 3% and 3 to 4%, in
-    more than twice the time. Means over positions lose where a stroke is: 3 to 11% and 6 to 11%, and far more at 300 steps.
+    more than twice the time. Means over positions lose where a stroke is: 3 to 11% and 6 to 11%, and far more at 300
+    steps.
     """
 
     channels: int = Field(ge=1, description="channels of each convolution", json_schema_extra=STRUCTURAL)
