@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jaxtyping
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 import modulab
 from modulab.config.settings import Member, read_run
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError
+from modulab.progress import ProgressReport
+from modulab.training.execution import Execution
+from modulab.training.fit import fit_population
 from modulab.training.learner import initialise
 from modulab.training.program import network_of, program_of
 from modulab.training.step_code import is_own
@@ -316,7 +320,21 @@ def test_compiled_steps_of_a_module_agree_with_eager_ones(monkeypatch: pytest.Mo
     # Shape checks look at random parts of what they check, and would be traced.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     members = [
-        make("Rich", seed, {"noise": "poisson"}, noise__scale=0.1, training__steps=20) for seed in range(3)
+        make("Plain", seed, {"noise": "poisson"}, noise__scale=0.1, training__steps=20) for seed in range(3)
     ]
     eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
     torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
+
+
+def test_a_module_that_torch_cannot_trace_for_any_number_of_members_is_trained_eagerly_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    execution = Execution("compiled", torch.device("cpu"), asked_threads=1)
+    progress = ProgressReport("off", 2, 8)
+    members = [make("Rich", seed) for seed in range(2)]
+    with pytest.raises(ForeignError, match=r"its step cannot be compiled .*Use trainer\.engine=eager"):
+        fit_population(members, execution, None, progress)
+    result = fit_population(members, replace(execution, engine_may_change=True), None, progress)
+    assert result.engine == "eager"
+    assert "training with the eager engine" in capsys.readouterr().err

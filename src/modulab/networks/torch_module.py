@@ -137,6 +137,7 @@ class TorchNetwork(Network):
     ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
         """Return what the constructor makes of each member's seed of torch, NumPy and `random`; nothing is masked."""
         del architectures, partition
+        _copy_of_this_thread(self)  # made here, for while a step is traced tensors are not real
         trained = torch.cat([torch.full((part.size,), float(part.trained)) for part in self.layout])
         rows = [_row(self, seed) for seed in _seeds(fold_in(keys, Stream.INITIALISATION))]
         return trained.repeat(len(rows), 1).to(keys.device), torch.stack(rows).to(keys.device)

@@ -30,7 +30,7 @@ from filelock import FileLock
 from torch import Tensor
 from torch.fx import GraphModule
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, describe
 from modulab.results.files import process_mark, remove_abandoned, replacing
 from modulab.training import torch_private
 from modulab.training.cache import VARIABLES, cache_folder, full_folder, unsafe_file
@@ -40,6 +40,7 @@ from modulab.training.step import Block, population_update
 from modulab.training.step_code import is_own, source_text
 from modulab.training.torch_private import (
     DependsOnValues,
+    InterfaceChanged,
     assumptions,
     check_building,
     check_loading,
@@ -221,9 +222,22 @@ def _processor() -> str:
 
 
 def _graph_text(graph: GraphModule) -> str:
-    """Return all that a traced step consists of: its operations and the constants in it."""
+    """Return all that a traced step consists of: its operations and the constants in it.
+
+    Raises: RuntimeError for constants that are none, but tensors of the members that it was traced on.
+    """
     constants = [getattr(graph, str(node.target)) for node in graph.graph.find_nodes(op="get_attr")]
-    return graph.code + repr([(value.dtype, value.shape, value.tolist()) for value in constants])
+    try:
+        return graph.code + repr([(value.dtype, value.shape, value.tolist()) for value in constants])
+    except RuntimeError as error:
+        raise _untraceable(error) from error
+
+
+def _untraceable(error: Exception) -> RuntimeError:
+    return RuntimeError(
+        f"its step cannot be compiled for any number of networks ({describe(error).splitlines()[0]}). "
+        "Use trainer.engine=eager."
+    )
 
 
 def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
@@ -242,6 +256,10 @@ def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
             f"{regulariser} cannot be compiled, for what it does next depends on a tensor's values (if, while, "
             "item()). Write it with torch.where, or use trainer.engine=eager."
         ) from error
+    except InterfaceChanged:
+        raise
+    except Exception as error:  # whatever torch cannot trace of other people's code
+        raise _untraceable(error) from error
     return graph, [tensor for tensor, _ in examples]
 
 
