@@ -56,6 +56,47 @@ def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
     assert "modularity/structural" not in gated
 
 
+@pytest.mark.slow
+def test_commands_of_the_page_on_networks_run_as_written(tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    page = (ROOT / "docs" / "networks.md").read_text()
+    commands = [line for block in FENCE.finditer(page) for line in block["text"].strip().splitlines()]
+    assert len(commands) == 5
+    for number, command in enumerate(commands):
+        ran = subprocess.run(
+            f"{command} hydra.run.dir={number}", shell=True, cwd=tmp_path, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+        assert pd.read_parquet(tmp_path / f"{number}/results.parquet")["modularity/functional"].notna().all()
+
+
+def test_the_page_on_networks_names_every_architecture() -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named - {"architecture"} == {path.stem for path in (ROOT / "configs/architecture").glob("*.yaml")}
+
+
+@pytest.mark.slow
+def test_the_script_of_five_kinds_trains_and_draws(tmp_path: Path) -> None:
+    small = [
+        "training.steps=4", "population.seeds=2", "training.curve_every=4", "probes.num_samples=32",
+        "probes.repeats=1", "trainer.engine=eager", "data.num_samples=64",
+    ]  # fmt: skip
+    ran = subprocess.run(
+        [str(ROOT / "scripts/kinds"), str(tmp_path), *small], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert set(table["config.architecture.name"]) == {
+        "dense", "experts", "recurrent", "convolution", "attention",
+    }  # fmt: skip
+    assert (table["status"] == "completed").all()
+    assert len(table) == 5 * 5 * 2
+    assert (tmp_path / "kinds.png").is_file()
+
+
 def test_readme_names_scripts_that_exist_and_figures_that_are_there() -> None:
     for script in re.findall(r"\./(scripts/\w+)", README):
         assert os.access(ROOT / script, os.X_OK), script

@@ -15,6 +15,7 @@ from modulab.report.style import COLOURS, MARKERS, label
 from modulab.results.summary import bootstrap_interval
 
 _MEASURES = ("modularity/structural", "robustness/poisson@0.3")
+"""What is drawn by default; structural modularity needs networks of layers."""
 
 
 def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
@@ -37,22 +38,25 @@ def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
-def noise_figure(results: pd.DataFrame, path: Path) -> None:
-    """Save a figure of structural modularity and of error under noise against noise scale, every seed shown.
+def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = _MEASURES) -> None:
+    """Save a figure of modularity and of error under noise against noise scale, every seed shown.
 
     Lines join means over seeds; shading is their 95% bootstrap interval; small marks are single members.
     """
     arms = noise_arms(results)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
-        for axes, measure in zip(figure.subplots(1, 2), _MEASURES, strict=True):
+        for axes, measure in zip(figure.subplots(1, 2), measures, strict=True):
             for index, (arm, members) in enumerate(arms.groupby("arm", sort=True)):
                 _draw_arm(axes, members, measure, str(arm), COLOURS[index], MARKERS[index])
             axes.set_xscale("symlog", linthresh=0.05, linscale=0.5)
             scales = sorted(set(arms["config.noise.scale"]))
             axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
             axes.minorticks_off()
-            axes.set_xlabel("Noise scale σ in training (matched, for the regulariser)")
+            regularised = bool((arms["config.regulariser.strength"] > 0).any())
+            axes.set_xlabel(
+                f"Noise scale σ in training{' (matched, for the regulariser)' if regularised else ''}"
+            )
             axes.set_ylabel(label(measure))
         left, right = figure.axes
         left.set_ylim(0, 1.04)
