@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 
 from modulab.report.style import COLOURS, MARKERS, label
 from modulab.results.summary import bootstrap_interval
@@ -45,7 +45,7 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
     """
     arms = noise_arms(results)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         for axes, measure in zip(figure.subplots(1, 2), measures, strict=True):
             for index, (arm, members) in enumerate(arms.groupby("arm", sort=True)):
                 _draw_arm(axes, members, measure, str(arm), COLOURS[index], MARKERS[index])
@@ -62,8 +62,11 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
         left.set_ylim(0, 1.04)
         right.set_yscale("log")
         right.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        right.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         right.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
-        right.legend(frameon=False, fontsize=8)
+        figure.legend(
+            *right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8
+        )
         figure.savefig(path, dpi=160)
 
 
