@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,23 @@ def test_calls_follow_the_walk_in_order(walk: list[str], calls: list[str]) -> No
     for name in walk:
         assert name in calls[place:], f"{name} is not called after the steps before it"
         place = calls.index(name, place) + 1
+
+
+def test_every_function_that_the_page_points_to_exists() -> None:
+    section = PAGE.split("## Where else to look", 1)[1].split("\n## ", 1)[0]
+    names = re.findall(r"`([a-z_]+\.[\w.]+)`", section)
+    assert len(names) >= 10
+    for name in names:
+        parts = name.split(".")
+        place = next(length for length in range(len(parts), 0, -1) if _module_file(parts[:length]).is_file())
+        found: object = importlib.import_module(".".join(["modulab", *parts[:place]]))
+        for part in parts[place:]:
+            found = getattr(found, part)
+        assert callable(found), name
+
+
+def _module_file(parts: list[str]) -> Path:
+    return PACKAGE.joinpath(*parts).with_suffix(".py")
 
 
 def test_every_file_that_the_page_names_exists() -> None:
