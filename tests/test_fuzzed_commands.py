@@ -153,7 +153,7 @@ def test_odd_command_is_answered(words: list[str]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=500, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, suppress_health_check=list(HealthCheck))
 @given(COMMANDS)
 def test_odd_command_of_many_is_answered(words: list[str]) -> None:
     check(words)

@@ -17,15 +17,9 @@ from modulab.process import settings_kept
 from tests.process_state import differences, state
 
 ROOT = Path(__file__).parents[1]
-ENGINES = [
-    "eager",
-    pytest.param(
-        "compiled",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler"),
-        ],
-    ),
+COMPILING = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler"),
 ]
 
 
@@ -46,8 +40,14 @@ def call(case: str, engine: str, folder: Path, cache: Path) -> dict[str, Any]:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("case", ["plain", "first", "own", "thread", "interrupted"])
+CASES: list[Any] = [(case, "eager") for case in ("plain", "first", "own", "thread", "interrupted")]
+# A regulariser of one's own is compiled as any other step is.
+CASES += [
+    pytest.param(case, "compiled", marks=COMPILING) for case in ("first", "plain", "thread", "interrupted")
+]
+
+
+@pytest.mark.parametrize(("case", "engine"), CASES)
 def test_training_leaves_the_process_as_it_found_it(
     case: str, engine: str, tmp_path: Path, compiled: Path
 ) -> None:

@@ -223,12 +223,12 @@ class Network(ABC):
 
     @property
     def is_layered(self) -> bool:
-        """Return whether edges lead from layer to layer (see `layer_connections`), and nowhere else.
+        """Return whether `edges` lead from layer to layer (see `layer_connections`), and nowhere else.
 
-        Of units that have one value a sample: paths over several positions or visits are other sums.
+        False by default. A network that says so states `gates` and stages as well. All that its outputs depend on is in them, and its
+        units have one value a sample.
         """
-        single = all(site.values == site.units for site in self.sites)
-        return single and self.connections == self.layer_connections
+        return False
 
     def inputs_read(
         self, inputs: Float[Tensor, "member batch in_features"]

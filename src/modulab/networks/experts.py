@@ -194,11 +194,6 @@ class Experts(Network):
             for (source, target), own in zip(self.connections, weights, strict=True)
         )
 
-    def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit batch"]]:
-        """Return activation'(z) of each expert; paths through a single one are those through a hidden layer."""
-        derivative = ACTIVATIONS[self.activation].derivative
-        return {site.name: derivative(recording.values[pre_activation(site.name)]) for site in self.sites}
-
     def output_jacobians(
         self,
         parameters: Float[Tensor, "member parameter"],
@@ -261,7 +256,7 @@ class ExpertsArchitecture(Architecture):
     gate_scale: float = Field(
         ge=0,
         description="initial weights of the gate are normal with standard deviation gate_scale / sqrt(fan-in); "
-        "0 begins with equal shares",
+        "0 begins with equal logits",
     )
     initial_scale: float = Field(
         gt=0,

@@ -210,6 +210,11 @@ class Perceptron(Network):
                 jacobian = torch.einsum("mohb,mhg->mogb", through, weights[layer])
 
     @property
+    def is_layered(self) -> bool:
+        """Return True: each weight matrix reads the layer before it."""
+        return True
+
+    @property
     def num_stages(self) -> int:
         """Return the number of weight matrices."""
         return len(self.hidden_features) + 1

@@ -179,11 +179,6 @@ class TorchNetwork(Network):
         parts = self.split(parameters)
         return tuple(Edges(source, target, parts[name]) for name, source, target in self.stated_edges)
 
-    @property
-    def is_layered(self) -> bool:
-        """Return False: the derivative of a unit's activity by the sum that it reads is not known."""
-        return False
-
     def check_edges(self) -> None:
         """Raise: ConfigError for an edge whose weight is no matrix from the units of one site to those of another."""
         units = {site.name: site.units for site in self.sites}

@@ -153,7 +153,7 @@ def _compile(programs: Sequence[Program], device: torch.device, progress: Progre
     for number, program in enumerate(programs, start=1):
         if device.type != "cpu" or not is_built(program):
             progress.say(
-                f"compiling training step {number} of {len(programs)}, 15 to 30 s, kept for later runs",
+                f"compiling training step {number} of {len(programs)}, 20 to 60 s, kept for later runs",
                 at_once=True,
             )
         step_function("compiled", program, device)
