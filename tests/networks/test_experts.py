@@ -409,8 +409,8 @@ keep_freed_memory()
 torch.set_num_threads(1)
 for gate in ("top_k",):
     members = [
-        make(gate, {"noise": "poisson"}, seed=seed, noise__scale=0.1 * seed, regulariser__strength=0.01,
-             training__steps=20, training__curve_every=20, architecture__activation="softplus")
+        make(gate, {"noise": "poisson"}, seed=seed, noise__scale=0.1 * seed, training__steps=20,
+             training__curve_every=20)
         for seed in range(3)
     ]
     compiled = trained_parameters(members, "compiled")

@@ -538,7 +538,7 @@ def test_compiled_engine_agrees_with_eager(monkeypatch: pytest.MonkeyPatch) -> N
     members = [
         make(
             seed=seed, noise="gaussian", noise__scale=0.1 * (1 + seed), architecture__activation="tanh",
-            architecture__leak=0.5, architecture__cross_connections=(1.0, 0.0)[seed], task__bits=3,
+            architecture__leak=0.5, architecture__cross_connections=(1.0, 0.0)[seed], task__bits=2,
             training__steps=20,
         )
         for seed in range(2)

@@ -225,8 +225,8 @@ class Network(ABC):
     def is_layered(self) -> bool:
         """Return whether `edges` lead from layer to layer (see `layer_connections`), and nowhere else.
 
-        False by default. A network that says so states `gates` and stages as well. All that its outputs depend on is in them, and its
-        units have one value a sample.
+        False by default. A network that says so states `gates` and stages as well. All that its outputs depend on is
+        in them, and its units have one value a sample.
         """
         return False
 
