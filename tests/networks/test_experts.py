@@ -423,7 +423,7 @@ for gate in ("top_k",):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_engine_agrees_with_eager() -> None:
     # In a process of its own: checks of annotations would be compiled as well.
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), str(ROOT / "scripts")])
     ran = subprocess.run(
         [sys.executable, "-c", COMPILED], cwd=ROOT, env=os.environ | {"PYTHONPATH": paths},
         capture_output=True, text=True, check=False,

@@ -121,7 +121,7 @@ def test_an_edited_file_of_the_package_is_compiled_anew(tmp_path: Path) -> None:
     command = [
         sys.executable, "-P", "-c", "import modulab; print(modulab.train("
         "['trainer.engine=compiled', 'regulariser=l2', 'regulariser.strength=0.5', 'training.steps=20',"
-        f"'probes.num_samples=16'], folder=r'{tmp_path}/' + __import__('uuid').uuid4().hex).table['error/test'][0])",
+        f"'training.batch_size=8','probes.num_samples=16'], folder=r'{tmp_path}/' + __import__('uuid').uuid4().hex).table['error/test'][0])",
     ]  # fmt: skip
 
     def error() -> float:
@@ -132,7 +132,7 @@ def test_an_edited_file_of_the_package_is_compiled_anew(tmp_path: Path) -> None:
     before = error()
     assert error() == before
     file = copy / "regularisers.py"
-    formula = "term = (strengths * activities).sum(dim=1)"
+    formula = "term = (strengths * means[connection]).sum(dim=1)"
     assert formula in file.read_text()
     file.write_text(file.read_text().replace(formula, f"{formula} * 7"))
     assert error() != before
