@@ -121,7 +121,8 @@ def test_an_edited_file_of_the_package_is_compiled_anew(tmp_path: Path) -> None:
     command = [
         sys.executable, "-P", "-c", "import modulab; print(modulab.train("
         "['trainer.engine=compiled', 'regulariser=l2', 'regulariser.strength=0.5', 'training.steps=20',"
-        f"'training.batch_size=8','probes.num_samples=16'], folder=r'{tmp_path}/' + __import__('uuid').uuid4().hex).table['error/test'][0])",
+        f"'training.batch_size=8',"
+        f"'probes.num_samples=16'], folder=r'{tmp_path}/' + __import__('uuid').uuid4().hex).table['error/test'][0])",
     ]  # fmt: skip
 
     def error() -> float:
