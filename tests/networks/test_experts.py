@@ -282,7 +282,7 @@ def test_the_order_of_experts_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("gate", ["dense", "top_k"])
-def test_jacobians_and_gates_are_those_of_autograd(gate: str) -> None:
+def test_jacobians_are_those_of_autograd(gate: str) -> None:
     network, parameters, inputs = start(make(gate))
 
     def disturb(place: str, values: Tensor) -> Tensor:
@@ -303,8 +303,6 @@ def test_jacobians_and_gates_are_those_of_autograd(gate: str) -> None:
             assert name == names[expert]
             expected = edges[name][:, :, :, None] * shares[:, None, expert, None]
             torch.testing.assert_close(jacobian, expected)
-    derivative = network.gates(recording)["expert.2"]
-    torch.testing.assert_close(derivative, 1 - recording.values["expert.2"].square())
 
 
 def test_a_rotation_of_the_inputs_is_taken_into_the_weights() -> None:
