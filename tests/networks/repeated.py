@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modulab.networks.base import Edges, Network, Parameter, Site, Tap
+from modulab.networks.base import Network, Parameter, Site, Tap
 from modulab.networks.perceptron import PerceptronArchitecture
 from modulab.partition import Partition
 from modulab.streams import Stream, fold_in, normals
@@ -58,12 +58,8 @@ class Repeated(Network):
     def connections(self) -> tuple[tuple[str, str], ...]:
         return (("input", "hidden"), ("hidden", "hidden"), ("hidden", "output"))
 
-    def edges(self, parameters: Tensor) -> tuple[Edges, ...]:
-        weights = self.split(parameters).values()
-        return tuple(
-            Edges(source, target, weight)
-            for (source, target), weight in zip(self.connections, weights, strict=True)
-        )
+    def edge_weights(self, parameters: Tensor) -> Sequence[Tensor]:
+        return list(self.split(parameters).values())
 
 
 class RepeatedArchitecture(PerceptronArchitecture):

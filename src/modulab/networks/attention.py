@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modulab.errors import ConfigError
 from modulab.networks.base import Architecture, Network, Parameter, Site, Tap
-from modulab.networks.perceptron import ACTIVATIONS, contract
+from modulab.networks.perceptron import ACTIVATIONS, ActivationName, contract
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL
 from modulab.streams import Stream, fold_in, normals
@@ -172,10 +172,10 @@ class Attention(Network):
 
     @property
     def activation_cost(self) -> int:
-        """Return 16 for activations other than relu and linear, and what states and attention take beside sites."""
+        """Return that of the nonlinearity, and what states and attention take beside sites."""
         beside = self.tokens * (6 * self.width + (2 * self.width + 6 * self.heads) * self.tokens)
         units = self.in_features + self.total_values + self.out_features
-        return (0 if self.activation in ("relu", "linear") else 16) + -(-beside // units)
+        return ACTIVATIONS[self.activation].cost + -(-beside // units)
 
 
 def _untapped(place: str, values: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ class AttentionArchitecture(Architecture):
     hidden: int = Field(
         ge=1, description="hidden units at each token after attention", json_schema_extra=STRUCTURAL
     )
-    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
+    activation: ActivationName = Field(
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     readout: Readout = Field(

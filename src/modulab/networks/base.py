@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -176,11 +176,26 @@ class Network(ABC):
         self, parameters: Float[Tensor, "member parameter"], before: Float[Tensor, "member parameter"]
     ) -> Float[Tensor, "member parameter"]:
         """Return the parameters after an update, with the parts that are not trained as they were before it."""
-        if all(part.trained for part in self.layout):
+        if self._is_all_trained:
             return parameters
-        sizes = [part.size for part in self.layout]
-        pairs = zip(self.layout, parameters.split(sizes, dim=1), before.split(sizes, dim=1), strict=True)
+        pairs = zip(self.layout, self._columns(parameters), self._columns(before), strict=True)
         return torch.cat([new if part.trained else old for part, new, old in pairs], dim=1)
+
+    def trained_parts(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Float[Tensor, "member _trained_parameter"]:
+        """Return the parameters that change in training."""
+        if self._is_all_trained:
+            return parameters
+        pairs = zip(self.layout, self._columns(parameters), strict=True)
+        return torch.cat([own for part, own in pairs if part.trained], dim=1)
+
+    @property
+    def _is_all_trained(self) -> bool:
+        return all(part.trained for part in self.layout)
+
+    def _columns(self, parameters: Tensor) -> tuple[Tensor, ...]:
+        return parameters.split([part.size for part in self.layout], dim=1)
 
     def split(self, parameters: Float[Tensor, "member parameter"]) -> dict[str, Float[Tensor, "member ..."]]:
         """Return the parts of the layout, by name, as views."""
@@ -211,10 +226,17 @@ class Network(ABC):
         """Return the source and target of each of `edges`; none by default."""
         return ()
 
-    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
-        """Return the weighted connections, in the order of `connections`."""
+    def edge_weights(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
+        """Return the weights of each of `connections`; a network that has connections states both."""
         del parameters
         return ()
+
+    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+        """Return the weighted connections, in the order of `connections`."""
+        pairs = zip(self.connections, self.edge_weights(parameters), strict=True)
+        return tuple(Edges(source, target, weights) for (source, target), weights in pairs)
 
     @property
     def layer_connections(self) -> tuple[tuple[str, str], ...]:
@@ -352,6 +374,15 @@ class Network(ABC):
         Only for networks with `turns_inputs`.
         """
         raise NotImplementedError
+
+    def _turned(self, parameters: Tensor, rotation: Tensor, names: Collection[str]) -> Tensor:
+        """Return the parameters with W Q in the place of each weight W that is named, all of which read the inputs."""
+        turned = rotation.expand(len(parameters), -1, -1)
+        parts = [
+            torch.bmm(part, turned) if name in names else part
+            for name, part in self.split(parameters).items()
+        ]
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     @property
     def total_units(self) -> int:

@@ -29,7 +29,6 @@ from modulab.networks.base import (
     INPUT,
     OUTPUT,
     Architecture,
-    Edges,
     Network,
     Parameter,
     Recording,
@@ -38,14 +37,16 @@ from modulab.networks.base import (
 )
 from modulab.networks.perceptron import (
     ACTIVATIONS,
+    ActivationName,
     Perceptron,
     architecture_mask,
+    check_shared_out,
     contract,
     flatten,
+    initial_layers,
 )
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL
-from modulab.streams import Stream, fold_in, normals
 from modulab.tasks.base import Task
 
 
@@ -186,18 +187,12 @@ class Convolution(Network):
         kept = architecture_mask(
             kernels, Partition(partition.modules, labels, partition.outputs), shares, keys
         )
-        initial_keys = fold_in(keys, Stream.INITIALISATION)
-        masks: list[Tensor] = []
-        weights: list[Tensor] = []
-        for layer, pairs in enumerate(kernels.unflatten(kept)[0]):
-            weights_of_a_pair = self.layout[2 * layer].size // pairs[0].numel()
-            mask = pairs.repeat_interleave(weights_of_a_pair, dim=2)
-            deviation = scales[:, None] / mask.sum(dim=2).clamp(min=1).sqrt()
-            draws = normals(fold_in(initial_keys, layer), mask.shape[1], mask.shape[2])
-            masks.append(mask)
-            weights.append(draws * deviation[:, :, None] * mask)
-        biases = [torch.zeros_like(weight[:, :, 0]) for weight in weights]
-        return flatten(masks, [torch.ones_like(bias) for bias in biases]), flatten(weights, biases)
+        masks = [
+            pairs.repeat_interleave(part.size // pairs[0].numel(), dim=2)
+            for pairs, part in zip(kernels.unflatten(kept)[0], self.layout[::2], strict=True)
+        ]
+        mask = flatten(masks, [torch.ones_like(each[:, :, 0]) for each in masks])
+        return mask, initial_layers(masks, scales, keys)
 
     def inputs_read(
         self, inputs: Float[Tensor, "member batch in_features"]
@@ -244,7 +239,9 @@ class Convolution(Network):
         counts = [*(len(layer.places) for layer in self.layers), self.positions_read]
         return tuple((names[k], names[k + 1]) for k, count in enumerate(counts) for _ in range(count))
 
-    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+    def edge_weights(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
         """Return the weights between channels, apart for each place in a kernel, and the readout's for each position.
 
         So a sum over edges of |W|^p E|a|^q counts every weight once. E is the mean over a channel's whole image. It
@@ -254,11 +251,7 @@ class Convolution(Network):
         weights = list(self.split(parameters).values())[0::2]
         between = [weight.unflatten(2, (-1, self.positions_read)) for weight in weights[-1:]]
         matrices = [weight.flatten(3) for weight in weights[:-1]] + between
-        each = [matrix for weight in matrices for matrix in weight.unbind(3)]
-        return tuple(
-            Edges(source, target, matrix)
-            for (source, target), matrix in zip(self.connections, each, strict=True)
-        )
+        return [matrix for weight in matrices for matrix in weight.unbind(3)]
 
     @property
     def is_layered(self) -> bool:
@@ -351,9 +344,7 @@ class ConvolutionArchitecture(Architecture):
         description="what the readout reads: each channel's mean over positions, or every position",
         json_schema_extra=STRUCTURAL,
     )
-    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
-        description="nonlinearity of channels", json_schema_extra=STRUCTURAL
-    )
+    activation: ActivationName = Field(description="nonlinearity of channels", json_schema_extra=STRUCTURAL)
     cross_connections: float = Field(
         ge=0,
         le=1,
@@ -376,12 +367,7 @@ class ConvolutionArchitecture(Architecture):
         Raises: ConfigError where the inputs are no images of one module each, or where there are too few channels to
         give each module one of its own.
         """
-        if self.cross_connections < 1 and self.channels < task.modules:
-            raise ConfigError(
-                f"architecture.channels={self.channels} cannot give each of task.modules={task.modules} a channel, "
-                f"which architecture.cross_connections={self.cross_connections} asks for. "
-                f"Set architecture.channels to {task.modules} or more."
-            )
+        check_shared_out(task, self.cross_connections, "channels", self.channels, "a channel")
         return Convolution(
             task.in_features,
             task.out_features,

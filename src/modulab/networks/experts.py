@@ -33,14 +33,13 @@ from modulab.networks.base import (
     INPUT,
     OUTPUT,
     Architecture,
-    Edges,
     Network,
     Parameter,
     Recording,
     Site,
     Tap,
 )
-from modulab.networks.perceptron import ACTIVATIONS, contract
+from modulab.networks.perceptron import ACTIVATIONS, ActivationName, contract
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL
 from modulab.streams import Stream, fold_in, normals
@@ -182,17 +181,15 @@ class Experts(Network):
         names = [site.name for site in self.sites]
         return (*((INPUT, name) for name in names), *((name, OUTPUT) for name in names))
 
-    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+    def edge_weights(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
         """Return the weights of each expert; those of its readout do not contain its share."""
         parts = self.split(parameters)
-        weights = [
+        return [
             *parts["read.weight"].split(self.width, dim=1),
             *parts["write.weight"].split(self.width, dim=2),
         ]
-        return tuple(
-            Edges(source, target, own)
-            for (source, target), own in zip(self.connections, weights, strict=True)
-        )
 
     def output_jacobians(
         self,
@@ -218,17 +215,12 @@ class Experts(Network):
         rotation: Float[Tensor, "in_features in_features"],
     ) -> Float[Tensor, "member parameter"]:
         """Return parameters with R_k Q and V Q in the place of R_k and V."""
-        turned = rotation.expand(len(parameters), -1, -1)
-        parts = [
-            torch.bmm(part, turned) if name in ("read.weight", "gate.weight") else part
-            for name, part in self.split(parameters).items()
-        ]
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+        return self._turned(parameters, rotation, ["read.weight", "gate.weight"])
 
     @property
     def activation_cost(self) -> int:
         """Return that of a perceptron, 2 for activity times gate and the joined layer, and 8 buffers of the gate."""
-        return 2 + 8 // self.width + (0 if self.activation in ("relu", "linear") else 16)
+        return 2 + 8 // self.width + ACTIVATIONS[self.activation].cost
 
 
 class ExpertsArchitecture(Architecture):
@@ -240,7 +232,7 @@ class ExpertsArchitecture(Architecture):
 
     experts: int = Field(ge=1, description="number of experts", json_schema_extra=STRUCTURAL)
     width: int = Field(ge=1, description="hidden units of each expert", json_schema_extra=STRUCTURAL)
-    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
+    activation: ActivationName = Field(
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     gate: Literal["dense", "top_k", "frozen"] = Field(

@@ -18,7 +18,6 @@ from torch import Tensor
 from modulab.errors import ConfigError
 from modulab.networks.base import (
     Architecture,
-    Edges,
     Network,
     Parameter,
     Recording,
@@ -39,6 +38,8 @@ class Activation:
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
+    cost: int = 16
+    """Buffers of a site's activity that both hold in an eager step: many, for all but those of one operation."""
 
 
 def _sigmoid(values: Tensor) -> Tensor:
@@ -52,12 +53,13 @@ def _softplus(values: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(torch.relu, lambda values: (values > 0).to(values.dtype)),
+    "relu": Activation(torch.relu, lambda values: (values > 0).to(values.dtype), cost=0),
     "tanh": Activation(torch.tanh, lambda values: 1 - torch.tanh(values).square()),
     "sigmoid": Activation(_sigmoid, lambda values: _sigmoid(values) * (1 - _sigmoid(values))),
     "softplus": Activation(_softplus, _sigmoid),
-    "linear": Activation(lambda values: values, torch.ones_like),
+    "linear": Activation(lambda values: values, torch.ones_like, cost=0),
 }
+ActivationName = Literal["relu", "tanh", "sigmoid", "softplus", "linear"]
 
 
 def flatten(
@@ -176,13 +178,11 @@ class Perceptron(Network):
         """Return the chain from the inputs through the hidden layers to the outputs."""
         return self.layer_connections
 
-    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+    def edge_weights(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
         """Return the weight matrices, input side first."""
-        weights, _ = self.unflatten(parameters)
-        return tuple(
-            Edges(source, target, weight)
-            for (source, target), weight in zip(self.connections, weights, strict=True)
-        )
+        return self.unflatten(parameters)[0]
 
     def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit batch"]]:
         """Return activation'(z) of each hidden layer."""
@@ -266,14 +266,12 @@ class Perceptron(Network):
         rotation: Float[Tensor, "in_features in_features"],
     ) -> Float[Tensor, "member parameter"]:
         """Return parameters with the first weights W_1 Q."""
-        weights, biases = self.unflatten(parameters)
-        turned = torch.bmm(weights[0], rotation.expand(len(parameters), -1, -1))
-        return flatten([turned, *weights[1:]], biases)
+        return self._turned(parameters, rotation, ["weight.0"])
 
     @property
     def activation_cost(self) -> int:
-        """Return 16 for activations other than relu and linear, which are many operations."""
-        return 0 if self.activation in ("relu", "linear") else 16
+        """Return that of the nonlinearity."""
+        return ACTIVATIONS[self.activation].cost
 
 
 class PerceptronArchitecture(Architecture):
@@ -283,7 +281,7 @@ class PerceptronArchitecture(Architecture):
     depth: int = Field(
         ge=0, description="number of hidden layers; 0 is a linear map", json_schema_extra=STRUCTURAL
     )
-    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
+    activation: ActivationName = Field(
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     cross_connections: float = Field(
@@ -300,13 +298,19 @@ class PerceptronArchitecture(Architecture):
 
         Raises: ConfigError where a layer is too narrow to give each module a unit of its own.
         """
-        if self.cross_connections < 1 and self.depth > 0 and self.width < task.modules:
-            raise ConfigError(
-                f"architecture.width={self.width} cannot give each of task.modules={task.modules} a hidden unit, "
-                f"which architecture.cross_connections={self.cross_connections} asks for. "
-                f"Set architecture.width to {task.modules} or more."
-            )
+        if self.depth > 0:
+            check_shared_out(task, self.cross_connections, "width", self.width, "a hidden unit")
         return Perceptron(task.in_features, (self.width,) * self.depth, task.out_features, self.activation)
+
+
+def check_shared_out(task: Task, cross_connections: float, key: str, units: int, unit: str) -> None:
+    """Raise: ConfigError where units that are shared out over modules are too few to give each module one."""
+    if cross_connections < 1 and units < task.modules:
+        raise ConfigError(
+            f"architecture.{key}={units} cannot give each of task.modules={task.modules} {unit}, "
+            f"which architecture.cross_connections={cross_connections} asks for. "
+            f"Set architecture.{key} to {task.modules} or more."
+        )
 
 
 def architecture_mask(
@@ -347,14 +351,22 @@ def initial_parameters(
 
     With scale 1 a layer passes on the variance of what it reads (Y. LeCun et al., "Efficient BackProp", 1998).
     """
-    masks, _ = network.unflatten(mask)
+    return initial_layers(network.unflatten(mask)[0], scales, keys)
+
+
+def initial_layers(
+    masks: Sequence[Float[Tensor, "member _out _in"]],
+    scales: Float[Tensor, " member"],
+    keys: Int32[Tensor, "member 2"],
+) -> Float[Tensor, "member parameter"]:
+    """Return the same for the masks of layers, in which a row holds all that a unit reads."""
     initial_keys = fold_in(keys, Stream.INITIALISATION)
     weights: list[Tensor] = []
     biases: list[Tensor] = []
-    for layer, layer_mask in enumerate(masks):
-        rows, columns = layer_mask.shape[1:]
-        deviation = scales[:, None] / layer_mask.sum(dim=2).clamp(min=1).sqrt()
+    for layer, mask in enumerate(masks):
+        rows, columns = mask.shape[1:]
+        deviation = scales[:, None] / mask.sum(dim=2).clamp(min=1).sqrt()
         draws = normals(fold_in(initial_keys, layer), rows, columns)
-        weights.append(draws * deviation[:, :, None] * layer_mask)
+        weights.append(draws * deviation[:, :, None] * mask)
         biases.append(torch.zeros(len(keys), rows, device=keys.device))
     return flatten(weights, biases)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int32
@@ -24,7 +23,6 @@ from modulab.networks.base import (
     INPUT,
     OUTPUT,
     Architecture,
-    Edges,
     Network,
     Parameter,
     Recording,
@@ -33,8 +31,10 @@ from modulab.networks.base import (
 )
 from modulab.networks.perceptron import (
     ACTIVATIONS,
+    ActivationName,
     Perceptron,
     architecture_mask,
+    check_shared_out,
     contract,
     initial_parameters,
 )
@@ -154,14 +154,12 @@ class Recurrent(Network):
         """Return those from inputs to units, from units to units, and from units to outputs."""
         return ((INPUT, RECURRENT), (RECURRENT, RECURRENT), (RECURRENT, OUTPUT))
 
-    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
+    def edge_weights(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
         """Return U, W and V."""
         parts = self.split(parameters)
-        weights = [parts[name] for name in ("read.weight", "recurrent.weight", "write.weight")]
-        return tuple(
-            Edges(source, target, weight)
-            for (source, target), weight in zip(self.connections, weights, strict=True)
-        )
+        return [parts[name] for name in ("read.weight", "recurrent.weight", "write.weight")]
 
     def activity_read(
         self,
@@ -190,14 +188,12 @@ class Recurrent(Network):
         rotation: Float[Tensor, "in_features in_features"],
     ) -> Float[Tensor, "member parameter"]:
         """Return parameters with U Q in the place of U."""
-        parts = self.split(parameters)
-        turned = torch.bmm(parts["read.weight"], rotation.expand(len(parameters), -1, -1))
-        return torch.cat([part.flatten(1) for part in (parts | {"read.weight": turned}).values()], dim=1)
+        return self._turned(parameters, rotation, ["read.weight"])
 
     @property
     def activation_cost(self) -> int:
-        """Return 16 for activations other than relu and linear, which are many operations."""
-        return 0 if self.activation in ("relu", "linear") else 16
+        """Return that of the nonlinearity."""
+        return ACTIVATIONS[self.activation].cost
 
 
 def _without_second_bias(chain: Perceptron, parameters: Tensor) -> list[Tensor]:
@@ -214,9 +210,7 @@ class RecurrentArchitecture(Architecture):
     """
 
     width: int = Field(ge=1, description="number of recurrent units", json_schema_extra=STRUCTURAL)
-    activation: Literal["relu", "tanh", "sigmoid", "softplus", "linear"] = Field(
-        description="nonlinearity of the units", json_schema_extra=STRUCTURAL
-    )
+    activation: ActivationName = Field(description="nonlinearity of the units", json_schema_extra=STRUCTURAL)
     leak: float = Field(
         gt=0,
         le=1,
@@ -247,12 +241,7 @@ class RecurrentArchitecture(Architecture):
 
         Raises: ConfigError where there are too few units to give each module one, or inputs that it cannot read.
         """
-        if self.cross_connections < 1 and self.width < task.modules:
-            raise ConfigError(
-                f"architecture.width={self.width} cannot give each of task.modules={task.modules} a recurrent unit, "
-                f"which architecture.cross_connections={self.cross_connections} asks for. "
-                f"Set architecture.width to {task.modules} or more."
-            )
+        check_shared_out(task, self.cross_connections, "width", self.width, "a recurrent unit")
         steps, sequences = _reading(task, self.steps)
         return Recurrent(
             in_features=task.in_features,

@@ -34,7 +34,6 @@ from modulab.networks.base import (
     INPUT,
     OUTPUT,
     Architecture,
-    Edges,
     Network,
     Parameter,
     Site,
@@ -139,7 +138,8 @@ class TorchNetwork(Network):
         del architectures, partition
         _copy_of_this_thread(self)  # made here, for while a step is traced tensors are not real
         trained = torch.cat([torch.full((part.size,), float(part.trained)) for part in self.layout])
-        rows = [_row(self, seed) for seed in _seeds(fold_in(keys, Stream.INITIALISATION))]
+        seeds = _seeds(fold_in(keys, Stream.INITIALISATION))
+        rows = [_row(_construct(self, seed)) for seed in seeds]
         return trained.repeat(len(rows), 1).to(keys.device), torch.stack(rows).to(keys.device)
 
     def forward(
@@ -174,10 +174,12 @@ class TorchNetwork(Network):
         """Return the ends of the edges that the config states."""
         return tuple((source, target) for _, source, target in self.stated_edges)
 
-    def edges(self, parameters: Float[Tensor, "member parameter"]) -> tuple[Edges, ...]:
-        """Return the edges that the config states."""
+    def edge_weights(
+        self, parameters: Float[Tensor, "member parameter"]
+    ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
+        """Return the weights that the config states."""
         parts = self.split(parameters)
-        return tuple(Edges(source, target, parts[name]) for name, source, target in self.stated_edges)
+        return [parts[name] for name, _, _ in self.stated_edges]
 
     def check_edges(self) -> None:
         """Raise: ConfigError for an edge whose weight is no matrix from the units of one site to those of another."""
@@ -365,7 +367,7 @@ def _check_independence(network: TorchNetwork, module: nn.Module, layout: tuple[
         )
     with torch.no_grad():
         one = _construct(network, 1)
-        row, again = _row(network, 1), _row(network, 1)
+        row, again = _row(one), _row(_construct(network, 1))
         parts = {name: part[0] for name, part in split_parameters(row[None], layout).items()}
         swapped = functional_call(module, parts, (inputs,))
         own = one(inputs)
@@ -394,7 +396,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def _layout(network: TorchNetwork) -> tuple[Parameter, ...]:
     """Return the parts of a member's row. Raises: ConfigError for what a row of numbers cannot hold."""
-    module, other = _construct(network, 0), _construct(network, 1)
+    module, other = _template(network), _construct(network, 1)
     parts: list[Parameter] = []
     storages: dict[int, str] = {}
     for name, value in module.named_parameters():
@@ -452,9 +454,8 @@ def _construct(network: TorchNetwork, seed: int) -> nn.Module:
         return network.module_type(**arguments)
 
 
-def _row(network: TorchNetwork, seed: int) -> Float[Tensor, " parameter"]:
-    """Return what the constructor makes of a seed, in the order of the layout: parameters, then buffers."""
-    module = _construct(network, seed)
+def _row(module: nn.Module) -> Float[Tensor, " parameter"]:
+    """Return what a module holds, in the order of the layout: parameters, then buffers."""
     values = [*module.parameters(), *(each for each in module.buffers() if each.is_floating_point())]
     return torch.cat([value.detach().flatten() for value in values])
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator
 from modulab.report.style import COLOURS, MARKERS, label
 from modulab.results.summary import bootstrap_interval
 
-_MEASURES = ("modularity/structural", "robustness/poisson@0.3")
+MEASURES = ("modularity/structural", "robustness/poisson@0.3")
 """What is drawn by default; structural modularity needs networks of layers."""
 
 
@@ -38,12 +38,14 @@ def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
-def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = _MEASURES) -> None:
+def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = MEASURES) -> None:
     """Save a figure of modularity and of error under noise against noise scale, every seed shown.
 
     Lines join means over seeds; shading is their 95% bootstrap interval; small marks are single members.
     """
     arms = noise_arms(results)
+    regularised = bool((arms["config.regulariser.strength"] > 0).any())
+    matched = " (matched, for the regulariser)" if regularised else ""
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         for axes, measure in zip(figure.subplots(1, 2), measures, strict=True):
@@ -53,10 +55,7 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
             scales = sorted(set(arms["config.noise.scale"]))
             axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
             axes.minorticks_off()
-            regularised = bool((arms["config.regulariser.strength"] > 0).any())
-            axes.set_xlabel(
-                f"Noise scale σ in training{' (matched, for the regulariser)' if regularised else ''}"
-            )
+            axes.set_xlabel(f"Noise scale σ in training{matched}")
             axes.set_ylabel(label(measure))
         left, right = figure.axes
         left.set_ylim(0, 1.04)

@@ -14,6 +14,7 @@ from modulab.losses import CrossEntropyLoss, Loss
 from modulab.partition import Partition, even_shares
 from modulab.schema import STRUCTURAL
 from modulab.streams import fold_in, integers
+from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
 
 _BY_TOKEN = CrossEntropyLoss()
@@ -117,10 +118,7 @@ class CopyingTask(Task):
     ) -> Samples:
         """Return symbols that are all equally likely and independent, and the same as targets."""
         if scales is not None:
-            raise ConfigError(
-                "probes.ranges: one-hot symbols have no range to widen. Leave range measures out for "
-                "task.name=copying."
-            )
+            raise supports.nothing_to_widen("one-hot symbols", "copying")
         if region == "withheld":
             raise ConfigError("task.name=copying withholds nothing, so it has no withheld region.")
         limits = torch.full((len(keys),), self.symbols, dtype=torch.int32, device=counters.device)

@@ -15,7 +15,6 @@ from jaxtyping import Float, Float64, Int32, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from modulab.errors import ConfigError
 from modulab.streams import Stream, fold_in, integers, member_keys, random_bits
 from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
@@ -122,9 +121,7 @@ class DigitsTask(Task):
     ) -> Samples:
         """Return a split's images, independent over modules given that their joint label is in the region."""
         if scales is not None:
-            raise ConfigError(
-                "probes.ranges: images have no range to widen. Leave range measures out for task.name=digits."
-            )
+            raise supports.nothing_to_widen("images", "digits")
         images = load_images(split, counters.device)
         indices = self._image_indices(keys, counters, region, images)
         return Samples(images.pixels[indices].flatten(2), images.digits[indices].float())

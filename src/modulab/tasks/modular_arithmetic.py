@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int32, Int64
+from jaxtyping import Float, Int32, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from modulab.errors import ConfigError
 from modulab.schema import STRUCTURAL
 from modulab.streams import fold_in
 from modulab.tasks import supports
@@ -90,10 +89,7 @@ class ModularArithmeticTask(Task):
     ) -> Samples:
         """Return pairs of numbers, each as likely as the others of the region and independent over modules."""
         if scales is not None:
-            raise ConfigError(
-                "probes.ranges: one-hot numbers have no range to widen. Leave range measures out for "
-                "task.name=modular_arithmetic."
-            )
+            raise supports.nothing_to_widen("one-hot numbers", "modular_arithmetic")
         numbers = self._numbers(keys, counters, region)
         inputs = numbers.unsqueeze(4) == torch.arange(self.modulus, device=counters.device)
         return Samples(inputs.float().flatten(2), (numbers.sum(dim=3) % self.modulus).float())
@@ -106,17 +102,11 @@ class ModularArithmeticTask(Task):
         if self.support == "full" or region == "full":
             weights = torch.ones(self.modulus**_NUMBERS, dtype=torch.float64)
         else:
-            weights = _pair_weights(
-                self.modulus, self.withheld_fraction, self.withheld_seed, region == "withheld"
+            weights = supports.region_weights(
+                self.modulus, _NUMBERS, self.withheld_fraction, self.withheld_seed, region == "withheld"
             )
         pairs = [
             supports.combinations(fold_in(keys, module), counters, weights, self.modulus, _NUMBERS)
             for module in range(self.modules)
         ]
         return torch.stack(pairs, dim=2)
-
-
-def _pair_weights(modulus: int, fraction: float, seed: int, withheld: bool) -> Float64[Tensor, " pair"]:
-    """Return 1 for each pair in the region, 0 for the others."""
-    table = supports.withheld_combinations(modulus, _NUMBERS, fraction, seed)
-    return (table == withheld).double()

@@ -6,15 +6,13 @@ bit of memory at each 1 that it reads.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int32
+from jaxtyping import Float, Int32
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from modulab.errors import ConfigError
 from modulab.schema import STRUCTURAL
 from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
@@ -77,26 +75,16 @@ class ParityTask(Task):
     ) -> Samples:
         """Return fair bits, independent over modules given that their joint parity is in the region."""
         if scales is not None:
-            raise ConfigError(
-                "probes.ranges: bits have no range to widen. Leave range measures out for task.name=parity."
-            )
+            raise supports.nothing_to_widen("bits", "parity")
         if self.support == "full" and region == "withheld":
             raise supports.nothing_withheld()
         bits = (supports.full(keys, counters, self.modules, self.bits) > 0).long()
         if self.support == "labels" and region != "full":
-            weights = _joint_parity_weights(
-                self.modules, self.withheld_fraction, self.withheld_seed, region == "withheld"
+            weights = supports.region_weights(
+                2, self.modules, self.withheld_fraction, self.withheld_seed, region == "withheld"
             )
             parities = supports.combinations(keys, counters, weights, 2, self.modules)
             # All bits but one are free, whatever the parity: the last one brings it about.
             last = (parities - bits[:, :, :, :-1].sum(dim=3)) % 2
             bits = torch.cat([bits[:, :, :, :-1], last[:, :, :, None]], dim=3)
         return Samples(bits.flatten(2).float(), (bits.sum(dim=3) % 2).float())
-
-
-@lru_cache(maxsize=8)
-def _joint_parity_weights(
-    modules: int, fraction: float, seed: int, withheld: bool
-) -> Float64[Tensor, " combination"]:
-    """Return 1 for each joint parity in the region and 0 for the others: under `full` support all are alike."""
-    return (supports.withheld_combinations(2, modules, fraction, seed) == withheld).double()

@@ -257,6 +257,13 @@ def withheld_combinations(
     return withheld
 
 
+def region_weights(
+    num_values: int, modules: int, fraction: float, seed: int, withheld: bool
+) -> Float64[Tensor, " combination"]:
+    """Return 1 for each combination in the region and 0 for the others, where under `full` support all are alike."""
+    return (withheld_combinations(num_values, modules, fraction, seed) == withheld).double()
+
+
 def _random_order(keys: Tensor, length: int) -> Tensor:
     bits = random_bits(keys, torch.arange(length, dtype=torch.int32).unsqueeze(0))[0]
     return torch.argsort(bits, stable=True)
@@ -359,6 +366,13 @@ def nothing_withheld() -> ConfigError:
     """Return the error for asking `full` support for its withheld region."""
     return ConfigError(
         "task.support=full withholds nothing, so it has no withheld region. Choose another task.support."
+    )
+
+
+def nothing_to_widen(inputs: str, task: str) -> ConfigError:
+    """Return the error for asking a task whose inputs have no range for other ranges."""
+    return ConfigError(
+        f"probes.ranges: {inputs} have no range to widen. Leave range measures out for task.name={task}."
     )
 
 

@@ -188,18 +188,11 @@ class PopulationLearner(LightningModule):
 
     def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
         broken = ~torch.isfinite(losses)
-        unusable = ~torch.isfinite(self._trained(self.parameters_by_row)).all(dim=1)
+        # Other parts may be infinite, as the masks of attention are.
+        unusable = ~torch.isfinite(self.network.trained_parts(self.parameters_by_row)).all(dim=1)
         first = torch.where(broken.any(dim=0), broken.int().argmax(dim=0), losses.shape[0] - 1) + first_step
         newly = (broken.any(dim=0) | unusable) & (self.diverged_at < 0)
         self.diverged_at = torch.where(newly, first, self.diverged_at)
-
-    def _trained(self, parameters: Tensor) -> Tensor:
-        """Return the parameters that change in training: others may be infinite, as the masks of attention are."""
-        layout = self.network.layout
-        if all(part.trained for part in layout):
-            return parameters
-        parts = parameters.split([part.size for part in layout], dim=1)
-        return torch.cat([own for part, own in zip(layout, parts, strict=True) if part.trained], dim=1)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the chunk as it is: the data module keeps its table on the device."""
