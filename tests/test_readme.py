@@ -16,17 +16,17 @@ README = (ROOT / "README.md").read_text()
 FENCE = re.compile(r"(?:`(?P<file>[\w/]+\.\w+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 
+def run(command: list[str] | str, folder: Path) -> None:
+    """Run a command, or a line of a shell, in a folder with this environment on PATH, and check that it succeeds."""
+    ran = subprocess.run(
+        command, shell=isinstance(command, str), cwd=folder, capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+
+
 @pytest.mark.slow
 def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-    def run(command: list[str] | str) -> None:
-        ran = subprocess.run(
-            command, shell=isinstance(command, str), cwd=tmp_path, env=environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
-
     commands = 0
     for block in FENCE.finditer(README):
         if block["file"]:
@@ -34,11 +34,11 @@ def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block["text"])
         elif block["kind"] == "python":
-            run([sys.executable, "-c", block["text"]])
+            run([sys.executable, "-c", block["text"]], tmp_path)
         elif block["kind"] != "sh":  # which need a cluster: tests/sweep/test_slurm_cluster.py runs them
             assert block["kind"] == "bash"
             for command in block["text"].strip().splitlines():
-                run(command)
+                run(command, tmp_path)
                 commands += 1
     assert commands >= 24
     grid = pd.read_parquet(tmp_path / "outputs/grid/results.parquet")
@@ -58,16 +58,11 @@ def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_commands_of_the_page_on_networks_run_as_written(tmp_path: Path) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     page = (ROOT / "docs" / "networks.md").read_text()
     commands = [line for block in FENCE.finditer(page) for line in block["text"].strip().splitlines()]
     assert len(commands) == 5
     for number, command in enumerate(commands):
-        ran = subprocess.run(
-            f"{command} hydra.run.dir={number}", shell=True, cwd=tmp_path, env=environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+        run(f"{command} hydra.run.dir={number}", tmp_path)
         assert pd.read_parquet(tmp_path / f"{number}/results.parquet")["modularity/functional"].notna().all()
 
 
@@ -84,10 +79,7 @@ def test_the_script_of_five_kinds_trains_and_draws(tmp_path: Path) -> None:
         "training.steps=4", "population.seeds=2", "training.curve_every=4", "probes.num_samples=32",
         "probes.repeats=1", "trainer.engine=eager", "data.num_samples=64",
     ]  # fmt: skip
-    ran = subprocess.run(
-        [str(ROOT / "scripts/kinds"), str(tmp_path), *small], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run([str(ROOT / "scripts/kinds"), str(tmp_path), *small], tmp_path)
     table = pd.read_parquet(tmp_path / "results.parquet")
     assert set(table["config.architecture.name"]) == {
         "dense", "experts", "recurrent", "convolution", "attention",

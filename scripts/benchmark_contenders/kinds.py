@@ -159,23 +159,20 @@ def _modulab(engine: str) -> Callable[..., Callable[[], tuple[float, float]]]:
 
 
 def _lightning(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, float]]:
-    import lightning
     import torch
     from torch.utils.data import TensorDataset
 
     from benchmark_contenders.plain_kinds import loss_of, plain_module, points_of
-    from benchmark_contenders.stock_lightning import default_loader, stock_trainer
+    from benchmark_contenders.stock_lightning import TimedLearner, default_loader, stock_trainer
 
     del threads
     member = members[0]
     inputs, targets = points_of(member)
 
-    class Learner(lightning.LightningModule):
+    class Learner(TimedLearner):
         def __init__(self) -> None:
             super().__init__()
             self.network = plain_module(kind, member)
-            self.losses: list[torch.Tensor] = []
-            self.started = self.ended = 0.0
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=member.training.learning_rate)
@@ -184,12 +181,6 @@ def _lightning(kind: str, members: Any, threads: int) -> Callable[[], tuple[floa
             loss = loss_of(member.task, self.network(batch[0]), batch[1])
             self.losses.append(loss.detach())
             return loss
-
-        def on_train_epoch_start(self) -> None:
-            self.started = time.perf_counter()
-
-        def on_train_epoch_end(self) -> None:
-            self.ended = time.perf_counter()
 
     def turn() -> tuple[float, float]:
         learner = Learner()

@@ -24,13 +24,26 @@ from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, summa
 from benchmark_contenders.workload import BATCH_SIZE, LEARNING_RATE, Repeat, Timing, Workload
 
 
-class Learner(lightning.LightningModule):
+class TimedLearner(lightning.LightningModule):
+    """Notes when the first step of a fit begins and the last one ends, and keeps the losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
+        self.started = self.ended = 0.0
+
+    def on_train_epoch_start(self) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        self.ended = time.perf_counter()
+
+
+class Learner(TimedLearner):
     def __init__(self, workload: Workload) -> None:
         super().__init__()
         self.network = NoisyPerceptron(workload.noise)
         self.sigma = workload.sigma
-        self.losses: list[Tensor] = []
-        self.started = self.ended = 0.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE, fused=True)
@@ -40,12 +53,6 @@ class Learner(lightning.LightningModule):
         loss = nn.functional.mse_loss(self.network(inputs, self.sigma), targets)
         self.losses.append(loss.detach())
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        self.started = time.perf_counter()
-
-    def on_train_epoch_end(self) -> None:
-        self.ended = time.perf_counter()
 
 
 def default_loader(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jaxtyping
+import pytest
 import torch
 from torch import Tensor
 
@@ -63,3 +65,11 @@ def check_taps(member: Member) -> None:
         assert seen[site.name] == [(1, site.units, 5 * site.positions)] * site.visits
     for (source, target), edges in zip(network.connections, network.edges(parameters), strict=True):
         assert (edges.source, edges.target) == (source, target)
+
+
+def check_compiled(members: Sequence[Member], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that members end where they do with the eager engine, to 1e-4, when they are compiled."""
+    # Shape checks look at random parts of what they check, and would be traced.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)

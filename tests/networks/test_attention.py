@@ -25,7 +25,7 @@ from modulab.training.learner import initialise
 from modulab.training.program import network_of
 from tests.command_line import Command
 from tests.members import make_member
-from tests.networks.kinds import check_measures, check_packing, check_taps
+from tests.networks.kinds import check_compiled, check_measures, check_packing, check_taps
 from tests.training.fitting import trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
@@ -361,7 +361,7 @@ def test_a_command_trains_measures_and_verifies(tmp_path: Path, command: Command
 
 
 @pytest.mark.slow
-def test_the_compiled_engine_agrees_with_the_eager_one() -> None:
+def test_the_compiled_engine_agrees_with_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
     members = [
         make(
             "modular_arithmetic",
@@ -373,8 +373,7 @@ def test_the_compiled_engine_agrees_with_the_eager_one() -> None:
         )
         for seed in range(3)
     ]
-    compiled, eager = trained_parameters(members, "compiled"), trained_parameters(members)
-    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
+    check_compiled(members, monkeypatch)
 
 
 @pytest.mark.slow

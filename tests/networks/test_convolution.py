@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from benchmark_contenders.plain_kinds import PlainConvolution
@@ -31,7 +29,7 @@ from modulab.training.learner import initialise
 from modulab.training.program import network_of
 from tests.command_line import Command
 from tests.members import make_member
-from tests.networks.kinds import check_measures, check_packing, check_taps
+from tests.networks.kinds import check_compiled, check_measures, check_packing, check_taps
 from tests.training.fitting import trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
@@ -42,15 +40,6 @@ SMALL = """
     training.steps=4 training.curve_every=2 training.batch_size=8 data.num_samples=16 probes.num_samples=8
     probes.repeats=1 probes.levels=[0.3]
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(task: str = "digits", seed: int = 0, noise: str = "none", **overrides: Any) -> Member:
@@ -528,7 +517,6 @@ def test_a_command_trains_measures_and_tabulates_them(command: Command, tmp_path
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 def test_the_compiled_engine_agrees_with_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     members = [
         make(
             seed=seed, noise="poisson", noise__scale=0.1 * (1 + seed), training__steps=20,
@@ -536,8 +524,7 @@ def test_the_compiled_engine_agrees_with_the_eager_one(monkeypatch: pytest.Monke
         )
         for seed in range(2)
     ]  # fmt: skip
-    eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
-    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
+    check_compiled(members, monkeypatch)
 
 
 @pytest.mark.slow

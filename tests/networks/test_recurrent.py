@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from benchmark_contenders.plain_kinds import PlainRecurrent
@@ -32,7 +30,7 @@ from modulab.training.learner import initialise
 from modulab.training.program import network_of
 from tests.command_line import Command
 from tests.members import make_member
-from tests.networks.kinds import check_measures, check_packing, check_taps
+from tests.networks.kinds import check_compiled, check_measures, check_packing, check_taps
 from tests.training.fitting import trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
@@ -42,15 +40,6 @@ SMALL = """
     training.steps=4 training.curve_every=2 training.batch_size=8 data.num_samples=16 probes.num_samples=32
     probes.repeats=1 probes.levels=[0.3]
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(task: str = "parity", seed: int = 0, noise: str = "none", **overrides: Any) -> Member:
@@ -534,7 +523,6 @@ def test_commands_train_and_measure_recurrent_networks(tmp_path: Path, command: 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_engine_agrees_with_eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     members = [
         make(
             seed=seed, noise="gaussian", noise__scale=0.1 * (1 + seed), architecture__activation="tanh",
@@ -543,5 +531,4 @@ def test_compiled_engine_agrees_with_eager(monkeypatch: pytest.MonkeyPatch) -> N
         )
         for seed in range(2)
     ]  # fmt: skip
-    eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
-    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
+    check_compiled(members, monkeypatch)

@@ -24,7 +24,7 @@ from modulab.training.program import network_of, program_of
 from modulab.training.step_code import is_own
 from tests.command_line import SMALL, Command
 from tests.members import member_config
-from tests.networks.kinds import check_measures, check_packing, check_taps
+from tests.networks.kinds import check_compiled, check_measures, check_packing, check_taps
 from tests.networks.modules import Channels, Plain, Rich
 from tests.training.fitting import train_learner, trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
@@ -317,13 +317,10 @@ def test_a_module_that_fails_fails_its_own_members_only(tmp_path: Any, command: 
 
 @pytest.mark.slow
 def test_compiled_steps_of_a_module_agree_with_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Shape checks look at random parts of what they check, and would be traced.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     members = [
         make("Plain", seed, {"noise": "poisson"}, noise__scale=0.1, training__steps=20) for seed in range(3)
     ]
-    eager, compiled = (trained_parameters(members, engine) for engine in ("eager", "compiled"))
-    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-4)
+    check_compiled(members, monkeypatch)
 
 
 def test_a_module_that_torch_cannot_trace_for_any_number_of_members_is_trained_eagerly_unless_asked(
