@@ -17,6 +17,18 @@ Draw = Callable[[Mapping[str, Evidence]], Sequence[ReportFigure]]
 
 
 @dataclass(frozen=True)
+class FirstRule:
+    """A rule that decided a claim before, kept beside the one that replaced it."""
+
+    rule: str
+    verdict: str
+    effect: str
+    """Of its first quantity, by the preset quick."""
+    reason: str
+    """Why it was replaced."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim, complete before its experiments are run."""
 
@@ -33,6 +45,9 @@ class Claim:
     criteria: tuple[Criterion, ...]
     draw: Draw
     caveats: tuple[str, ...]
+    prediction: str = ""
+    """What theory says of it, written before the experiment was run."""
+    first_rule: FirstRule | None = None
     tables: tuple[tuple[str, Condition, tuple[str, ...]], ...] = ()
     """For each table of the report: an experiment, which of its networks, and the measures to show of them."""
 

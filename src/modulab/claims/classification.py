@@ -8,9 +8,11 @@ from functools import partial
 import pandas as pd
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, front_figures
+from modulab.claims.claim import Claim, FirstRule, front_figures
 from modulab.claims.comparisons import (
     ERROR,
+    EXCESS,
+    FRAME_NULL,
     MODULARITY,
     UNDER_NOISE,
     Sweep,
@@ -30,8 +32,11 @@ NAMES = {"classification": "C8a", "digits": "C8b"}
 TESTED_SCALE = 0.5
 SCALES: dict[str, tuple[float, ...]] = {
     "classification": (0.1, 0.2, 0.5, 1.0),
-    "digits": (0.2, 0.5, 1.0),
+    "digits": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
 }
+BUDGETS = (0.1, 0.2, 0.3)
+"""Clean errors of digits at which the claim is asked, as shares of the best constant answer's error."""
+ACTIVITY_COST = "poisson with a cost on activity"
 STRENGTHS: dict[str, dict[str, tuple[float, ...]]] = {
     "classification": {
         "activity_weight": (0.0003, 0.001, 0.003, 0.01, 0.03),
@@ -39,9 +44,9 @@ STRENGTHS: dict[str, dict[str, tuple[float, ...]]] = {
         "l2": (0.00003, 0.0001, 0.0003, 0.001, 0.003),
     },
     "digits": {
-        "activity_weight": (0.0003, 0.001, 0.003, 0.01),
-        "l1": (0.00003, 0.0001, 0.0003, 0.001),
-        "l2": (0.0001, 0.0003, 0.001, 0.003),
+        "activity_weight": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+        "l1": (0.00003, 0.0001, 0.0003, 0.001, 0.003),
+        "l2": (0.0001, 0.0003, 0.001, 0.003, 0.01),
     },
 }
 STANDARD = ("l1", "l2")
@@ -49,20 +54,21 @@ _FULL: Condition = {"architecture.name": "dense", "task.support": "full"}
 _DENSE: Condition = {**_FULL, "noise.scale": 0.0, "regulariser.strength": 0.0}
 
 
-def _noisy(scale: float) -> Condition:
-    return {**_FULL, "noise.scale": scale}
+def _noisy(scale: float, activity_cost: float = 0.0) -> Condition:
+    return {**_FULL, "noise.scale": scale, "regulariser.strength": activity_cost}
 
 
 def _sweep(task: str, name: str) -> Sweep:
-    if name == "poisson":
-        return Sweep(name, (_DENSE, *(_noisy(scale) for scale in SCALES[task])))
+    if name in ("poisson", ACTIVITY_COST):
+        cost = 0.01 if name == ACTIVITY_COST else 0.0
+        return Sweep(name, (_DENSE, *(_noisy(scale, cost) for scale in SCALES[task])))
     strengths = STRENGTHS[task][name]
     return Sweep(
         name,
         (
             _DENSE,
             *(
-                {**_FULL, "regulariser.name": name, "regulariser.strength": strength}
+                {**_FULL, "noise.scale": 0.0, "regulariser.name": name, "regulariser.strength": strength}
                 for strength in strengths
             ),
         ),
@@ -73,13 +79,13 @@ def _labels(architecture: str) -> Condition:
     return {**_DENSE, "architecture.name": architecture, "task.support": "labels"}
 
 
-def _criteria(task: str) -> list[Criterion]:
-    noisy = _noisy(TESTED_SCALE)
+def _of_patterns() -> list[Criterion]:
+    task, noisy = "classification", _noisy(TESTED_SCALE)
     return [
         Criterion(
             f"Noise {TESTED_SCALE} makes networks more modular (C1)",
-            "structural modularity less that without noise",
-            contrast(task, MODULARITY, noisy, _DENSE),
+            "excess of structural modularity less that without noise",
+            contrast(task, EXCESS, noisy, _DENSE),
             Region(low=thresholds.MODULARITY),
         ),
         Criterion(
@@ -90,10 +96,43 @@ def _criteria(task: str) -> list[Criterion]:
         ),
         Criterion(
             "The regulariser of weights times activity makes networks more modular (C2)",
-            "structural modularity at matched clean error less that of dense networks",
-            matched(task, _sweep(task, "activity_weight"), _DENSE, task),
+            "excess of structural modularity at matched clean error less that of dense networks",
+            matched(task, _sweep(task, "activity_weight"), _DENSE, task, EXCESS),
             Region(low=thresholds.MODULARITY),
         ),
+        *_beyond_noise(task),
+    ]
+
+
+def _of_digits() -> list[Criterion]:
+    task = "digits"
+    return [
+        *(
+            Criterion(
+                words,
+                "excess of structural modularity at that clean error less that of dense networks",
+                matched(task, _sweep(task, name), _DENSE, task, EXCESS, share),
+                Region(low=thresholds.MODULARITY) if name != ACTIVITY_COST else None,
+                condition={"error allowed": f"{share:.0%} of a constant answer's"},
+                predicted="below 0.1" if share == BUDGETS[0] else "",
+            )
+            for share in BUDGETS
+            for name, words in (
+                ("poisson", "Noise makes networks more modular (C1)"),
+                (
+                    "activity_weight",
+                    "The regulariser of weights times activity makes networks more modular (C2)",
+                ),
+                (ACTIVITY_COST, "Noise and a cost on activity"),
+            )
+        ),
+        *_beyond_noise(task),
+    ]
+
+
+def _beyond_noise(task: str) -> list[Criterion]:
+    """Return what claims 4 and 6 say of a task."""
+    return [
         *(
             Criterion(
                 f"{name} does not do what Poisson noise does (C4)",
@@ -105,14 +144,14 @@ def _criteria(task: str) -> list[Criterion]:
         ),
         Criterion(
             "Premodular networks are more robust to noise (C6)",
-            f"{UNDER_NOISE} of premodular over that of dense networks",
+            f"{UNDER_NOISE}, premodular / dense networks",
             ratio(task, UNDER_NOISE, _labels("premodular"), _labels("dense")),
             Region(high=1 / thresholds.ROBUSTNESS),
             scale="factor",
         ),
         Criterion(
             "Premodular networks generalise to withheld combinations of labels (C6)",
-            "error on withheld combinations, premodular over dense",
+            "error on withheld combinations, premodular / dense",
             ratio(task, "extrapolation/combination", _labels("premodular"), _labels("dense")),
             Region(high=1 / thresholds.GENERALISATION),
             scale="factor",
@@ -123,7 +162,8 @@ def _criteria(task: str) -> list[Criterion]:
 def _strength_arms(table: Evidence, task: str) -> pd.DataFrame:
     """Return dense networks on full support by arm, each arm begun by those without noise and penalty."""
     parts: list[pd.DataFrame] = []
-    for name in ("poisson", *STRENGTHS[task]):
+    noises = ("poisson", ACTIVITY_COST) if task == "digits" else ("poisson",)
+    for name in (*noises, *STRENGTHS[task]):
         for strength, condition in enumerate(_sweep(task, name).arms):
             parts.append(table.rows(condition).assign(arm=name, strength=strength))
     return pd.concat(parts, ignore_index=True)
@@ -142,24 +182,30 @@ def _draw(task: str, evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]
     return [*fronts, withheld]
 
 
-def _claim(task: str, of_what: str) -> Claim:
-    measures = (ERROR, UNDER_NOISE, MODULARITY)
+def _claim(
+    task: str, of_what: str, criteria: Sequence[Criterion], prediction: str, first_rule: FirstRule
+) -> Claim:
+    measures = (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS)
     return Claim(
         name=NAMES[task],
         title=f"The same in classification: {of_what}",
         hypothesis=f"What claims 1, 2, 4 and 6 say of regression holds in classification of {of_what}.",
-        measure="Structural modularity, error under Poisson noise 0.3, error on withheld combinations of labels.",
+        measure=(
+            "Excess of structural modularity, error under Poisson noise 0.3, error on withheld combinations of labels."
+        ),
         comparison=(
             "As in those claims, at equal seeds. Strengths of regularisers are matched by clean error, at "
-            f"{thresholds.budget(task):g}."
+            f"{thresholds.budget(task):g} unless another is named."
         ),
         experiments=(task,),
-        criteria=tuple(_criteria(task)),
+        criteria=tuple(criteria),
         draw=partial(_draw, task),
         caveats=(
             "Every part must hold for the claim to be supported.",
             "Under cross-entropy the regulariser is not the expectation of the noise; it is matched by error instead.",
         ),
+        prediction=prediction,
+        first_rule=first_rule,
         tables=(
             (task, {"task.support": "full"}, measures),
             (task, {"task.support": "labels"}, (*measures, "extrapolation/combination")),
@@ -167,4 +213,33 @@ def _claim(task: str, of_what: str) -> Claim:
     )
 
 
-CLAIMS = (_claim("classification", "patterns, xor and ring"), _claim("digits", "real handwritten digits"))
+CLAIMS = (
+    _claim(
+        "classification",
+        "patterns, xor and ring",
+        _of_patterns(),
+        "The targets are nonlinear, so that noise modularises beyond alignment as in regression.",
+        FirstRule(
+            rule="The same with structural modularity in place of its excess.",
+            verdict="supported",
+            effect="0.194 [0.173, 0.216]",
+            reason="Units that are merely aligned score above 0.",
+        ),
+    ),
+    _claim(
+        "digits",
+        "real handwritten digits",
+        _of_digits(),
+        (
+            "Hidden activity is about 2, so that noise below 1 is a small perturbation and cross-entropy has slack: "
+            "modules come at noise 1.5 and more, at a price in accuracy (structural modularity .16 at noise 2 and "
+            "error .155)."
+        ),
+        FirstRule(
+            rule="Noise 0.5 gains 0.1 of structural modularity; the rest as here, at one clean error.",
+            verdict="not supported",
+            effect="0.00905 [0.0068, 0.0118]",
+            reason="The one scale that was tested is too small to be seen; what is asked now is a front over error.",
+        ),
+    ),
+)

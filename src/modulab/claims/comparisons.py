@@ -24,6 +24,9 @@ from modulab.claims.evidence import (
 Find = Callable[[Mapping[str, Evidence]], Estimate]
 
 MODULARITY = "modularity/structural"
+FRAME_NULL = "modularity/structural_frame_null"
+EXCESS = "modularity/structural_excess"
+"""Structural modularity beyond that of the same weights in rotated module axes: what alignment alone does not give."""
 ERROR = "error/test"
 UNDER_NOISE = "robustness/poisson@0.3"
 
@@ -66,7 +69,14 @@ class Sweep:
     arms: tuple[Condition, ...]
 
 
-def matched(experiment: str, sweep: Sweep, base: Condition, task: str) -> Find:
+def matched(
+    experiment: str,
+    sweep: Sweep,
+    base: Condition,
+    task: str,
+    measure: str = MODULARITY,
+    budget_share: float | None = None,
+) -> Find:
     """Take how much more modular than `base` a sweep is where its clean error reaches the task's budget."""
 
     def find(evidence: Mapping[str, Evidence]) -> Estimate:
@@ -74,19 +84,62 @@ def matched(experiment: str, sweep: Sweep, base: Condition, task: str) -> Find:
             np.hstack(
                 [
                     evidence[experiment].log_columns(ERROR, sweep.arms),
-                    evidence[experiment].columns(MODULARITY, [*sweep.arms, base]),
+                    evidence[experiment].columns(measure, [*sweep.arms, base]),
                 ]
             ),
-            lambda means: _at_budget(means[..., :-1], task) - means[..., -1],
+            lambda means: _at_budget(means[..., :-1], task, budget_share) - means[..., -1],
         )
 
     return find
 
 
-def _at_budget(means: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+def matched_difference(experiment: str, measure: str, first: Sweep, second: Sweep, task: str) -> Find:
+    """Compare a measure of two sweeps where the clean error of each reaches the task's budget: first less second."""
+
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        return _matched_pair(evidence[experiment], evidence[experiment].columns, measure, first, second, task)
+
+    return find
+
+
+def matched_ratio(experiment: str, measure: str, first: Sweep, second: Sweep, task: str) -> Find:
+    """Compare an error of two sweeps in the same way: the logarithm of first over second."""
+
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        return _matched_pair(
+            evidence[experiment], evidence[experiment].log_columns, measure, first, second, task
+        )
+
+    return find
+
+
+def _matched_pair(
+    table: Evidence,
+    columns: Callable[[str, Sequence[Condition]], NDArray[np.float64]],
+    measure: str,
+    first: Sweep,
+    second: Sweep,
+    task: str,
+) -> Estimate:
+    parts = [
+        part
+        for each in (first, second)
+        for part in (table.log_columns(ERROR, each.arms), columns(measure, each.arms))
+    ]
+    middle = parts[0].shape[1] + parts[1].shape[1]
+    return estimate(
+        np.hstack(parts),
+        lambda means: _at_budget(means[..., :middle], task) - _at_budget(means[..., middle:], task),
+    )
+
+
+def _at_budget(
+    means: NDArray[np.float64], task: str, budget_share: float | None = None
+) -> NDArray[np.float64]:
     """Return the second half of the columns where the first half, logarithms of error, reaches the budget."""
     half = means.shape[-1] // 2
-    return at_matched_error(means[..., :half], means[..., half:], math.log(thresholds.budget(task)))
+    log_budget = math.log(thresholds.budget(task, budget_share))
+    return at_matched_error(means[..., :half], means[..., half:], log_budget)
 
 
 def shortfall(experiment: str, sweep: Sweep, reference: Sweep, task: str) -> Find:

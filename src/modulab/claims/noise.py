@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, connectivity_of
-from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, contrast, level, ratio, trend
+from modulab.claims.claim import Claim, FirstRule, connectivity_of
+from modulab.claims.comparisons import (
+    ERROR,
+    EXCESS,
+    FRAME_NULL,
+    MODULARITY,
+    UNDER_NOISE,
+    contrast,
+    level,
+    ratio,
+    trend,
+)
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
@@ -27,15 +37,17 @@ def _criteria(activation: str) -> list[Criterion]:
     return [
         Criterion(
             f"Noise of scale {TESTED_SCALE} makes {activation} networks more modular",
-            f"structural modularity at {TESTED_SCALE} less that without noise",
-            contrast("noise", MODULARITY, noisy, quiet),
+            f"excess of structural modularity at {TESTED_SCALE} less that without noise",
+            contrast("noise", EXCESS, noisy, quiet),
             Region(low=thresholds.MODULARITY),
+            predicted="above 0.2" if activation == "relu" else "",
         ),
         Criterion(
             f"More noise makes {activation} networks more modular",
             "rank correlation of structural modularity with noise scale",
             trend("noise", MODULARITY, [_arm(activation, scale) for scale in SCALES]),
             Region(low=0.8),
+            predicted="1",
         ),
         Criterion(
             f"Noisy {activation} networks still learn the task",
@@ -48,6 +60,12 @@ def _criteria(activation: str) -> list[Criterion]:
             f"clean error at {TESTED_SCALE} over that without noise",
             ratio("noise", ERROR, noisy, quiet),
             scale="factor",
+        ),
+        Criterion(
+            f"What alignment alone gives {activation} networks",
+            f"frame null of structural modularity at {TESTED_SCALE} less that without noise",
+            contrast("noise", FRAME_NULL, noisy, quiet),
+            predicted="0.04 to 0.09" if activation == "relu" else "",
         ),
     ]
 
@@ -63,7 +81,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
         lines_figure(
             evidence["noise"].completed,
             "config.noise.scale",
-            [MODULARITY, ERROR, UNDER_NOISE],
+            [EXCESS, MODULARITY, ERROR, UNDER_NOISE],
             arm="config.architecture.activation",
             name="C1_noise",
             title="Noise in training against modularity, clean error and error under noise",
@@ -75,7 +93,10 @@ CLAIM = Claim(
     name="C1",
     title="Noise makes nonlinear networks modular",
     hypothesis="Activity-dependent (Poisson-like) noise on nonlinear units in training drives modular connectivity.",
-    measure="Structural modularity: the chance-corrected share of absolute path strength that stays within modules.",
+    measure=(
+        "Excess of structural modularity: the chance-corrected share of absolute path strength that stays within "
+        "modules, less that of the same weights in rotated module axes."
+    ),
     comparison="Networks of equal seed, with and without noise, for relu and tanh units; two-module regression.",
     experiments=("noise",),
     criteria=tuple(criterion for activation in ACTIVATIONS for criterion in _criteria(activation)),
@@ -84,5 +105,21 @@ CLAIM = Claim(
         "Clean error rises with noise; claim 4 compares arms at equal clean error.",
         "One hidden layer and one size of initial weights; see depth for others.",
     ),
-    tables=(("noise", {}, (ERROR, UNDER_NOISE, MODULARITY, "modularity/functional", "activity/mean")),),
+    prediction=(
+        "Noise on nonlinear units modularises beyond alignment: in short training the excess at 0.2 gains 0.06 to 0.08 "
+        "and at 0.4 0.22; structural modularity at 0.2 goes on rising, from .51 after 1,500 steps to .81 after 4,000."
+    ),
+    first_rule=FirstRule(
+        rule="The same with structural modularity in place of its excess, after 2,000 steps.",
+        verdict="supported",
+        effect="0.252 [0.219, 0.287]",
+        reason="Units that are merely aligned score above 0, and training had not yet settled.",
+    ),
+    tables=(
+        (
+            "noise",
+            {},
+            (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS, "modularity/functional", "activity/mean"),
+        ),
+    ),
 )

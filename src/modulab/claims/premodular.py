@@ -1,4 +1,4 @@
-"""Claim 6: premodular networks are more robust, and generalise and extrapolate beyond their training data."""
+"""Claim 6, generalisation: networks that became modular generalise and extrapolate beyond their training data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim
-from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, ratio
+from modulab.claims.claim import Claim, FirstRule
+from modulab.claims.comparisons import ERROR, EXCESS, MODULARITY, ratio
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
@@ -16,19 +16,24 @@ from modulab.report.lines import levels_figure, lines_figure
 
 TESTED_BAND = 0.3
 TESTED_RANGE = 4
-ARMS = ("dense", "dense, noise", "dense, regulariser", "partial", "premodular")
+COMBINATION = "extrapolation/combination"
+OTHER_RANGE = f"extrapolation/other_range@{TESTED_RANGE}"
+FULL: Condition = {"task.support": "full"}
+BAND: Condition = {"task.support": "band", "task.band_width": TESTED_BAND}
 
-DECIDING = (
-    "robustness/gaussian@0.3",
-    UNDER_NOISE,
-    "robustness/multiplicative@0.3",
-    "robustness/poisson_counts@0.3",
-)
-"""Errors under noise on activity, which the claim speaks of."""
-PERTURBATIONS = (
-    "gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise", "ablation",
-)  # fmt: skip
-REPORTED = ("robustness/weight_noise@0.3", "robustness/input_noise@0.3", "robustness/ablation@0.1")
+
+def _built(architecture: str) -> Condition:
+    return {"architecture.name": architecture, "noise.scale": 0.0, "regulariser.strength": 0.0}
+
+
+DENSE = _built("dense")
+TRAINED: dict[str, Condition] = {
+    "trained under noise": {"noise.scale": 0.2},
+    "trained under the regulariser": {"regulariser.strength": 0.02},
+}
+"""Networks that became modular in training, by which the claim is decided."""
+BUILT = {"premodular": _built("premodular"), "partially modular": _built("partial")}
+"""Networks that were modular from the start: premodular ones cannot err where only other modules' inputs change."""
 
 
 def name_arms(results: pd.DataFrame) -> pd.DataFrame:
@@ -41,62 +46,31 @@ def name_arms(results: pd.DataFrame) -> pd.DataFrame:
     return named
 
 
-def _arm(architecture: str, support: Condition) -> Condition:
-    return {"architecture.name": architecture, "noise.scale": 0.0, "regulariser.strength": 0.0, **support}
-
-
-FULL: Condition = {"task.support": "full"}
-BAND: Condition = {"task.support": "band", "task.band_width": TESTED_BAND}
-
-
-def _better(statement: str, measure: str, support: Condition, factor: float | None) -> Criterion:
+def _better(statement: str, measure: str, name: str, arm: Condition, support: Condition) -> Criterion:
+    decides = name in TRAINED
     return Criterion(
-        statement,
-        f"{measure} of premodular over that of dense networks",
-        ratio("premodular", measure, _arm("premodular", support), _arm("dense", support)),
-        None if factor is None else Region(high=1 / factor),
+        f"{statement}: networks {name}",
+        f"{measure}, these networks / dense ones",
+        ratio("premodular", measure, {**arm, **support}, {**DENSE, **support}),
+        Region(high=1 / thresholds.GENERALISATION) if decides else None,
         scale="factor",
+        predicted="0.5 to 0.9 times" if decides else "",
     )
 
 
-def _robustness() -> tuple[Criterion, ...]:
-    return (
-        *(_better("They are more robust to noise", each, FULL, thresholds.ROBUSTNESS) for each in DECIDING),
-        *(_better("Other perturbations", each, FULL, None) for each in REPORTED),
+def _criteria() -> list[Criterion]:
+    asked = (
+        (f"Combinations that a band of width {TESTED_BAND} withheld", COMBINATION, BAND),
+        (f"Other modules' inputs at {TESTED_RANGE} times their range", OTHER_RANGE, FULL),
     )
-
-
-def _generalisation() -> tuple[Criterion, ...]:
-    return (
-        _better(
-            f"They generalise to combinations that a band of width {TESTED_BAND} withheld",
-            "extrapolation/combination",
-            BAND,
-            thresholds.GENERALISATION,
-        ),
-        _better(
-            f"They are right where the other modules range {TESTED_RANGE} times as far",
-            f"extrapolation/other_range@{TESTED_RANGE}",
-            FULL,
-            thresholds.GENERALISATION,
-        ),
-    )
-
-
-def _draw_robustness(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
-    full = name_arms(evidence["premodular"].rows(FULL))
     return [
-        levels_figure(
-            full,
-            [f"robustness/{name}" for name in PERTURBATIONS],
-            arm="arm",
-            name="C6a_robustness",
-            title="Error under perturbations of growing level",
-        )
+        _better(statement, measure, name, arm, support)
+        for name, arm in (*TRAINED.items(), *BUILT.items())
+        for statement, measure, support in asked
     ]
 
 
-def _draw_generalisation(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
+def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     table = evidence["premodular"]
     return [
         lines_figure(
@@ -118,42 +92,37 @@ def _draw_generalisation(evidence: Mapping[str, Evidence]) -> Sequence[ReportFig
     ]
 
 
-_COMPARISON = (
-    "Premodular against dense networks of equal seed; beside them dense networks trained under noise 0.2 or its "
-    "matched regulariser, and networks with a tenth of the cross-module connections."
-)
-
-ROBUSTNESS = Claim(
-    name="C6a",
-    title="Premodular networks are more robust",
-    hypothesis="Networks whose connections are modular from the start are more robust to noise.",
-    measure="Error under noise on activity of four laws, each of level 0.3.",
-    comparison=_COMPARISON,
-    experiments=("premodular",),
-    criteria=_robustness(),
-    draw=_draw_robustness,
-    caveats=("A premodular network has half of the weights of a dense one of equal width.",),
-    tables=(("premodular", FULL, (ERROR, MODULARITY, *DECIDING)),),
-)
-
-GENERALISATION = Claim(
+CLAIM = Claim(
     name="C6b",
-    title="Premodular networks generalise and extrapolate further",
+    title="Modular networks generalise and extrapolate further",
     hypothesis=(
-        "Networks whose connections are modular from the start generalise and extrapolate far beyond their "
-        "training data."
+        "Networks that became modular in training generalise and extrapolate beyond their training data further than "
+        "dense ones do."
     ),
     measure="Error on combinations that training withheld, and as the other modules' inputs leave their range.",
-    comparison=_COMPARISON,
+    comparison=(
+        "Dense networks trained under noise 0.2 or its matched regulariser against dense networks of equal seed "
+        "trained without; beside them premodular networks, and networks with a tenth of the cross-module connections."
+    ),
     experiments=("premodular",),
-    criteria=_generalisation(),
-    draw=_draw_generalisation,
+    criteria=tuple(_criteria()),
+    draw=_draw,
     caveats=(
-        "A premodular network cannot err when only other modules' inputs change: extrapolation to their ranges is "
-        "a matter of construction, and its ratio says how far dense networks are from that.",
+        "A premodular network cannot err when only other modules' inputs change, so that its ratio decides nothing: it "
+        "says how far dense networks are from that.",
+    ),
+    prediction=(
+        "Paths between modules shrink under noise and do not vanish, so that errors beyond the training data shrink, "
+        "but by less than the factor 2 that counts."
+    ),
+    first_rule=FirstRule(
+        rule="The same two quantities, premodular over dense networks.",
+        verdict="supported",
+        effect="0.00133 [0.000934, 0.002] times",
+        reason="Premodular networks are right by construction, so that the rule could not have failed.",
     ),
     tables=(
-        ("premodular", FULL, (ERROR, MODULARITY, f"extrapolation/other_range@{TESTED_RANGE}")),
-        ("premodular", BAND, (ERROR, MODULARITY, "extrapolation/combination")),
+        ("premodular", FULL, (ERROR, MODULARITY, EXCESS, OTHER_RANGE)),
+        ("premodular", BAND, (ERROR, MODULARITY, EXCESS, COMBINATION)),
     ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from modulab.claims.evidence import Estimate, Evidence
@@ -43,6 +43,10 @@ class Criterion:
     region: Region | None = None
     """In the quantity's own units: of a factor, not its logarithm."""
     scale: Scale = "difference"
+    predicted: str = ""
+    """What theory says of the quantity, in words or numbers; empty where it says nothing."""
+    condition: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of a claim that is asked under several conditions: the one that this criterion is about, by axis."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,6 @@ def learned(task: str) -> float:
     return LEARNED_SHARE * CONSTANT_ERROR[task]
 
 
-def budget(task: str) -> float:
-    """Return the clean error at which arms of a task are matched."""
-    return BUDGET_SHARE[task] * CONSTANT_ERROR[task]
+def budget(task: str, share: float | None = None) -> float:
+    """Return the clean error at which arms of a task are matched, or another share of a constant answer's error."""
+    return (BUDGET_SHARE[task] if share is None else share) * CONSTANT_ERROR[task]
