@@ -85,7 +85,13 @@ def _shortfalls() -> list[Criterion]:
 
 def _equalities() -> list[Criterion]:
     dropout, margin, factor = _sweep("dropout"), thresholds.MODULARITY, thresholds.ROBUSTNESS
-    return [
+    gain = Criterion(
+        "Dropout makes networks more modular",
+        "structural modularity at matched clean error, minus that of dense networks",
+        matched("contest", dropout, DENSE, "regression"),
+        Region(low=margin),
+    )
+    same = [
         criterion
         for name in SAME_CLASS
         for criterion in (
@@ -106,6 +112,7 @@ def _equalities() -> list[Criterion]:
             ),
         )
     ]
+    return [gain, *same]
 
 
 def _name_arms(results: pd.DataFrame) -> pd.DataFrame:

@@ -26,6 +26,8 @@ SCALES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 TESTED_SCALE = 0.2
 SHOWN_SCALES = (0.0, 0.4)
 ACTIVATIONS = ("relu", "tanh")
+STEPS = (1000, 2000, 4000, 8000, 16000)
+TESTED_STEPS = 4000
 
 
 def _arm(activation: str, scale: float) -> Condition:
@@ -70,6 +72,25 @@ def _criteria(activation: str) -> list[Criterion]:
     ]
 
 
+def _duration() -> list[Criterion]:
+    """Return by how much networks that train for longer or shorter differ, to tell when modularity has settled."""
+    return [
+        Criterion(
+            f"Trained for {steps:,} steps in place of {TESTED_STEPS:,}",
+            f"excess of structural modularity at noise {TESTED_SCALE}, minus that at {TESTED_STEPS:,} steps",
+            contrast(
+                "duration",
+                EXCESS,
+                {"noise.scale": TESTED_SCALE, "training.steps": steps},
+                {"noise.scale": TESTED_SCALE, "training.steps": TESTED_STEPS},
+            ),
+            predicted="below 0" if steps < TESTED_STEPS else "0",
+        )
+        for steps in STEPS
+        if steps != TESTED_STEPS
+    ]
+
+
 def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     return [
         *connectivity_of(
@@ -86,6 +107,15 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             name="C1_noise",
             title="Noise in training against modularity, clean error and error under noise",
         ),
+        lines_figure(
+            evidence["duration"].completed,
+            "config.training.steps",
+            [EXCESS, MODULARITY, ERROR],
+            arm="config.noise.scale",
+            name="C1_duration",
+            title="How long networks train against modularity and clean error",
+            x_scale="log",
+        ),
     ]
 
 
@@ -98,8 +128,8 @@ CLAIM = Claim(
         "modules, less that of the same weights in rotated module axes."
     ),
     comparison="Networks of equal seed, with and without noise, for relu and tanh units; two-module regression.",
-    experiments=("noise",),
-    criteria=tuple(criterion for activation in ACTIVATIONS for criterion in _criteria(activation)),
+    experiments=("noise", "duration"),
+    criteria=(*(each for activation in ACTIVATIONS for each in _criteria(activation)), *_duration()),
     draw=_draw,
     caveats=(
         "Clean error rises with noise; claim 4 compares arms at equal clean error.",

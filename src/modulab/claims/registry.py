@@ -50,6 +50,7 @@ LONGEST_FIRST = (
     "noise",
     "linear",
     "regulariser",
+    "duration",
     "depth_long",
 )
 """Every experiment, in the order that keeps processes busy to the end."""
