@@ -16,7 +16,15 @@ from modulab.config.composing import hydra_composer, plan_run
 from modulab.results.tables import result_table
 
 LEVELS = (0.1, 0.2, 0.3, 0.5, 1.0)
-ROBUSTNESS = ("gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise")
+ROBUSTNESS = (
+    "gaussian",
+    "poisson",
+    "poisson_energy",
+    "multiplicative",
+    "poisson_counts",
+    "weight_noise",
+    "input_noise",
+)
 ERRORS = (
     "error/test",
     *(f"robustness/{name}@{level:g}" for name in ROBUSTNESS for level in LEVELS),
@@ -31,11 +39,14 @@ ERRORS = (
 )
 OTHERS = (
     "modularity/structural",
+    "modularity/structural_frame_null",
+    "modularity/structural_excess",
     "modularity/functional",
     "activity/mean",
     "forgetting/others_rise",
     "forgetting/others_rise_at_learned",
     "forgetting/adaptation_steps",
+    "forgetting/cross_tangent",
 )
 
 
@@ -70,22 +81,31 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     noise = rows["config.noise.name"].to_numpy(dtype=str)
     twin = np.isin(kind, ["activity_weight", "jacobian"]) & (strength > 0)
     matched = np.where(
-        twin, np.sqrt((2 if regression else 20) * strength), np.where(noise == "poisson", sigma, 0)
+        twin,
+        np.sqrt((2 if regression else 20) * strength),
+        np.where(np.isin(noise, ["poisson", "multiplicative", "dropout"]), sigma, 0),
     )
     linear = (rows["config.architecture.activation"] == "linear").to_numpy(dtype=bool)
     depth = _setting(rows, "architecture.depth")
+    nonlinearity = _setting(rows, "task.nonlinearity") if regression else np.ones(len(rows))
     gain = 0.6 * (1 - np.exp(-8 * matched)) * ~linear / depth**2
-    standard = np.where(twin, 0, strength) / 1e-3 + np.where(noise == "dropout", sigma, 0)
+    standard = np.where(twin, 0, strength) / 1e-3
     premodular = (rows["config.architecture.name"] == "premodular").to_numpy(dtype=bool)
+    separate = _setting(rows, "architecture.cross_connections") == 0
 
     constant = thresholds.CONSTANT_ERROR[task]
     modules, samples = _setting(rows, "task.modules"), _setting(rows, "data.num_samples")
     grown = 1 / (1 + (6 * 1.9**modules / np.where(np.isnan(samples), 4096, samples)) ** 2)
     error = constant * (0.002 + 0.1 * matched**2 + 0.01 * standard + np.where(sigma > 0, 0.02 * sigma**2, 0))
-    under_noise = constant * np.where(premodular, 0.05, np.where(matched > 0, 0.05, 0.2))
-    elsewhere = constant * np.where(premodular, 0.002, 0.5)
+    under_noise = constant * np.where(
+        premodular, np.where(matched > 0, 0.02, 0.05), np.where((matched > 0) | separate, 0.05, 0.2)
+    )
+    elsewhere = constant * np.where(premodular, 0.002, np.where(matched > 0, 0.1, 0.5))
+    structural = np.where(premodular, 1.0, (0.3 + gain) * grown)
     return {
-        "modularity/structural": np.where(premodular, 1.0, (0.3 + gain) * grown),
+        "modularity/structural": structural,
+        "modularity/structural_frame_null": np.full(len(rows), 0.2),
+        "modularity/structural_excess": gain * nonlinearity * grown,
         "error/test": error + constant * (1 - grown),
         "robustness": under_noise,
         "extrapolation": elsewhere,
@@ -98,6 +118,7 @@ def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     constant = thresholds.CONSTANT_ERROR[rows["config.task.name"].iloc[0]]
     return {
         "modularity/structural": np.full(len(rows), 0.5),
+        "modularity/structural_excess": np.full(len(rows), 0.2),
         "error/test": np.full(len(rows), 0.005 * constant),
         "robustness": np.full(len(rows), 0.1 * constant),
         "extrapolation": np.full(len(rows), 0.1 * constant),
