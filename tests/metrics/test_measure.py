@@ -90,7 +90,9 @@ def test_curves_name_values_or_patterns_and_run_only_the_measures_that_give_them
 
     assert chosen("error/test", "modularity/structural") == {"errors", "structural"}
     assert chosen("robustness/poisson@0.3") == {"poisson"}
-    assert chosen("modularity/*") == {"structural", "functional", "unit_specialisation", "ablation"}
+    assert chosen("modularity/*") == {
+        "structural", "frame_null", "functional", "functional_centred", "unit_specialisation", "ablation"
+    }  # fmt: skip
     assert chosen() == set()
     # One that the member does not take itself is found among those that come with modulab.
     assert chosen("forgetting/others_rise") == {"modulab.metrics.forgetting.measure_forgetting"}
@@ -99,7 +101,7 @@ def test_curves_name_values_or_patterns_and_run_only_the_measures_that_give_them
 
 
 def test_every_shipped_measure_says_what_its_values_are_called() -> None:
-    assert len(shipped_measures()) == 16
+    assert len(shipped_measures()) == 20
     assert all(find_measure(path, "").columns for path in shipped_measures())
 
 

@@ -73,6 +73,7 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
         "its network states no sites where units are active",
     ),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
+    "logits": (lambda _, task: task.loss_function.takes_logits, "its task's outputs are values, not logits"),
     "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
 }
 """What a measure may need, and why a member without it lacks the measure."""
@@ -83,7 +84,7 @@ class Measure(Settings):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what a member must have: of edges, layers, sites, withheld and ranges."""
+        """Return what a member must have: of edges, layers, sites, withheld, logits and ranges."""
         return ()
 
     @property
