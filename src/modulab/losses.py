@@ -26,6 +26,11 @@ class Loss(ABC):
         """Return what axes and tables call `errors`."""
         return "Error"
 
+    @property
+    def takes_logits(self) -> bool:
+        """Return whether a module's outputs count by their differences alone: adding to all of them changes nothing."""
+        return False
+
     @abstractmethod
     def num_targets(self, partition: Partition) -> int:
         """Return the number of target values of one sample."""
@@ -137,6 +142,11 @@ class CrossEntropyLoss(Loss):
     def error_label(self) -> str:
         """Return `Classification error`."""
         return "Classification error"
+
+    @property
+    def takes_logits(self) -> bool:
+        """Return True: a softmax does not see what is added to all of its logits."""
+        return True
 
     def num_targets(self, partition: Partition) -> int:
         """Return the number of modules: each has one class."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Float64, Int32
 from torch import Tensor
 
 
@@ -37,6 +37,7 @@ class Stream(IntEnum):
     MASK = 10
     TASK = 11
     ADAPTATION = 12
+    FRAME_NULL = 13
 
 
 def _signed(word: int) -> int:
@@ -150,3 +151,13 @@ def normals(keys: Int32[Tensor, "member 2"], rows: int, columns: int) -> Float[T
     angle = second.float() * (math.pi * 2.0**-31)
     draws = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2)
     return draws if columns % 2 == 0 else draws[:, :, :columns]
+
+
+def orthogonal_matrices(keys: Int32[Tensor, "member 2"], size: int) -> Float64[Tensor, "member size size"]:
+    """Return orthogonal matrices drawn uniformly (Haar measure).
+
+    Each is the orthogonal factor of a matrix of standard normals, its columns' signs fixed so that it is uniform
+    (F. Mezzadri, "How to generate random matrices from the classical compact groups", 2007).
+    """
+    orthogonal, triangular = torch.linalg.qr(normals(keys, size, size).double())
+    return orthogonal * torch.sign(torch.diagonal(triangular, dim1=1, dim2=2))[:, None, :]

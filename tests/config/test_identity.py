@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modulab.config.identity import ADDED_KEYS, in_current_form, run_id
+from modulab.config.identity import ADDED_KEYS, ADDED_MEASURES, in_current_form, run_id
 from modulab.config.trust import check_named_code
 from modulab.metrics.forgetting import measure_forgetting
 from modulab.schema import MOVED_CODE, import_target
@@ -26,7 +26,7 @@ def test_run_id_is_that_of_the_first_version(overrides: tuple[str, ...]) -> None
 def test_config_of_an_earlier_version_gives_the_same_run_id_and_is_understood() -> None:
     now = alone("probes=forgetting")
     paths = {now: first for first, now in MOVED_CODE.items()}
-    measures = {key: paths.get(path, path) for key, path in now["probes"]["measures"].items()}
+    measures = {key: paths.get(str(path), path) for key, path in now["probes"]["measures"].items()}
     assert measures != now["probes"]["measures"]
     earlier = now | {"probes": now["probes"] | {"measures": measures}}
     assert run_id(earlier) == run_id(now)
@@ -48,3 +48,35 @@ def test_keys_that_were_added_since_count_only_where_they_are_not_what_they_stoo
     assert run_id(earlier) == run_id(now)
     assert in_current_form(earlier) == now
     assert run_id(alone("probes.curves=[error/test]")) != run_id(now)
+
+
+def without(config: dict, *names: str) -> dict:
+    """Return a config as written before it could take some measures."""
+    measures = {key: value for key, value in config["probes"]["measures"].items() if key not in names}
+    return config | {"probes": config["probes"] | {"measures": measures}}
+
+
+@pytest.mark.parametrize("probes", ["default", "forgetting"])
+def test_measures_that_were_added_since_count_only_where_they_are_not_the_shipped_ones(probes: str) -> None:
+    now = alone(f"probes={probes}")
+    assert set(ADDED_MEASURES) <= set(now["probes"]["measures"])
+    earlier = without(now, *ADDED_MEASURES)
+    assert run_id(earlier) == run_id(now)
+    # An earlier version did not take them, and to verify its results is not to take them either.
+    assert in_current_form(earlier) == earlier
+    other = [
+        alone(f"probes={probes}", f"probes.measures.{name}=null") for name in ("frame_null", "poisson_energy")
+    ]
+    more = alone(f"probes={probes}", "probes.measures.frame_null.rotations=65")
+    assert len({run_id(config) for config in (now, more, *other)}) == 4
+
+
+def test_measure_added_to_the_probes_of_forgetting_is_told_from_one_that_a_user_adds() -> None:
+    forgetting, default = alone("probes=forgetting"), alone()
+    taken = forgetting["probes"]["measures"]["cross_tangent"]
+    measures = default["probes"]["measures"]
+    asked = default | {"probes": default["probes"] | {"measures": measures | {"cross_tangent": taken}}}
+    assert measures["cross_tangent"] is None
+    assert len({run_id(config) for config in (forgetting, default, asked)}) == 3
+    left_out = alone("probes=forgetting", "probes.measures.cross_tangent=null")
+    assert run_id(left_out) != run_id(forgetting)

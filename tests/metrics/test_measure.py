@@ -90,17 +90,22 @@ def test_curves_name_values_or_patterns_and_run_only_the_measures_that_give_them
 
     assert chosen("error/test", "modularity/structural") == {"errors", "structural"}
     assert chosen("robustness/poisson@0.3") == {"poisson"}
-    assert chosen("modularity/*") == {"structural", "functional", "unit_specialisation", "ablation"}
+    assert chosen("modularity/*") == {
+        "structural", "frame_null", "functional", "functional_centred", "unit_specialisation", "ablation"
+    }  # fmt: skip
     assert chosen() == set()
     # One that the member does not take itself is found among those that come with modulab.
     assert chosen("forgetting/others_rise") == {"modulab.metrics.forgetting.measure_forgetting"}
+    tangent = curve_measures(make_member(probes__curves=["forgetting/cross_tangent"]).probes)
+    path = "modulab.metrics.tangent.CrossTangent"
+    assert tangent == {path: {"_target_": path, "points": 32}}
     with pytest.raises(ConfigError, match="Did you mean 'activity/mean'"):
         chosen("activity/maen")
 
 
 def test_every_shipped_measure_says_what_its_values_are_called() -> None:
-    assert len(shipped_measures()) == 16
-    assert all(find_measure(path, "").columns for path in shipped_measures())
+    assert len(shipped_measures()) == 20
+    assert all(find_measure(value, path).columns for path, value in shipped_measures().items())
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,8 @@ def test_every_shipped_measure_says_what_its_values_are_called() -> None:
         ("robustness/poisson@0.3", "Error under Poisson noise 0.3"),
         ("robustness/poisson", "Error under Poisson noise"),
         ("robustness/ablation/tolerance", "Tolerance to ablation"),
+        ("modularity/structural_excess", "Excess of structural modularity"),
+        ("forgetting/cross_tangent", "Tangent kernel across modules"),
         ("error/module_12", "Test error of module 12"),
         ("extrapolation/own_range@2", "Error, own inputs at 2 times their range"),
         ("config.noise.scale", "Noise scale σ in training"),

@@ -19,16 +19,20 @@ from modulab.metrics.modularity import (
     mean_absolute_jacobian,
     measure_ablation,
     measure_functional,
+    measure_functional_centred,
     measure_structural,
     measure_unit_specialisation,
     path_strength,
     selectivity,
     unit_specialisation,
     unit_strengths,
+    without_module_means,
 )
+from modulab.networks.base import NetworkPopulation
 from modulab.networks.perceptron import ACTIVATIONS
 from modulab.partition import SHARED, Partition
 from modulab.tasks.base import mixing_matrix
+from tests.networks.opaque import Opaque
 from tests.perceptrons import Perceptrons, planted, trace
 
 PAIR = Partition.of_equal_shares(2, 1, 1)
@@ -331,3 +335,64 @@ def test_sum_over_many_chunks_of_points_is_the_same_bits_in_any_company() -> Non
         )
         for measure, values in zip(measures, together, strict=True):
             assert torch.equal(measure(some, inputs[rows]), values[rows])
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("general", [False, True])
+def test_centred_jacobian_equals_that_of_autograd_after_centring(
+    hidden: tuple[int, ...], general: bool
+) -> None:
+    task = make_task("classification", modules=3)
+    network = make_network(task, *hidden, members=2, activation="tanh")
+    inputs = inputs_for(network, points=4)
+    classes = task.outputs_per_module
+
+    def centred(member: int, point: Tensor) -> Tensor:
+        one = network.select(slice(member, member + 1))
+        logits = one.forward(point[None, None])[0, 0].view(3, classes)
+        return (logits - logits.mean(dim=1, keepdim=True)).flatten()
+
+    expected = torch.zeros(2, 3 * classes, task.in_features)
+    for member in range(2):
+        for point in inputs[member]:
+            jacobian = torch.autograd.functional.jacobian(lambda x, member=member: centred(member, x), point)
+            expected[member] += jacobian.abs() / 4
+    inside = network.network
+    opaque = NetworkPopulation(Opaque(inside.in_features, inside.out_features, inside), network.parameters)
+    found = mean_absolute_jacobian(opaque if general else network, inputs, centred=task.partition)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(6,), (6, 5)])
+def test_what_is_added_to_all_logits_of_a_module_does_not_count_when_centred(hidden: tuple[int, ...]) -> None:
+    # What is added depends on inputs of both modules, by way of hidden units; the softmaxes stay as they are.
+    task = make_task("classification")
+    network = make_network(task, *hidden, activation="tanh", cross_connections=0.0)
+    classes, weights = task.outputs_per_module, list(network.weights)
+    shift = torch.randn(3, 2, 1, hidden[-1], generator=torch.Generator().manual_seed(0))
+    weights[-1] = weights[-1] + shift.expand(-1, -1, classes, -1).flatten(1, 2)
+    before, after = probe_of(task, network), probe_of(task, planted(weights, network.biases, "tanh"))
+    losses = [
+        task.loss_function.by_module(each.clean.outputs, each.samples.targets, task.partition)
+        for each in (before, after)
+    ]
+    torch.testing.assert_close(*losses)
+    name = "modularity/functional_centred"
+    assert measure_functional_centred(before)[name].tolist() == [1.0] * 3
+    torch.testing.assert_close(
+        measure_functional_centred(after)[name], torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-5
+    )
+    assert (measure_functional(after)["modularity/functional"] < 0.9).all()
+
+
+def test_shared_outputs_are_not_centred() -> None:
+    values = torch.arange(10.0).view(1, 5, 2)
+    found = without_module_means(values, Partition(2, (0, 1), (0, 1, SHARED, 1, 0)))
+    assert found.tolist() == [[[-4.0, -4.0], [-2.0, -2.0], [4.0, 5.0], [2.0, 2.0], [4.0, 4.0]]]
+
+
+def test_values_that_are_no_logits_are_not_centred() -> None:
+    network = make_network(make_task(), 4).network
+    reason = "its task's outputs are values, not logits"
+    assert measure_functional_centred.lacking(network, make_task()) == reason
+    assert measure_functional_centred.lacking(network, make_task("classification")) is None

@@ -97,11 +97,21 @@ def test_default_measures_have_the_names_of_the_science_page() -> None:
     task = make_task(support="band")
     found = measure_population(task, make_network(task, 8, members=2), member_keys([0, 1]), make_settings())
     levels = ("0.1", "0.2", "0.3", "0.5", "1")
-    noises = ("gaussian", "poisson", "multiplicative", "poisson_counts", "weight_noise", "input_noise")
+    noises = (
+        "gaussian",
+        "poisson",
+        "poisson_energy",
+        "multiplicative",
+        "poisson_counts",
+        "weight_noise",
+        "input_noise",
+    )
     assert set(found) == {
         *("error/test", "error/module_1", "error/module_2", "error/train_support"),
         *("modularity/structural", "modularity/functional", "modularity/unit_specialisation"),
-        *("modularity/ablation", "activity/mean", "activity/active_units"),
+        *("modularity/structural_frame_null", "modularity/structural_excess"),
+        *("modularity/structural_excess_scaled", "modularity/ablation"),
+        *("activity/mean", "activity/active_units"),
         *(f"robustness/{noise}@{level}" for noise in noises for level in levels),
         *(f"robustness/ablation@{fraction}" for fraction in ("0.05", "0.1", "0.2", "0.4")),
         *(f"robustness/{noise}/tolerance" for noise in (*noises, "ablation")),

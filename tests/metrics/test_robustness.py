@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from populations import make_network, make_settings, make_shape, make_task, probe_of
 from scipy import stats
 
@@ -15,6 +17,7 @@ from modulab.metrics.robustness import (
     measure_multiplicative,
     measure_poisson,
     measure_poisson_counts,
+    measure_poisson_energy,
     measure_weight_noise,
     poisson_count_rates,
     scale_weights,
@@ -31,6 +34,7 @@ ALL = [
     measure_poisson,
     measure_multiplicative,
     measure_poisson_counts,
+    measure_poisson_energy,
     measure_weight_noise,
     measure_input_noise,
     measure_ablation,
@@ -206,7 +210,7 @@ def test_perturbations_of_hidden_units_leave_a_network_without_any_as_it_is() ->
     task = make_task()
     probe = probe_of(task, make_network(task))
     clean = mean_errors(probe.network, probe.samples, task)
-    for measure in (*ALL[:4], measure_ablation):
+    for measure in (*ALL[:5], measure_ablation):
         for name, values in measure(probe).items():
             if "@" in name:
                 torch.testing.assert_close(values, clean)
@@ -227,3 +231,61 @@ def test_names_follow_the_levels() -> None:
         for weight, bias in zip(probe.network.weights, probe.network.biases, strict=True)
     )
     assert probe.network.forward(probe.samples.inputs).shape == (3, 1024, 2)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_poisson_noise_at_equal_energy_adds_the_variance_of_its_law(activation: str) -> None:
+    task = make_task()
+    network = make_network(task, 20, members=2, activation=activation)
+    probe = probe_of(task, network, num_samples=8_000, levels=[1.0])
+    activity = probe.activities()[0]
+    variance = activity.abs() * activity.abs().mean(dim=(1, 2), keepdim=True)
+    expected = readout_variance(network, variance)
+    rise = measure_poisson_energy(probe)["robustness/poisson_energy@1"] - mean_errors(
+        network, probe.samples, task
+    )
+    torch.testing.assert_close(rise, expected, rtol=0.1, atol=0.0)
+
+
+def rescaled(network: Perceptrons, factors: list[torch.Tensor]) -> Perceptrons:
+    """Return relu networks of the same function, the activity of each layer's units times a factor."""
+    weights, biases = list(network.weights), list(network.biases)
+    for layer, factor in enumerate(factors):
+        weights[layer] = weights[layer] * factor[:, None]
+        weights[layer + 1] = weights[layer + 1] / factor
+        biases[layer] = biases[layer] * factor
+    return planted(weights, biases, "relu")
+
+
+@settings(max_examples=8)
+@example(exponents=[3, -2])
+@given(exponents=st.lists(st.integers(-5, 5), min_size=2, max_size=2))
+def test_noise_at_equal_energy_does_not_see_the_scale_of_a_relu_layer(exponents: list[int]) -> None:
+    # Powers of 4: their roots are exact, so that rounding is the same.
+    task = make_task()
+    network = make_network(task, 7, 6)
+    factors = [torch.full((width,), 4.0**power) for width, power in zip((7, 6), exponents, strict=True)]
+    probes = [probe_of(task, each, num_samples=64) for each in (network, rescaled(network, factors))]
+    expected, found = map(measure_poisson_energy, probes)
+    for name, values in expected.items():
+        assert torch.equal(found[name], values), name
+    before, plain = (measure_poisson(probe)["robustness/poisson@0.3"] for probe in probes)
+    assert torch.equal(before, plain) == (exponents == [0, 0])
+
+
+def test_noise_at_equal_energy_sees_the_scale_of_one_unit_among_others() -> None:
+    task = make_task()
+    network = make_network(task, 7)
+    other = rescaled(network, [torch.tensor([16.0, *[1.0] * 6])])
+    name = "robustness/poisson_energy@0.3"
+    found, before = (measure_poisson_energy(probe_of(task, each))[name] for each in (other, network))
+    assert ((found / before - 1).abs() > 0.01).all()
+
+
+def test_poisson_noise_and_that_at_equal_energy_differ_by_mean_activity_alone() -> None:
+    task = make_task()
+    network = make_network(task, 9, members=1)
+    level = 0.5 * math.sqrt(float(probe_of(task, network).activities()[0].mean()))
+    plain = measure_poisson(probe_of(task, network, levels=[level]))[f"robustness/poisson@{level:g}"]
+    energy = measure_poisson_energy(probe_of(task, network, levels=[0.5]))["robustness/poisson_energy@0.5"]
+    torch.testing.assert_close(energy, plain)

@@ -230,7 +230,8 @@ def test_measures_apply_where_no_connections_are_needed(task: str) -> None:
     measures = make().probes.measures | {"forgetting": "modulab.metrics.forgetting.measure_forgetting"}
     member = make(task, probes__measures=measures, **probes)
     found, skipped = check_measures(member)
-    lacking = {"structural", "unit_specialisation"}
+    lacking = {"structural", "frame_null", "unit_specialisation"}
+    lacking |= set() if member.task.loss_function.takes_logits else {"functional_centred"}
     lacking |= set() if member.task.withholds else {"combination"}
     lacking |= set() if member.task.ranges else {"ranges"}
     assert set(skipped) == lacking

@@ -28,9 +28,10 @@ SMALL = """
     task.support=band population.seeds=2
 """
 MEASURES = yaml.safe_load((CONFIGS / "probes" / "default.yaml").read_text())["measures"] | {
-    "forgetting": "modulab.metrics.forgetting.measure_forgetting"
+    "forgetting": "modulab.metrics.forgetting.measure_forgetting",
+    "cross_tangent": {"_target_": "modulab.metrics.tangent.CrossTangent", "points": 4},
 }
-NEED_LAYERS = {"structural", "unit_specialisation"}
+NEED_LAYERS = {"structural", "frame_null", "unit_specialisation"}
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
@@ -48,13 +49,18 @@ def test_general_measures_equal_the_fast_ones_of_perceptrons(task: str, hidden: 
         measure_population(member.task, NetworkPopulation(network, parameters), keys, settings)
         for network in (perceptron, opaque)
     )
-    assert set(fast) - set(general) == {"modularity/structural", "modularity/unit_specialisation"}
+    without_layers = {name for name in fast if name not in general}
+    assert without_layers == {
+        "modularity/structural", "modularity/structural_frame_null", "modularity/structural_excess",
+        "modularity/structural_excess_scaled", "modularity/unit_specialisation",
+    }  # fmt: skip
     for name, values in general.items():
         torch.testing.assert_close(values, fast[name], rtol=2e-4, atol=2e-5, msg=name)
     measures = find_measures(settings)
     skipped = skipped_measures(measures, opaque, member.task)
-    assert set(skipped) == NEED_LAYERS
-    assert not skipped_measures(measures, perceptron, member.task)
+    no_logits = set() if task == "classification" else {"functional_centred"}
+    assert set(skipped) == NEED_LAYERS | no_logits
+    assert set(skipped_measures(measures, perceptron, member.task)) == no_logits
 
 
 @pytest.mark.parametrize("regulariser", ["none", "jacobian"])

@@ -165,7 +165,7 @@ def test_on_images_of_one_pixel_members_are_measured_as_perceptrons() -> None:
     member = make("regression", **ONE_PIXEL)
     found, skipped = check_measures(member)
     expected, _ = check_measures(as_perceptron(member))
-    assert set(skipped) == {"combination"}
+    assert set(skipped) == {"combination", "functional_centred"}
     assert {"modularity/structural", "modularity/unit_specialisation"} <= set(found) == set(expected)
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, msg=name)
@@ -281,7 +281,7 @@ def test_measures_that_need_no_layers_are_taken_and_the_others_skipped() -> None
     measures = member.probes.measures | {"forgetting": "modulab.metrics.forgetting.measure_forgetting"}
     member = member.model_copy(update={"probes": member.probes.model_copy(update={"measures": measures})})
     found, skipped = check_measures(member)
-    assert set(skipped) == {"structural", "unit_specialisation", "ranges"}
+    assert set(skipped) == {"structural", "frame_null", "unit_specialisation", "ranges"}
     assert {
         "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "robustness/poisson@0.3",
         "robustness/poisson_counts@0.3", "forgetting/others_rise",
@@ -290,7 +290,7 @@ def test_measures_that_need_no_layers_are_taken_and_the_others_skipped() -> None
 
 def test_measures_of_features_in_a_row_are_taken_and_the_others_skipped() -> None:
     found, skipped = check_measures(make("classification", task__support="band", probes__num_samples=32))
-    assert set(skipped) == {"structural", "unit_specialisation"}
+    assert set(skipped) == {"structural", "frame_null", "unit_specialisation"}
     assert {"modularity/functional", "robustness/weight_noise@0.3", "extrapolation/combination"} <= set(found)
 
 

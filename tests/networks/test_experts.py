@@ -232,7 +232,10 @@ def test_one_expert_is_a_perceptron_from_the_start_through_noisy_training_to_eve
         measure_population(member.task, NetworkPopulation(network_of(member), trained), keys, probes)
         for member, trained in ((expert, ours), (dense, theirs))
     )
-    assert set(expected) - set(found) == {"modularity/structural", "modularity/unit_specialisation"}
+    assert set(expected) - set(found) == {
+        "modularity/structural", "modularity/structural_frame_null", "modularity/structural_excess",
+        "modularity/structural_excess_scaled", "modularity/unit_specialisation",
+    }  # fmt: skip
     for name in found:
         values = expected[name]
         # Noise on weights meets the gate's as well, in other draws: alone, a gate makes no difference.
@@ -319,7 +322,7 @@ def test_a_rotation_of_the_inputs_is_taken_into_the_weights() -> None:
 def test_every_measure_but_those_of_layers_applies(gate: str) -> None:
     member = make(gate, task__support="band", probes__measures=MEASURES)
     found, skipped = check_measures(member)
-    assert set(skipped) == {"structural", "unit_specialisation"}
+    assert set(skipped) == {"structural", "frame_null", "functional_centred", "unit_specialisation"}
     assert {"modularity/functional", "modularity/ablation", "activity/mean", "forgetting/others_rise"} <= set(
         found
     )

@@ -263,7 +263,7 @@ def test_measures_that_need_no_layers_are_taken_and_the_others_skipped() -> None
     measures = member.probes.measures | probes
     member = member.model_copy(update={"probes": member.probes.model_copy(update={"measures": measures})})
     found, skipped = check_measures(member)
-    assert set(skipped) == {"structural", "unit_specialisation", "ranges"}
+    assert set(skipped) == {"structural", "frame_null", "unit_specialisation", "ranges"}
     assert {
         "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "robustness/poisson@0.3",
         "robustness/poisson_counts@0.3", "forgetting/others_rise",

@@ -55,3 +55,10 @@ def test_damaged_manifest_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
     file.write_bytes(file.read_bytes()[:-12])
     with pytest.raises(ConfigError, match=r"is damaged .* Move it away, with the \.ckpt file"):
         unfinished_populations(tmp_path, {"a"})
+
+
+def test_manifest_of_an_earlier_version_gives_way_to_that_of_the_process_that_goes_on(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"a": {"seed": 1}})
+    write_manifest(tmp_path, {"a": {"seed": 1, "probes": {}}})
+    ((_, configs),) = read_manifests(tmp_path)
+    assert configs == {"a": {"seed": 1, "probes": {}}}

@@ -20,6 +20,15 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("probes", "curves"): ["error/test", "modularity/structural"],
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
+ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
+    "frame_null": (None, {"_target_": "modulab.metrics.frame_null.FrameNull", "rotations": 64}),
+    "functional_centred": (None, "modulab.metrics.modularity.measure_functional_centred"),
+    "poisson_energy": (None, "modulab.metrics.robustness.measure_poisson_energy"),
+    "cross_tangent": ("forgetting", {"_target_": "modulab.metrics.tangent.CrossTangent", "points": 32}),
+}
+"""Measures that shipped configs did not name at first: the measure beside which each is taken by default, or None for
+every config, and how it is named there. Part of every run_id: entries stay. A config that lacks one does not take it,
+and its results are verified without it; it has the same run_id, because the network is the same."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
@@ -29,8 +38,24 @@ def run_id(member: Mapping[str, Any]) -> str:
     for (group, key), value in ADDED_KEYS.items():
         if isinstance(first.get(group), dict) and first[group].get(key) == value:
             del first[group][key]
+    if isinstance(first.get("probes"), dict) and isinstance(first["probes"].get("measures"), dict):
+        first["probes"]["measures"] = _without_added(first["probes"]["measures"])
     canonical = json.dumps(first, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _without_added(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return measures less those that were added since, where they are as shipped configs have them."""
+
+    def shipped(name: str) -> Any:
+        beside, value = ADDED_MEASURES[name]
+        return value if beside is None or measures.get(beside) is not None else None
+
+    return {
+        name: value
+        for name, value in measures.items()
+        if name not in ADDED_MEASURES or value != shipped(name)
+    }
 
 
 def in_current_form(config: Mapping[str, Any]) -> dict[str, Any]:

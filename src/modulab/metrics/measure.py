@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from modulab.config.composing import config_folder
 from modulab.config.settings import Probes
-from modulab.config.trust import shipped_code
 from modulab.errors import ConfigError
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
-from modulab.schema import Settings, find_function, import_target, read_settings, suggest
+from modulab.schema import Settings, find_function, read_settings, suggest
 from modulab.tasks.base import Task
 
 Values = Mapping[str, Float[Tensor, " member"]]
@@ -73,6 +74,7 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
         "its network states no sites where units are active",
     ),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
+    "logits": (lambda _, task: task.loss_function.takes_logits, "its task's outputs are values, not logits"),
     "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
 }
 """What a measure may need, and why a member without it lacks the measure."""
@@ -83,7 +85,7 @@ class Measure(Settings):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what a member must have: of edges, layers, sites, withheld and ranges."""
+        """Return what a member must have: of edges, layers, sites, withheld, logits and ranges."""
         return ()
 
     @property
@@ -184,7 +186,8 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
     Raises: ConfigError for a name that none can give.
     """
     own = find_measures(probes)
-    shipped = {path: find_measure(path, path) for path in shipped_measures()}
+    named = shipped_measures()
+    shipped = {path: find_measure(value, path) for path, value in named.items()}
     silent = [key for key, each in own.items() if not each.columns]
     chosen: dict[str, str | dict[str, Any]] = {}
     for pattern in probes.curves:
@@ -192,7 +195,7 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
         if not givers:
             names = [column.name for each in shipped.values() for column in each.columns]
             raise ConfigError(f"probes.curves: no measure gives {pattern!r}. {suggest(pattern, names)}")
-        chosen |= {key: probes.measures.get(key) or key for key in givers}
+        chosen |= {key: probes.measures.get(key) or named[key] for key in givers}
     return chosen
 
 
@@ -201,10 +204,14 @@ def _givers(measures: Mapping[str, Measure], pattern: str) -> list[str]:
 
 
 @functools.cache
-def shipped_measures() -> tuple[str, ...]:
-    """Return the dotted paths of the measures that come with modulab."""
-    paths = sorted(str(path) for path in shipped_code())
-    return tuple(path for path in paths if isinstance(import_target(path, "a shipped config"), Measure))
+def shipped_measures() -> dict[str, str | dict[str, Any]]:
+    """Return the measures that come with modulab as shipped configs name them, by their dotted paths."""
+    found: dict[str, str | dict[str, Any]] = {}
+    for file in sorted((config_folder() / "probes").glob("*.yaml")):
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        named = [value for value in content.get("measures", {}).values() if value is not None]
+        found |= {value["_target_"] if isinstance(value, dict) else value: value for value in named}
+    return dict(sorted(found.items()))
 
 
 def skipped_measures(measures: Mapping[str, Measure], network: Network, task: Task) -> dict[str, str]:

@@ -72,43 +72,68 @@ def path_strength(
     """
     weights = [edges.weights.abs() for edges in network.edges()]
     total = ChunkSum()
-    for gates, points in _gate_chunks(network, inputs):
+    for gates, points in gate_chunks(network, inputs):
         total.add(_summed_product(weights, gates, points))
     return total.value() / inputs.shape[1]
 
 
 def mean_absolute_jacobian(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    centred: Partition | None = None,
 ) -> Float[Tensor, "member out_features in_features"]:
-    """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies."""
+    """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies.
+
+    With a partition, it is the derivative of outputs less the mean over their module.
+    """
     if not network.network.is_layered:
-        return _general_jacobian(network, inputs)
+        return _general_jacobian(network, inputs, centred)
     weights = [edges.weights for edges in network.edges()]
+    if centred is not None:
+        weights[-1] = without_module_means(weights[-1], centred)
     if len(weights) == 1:
         return weights[0].abs()
     if len(weights) == 2:
-        return _one_hidden_layer_jacobian(network, inputs)
+        return _one_hidden_layer_jacobian(network, inputs, *weights)
     total = ChunkSum()
-    for gates, _ in _gate_chunks(network, inputs):
-        total.add(_products(weights, gates).abs().sum(dim=1))
+    for gates, _ in gate_chunks(network, inputs):
+        total.add(products(weights, gates).abs().sum(dim=1))
     return total.value() / inputs.shape[1]
 
 
-def _general_jacobian(network: NetworkPopulation, inputs: Tensor) -> Tensor:
+def without_module_means(
+    values: Float[Tensor, "*rows out_features column"], partition: Partition
+) -> Float[Tensor, "*rows out_features column"]:
+    """Return what belongs to each output less the mean over its module; shared outputs stay as they are."""
+    centred = values.clone()
+    for module in range(partition.modules):
+        own = list(partition.outputs_of(module))
+        total = values[..., own[0], :]
+        for output in own[1:]:
+            total = total + values[..., output, :]
+        centred[..., own, :] -= (total / len(own))[..., None, :]
+    return centred
+
+
+def _general_jacobian(network: NetworkPopulation, inputs: Tensor, centred: Partition | None) -> Tensor:
     """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time."""
     structure = network.network
     size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.step_units))
     total = ChunkSum()
     for chunk in inputs.split(size, dim=1):
-        total.add(structure.input_jacobian(network.parameters, chunk).abs().sum(dim=1))
+        jacobian = structure.input_jacobian(network.parameters, chunk)
+        if centred is not None:
+            jacobian = without_module_means(jacobian, centred)
+        total.add(jacobian.abs().sum(dim=1))
     return total.value() / inputs.shape[1]
 
 
-def _one_hidden_layer_jacobian(network: NetworkPopulation, inputs: Tensor) -> Tensor:
+def _one_hidden_layer_jacobian(
+    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor
+) -> Tensor:
     """Return E_x |dy/dx|: each derivative is a sum over hidden units of their gate times two weights."""
-    reads, writes = (edges.weights for edges in network.edges())
     total = torch.zeros_like(writes[:, :, :1] * reads[:, :1])
-    for gates, _ in _gate_chunks(network, inputs):
+    for gates, _ in gate_chunks(network, inputs):
         for output in range(writes.shape[1]):
             pairs = writes[:, output, None, :] * reads.transpose(1, 2)
             total[:, output] += torch.bmm(pairs, gates[0]).abs_().sum(dim=2)
@@ -194,7 +219,7 @@ def unit_strengths(
     hidden = range(1, len(weights))
     incoming, outgoing, mean_gates = ([ChunkSum() for _ in hidden] for _ in range(3))
     batch, modules = inputs.shape[1], partition.modules
-    for gates, points in _gate_chunks(network, inputs, hidden_rows=True):
+    for gates, points in gate_chunks(network, inputs, hidden_rows=True):
         magnitudes = [gate.abs() for gate in gates]
         for index, layer in enumerate(hidden):
             reads = _summed_product(weights[:layer], magnitudes[: layer - 1], points)
@@ -307,11 +332,16 @@ def ablation_selectivity(
     return selectivity(rises, rises.sum(dim=2))
 
 
+def structural_modularity(probe: Probe) -> Float64[Tensor, " member"]:
+    """Return the chance-corrected share of path strength that lies within modules."""
+    strength = path_strength(probe.network, probe.samples.inputs)
+    return diagonal_modularity(strength, probe.task.partition)
+
+
 @measure(Column("modularity/structural", "Structural modularity", ends_at_one=True), needs=("layers",))
 def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/structural`, from path strength."""
-    strength = path_strength(probe.network, probe.samples.inputs)
-    return {"modularity/structural": diagonal_modularity(strength, probe.task.partition)}
+    return {"modularity/structural": probe.once(structural_modularity)}
 
 
 @measure(Column("modularity/functional", "Functional modularity", ends_at_one=True))
@@ -319,6 +349,22 @@ def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional`, from the mean absolute Jacobian."""
     jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
     return {"modularity/functional": diagonal_modularity(jacobian, probe.task.partition)}
+
+
+@measure(
+    Column("modularity/functional_centred", "Functional modularity of centred logits", ends_at_one=True),
+    needs=("logits",),
+)
+def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
+    """Return `modularity/functional_centred`, from logits less the mean over their module.
+
+    A softmax ignores what is added to all logits of its module, be it a function of other modules' inputs. Such a
+    function counts in `modularity/functional` and not here. The two are kept apart under two names, because results
+    of earlier versions hold the first.
+    """
+    partition = probe.task.partition
+    jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs, centred=partition)
+    return {"modularity/functional_centred": diagonal_modularity(jacobian, partition)}
 
 
 @measure(Column("modularity/unit_specialisation", "Unit specialisation", ends_at_one=True), needs=("layers",))
@@ -336,8 +382,8 @@ def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     }
 
 
-def _gate_chunks(
-    network: NetworkPopulation, inputs: Tensor, hidden_rows: bool = False
+def gate_chunks(
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], hidden_rows: bool = False
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
@@ -353,7 +399,7 @@ def _gate_chunks(
         yield [gates[site.name] for site in structure.sites], chunk.shape[1]
 
 
-def _products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
+def products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Float[Tensor, "member _batch row column"]:
     """Return W_L D_(L-1) ... D_1 W_1 for each point: (member, batch, rows, columns)."""
     product = weights[-1][:, None]
     for weight, gate in zip(reversed(weights[:-1]), reversed(gates), strict=True):
@@ -369,6 +415,6 @@ def _summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: 
     first = gates[0].abs()
     if len(gates) == 1:
         return torch.bmm(weights[1] * first.sum(dim=2)[:, None, :], weights[0])
-    product = _products(weights[1:], [gate.abs() for gate in gates[1:]])
+    product = products(weights[1:], [gate.abs() for gate in gates[1:]])
     summed = (product * first.transpose(1, 2)[:, :, None, :]).sum(dim=1)
     return torch.bmm(summed, weights[0])

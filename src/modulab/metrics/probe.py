@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int32
@@ -20,6 +22,9 @@ keep it, by a rule that sees one member's sizes only, lest sums depend on how ma
 
 BLOCK_BYTES = 64 << 20
 """Default memory of a block of members measured together; small enough to be kind to a CPU's caches."""
+
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,14 @@ class Probe:
     """The forward pass of `network` on `samples`."""
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
+        """Return `compute(self, *arguments)`, computed when it is first asked for: measures share what is costly."""
+        key = (compute, *arguments)
+        if key not in self._kept:
+            self._kept[key] = compute(self, *arguments)
+        return self._kept[key]
 
     def activities(self) -> list[Float[Tensor, "member _unit _batch"]]:
         """Return the clean activity at each site, in the order of the network's sites."""

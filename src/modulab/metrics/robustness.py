@@ -155,6 +155,22 @@ def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _under_law(probe, "poisson", _ActivityNoise.POISSON)
 
 
+@measure(*_columns("poisson_energy", "Poisson noise at equal energy"), needs=("sites",))
+def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
+    """Return `robustness/poisson_energy`: noise of variance level^2 abar |a| on every hidden unit.
+
+    abar is the mean |a| over the units of the unit's site and over evaluation points, of the clean network itself.
+    Poisson noise alone is weaker, relative to what it disturbs, the larger the activity: a relu network escapes it by
+    a -> c a, W -> W / c, which leaves its function as it is. This noise scales with c as activity does. It is
+    invariant where all units of a site have one c; for a c of each unit's own, abar shifts noise between units.
+
+    Draws are those of `robustness/poisson`, so that the two differ by abar alone.
+    """
+    sites = zip(probe.network.network.sites, probe.activities(), strict=True)
+    gains = {site.name: activity.abs().flatten(1).mean(dim=1).sqrt() for site, activity in sites}
+    return _under_law(probe, "poisson_energy", _ActivityNoise.POISSON, gains)
+
+
 @measure(*_columns("multiplicative", "multiplicative noise"), needs=("sites",))
 def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
@@ -245,22 +261,23 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _curve(probe, "ablation", probe.settings.ablated_fractions, outputs_at, squared=False)
 
 
-def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tensor]:
+def _under_law(
+    probe: Probe, name: str, kind: _ActivityNoise, gains: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return error under noise of one law; `gains` multiply its standard deviation, by site and member."""
     structure = probe.network.network
     if not structure.sites:
         return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
-    noise_keys = _noise_keys(probe, kind)
-    ones = torch.ones(len(probe.keys), device=probe.keys.device)
-    unit_law = NoiseLaw(ones, *(coefficient * ones for coefficient in _LAWS[kind]))
     numbers = {site.name: number for number, site in enumerate(structure.sites)}
 
-    def noise(place: str, activity: Tensor, visit: int = 0) -> Tensor:
-        draws = _draws(noise_keys, numbers[place], activity, visit)
-        return relative_variance(activity, unit_law).sqrt_().mul_(draws)
+    def gained(place: str, values: Tensor) -> Tensor:
+        return values if gains is None else gains[place][:, None, None] * values
 
     def perturb(level: float) -> Tap:
         def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
-            return values + level * noise(place, values, visit) if place in numbers else values
+            if place not in numbers:
+                return values
+            return values + level * gained(place, _unit_noise(probe, kind, numbers[place], values, visit))
 
         return by_visit(add_noise)
 
@@ -273,13 +290,26 @@ def _under_law(probe: Probe, name: str, kind: _ActivityNoise) -> dict[str, Tenso
         )
     # At every level the first site has the same activity. So its noise is drawn once, and what it adds to the sums
     # of the next stage is proportional to the level.
-    added = _added_sums(probe, 1, noise(structure.sites[0].name, probe.activities()[0]))
+    added = gained(structure.sites[0].name, probe.once(_sums_of_first_noise, kind))
     sums = _clean_sums(probe, 1)
 
     def outputs_at(level: float) -> Tensor:
         return _run_from(probe, 1, torch.add(sums, added, alpha=level), perturb(level))
 
     return _curve(probe, name, probe.settings.levels, outputs_at)
+
+
+def _unit_noise(probe: Probe, kind: _ActivityNoise, site: int, activity: Tensor, visit: int = 0) -> Tensor:
+    """Return what noise of one law and of level 1 adds to the activity of a site."""
+    ones = torch.ones(len(probe.keys), device=probe.keys.device)
+    law = NoiseLaw(ones, *(coefficient * ones for coefficient in _LAWS[kind]))
+    draws = _draws(_noise_keys(probe, kind), site, activity, visit)
+    return relative_variance(activity, law).sqrt_().mul_(draws)
+
+
+def _sums_of_first_noise(probe: Probe, kind: _ActivityNoise) -> Tensor:
+    """Return what noise of level 1 at the first site adds to the sums of the stage behind it."""
+    return _added_sums(probe, 1, _unit_noise(probe, kind, 0, probe.activities()[0]))
 
 
 def _read_by_stage(probe: Probe, stage: int) -> Tensor:

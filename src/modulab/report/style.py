@@ -134,7 +134,9 @@ def described_columns() -> tuple[Column, ...]:
     # Not above: it takes seconds, and a misspelt command is answered without them.
     from modulab.metrics.measure import find_measure, shipped_measures
 
-    return tuple(column for path in shipped_measures() for column in find_measure(path, path).columns)
+    return tuple(
+        column for path, value in shipped_measures().items() for column in find_measure(value, path).columns
+    )
 
 
 def label(name: str) -> str:

@@ -32,11 +32,14 @@ def checkpoint_path(folder: Path, run_ids: Sequence[str]) -> Path:
 
 
 def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write down a population's members: their configs by run_id."""
+    """Write down a population's members: their configs by run_id.
+
+    A manifest that an earlier version left is replaced: the population goes on with the measures of this one.
+    """
     path = folder / POPULATIONS / f"{population_name(list(configs))}{_SUFFIX}"
-    if path.exists():
-        return
-    write_whole(path, gzip.compress(json.dumps(configs).encode(), compresslevel=1, mtime=0))
+    content = gzip.compress(json.dumps(configs).encode(), compresslevel=1, mtime=0)
+    if not path.exists() or path.read_bytes() != content:
+        write_whole(path, content)
 
 
 def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:

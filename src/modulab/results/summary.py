@@ -19,6 +19,8 @@ DEFAULT_METRICS = (
     "error/test",
     "robustness/poisson@0.3",
     "modularity/structural",
+    "modularity/structural_frame_null",
+    "modularity/structural_excess",
     "modularity/functional",
     "activity/mean",
     "extrapolation/combination",
@@ -28,6 +30,7 @@ DEFAULT_METRICS = (
 _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
 """Leaves shown whenever they vary, even where the name beside them tells the value."""
 
+_MEASURES = "config.probes.measures."
 _RESAMPLES = 2000
 _LEVEL = 0.95
 _DRAWS_AT_ONCE = 2**20
@@ -93,6 +96,10 @@ def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None) -> list[s
 
 def _varying(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Return columns of more than one value, less those that another column of their group tells."""
+    # Whether a measure was taken makes no difference to a network: results of an earlier version lack some.
+    columns = [
+        name for name in columns if not (name.startswith(_MEASURES) and bool(results[name].isna().any()))
+    ]
     codes = {name: _codes(results, name) for name in columns}
     varying = [name for name in columns if codes[name].max(initial=0) > 0]
     kept: list[str] = []

@@ -14,7 +14,7 @@ from torch import Tensor
 from modulab.losses import Loss, find_loss
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, Settings
-from modulab.streams import Stream, fold_in, member_keys, normals
+from modulab.streams import Stream, fold_in, member_keys, orthogonal_matrices
 
 Region = Literal["train", "full", "withheld"]
 """`train`: the training support. `full`: independent modules. `withheld`: combinations never trained on."""
@@ -131,16 +131,12 @@ def with_targets_of_module_1(samples: Samples, targets: Float[Tensor, "member ba
 def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:
     """Return Q, the rotation through which the network sees inputs: Qx. The identity without `mixing`.
 
-    Q is the orthogonal factor of a matrix of standard normals, its columns' signs fixed so that Q is drawn
-    uniformly (Haar measure; F. Mezzadri, "How to generate random matrices from the classical compact
-    groups", 2007).
+    Q is drawn uniformly: see `orthogonal_matrices`.
     """
     if not task.mixing:
         return torch.eye(task.in_features)
     keys = fold_in(member_keys([task.mixing_seed]), Stream.TASK)
-    entries = normals(keys, task.in_features, task.in_features)[0].double()
-    orthogonal, triangular = torch.linalg.qr(entries)
-    return (orthogonal * torch.sign(torch.diagonal(triangular))).float()
+    return orthogonal_matrices(keys, task.in_features)[0].float()
 
 
 def mix(
