@@ -17,8 +17,13 @@ SUPPORTS = {
     "copying": [None],
 }
 """The supports of each task; None for one that has no such setting."""
-SIZES = {"parity": {"bits"}, "modular_arithmetic": {"modulus"}, "copying": {"length", "symbols"}}
-"""Settings besides the number of modules that are sizes."""
+SIZES = {
+    "regression": {"bump_grid"},
+    "parity": {"bits"},
+    "modular_arithmetic": {"modulus"},
+    "copying": {"length", "symbols"},
+}
+"""Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
 """Settings with which a task has so many points that few are drawn twice."""
 REGIONS = [
@@ -96,7 +101,7 @@ def test_only_sizes_are_structural(make_task, name):
         for key, field in type(make_task(name)).model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("structural")
     }
-    assert structural == {"modules"} | SIZES.get(name, set())
+    assert structural == {"modules", "code"} | SIZES.get(name, set())
 
 
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
@@ -115,7 +120,7 @@ def test_change_leaves_every_input_and_the_targets_of_modules_other_than_the_fir
 def test_mixing_is_a_seeded_rotation_or_reflection_and_the_identity_without(make_task):
     assert torch.equal(mixing_matrix(make_task("regression", modules=4)), torch.eye(4))
     first, second = (
-        mixing_matrix(make_task("regression", modules=4, mixing=True, mixing_seed=seed)) for seed in (0, 1)
+        mixing_matrix(make_task("regression", modules=4, code="mixed", mixing_seed=seed)) for seed in (0, 1)
     )
     for matrix in (first, second):
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(4), atol=1e-6, rtol=0)
@@ -125,7 +130,7 @@ def test_mixing_is_a_seeded_rotation_or_reflection_and_the_identity_without(make
 def test_mixing_matrices_are_uniform_over_rotations(make_task):
     matrices = torch.stack(
         [
-            mixing_matrix(make_task("regression", modules=3, mixing=True, mixing_seed=seed))
+            mixing_matrix(make_task("regression", modules=3, code="mixed", mixing_seed=seed))
             for seed in range(150)
         ]
     )

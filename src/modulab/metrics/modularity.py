@@ -307,28 +307,40 @@ def ablation_selectivity(
     return selectivity(rises, rises.sum(dim=2))
 
 
-@measure(Column("modularity/structural", "Structural modularity", ends_at_one=True), needs=("layers",))
+@measure(
+    Column("modularity/structural", "Structural modularity", ends_at_one=True),
+    needs=("layers", "input_modules", "output_modules"),
+)
 def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/structural`, from path strength."""
     strength = path_strength(probe.network, probe.samples.inputs)
     return {"modularity/structural": diagonal_modularity(strength, probe.task.partition)}
 
 
-@measure(Column("modularity/functional", "Functional modularity", ends_at_one=True))
+@measure(
+    Column("modularity/functional", "Functional modularity", ends_at_one=True),
+    needs=("input_modules", "output_modules"),
+)
 def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional`, from the mean absolute Jacobian."""
     jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
     return {"modularity/functional": diagonal_modularity(jacobian, probe.task.partition)}
 
 
-@measure(Column("modularity/unit_specialisation", "Unit specialisation", ends_at_one=True), needs=("layers",))
+@measure(
+    Column("modularity/unit_specialisation", "Unit specialisation", ends_at_one=True),
+    needs=("layers", "input_modules", "output_modules"),
+)
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
     values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition)
     return {"modularity/unit_specialisation": values}
 
 
-@measure(Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True), needs=("sites",))
+@measure(
+    Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True),
+    needs=("sites", "output_modules"),
+)
 def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/ablation`."""
     return {
