@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from modulab.report.sweep_report import write_report
 from modulab.streams import member_keys
 from modulab.training.data import PopulationData
 from modulab.training.program import network_of
+from tests.config.test_composing import plan
 from tests.members import make_member, member_config
 from tests.training.fitting import CPU, trained_parameters
 
@@ -177,6 +179,14 @@ def test_sampling_at_random_is_what_configs_without_the_key_mean() -> None:
     del config["data"]["sampling"]
     assert read_run(config).run_id == read_run(member_config()).run_id
     assert read_run(config).run_id != read_run(member_config(data__sampling="grid")).run_id
+
+
+def test_commands_of_the_page_on_tasks_are_accepted() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    commands = [line.split(maxsplit=2)[2] for line in page.splitlines() if line.startswith("modulab train ")]
+    assert len(commands) >= 8
+    for command in commands:
+        assert plan(*shlex.split(command)).runs
 
 
 @pytest.mark.slow
