@@ -23,6 +23,7 @@ from modulab.config.hydra_private import compatibility
 from modulab.config.overrides import leaf_keys
 from modulab.results import store
 from modulab.results.store import load_curves, load_results
+from modulab.text import say_once
 from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
 
 
@@ -220,3 +221,17 @@ def remove_rows(probe):
     )  # fmt: skip
     assert code == 1
     assert "1 of 2 planned members have no row in run" in err
+
+
+def test_a_renamed_key_works_in_commands_sweeps_and_tables_with_a_notice(command: Command) -> None:
+    say_once.cache_clear()
+    code, out, errors = command("train", "-m", *SMALL, "task.mixing=true,false", "hydra.sweep.dir=sweep")
+    assert code == 0, out + errors
+    notice = "notice: task.mixing is called task.code now, where false is coordinate and true is mixed."
+    assert errors.count(notice) == 1
+    assert sorted(load_results("sweep")["config.task.code"]) == ["coordinate", "mixed"]
+    _, out, _ = command("table", "sweep", "--by", "task.mixing", "--metric", "error/test")
+    assert out.splitlines()[0].split()[0] == "task.code"
+    code, _, errors = command("train", *SMALL, "task.mixing=1", "hydra.run.dir=run")
+    assert code == 2
+    assert "task.mixing=1 should be true or false. It is called task.code now" in errors

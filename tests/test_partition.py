@@ -1,5 +1,7 @@
 import pytest
+import torch
 
+from modulab.losses import SquaredLoss
 from modulab.partition import SHARED, Partition, even_shares, within_modules
 
 
@@ -36,3 +38,16 @@ def test_partition_rejects_labels_that_are_no_partition(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Partition(2, *labels)
+
+
+def test_modules_that_share_all_outputs_are_judged_by_all_of_them() -> None:
+    partition = Partition(2, (0, 1), (SHARED, SHARED))
+    assert [partition.outputs_of(module) for module in (0, 1)] == [(), ()]
+    assert [partition.judged_outputs(module) for module in (0, 1)] == [(0, 1), (0, 1)]
+    outputs = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    errors = SquaredLoss().by_module(outputs, torch.zeros_like(outputs), partition)
+    torch.testing.assert_close(errors, outputs.square().mean(dim=(1, 2))[:, None].expand(3, 2))
+    torch.testing.assert_close(
+        SquaredLoss().total(outputs, torch.zeros_like(outputs), partition), errors[:, 0]
+    )
+    assert Partition(2, (0, 1), (1, 0, 1)).judged_outputs(1) == (0, 2)

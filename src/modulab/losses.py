@@ -117,7 +117,7 @@ class SquaredLoss(Loss):
         """Return the variance of each module's targets, which is the error of their mean."""
         return torch.stack(
             [
-                _variances(targets[:, :, list(partition.outputs_of(module))])
+                _variances(targets[:, :, list(partition.judged_outputs(module))])
                 for module in range(partition.modules)
             ],
             dim=1,
@@ -204,7 +204,8 @@ def _means_of_modules(
     if share is not None:
         return values.unflatten(-1, (partition.modules, share)).mean(dim=-1)
     means = [
-        values[..., list(partition.outputs_of(module))].mean(dim=-1) for module in range(partition.modules)
+        values[..., list(partition.judged_outputs(module))].mean(dim=-1)
+        for module in range(partition.modules)
     ]
     return torch.stack(means, dim=-1)
 
@@ -214,7 +215,7 @@ def _variances(targets: Float[Tensor, "member batch target"]) -> Float[Tensor, "
 
 
 def _most_outputs(partition: Partition) -> int:
-    return max(len(partition.outputs_of(module)) for module in range(partition.modules))
+    return max(len(partition.judged_outputs(module)) for module in range(partition.modules))
 
 
 def _logits(outputs: Tensor, partition: Partition) -> Float[Tensor, "member batch module class"]:
@@ -226,7 +227,7 @@ def _logits(outputs: Tensor, partition: Partition) -> Float[Tensor, "member batc
     padded = torch.nn.functional.pad(outputs, (0, 1), value=-torch.inf)
     places = [
         [*own, *[len(partition.outputs)] * (classes - len(own))]
-        for own in map(partition.outputs_of, range(partition.modules))
+        for own in map(partition.judged_outputs, range(partition.modules))
     ]
     return padded[:, :, torch.tensor(places, device=outputs.device)]
 

@@ -27,7 +27,10 @@ class Partition:
     outputs: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check the labels. Raises: ValueError for one that is no module's, or a module without an output."""
+        """Check the labels.
+
+        Raises: ValueError for one that is no module's, or a module without an output where others have some.
+        """
         labels = {*self.inputs, *self.outputs}
         if not labels <= {SHARED, *range(self.modules)}:
             raise ValueError(
@@ -35,8 +38,11 @@ class Partition:
                 "for what is shared."
             )
         missing = sorted(set(range(self.modules)) - set(self.outputs))
-        if missing:
-            raise ValueError(f"modules {missing} have no output. Label at least one output with each module.")
+        if missing and set(self.outputs) != {SHARED}:
+            raise ValueError(
+                f"modules {missing} have no output. Label at least one output with each module, or all as "
+                f"shared, {SHARED}."
+            )
 
     @staticmethod
     def of_equal_shares(modules: int, inputs_per_module: int, outputs_per_module: int) -> Partition:
@@ -50,6 +56,10 @@ class Partition:
     def outputs_of(self, module: int) -> tuple[int, ...]:
         """Return the numbers of a module's outputs, in order."""
         return tuple(output for output, label in enumerate(self.outputs) if label == module)
+
+    def judged_outputs(self, module: int) -> tuple[int, ...]:
+        """Return the outputs that a module's error is of: its own or, where all are shared, all of them."""
+        return self.outputs_of(module) or tuple(range(len(self.outputs)))
 
     def inputs_of(self, module: int) -> tuple[int, ...]:
         """Return the numbers of a module's inputs, in order."""

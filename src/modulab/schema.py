@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.text import say_once
 
 LARGEST_COUNT = 2**31 - 1
 """The largest whole number that a setting may have, unless it is a seed."""
@@ -51,6 +52,13 @@ MOVED_CODE = {
 stays, and a path that moves again changes on the right."""
 
 
+RENAMED_KEYS: dict[tuple[str, str], tuple[str, dict[bool, str]]] = {
+    ("task", "mixing"): ("code", {False: "coordinate", True: "mixed"}),
+}
+"""Keys, as group and name, that were first called so, with the name that each has now and what their values became.
+Part of every run_id: entries stay. The first value was the default."""
+
+
 FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "skipped", "engine", "device")
 """Columns of results beside settings, measures and versions; the last three are null where nothing was trained."""
 
@@ -58,6 +66,22 @@ FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "skipped", "engine", "d
 def is_reserved(name: str) -> bool:
     """Return whether a column of results has this name that is no measure."""
     return name in FIXED_COLUMNS or name.startswith(("config.", "version."))
+
+
+def is_renamed(key: str) -> bool:
+    """Return whether a dotted key is one under its first name, and if so print what it is called now."""
+    return current_name(key) != key
+
+
+def current_name(key: str) -> str:
+    """Return what a dotted key is called now; print it where that is not how it was given."""
+    group, _, old = key.partition(".")
+    if (group, old) not in RENAMED_KEYS:
+        return key
+    new, values = RENAMED_KEYS[group, old]
+    meanings = " and ".join(f"{str(before).lower()} is {now}" for before, now in values.items())
+    say_once(f"{key} is called {group}.{new} now, where {meanings}.")
+    return f"{group}.{new}"
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+
 
 def printable(text: str) -> str:
     """Return text in which control characters, which a terminal would obey, are written as escapes."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
     )
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """Print a notice to standard error, once per process."""
+    print(f"notice: {printable(message)}", file=sys.stderr, flush=True)

@@ -6,15 +6,21 @@ import pytest
 
 from modulab.config.identity import ADDED_KEYS, ADDED_MEASURES, in_current_form, run_id
 from modulab.config.trust import check_named_code
+from modulab.errors import ConfigError
 from modulab.metrics.forgetting import measure_forgetting
 from modulab.schema import MOVED_CODE, import_target
-from tests.config.test_composing import alone
+from tests.config.test_composing import alone, plan
 
 # Computed by the version of commit 9e99a1d, in which no code had moved yet.
 FIRST_IDS = {
     (): "5a14baabf69c3f2a",
     ("task=digits", "regulariser=jacobian", "architecture=premodular"): "3eae5bff631a1ecd",
     ("task=classification", "probes=forgetting", "noise=dropout"): "25b8e78680f85fab",
+    # By that of commit 7c99661, in which tasks had no codes.
+    ("task=digits", "task.code=mixed"): "7cd5b7fef87203e6",
+    ("task.functions=[fourier]", "task.modules=3"): "628536e221b66f87",
+    ("task=parity", "data.num_samples=null"): "ed88748965cadc11",
+    ("task=modular_arithmetic",): "5f311b64b097a5c8",
 }
 
 
@@ -38,6 +44,36 @@ def test_moved_code_is_found_by_its_first_path() -> None:
     assert import_target("modulab.training.forgetting.measure_forgetting", "key") is measure_forgetting
     for first, now in MOVED_CODE.items():
         assert import_target(first, "key") is import_target(now, "key")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "first_id"),
+    [
+        ("task.mixing=true", "task.code=mixed", "a6b0d89a1931c5da"),
+        ("task.mixing=false", "task.code=coordinate", FIRST_IDS[()]),
+    ],
+)
+def test_renamed_key_keeps_its_old_name_and_its_run_ids(earlier: str, now: str, first_id: str) -> None:
+    assert alone(earlier) == alone(now)
+    assert run_id(alone(now)) == first_id
+    key, _, value = earlier.partition("=")
+    [grid] = plan(f"population.grid={{{key}: [{value}]}}").runs
+    assert (grid.config, grid.run_id) == (alone(now), first_id)
+
+
+def test_renamed_key_is_refused_with_values_that_it_never_had_or_beside_its_new_name() -> None:
+    with pytest.raises(ConfigError, match=r"task\.mixing=1 should be true or false.*task\.code"):
+        alone("task.mixing=1")
+    with pytest.raises(ConfigError, match=r"task\.mixing=true and task\.code=bump contradict each other"):
+        alone("task.mixing=true", "task.code=bump")
+
+
+def test_keys_that_were_added_to_one_class_count_in_others_of_the_same_name() -> None:
+    own = alone()["task"] | {"_target_": "modulab.tasks.parity.ParityTask", "degree": 1}
+    config = {"seed": 0, "task": own}
+    without = {"seed": 0, "task": {key: value for key, value in own.items() if key != "degree"}}
+    assert run_id(config) != run_id(without)
+    assert "degree" not in in_current_form(without)["task"]
 
 
 def test_keys_that_were_added_since_count_only_where_they_are_not_what_they_stood_for() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.forgetting import adapt, measure_forgetting
-from modulab.metrics.probe import Probe, evaluation_samples, make_probe
+from modulab.metrics.probe import Probe, drawn_samples, make_probe
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.progress import ProgressReport
@@ -48,11 +48,16 @@ def probe_of(members: list[Member], task: Task | None = None, masked: bool = Tru
 
 
 @pytest.mark.parametrize(
-    ("task", "mixing"),
-    [("regression", False), ("regression", True), ("classification", False), ("digits", False)],
+    ("task", "code"),
+    [
+        ("regression", "coordinate"),
+        ("regression", "mixed"),
+        ("classification", "coordinate"),
+        ("digits", "coordinate"),
+    ],
 )
-def test_premodular_networks_forget_nothing_to_the_bit_and_dense_ones_forget(task: str, mixing: bool) -> None:
-    shared = {"task__mixing": mixing, "architecture__depth": 2, "architecture__activation": "tanh"}
+def test_premodular_networks_forget_nothing_to_the_bit_and_dense_ones_forget(task: str, code: str) -> None:
+    shared = {"task__code": code, "architecture__depth": 2, "architecture__activation": "tanh"}
     premodular = members_of(3, task, architecture__cross_connections=0.0, **shared)
     adaptation = adapt(probe_of(premodular))
     assert adaptation is not None
@@ -86,7 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "regression": ("regression", {"task__support": "band"}),
     "deep": (
         "regression",
-        {"task__modules": 3, "task__mixing": True, "architecture__depth": 2, "architecture__activation": "softplus"},
+        {"task__modules": 3, "task__code": "mixed", "architecture__depth": 2, "architecture__activation": "softplus"},
     ),
     "classification": ("classification", {"task__support": "labels", "architecture__activation": "sigmoid"}),
     "digits": ("digits", {"architecture__activation": "tanh", "probes__adaptation_batch_size": 37}),
@@ -162,12 +167,18 @@ def test_tasks_without_another_function_or_other_modules_leave_out_what_they_lac
 
 
 @pytest.mark.parametrize(
-    ("task", "mixing", "depth"),
-    [("regression", False, 1), ("regression", True, 2), ("classification", True, 1), ("digits", False, 1)],
+    ("task", "code", "depth"),
+    [
+        ("regression", "coordinate", 1),
+        ("regression", "mixed", 2),
+        ("regression", "bump", 1),
+        ("classification", "mixed", 1),
+        ("digits", "coordinate", 1),
+    ],
 )
-def test_adaptation_follows_torch_optim(task: str, mixing: bool, depth: int) -> None:
+def test_adaptation_follows_torch_optim(task: str, code: str, depth: int) -> None:
     member = members_of(
-        1, task, task__mixing=mixing, architecture__depth=depth, architecture__activation="tanh",
+        1, task, task__code=code, architecture__depth=depth, architecture__activation="tanh",
         probes__adaptation_steps=70, probes__adaptation_every=70, probes__adaptation_batch_size=100,
     )[0]  # fmt: skip
     probe = probe_of([member, member])
@@ -194,11 +205,11 @@ def plain_loop(member: Member, probe: Probe) -> Tensor:
     keys = member_keys([member.seed])
     counters = torch.arange(70 * 100, dtype=torch.int32)[None]
     drawn = task.changed(task.draw(fold_in(keys, Stream.ADAPTATION), counters, "train", "train"))
-    tested = task.changed(evaluation_samples(task, keys, settings.num_samples, "train"))
+    tested = task.changed(drawn_samples(task, keys, settings.num_samples, "train"))
     assert drawn is not None
     assert tested is not None
     for inputs, targets in zip(drawn.inputs[0].split(100), drawn.targets[0].split(100), strict=True):
-        outputs = network(inputs @ rotation.T)[:, : task.outputs_per_module]
+        outputs = network(task.encode(inputs[None])[0] @ rotation.T)[:, : task.outputs_per_module]
         if task.loss == "squared":
             loss = nn.functional.mse_loss(outputs, targets[:, :1])
         else:
@@ -206,7 +217,7 @@ def plain_loop(member: Member, probe: Probe) -> Tensor:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    outputs = network(tested.inputs[0] @ rotation.T).detach()
+    outputs = network(task.encode(tested.inputs)[0] @ rotation.T).detach()
     if task.loss == "squared":
         return (outputs - tested.targets[0]).square().mean(dim=0)
     named = outputs.unflatten(1, (task.modules, -1)).argmax(dim=2)

@@ -226,7 +226,7 @@ def test_rescaling_relu_units_changes_no_bit(measure, exponents: list[int]) -> N
 @pytest.mark.parametrize("measure", MEASURES)
 def test_mixed_network_is_measured_in_module_coordinates(measure) -> None:
     task = make_task("classification", modules=3)
-    mixed_task = make_task("classification", modules=3, mixing=True)
+    mixed_task = make_task("classification", modules=3, code="mixed")
     network = make_network(task, 12, 9, cross_connections=0.0)
     rotation = mixing_matrix(mixed_task)
     # What a premodular network looks like to one who trains it behind Q: W_1 Q^T acts on Qx.

@@ -19,7 +19,7 @@ from modulab.tasks.base import Task
 SMALL: dict[str, Any] = {"num_samples": 130, "levels": [0.3], "ranges": [2.0], "repeats": 3}
 CASES = {
     "regression": (make_task(support="band"), (12,), "relu"),
-    "deep": (make_task(modules=3, mixing=True), (7, 10), "softplus"),
+    "deep": (make_task(modules=3, code="mixed"), (7, 10), "softplus"),
     "linear map": (make_task(), (), "linear"),
     "classification": (make_task("classification", support="labels"), (10,), "sigmoid"),
     "digits": (make_task("digits"), (8,), "tanh"),

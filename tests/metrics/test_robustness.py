@@ -108,7 +108,7 @@ def test_weight_noise_is_relative_and_leaves_masked_weights_and_biases() -> None
 
 def test_weight_noise_acts_on_weights_as_trained_where_the_task_mixes() -> None:
     # One linear map: noise adds level^2 sum_i W_oi^2 (Qx)_i^2, with W and Qx as the network sees them.
-    task = make_task(mixing=True, modules=3)
+    task = make_task(code="mixed", modules=3)
     network = make_network(task, members=2)
     probe = probe_of(task, network, num_samples=6_000, repeats=6_000, levels=[0.5])
     seen = probe.samples.inputs @ mixing_matrix(task).T

@@ -319,7 +319,7 @@ class UnevenTask(CopyingTask):
     [
         ({"architecture__heads": 4}, ["architecture.heads=4", "architecture.width=6", "such as 8"]),
         ({"architecture__heads": 7}, ["architecture.heads=7", "such as 7"]),
-        ({"task__mixing": True}, ["task.mixing=true", "architecture=attention"]),
+        ({"task__code": "mixed"}, ["task.code=mixed", "architecture=attention"]),
         (
             {"task___target_": f"{__name__}.CubeTask"},
             ["(1, 2, 3)", "(token, feature)", "another architecture"],

@@ -101,6 +101,6 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
 
 
 def test_mixing_is_refused_before_training_where_a_network_cannot_take_it_up() -> None:
-    with pytest.raises(ConfigError, match=r"task\.mixing=true needs a network whose first weights"):
-        make_member(task__mixing=True, **OPAQUE)
-    assert make_member(task__mixing=True).task.mixing
+    with pytest.raises(ConfigError, match=r"task\.code=mixed needs a network whose first weights"):
+        make_member(task__code="mixed", **OPAQUE)
+    assert make_member(task__code="mixed").task.mixing

@@ -493,7 +493,7 @@ def test_inputs_that_are_no_images_of_one_module_each_are_refused(task: str, mes
             {"architecture__channels": 1, "architecture__cross_connections": 0.0},
             r"architecture\.channels=1 cannot give each of task\.modules=2 a channel",
         ),
-        ({"task__mixing": True}, r"task\.mixing=true needs a network whose first weights"),
+        ({"task__code": "mixed"}, r"task\.code=mixed needs a network whose first weights"),
         ({"architecture__depth": 0}, r"architecture\.depth"),
     ],
 )

@@ -315,7 +315,7 @@ def test_a_rotation_of_the_inputs_is_taken_into_the_weights() -> None:
     torch.testing.assert_close(
         network.forward(turned, inputs), network.forward(parameters, inputs @ rotation.T)
     )
-    assert trained_parameters([make(task__mixing=True)]).isfinite().all()
+    assert trained_parameters([make(task__code="mixed")]).isfinite().all()
 
 
 @pytest.mark.parametrize("gate", GATES)

@@ -450,7 +450,7 @@ def test_parity_of_short_sequences_is_learned() -> None:
 
 
 def test_a_rotation_of_inputs_without_an_order_is_taken_up_and_of_sequences_refused() -> None:
-    member = make("regression", task__mixing=True)
+    member = make("regression", task__code="mixed")
     shape = network_of(member)
     _, parameters = initialise([member], shape)
     rotation = torch.linalg.qr(normals(member_keys([1]), 2, 2)[0]).Q
@@ -459,8 +459,8 @@ def test_a_rotation_of_inputs_without_an_order_is_taken_up_and_of_sequences_refu
         shape.forward(shape.turn_inputs(parameters, rotation), inputs),
         shape.forward(parameters, inputs @ rotation.T),
     )
-    with pytest.raises(ConfigError, match=r"task\.mixing=true needs a network"):
-        make(task__mixing=True)
+    with pytest.raises(ConfigError, match=r"task\.code=mixed needs a network"):
+        make(task__code="mixed")
 
 
 class Volumes(RegressionTask):

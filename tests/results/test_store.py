@@ -275,3 +275,14 @@ def test_a_flipped_bit_in_a_page_is_found(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(ConfigError, match="damaged"):
         load_results(tmp_path)
+
+
+def test_settings_under_their_first_names_are_read_under_those_of_now_beside_new_rows(tmp_path: Path) -> None:
+    ids = [f"{place:016x}" for place in range(4)]
+    save_part(tmp_path, "earlier", rows(ids[:2], mixing=[True, False], mixing_seed=[0, 0]))
+    save_part(tmp_path, "now", rows(ids[2:], code=["bump", "mixed"], mixing_seed=[0, 0]))
+    for _ in ("in parts", "joined"):
+        found = load_results(tmp_path).set_index("run_id").loc[ids]
+        assert found["config.task.code"].tolist() == ["mixed", "coordinate", "bump", "mixed"]
+        assert "config.task.mixing" not in found
+        gather(tmp_path)

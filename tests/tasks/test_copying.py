@@ -127,4 +127,4 @@ def test_sizes_are_structural(make_task):
         for key, field in type(make_task("copying")).model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("structural")
     }
-    assert structural == {"modules", "length", "symbols"}
+    assert structural == {"modules", "code", "length", "symbols"}

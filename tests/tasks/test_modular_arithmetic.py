@@ -135,4 +135,4 @@ def test_sizes_are_structural_and_the_support_is_not(make_task):
         for key, field in type(make_task("modular_arithmetic")).model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("structural")
     }
-    assert structural == {"modules", "modulus"}
+    assert structural == {"modules", "code", "modulus"}

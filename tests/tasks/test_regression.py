@@ -1,10 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from modulab.errors import ConfigError
-from modulab.tasks.regression import module_function
+from modulab.tasks.base import Samples
+from modulab.tasks.regression import legendre, module_function
 
 GRID = torch.linspace(-1, 1, 20001)
 
@@ -22,6 +25,69 @@ GRID = torch.linspace(-1, 1, 20001)
 def test_functions_take_their_known_values(name, values):
     outputs = module_function(name, 0, 0)(torch.tensor(list(values)))
     torch.testing.assert_close(outputs, torch.tensor(list(values.values())).float(), atol=2e-6, rtol=0)
+
+
+def gauss_legendre(points=400):
+    """Return nodes and weights for means over [-1, 1]; each half has its own, so that |x| is integrated exactly too."""
+    nodes, weights = special.roots_legendre(points)
+    nodes = np.concatenate([(nodes - 1) / 2, (nodes + 1) / 2])
+    return torch.from_numpy(nodes), torch.from_numpy(np.concatenate([weights, weights]) / 4)
+
+
+def test_legendre_polynomials_are_orthogonal_and_have_their_norm():
+    nodes, weights = gauss_legendre()
+    values = torch.stack([legendre(nodes, degree) for degree in range(1, 21)])
+    products = (values * weights) @ values.T
+    torch.testing.assert_close(products, torch.diag(1 / (2 * torch.arange(1.0, 21.0).double() + 1)))
+
+
+def test_legendre_polynomials_are_those_of_scipy_and_fill_their_range():
+    for degree in range(1, 21):
+        expected = torch.from_numpy(special.eval_legendre(degree, GRID.double().numpy()))
+        torch.testing.assert_close(legendre(GRID.double(), degree), expected)
+        outputs = module_function("legendre", 0, 0, degree)(GRID)
+        torch.testing.assert_close(outputs.double(), expected, atol=1e-5, rtol=0)
+        assert outputs.abs().max() <= 1.000001
+
+
+def test_degree_is_that_of_every_legendre_function(make_task, points):
+    task = make_task("regression", modules=3, functions=["legendre", "identity"], degree=4)
+    samples = task.draw(*points(2, 50), "train", "train")
+    fourth = (35 * samples.inputs**4 - 30 * samples.inputs**2 + 3) / 8
+    torch.testing.assert_close(samples.targets[:, :, ::2], fourth[:, :, ::2], atol=1e-6, rtol=0)
+    assert torch.equal(samples.targets[:, :, 1], samples.inputs[:, :, 1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.75])
+def test_nonlinearity_is_the_share_of_the_function_in_targets(make_task, points, share):
+    linear, nonlinear, between = (
+        make_task("regression", nonlinearity=b).draw(*points(2, 50), "full", "test")
+        for b in (0.0, 1.0, share)
+    )
+    assert torch.equal(linear.targets, linear.inputs)
+    assert torch.equal(between.inputs, nonlinear.inputs)
+    expected = (1 - share) * between.inputs.double() + share * nonlinear.targets.double()
+    torch.testing.assert_close(between.targets.double(), expected, atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("name", "degree"),
+    [
+        *((name, 1) for name in ("sine", "parabola", "absolute", "cosine", "identity")),
+        *(("legendre", degree) for degree in range(1, 21)),
+    ],
+)
+def test_changed_function_is_uncorrelated_with_the_old_one_over_the_range(make_task, name, degree, share):
+    nodes, weights = gauss_legendre()
+    task = make_task("regression", functions=[name, "cosine"], degree=degree, nonlinearity=share)
+    inputs = torch.stack([nodes, nodes], dim=1)[None]
+    samples = Samples(inputs, task.targets_at(inputs[..., None]))
+    changed = task.changed(samples)
+    assert torch.equal(changed.targets[:, :, 1], samples.targets[:, :, 1])
+    old, new = (each.targets[0, :, 0] - (each.targets[0, :, 0] @ weights) for each in (samples, changed))
+    assert ((old * new) @ weights).abs() < 1e-9
+    assert (new.square() @ weights) > 0.1
 
 
 @pytest.mark.parametrize("name", ["fourier", "teacher"])
@@ -108,6 +174,9 @@ def test_change_replaces_the_first_modules_function_by_an_uncorrelated_one(
         ({"support": "labels"}, ["task.support='labels'", "'band'"]),
         ({"function_seed": -1}, ["task.function_seed=-1"]),
         ({"cells": 1}, ["task.cells=1"]),
+        ({"nonlinearity": 1.1}, ["task.nonlinearity=1.1"]),
+        ({"degree": 0}, ["task.degree=0"]),
+        ({"degree": 21}, ["task.degree=21"]),
         ({"withheld_fraction": 1.0}, ["task.withheld_fraction=1.0"]),
         ({"suport": "full"}, ["task.suport", "'support'"]),
     ],

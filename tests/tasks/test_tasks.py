@@ -15,12 +15,29 @@ SUPPORTS = {
     "parity": ["full", "labels"],
     "modular_arithmetic": ["full", "pairs"],
     "copying": [None],
+    "sum_of_products": ["full", "band", "corner", "cross", "cells"],
+    "shared_output": ["full", "band", "corner", "cross", "cells"],
+    "overlap": ["full", "band", "corner", "cross", "cells"],
+    "bump_position": ["full", "corner"],
 }
 """The supports of each task; None for one that has no such setting."""
-SIZES = {"parity": {"bits"}, "modular_arithmetic": {"modulus"}, "copying": {"length", "symbols"}}
-"""Settings besides the number of modules that are sizes."""
+SIZES = {
+    "regression": {"bump_grid"},
+    "parity": {"bits"},
+    "modular_arithmetic": {"modulus"},
+    "copying": {"length", "symbols"},
+    "sum_of_products": {"bump_grid", "products"},
+    "shared_output": {"bump_grid"},
+    "overlap": {"bump_grid", "inputs", "share"},
+    "bump_position": {"side", "direction"},
+}
+"""Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
 """Settings with which a task has so many points that few are drawn twice."""
+UNCHANGED = ("shared_output",)
+"""Tasks that have no other function for module 1."""
+MODULES = {"bump_position": 2}
+"""Tasks that have one number of modules."""
 REGIONS = [
     (name, support, region)
     for name, names in SUPPORTS.items()
@@ -32,6 +49,10 @@ REGIONS = [
 
 def chosen(support):
     return {} if support is None else {"support": support}
+
+
+def modules_of(name, modules):
+    return {"modules": MODULES.get(name, modules)}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -52,7 +73,7 @@ def test_every_task_file_is_tested_here():
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
 def test_draws_depend_on_nothing_but_each_points_key_and_counter(make_task, points, name, support, region):
     functions = {"functions": ["sine", "cosine", "fourier", "teacher"]} if name == "regression" else {}
-    task = make_task(name, modules=4, **chosen(support), **functions)
+    task = make_task(name, **modules_of(name, 4), **chosen(support), **functions)
     keys, counters = points(7, 53)
     samples = task.draw(keys, counters, region, "train")
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +93,7 @@ def test_draws_depend_on_nothing_but_each_points_key_and_counter(make_task, poin
 
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
 def test_sizes_and_targets_are_as_the_task_declares(make_task, points, name, support, region):
-    task = make_task(name, modules=3, **chosen(support))
+    task = make_task(name, **modules_of(name, 3), **chosen(support))
     samples = task.draw(*points(2, 9), region, "test")
     assert samples.inputs.shape == (2, 9, task.in_features)
     assert samples.targets.shape == (2, 9, task.num_targets)
@@ -84,7 +105,9 @@ def test_sizes_and_targets_are_as_the_task_declares(make_task, points, name, sup
 @pytest.mark.parametrize("name", list(SUPPORTS))
 def test_different_members_and_counters_give_different_points(make_task, points, name):
     inputs = (
-        make_task(name, modules=3, **MANY_POINTS.get(name, {})).draw(*points(5, 100), "train", "train").inputs
+        make_task(name, **modules_of(name, 3), **MANY_POINTS.get(name, {}))
+        .draw(*points(5, 100), "train", "train")
+        .inputs
     )
     assert len(inputs.flatten(0, 1).unique(dim=0)) == 500
 
@@ -96,18 +119,21 @@ def test_only_sizes_are_structural(make_task, name):
         for key, field in type(make_task(name)).model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("structural")
     }
-    assert structural == {"modules"} | SIZES.get(name, set())
+    assert structural == {"modules", "code"} | SIZES.get(name, set())
 
 
 @pytest.mark.parametrize(("name", "support", "region"), REGIONS)
 def test_change_leaves_every_input_and_the_targets_of_modules_other_than_the_first(
     make_task, points, name, support, region
 ):
-    task = make_task(name, modules=3, **chosen(support))
+    task = make_task(name, **modules_of(name, 3), **chosen(support))
     samples = task.draw(*points(3, 40), region, "train")
     changed = task.changed(samples)
+    if name in UNCHANGED:
+        assert changed is None
+        return
     assert torch.equal(changed.inputs, samples.inputs)
-    own = samples.targets.shape[2] // 3
+    own = samples.targets.shape[2] // task.modules
     assert torch.equal(changed.targets[:, :, own:], samples.targets[:, :, own:])
     assert (changed.targets[:, :, :own] != samples.targets[:, :, :own]).any(dim=1).all()
 
@@ -115,7 +141,7 @@ def test_change_leaves_every_input_and_the_targets_of_modules_other_than_the_fir
 def test_mixing_is_a_seeded_rotation_or_reflection_and_the_identity_without(make_task):
     assert torch.equal(mixing_matrix(make_task("regression", modules=4)), torch.eye(4))
     first, second = (
-        mixing_matrix(make_task("regression", modules=4, mixing=True, mixing_seed=seed)) for seed in (0, 1)
+        mixing_matrix(make_task("regression", modules=4, code="mixed", mixing_seed=seed)) for seed in (0, 1)
     )
     for matrix in (first, second):
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(4), atol=1e-6, rtol=0)
@@ -125,7 +151,7 @@ def test_mixing_is_a_seeded_rotation_or_reflection_and_the_identity_without(make
 def test_mixing_matrices_are_uniform_over_rotations(make_task):
     matrices = torch.stack(
         [
-            mixing_matrix(make_task("regression", modules=3, mixing=True, mixing_seed=seed))
+            mixing_matrix(make_task("regression", modules=3, code="mixed", mixing_seed=seed))
             for seed in range(150)
         ]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modulab.training import cache
+from modulab.text import say_once
 from modulab.training.cache import VARIABLES, cache_folder, unsafe_file, unsafe_part
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
@@ -18,7 +18,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    cache.say_once.cache_clear()
+    say_once.cache_clear()
 
 
 def test_the_default_is_a_private_folder_in_the_users_cache(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.regularisers import Pass, Regulariser
+from modulab.text import say_once
 from modulab.training import compiled_step, step_code
-from modulab.training.cache import cache_folder, say_once
+from modulab.training.cache import cache_folder
 from modulab.training.compiled_step import CompiledStep, build, is_built
 from modulab.training.fit import fit_population
 from modulab.training.program import Program, program_of

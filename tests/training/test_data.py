@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -83,17 +84,22 @@ def test_members_with_other_points_have_rows_of_their_own(different: dict[str, A
     assert len(population.chunk(0).table) == 24
 
 
-@pytest.mark.parametrize("mixing", [False, True])
-@pytest.mark.parametrize("task", ["regression", "classification", "digits"])
-def test_shared_points_are_those_that_each_member_has_alone_bit_for_bit(task: str, mixing: bool) -> None:
+@pytest.mark.parametrize(
+    ("task", "code"),
+    [
+        *itertools.product(["regression", "classification", "digits"], ["coordinate", "mixed"]),
+        ("regression", "bump"),
+    ],
+)
+def test_shared_points_are_those_that_each_member_has_alone_bit_for_bit(task: str, code: str) -> None:
     # With mixing the product of 1, 2 or 3 images and the rotation rounds otherwise than that of many.
     members = [
-        make_member({"task": task}, seed=seed, data__num_samples=samples, task__mixing=mixing)
+        make_member({"task": task}, seed=seed, data__num_samples=samples, task__code=code)
         for samples in SIZES
         for seed in (0, 3)
     ]
     population = PopulationData(members, 0, CPU)
-    assert len(population.chunk(0).table) == 2 * (sum(SIZES) if mixing else max(SIZES))
+    assert len(population.chunk(0).table) == 2 * (sum(SIZES) if code == "mixed" else max(SIZES))
     for place, member in enumerate(members):
         alone = points_of(PopulationData([member], 0, CPU), 0)
         assert torch.equal(points_of(population, place), alone)
@@ -101,13 +107,15 @@ def test_shared_points_are_those_that_each_member_has_alone_bit_for_bit(task: st
         assert torch.equal(alone, training_points(member.task, keys, 0, len(alone))[0])
 
 
-@pytest.mark.parametrize("mixing", [False, True])
-@pytest.mark.parametrize("task", ["regression", "digits"])
-def test_members_that_share_points_end_with_the_weights_they_have_alone(task: str, mixing: bool) -> None:
+@pytest.mark.parametrize(
+    ("task", "code"),
+    [*itertools.product(["regression", "digits"], ["coordinate", "mixed"]), ("regression", "bump")],
+)
+def test_members_that_share_points_end_with_the_weights_they_have_alone(task: str, code: str) -> None:
     torch.set_num_threads(1)
     members = [
         make_member(
-            {"task": task, "noise": "poisson"}, seed=0, noise__scale=0.1 * place, task__mixing=mixing,
+            {"task": task, "noise": "poisson"}, seed=0, noise__scale=0.1 * place, task__code=code,
             data__num_samples=samples, architecture__width=6, training__batch_size=5, training__steps=6,
             training__curve_every=3,
         )

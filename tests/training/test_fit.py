@@ -11,7 +11,7 @@ import torch
 from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
-from modulab.training.cache import say_once
+from modulab.text import say_once
 from modulab.training.checkpoints import read_checkpoint
 from modulab.training.execution import choose_execution
 from modulab.training.fit import fit_population

@@ -17,8 +17,8 @@ import torch
 
 from modulab.config.settings import Member
 from modulab.progress import ProgressReport
+from modulab.text import say_once
 from modulab.training import engine, fit, torch_private
-from modulab.training.cache import say_once
 from modulab.training.fit import fit_population
 from modulab.training.torch_private import InterfaceChanged, check_building, check_loading, trace
 from tests.hidden import hide

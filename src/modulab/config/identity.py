@@ -3,7 +3,7 @@
 A sweep that an earlier version began goes on under a later one, as long as the run_ids that the later one computes
 are those in the folder. So a config is hashed as the first version with such a result would have written it: code
 that has moved since counts under its first dotted path, and a key that was added since does not count as long as it
-has the value that was once the only one.
+has the value that was once the only one. A key that has another name or other values since counts as it was.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from modulab.schema import MOVED_CODE
+from modulab.errors import ConfigError
+from modulab.schema import MOVED_CODE, RENAMED_KEYS, import_target
 
 ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("architecture", "_target_"): "modulab.networks.perceptron.PerceptronArchitecture",
     ("probes", "curves"): ["error/test", "modularity/structural"],
+    ("data", "sampling"): "random",
+    ("task", "degree"): 1,
+    ("task", "nonlinearity"): 1.0,
+    ("task", "bump_grid"): 5,
+    ("task", "bump_width"): 1.0,
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
@@ -29,6 +35,13 @@ ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
 """Measures that shipped configs did not name at first: the measure beside which each is taken by default, or None for
 every config, and how it is named there. Part of every run_id: entries stay. A config that lacks one does not take it,
 and its results are verified without it; it has the same run_id, because the network is the same."""
+_ADDED_TO = {
+    ("task", "degree"): "modulab.tasks.regression.RegressionTask",
+    ("task", "nonlinearity"): "modulab.tasks.regression.RegressionTask",
+    ("task", "bump_grid"): "modulab.tasks.continuous.ContinuousTask",
+    ("task", "bump_width"): "modulab.tasks.continuous.ContinuousTask",
+}
+"""The class that a key was added to, where not all classes of its group have it: others may have one of that name."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
@@ -36,8 +49,14 @@ def run_id(member: Mapping[str, Any]) -> str:
     """Return the name of a member's result: a hash of its config as `read_run` returns it."""
     first = _with_paths(member, _FIRST_PATHS)
     for (group, key), value in ADDED_KEYS.items():
-        if isinstance(first.get(group), dict) and first[group].get(key) == value:
-            del first[group][key]
+        node = first.get(group)
+        if isinstance(node, dict) and node.get(key) == value and _was_added(node, group, key):
+            del node[key]
+    for (group, old), (new, values) in RENAMED_KEYS.items():
+        for before, now in values.items():
+            if isinstance(first.get(group), dict) and first[group].get(new) == now:
+                del first[group][new]
+                first[group][old] = before
     if isinstance(first.get("probes"), dict) and isinstance(first["probes"].get("measures"), dict):
         first["probes"]["measures"] = _without_added(first["probes"]["measures"])
     canonical = json.dumps(first, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -59,12 +78,51 @@ def _without_added(measures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_current_form(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the keys that were added since it was written, and the paths that moved code has now."""
+    """Return a config with the keys that were added since it was written, and current names of keys and paths of code.
+
+    Raises: ConfigError for a key given by its first name with a value that it never had, or by both its names.
+    """
     current = _with_paths(config, MOVED_CODE)
+    for (group, old), (new, values) in RENAMED_KEYS.items():
+        node = current.get(group)
+        if isinstance(node, dict) and old in node:
+            current[group] = _renamed(cast("dict[str, Any]", node), group, old, new, values)
     for (group, key), value in ADDED_KEYS.items():
-        if isinstance(current.get(group), dict):
-            current[group] = {key: value} | current[group]
+        node = current.get(group)
+        if isinstance(node, dict) and key not in node and _was_added(node, group, key):
+            current[group] = {key: value} | node
     return current
+
+
+def _renamed(
+    node: dict[str, Any], group: str, old: str, new: str, values: Mapping[Any, Any]
+) -> dict[str, Any]:
+    given = node[old]
+    if not isinstance(given, bool):
+        raise ConfigError(
+            f"{group}.{old}={given!r} should be true or false. It is called {group}.{new} now, with the values "
+            f"{', '.join(values.values())} in their place."
+        )
+    # A composed config has the new key as well, at its default: the name of the first value.
+    beside = node.get(new, values[given])
+    if beside not in (values[given], values[False]):
+        raise ConfigError(
+            f"{group}.{old}={str(given).lower()} and {group}.{new}={beside} contradict each other. Leave out "
+            f"{group}.{old}, which is the earlier name of {group}.{new}."
+        )
+    return {key: value for key, value in node.items() if key != old} | {new: values[given]}
+
+
+def _was_added(node: Mapping[str, Any], group: str, key: str) -> bool:
+    """Return whether the class of a group is one that a key was added to."""
+    owner = _ADDED_TO.get((group, key))
+    if owner is None:
+        return True
+    try:
+        named = import_target(node.get("_target_"), f"{group}._target_")
+    except ConfigError:  # Reading the group says what is wrong with it.
+        return False
+    return isinstance(named, type) and issubclass(named, import_target(owner, owner))
 
 
 def _with_paths(node: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from modulab.config.hydra_private import arguments_parser, hydra_schema
 from modulab.errors import ConfigError
-from modulab.schema import suggest, suggest_key
+from modulab.schema import is_renamed, suggest, suggest_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -111,11 +111,16 @@ def plain_leaf(override: str) -> tuple[str, Any] | None:
 
 
 def replace_grid(overrides: Iterable[str]) -> list[str]:
-    """Return overrides in which `population.grid=...` replaces the configs' grid, instead of joining it."""
+    """Return overrides in which `population.grid=...` replaces the configs' grid, instead of joining it.
+
+    Keys under their first names, which configs no longer have, are added to them.
+    """
     replaced: list[str] = []
     for override in overrides:
         if override.startswith("population.grid="):
             replaced += ["~population.grid", f"+{override}"]
+        elif is_renamed(override_key(override)) and not override.startswith(("+", "~")):
+            replaced.append(f"++{override}")
         else:
             replaced.append(override)
     return replaced
@@ -124,7 +129,9 @@ def replace_grid(overrides: Iterable[str]) -> list[str]:
 def restore_grid(overrides: Iterable[str]) -> list[str]:
     """Return overrides as they were written, of those that `replace_grid` returned."""
     return [
-        override.removeprefix("+") if override.startswith("+population.grid=") else override
+        override.lstrip("+")
+        if override.startswith("+population.grid=") or is_renamed(override_key(override))
+        else override
         for override in overrides
         if override != "~population.grid"
     ]

@@ -19,10 +19,14 @@ from modulab.tasks.base import Task
 
 
 class Data(Settings):
-    """How much a member sees."""
+    """How much a member sees, and which points."""
 
     num_samples: int | None = Field(
         ge=1, description="number of distinct training points; null draws fresh points at every step"
+    )
+    sampling: Literal["random", "grid"] = Field(
+        description="random draws a seed's own points; grid takes a regular grid over all coordinates, the same for "
+        "all seeds, of as many points along each"
     )
 
 
@@ -248,8 +252,8 @@ def _check_combinations(member: Member) -> None:
         network = member.architecture.network(member.task)
         if member.task.mixing and not network.turns_inputs:
             raise ConfigError(
-                f"task.mixing=true needs a network whose first weights can take up a rotation, and those of "
-                f"architecture={member.architecture.name} cannot. Set task.mixing=false or choose another architecture."
+                f"task.code=mixed needs a network whose first weights can take up a rotation, and those of "
+                f"architecture={member.architecture.name} cannot. Choose another task.code or another architecture."
             )
         lacking = member.regulariser.lacking(network)
         if member.regulariser.strength > 0 and lacking is not None:
@@ -264,6 +268,13 @@ def _check_combinations(member: Member) -> None:
                 f"architecture={member.architecture.name} has no sites where units are active. Give it some, or set "
                 "noise.scale=0."
             )
+    if member.data.sampling == "grid":
+        if member.data.num_samples is None:
+            raise ConfigError(
+                "data.sampling=grid needs a number of points. Set data.num_samples, or data.sampling=random."
+            )
+        with foreign_code():
+            member.task.points_per_coordinate(member.data.num_samples)
     if member.training.warmup_steps > member.training.steps:
         raise ConfigError(
             f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modulab.config.overrides import GROUPS, leaf_keys
 from modulab.errors import ConfigError
-from modulab.schema import import_target, suggest_key
+from modulab.schema import import_target, is_renamed, suggest_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -137,6 +137,8 @@ def _reaches(plain: Mapping[str, Any], key: str) -> bool:
     try:
         return not isinstance(look_in(plain, key), dict)
     except (KeyError, TypeError):
+        if is_renamed(key):
+            return True
         if group not in GROUPS or not isinstance(plain[group], dict) or "_target_" not in plain[group]:
             return False
         return rest in import_target(plain[group]["_target_"], f"{group}._target_").model_fields

@@ -44,7 +44,7 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         "Error, own inputs at {factor} times their range",
         family="Error, own inputs beyond range",
     ),
-    needs=("ranges",),
+    needs=("ranges", "output_modules"),
 )
 def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return error on module m's output while inputs range to r times the training range, averaged over m.

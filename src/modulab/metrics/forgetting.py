@@ -23,10 +23,10 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.probe import Probe, evaluation_samples
+from modulab.metrics.probe import Probe, drawn_samples
 from modulab.optimisers import UPDATES
 from modulab.streams import Stream, fold_in
-from modulab.tasks.base import Samples, Task, mix
+from modulab.tasks.base import Samples, Task, as_seen
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 """Adam's coefficients, those of D. Kingma and J. Ba, 2015."""
@@ -52,6 +52,7 @@ class Adaptation:
     Column("forgetting/others_rise_at_learned", "Rise of other modules' error when learned"),
     Column("forgetting/adaptation_steps", "Steps until learned"),
     Column("forgetting/module_1", "Module 1's error after adaptation"),
+    needs=("output_modules",),
     seconds=lambda probes: _SECONDS_PER_STEP * probes.adaptation_steps,
 )
 def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
@@ -90,7 +91,7 @@ def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def adapt(probe: Probe) -> Adaptation | None:
     """Train each member of a probe on with module 1's function changed; None where the task has no other."""
     task, settings, network = probe.task, probe.settings, probe.network.network
-    tested = task.changed(evaluation_samples(task, probe.keys, settings.num_samples, "train"))
+    tested = task.changed(drawn_samples(task, probe.keys, settings.num_samples, "train"))
     if tested is None:
         return None
     seen = _as_seen(task, tested)
@@ -157,6 +158,6 @@ def _minibatches(probe: Probe) -> Iterator[Samples]:
 
 
 def _as_seen(task: Task, samples: Samples) -> Samples:
-    """Return points as the network sees them, mixed, and laid out with the batch innermost as `forward` reads it."""
-    inputs = mix(task, samples.inputs).transpose(1, 2).contiguous().transpose(1, 2)
+    """Return points as the network sees them, and laid out with the batch innermost as `forward` reads it."""
+    inputs = as_seen(task, samples.inputs).transpose(1, 2).contiguous().transpose(1, 2)
     return Samples(inputs, samples.targets)

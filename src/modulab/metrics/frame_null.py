@@ -51,8 +51,8 @@ class FrameNull(Measure):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return layers, through which paths lead."""
-        return ("layers",)
+        """Return layers, through which paths lead, and modules at both of their ends."""
+        return ("layers", "input_modules", "output_modules")
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -66,11 +66,14 @@ class FrameNull(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return what other measures of layers lack, or why the axes of this task's modules cannot be rotated."""
         partition = task.partition
+        missing = super().lacking(network, task)
+        if missing is not None:
+            return missing
         if partition.modules == 1:
             return "its task has one module"
         if any(_features(partition, side) is None for side in ("inputs", "outputs")):
             return "its modules differ in their numbers of inputs or outputs"
-        return super().lacking(network, task)
+        return None
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the three values."""

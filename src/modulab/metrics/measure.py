@@ -75,6 +75,14 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
     ),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
     "logits": (lambda _, task: task.loss_function.takes_logits, "its task's outputs are values, not logits"),
+    "input_modules": (
+        lambda _, task: set(range(task.modules)) <= set(task.partition.inputs),
+        "not every module of its task has inputs of its own",
+    ),
+    "output_modules": (
+        lambda _, task: set(range(task.modules)) <= set(task.partition.outputs),
+        "not every module of its task has outputs of its own",
+    ),
     "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
 }
 """What a measure may need, and why a member without it lacks the measure."""
@@ -85,7 +93,8 @@ class Measure(Settings):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what a member must have: of edges, layers, sites, withheld, logits and ranges."""
+        """Return what a member must have: of edges, layers, sites, withheld, logits, input_modules, output_modules
+        and ranges."""
         return ()
 
     @property

@@ -338,13 +338,19 @@ def structural_modularity(probe: Probe) -> Float64[Tensor, " member"]:
     return diagonal_modularity(strength, probe.task.partition)
 
 
-@measure(Column("modularity/structural", "Structural modularity", ends_at_one=True), needs=("layers",))
+@measure(
+    Column("modularity/structural", "Structural modularity", ends_at_one=True),
+    needs=("layers", "input_modules", "output_modules"),
+)
 def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/structural`, from path strength."""
     return {"modularity/structural": probe.once(structural_modularity)}
 
 
-@measure(Column("modularity/functional", "Functional modularity", ends_at_one=True))
+@measure(
+    Column("modularity/functional", "Functional modularity", ends_at_one=True),
+    needs=("input_modules", "output_modules"),
+)
 def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional`, from the mean absolute Jacobian."""
     jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
@@ -353,7 +359,7 @@ def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
 
 @measure(
     Column("modularity/functional_centred", "Functional modularity of centred logits", ends_at_one=True),
-    needs=("logits",),
+    needs=("logits", "input_modules", "output_modules"),
 )
 def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional_centred`, from logits less the mean over their module.
@@ -367,14 +373,20 @@ def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " memb
     return {"modularity/functional_centred": diagonal_modularity(jacobian, partition)}
 
 
-@measure(Column("modularity/unit_specialisation", "Unit specialisation", ends_at_one=True), needs=("layers",))
+@measure(
+    Column("modularity/unit_specialisation", "Unit specialisation", ends_at_one=True),
+    needs=("layers", "input_modules", "output_modules"),
+)
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
     values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition)
     return {"modularity/unit_specialisation": values}
 
 
-@measure(Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True), needs=("sites",))
+@measure(
+    Column("modularity/ablation", "Selectivity of ablations", ends_at_one=True),
+    needs=("sites", "output_modules"),
+)
 def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/ablation`."""
     return {

@@ -42,7 +42,7 @@ class Probe:
     rotation: Float[Tensor, "in_features in_features"] | None
     """Q, or None without mixing."""
     samples: Samples
-    """Evaluation points of `full` support, test split, in module coordinates."""
+    """Evaluation points of `full` support, test split, in the task's code but unmixed."""
     clean: Recording
     """The forward pass of `network` on `samples`."""
     mask: Float[Tensor, "member parameter"]
@@ -88,7 +88,20 @@ def evaluation_samples(
     region: Region,
     scales: Float[Tensor, " module"] | None = None,
 ) -> Samples:
-    """Return each member's evaluation points of a region, test split, in module coordinates.
+    """Return each member's evaluation points of a region as `Probe.network` takes them: encoded, unmixed."""
+    drawn = drawn_samples(task, keys, num_samples, region, scales)
+    encoded = task.encode(drawn.inputs)
+    return drawn if encoded is drawn.inputs else Samples(_batch_innermost(encoded), drawn.targets)
+
+
+def drawn_samples(
+    task: Task,
+    keys: Int32[Tensor, "member 2"],
+    num_samples: int,
+    region: Region,
+    scales: Float[Tensor, " module"] | None = None,
+) -> Samples:
+    """Return each member's evaluation points of a region, test split, as `Task.draw` gives them.
 
     The points under `scales` are those without, stretched: differences between ranges are not sampling error.
     """

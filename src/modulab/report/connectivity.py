@@ -17,7 +17,12 @@ from torch import Tensor
 from modulab.config.settings import Member, read_run
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
-from modulab.metrics.modularity import diagonal_modularity, path_strength, unit_strengths
+from modulab.metrics.modularity import (
+    diagonal_modularity,
+    measure_structural,
+    path_strength,
+    unit_strengths,
+)
 from modulab.metrics.probe import make_probe
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.manifest import POPULATIONS, read_manifests
@@ -119,10 +124,16 @@ def trained_connectivity(
 
 
 def _drawable_network(member: Member, trained: TrainedMembers) -> Network:
-    """Return a member's network. Raises: ConfigError where it has no layers, or its checkpoint other parameters."""
+    """Return a member's network.
+
+    Raises: ConfigError where it has no layers, its task no modules, or its checkpoint other parameters.
+    """
     network = network_of(member)
     if not network.is_layered:
         raise ConfigError("its network has no layers of weighted connections.")
+    reason = measure_structural.lacking(network, member.task)
+    if reason is not None:
+        raise ConfigError(f"{reason}.")
     if network.layout != trained.layout:
         raise ConfigError("its checkpoint holds other parameters than its settings ask for.")
     return network

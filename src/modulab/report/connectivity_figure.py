@@ -140,7 +140,8 @@ def _ticks(modules: NDArray[np.int64], letter: str) -> tuple[list[float], list[s
     edges = [-0.5, *_dividers(modules), len(modules) - 0.5]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     served = [int(modules[int(np.ceil(low))]) for low in edges[:-1]]
-    return middles, ["silent" if module == SILENT else f"{letter}{module + 1}" for module in served]
+    none = f"{letter} shared" if letter else "silent"
+    return middles, [none if module == SILENT else f"{letter}{module + 1}" for module in served]
 
 
 def _dividers(modules: NDArray[np.int64]) -> list[float]:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from modulab.errors import ConfigError
 from modulab.results.files import check_links, replacing
 from modulab.results.tables import Status, concatenate, merge
+from modulab.schema import RENAMED_KEYS
 
 FORMAT_VERSION = 1
 """Goes up when a column changes its meaning; files of another version are refused."""
@@ -250,7 +251,18 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
             "Restore it from a copy, or move it away and run the same command again."
         )
     _check_content(path, table, columns)
-    return table.replace_schema_metadata(None)
+    return _with_current_names(table.replace_schema_metadata(None))
+
+
+def _with_current_names(table: pa.Table) -> pa.Table:
+    """Return results whose settings have the names of this version, with the values that these have."""
+    for (group, old), (new, values) in RENAMED_KEYS.items():
+        first, now = f"config.{group}.{old}", f"config.{group}.{new}"
+        names = table.column_names
+        if names.count(first) == 1 and now not in names and pa.types.is_boolean(table[first].type):
+            named = [None if value is None else values[value] for value in table[first].to_pylist()]
+            table = table.set_column(names.index(first), now, pa.array(named, pa.string()))
+    return table
 
 
 def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
-from modulab.schema import is_reserved, suggest, suggest_key
+from modulab.schema import current_name, is_reserved, suggest, suggest_key
 from modulab.text import printable
 
 DEFAULT_METRICS = (
@@ -82,7 +82,7 @@ def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None) -> list[s
     if keys is None:
         return _varying(results, [name for name in columns if name != "config.seed"])
     chosen: list[str] = []
-    for key in keys:
+    for key in map(current_name, keys):
         column = next(
             (name for name in (f"config.{key}", f"config.{key}.name", key) if name in columns), None
         )

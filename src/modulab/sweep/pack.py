@@ -48,7 +48,7 @@ def population_bytes(members: Sequence[Member], execution: Execution) -> float:
     Each data set counts once, however many members read it.
     """
     points = points_of_data_sets(members)
-    data = sum(count * _bytes_of_a_point(task) for (task, _, _), count in points.items())
+    data = sum(count * _bytes_of_a_point(name.task) for name, count in points.items())
     return _shared_bytes(members, execution) + data + len(members) * _bytes_on(members, execution)
 
 

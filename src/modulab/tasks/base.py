@@ -8,9 +8,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int32
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from modulab.errors import ConfigError
 from modulab.losses import Loss, find_loss
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, Settings
@@ -35,8 +36,31 @@ class Task(Settings):
 
     name: str = Field(description="how tables call it")
     modules: int = Field(ge=1, description="d, the number of modules", json_schema_extra=STRUCTURAL)
-    mixing: bool = Field(description="show the network Qx, Q a fixed random rotation, instead of x")
-    mixing_seed: int = Field(ge=0, lt=2**63, description="which rotation `mixing` uses")
+    code: Literal["coordinate", "mixed", "bump"] = Field(
+        description="how the network sees inputs: x itself, Qx with Q a fixed random rotation, or the responses of "
+        "Gaussian tuning curves on a grid over all coordinates jointly",
+        json_schema_extra=STRUCTURAL,
+    )
+    mixing_seed: int = Field(ge=0, lt=2**63, description="which rotation mixed code uses")
+
+    @model_validator(mode="after")
+    def _check_code(self) -> Task:
+        if self.code not in self.codes:
+            raise ConfigError(
+                f"task.code={self.code} needs inputs that are coordinates in [-1, 1], and those of "
+                f"task.name={self.name} are not. Choose one of {', '.join(self.codes)}."
+            )
+        return self
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Return the values that `code` may have; `bump` only where `encode` knows it."""
+        return ("coordinate", "mixed")
+
+    @property
+    def mixing(self) -> bool:
+        """Return whether the network sees Qx."""
+        return self.code == "mixed"
 
     @property
     @abstractmethod
@@ -113,13 +137,34 @@ class Task(Settings):
         split: Split,
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
-        """Return one point for each key and counter, a pure function of both, unmixed.
+        """Return one point for each key and counter, a pure function of both, before it is encoded or mixed.
 
         How many others are drawn with it must not change a point, not even its rounding: members of the same task
         and seed read their points from one data set, the largest, which is drawn in parts.
 
         `scales` multiplies each module's inputs by a factor; only where `ranges` says that it can.
         """
+
+    def encode(
+        self, inputs: Float[Tensor, "member batch coordinate"]
+    ) -> Float[Tensor, "member batch in_features"]:
+        """Return what `draw` gives as inputs in the task's `code`, before any mixing. A pure function of each point."""
+        return inputs
+
+    def points_per_coordinate(self, num_samples: int) -> int:
+        """Return how many values of each coordinate a grid of so many training points has, for data.sampling=grid.
+
+        Raises: ConfigError where the task has no grids, or none of this size.
+        """
+        del num_samples
+        raise ConfigError(
+            f"data.sampling=grid needs inputs that are coordinates in [-1, 1], and those of task.name={self.name} are "
+            "not. Set data.sampling=random."
+        )
+
+    def grid(self, counters: Int32[Tensor, "member batch"], points_per_coordinate: int) -> Samples:
+        """Return points of the grid by their numbers, before they are encoded or mixed."""
+        raise NotImplementedError
 
 
 def with_targets_of_module_1(samples: Samples, targets: Float[Tensor, "member batch output"]) -> Samples:
@@ -139,12 +184,12 @@ def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:
     return orthogonal_matrices(keys, task.in_features)[0].float()
 
 
-def mix(
-    task: Task, inputs: Float[Tensor, "member batch in_features"]
+def as_seen(
+    task: Task, inputs: Float[Tensor, "member batch coordinate"]
 ) -> Float[Tensor, "member batch in_features"]:
-    """Return the inputs as the network sees them: Qx where the task mixes, x otherwise."""
+    """Return drawn inputs as the network sees them: encoded, and Qx where the task mixes."""
     if not task.mixing:
-        return inputs
+        return task.encode(inputs)
     rotation = mixing_matrix(task).T.contiguous()
     # One product a member: a product of all rows at once rounds by a row's place among them.
     return torch.stack([points @ rotation for points in inputs])

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int32
-from pydantic import Field, model_validator
+from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from modulab.streams import Stream, fold_in, member_keys, normals
-from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Samples, with_targets_of_module_1
+from modulab.tasks.continuous import ContinuousTask
 
-FunctionName = Literal["sine", "parabola", "absolute", "cosine", "identity", "fourier", "teacher"]
+FunctionName = Literal["sine", "parabola", "absolute", "cosine", "identity", "legendre", "fourier", "teacher"]
 Function = Callable[[Tensor], Tensor]
 
 _RANDOM_FUNCTIONS = 1
@@ -44,6 +44,18 @@ def _cosine(inputs: Tensor) -> Tensor:
 
 def _identity(inputs: Tensor) -> Tensor:
     return inputs
+
+
+def legendre(inputs: Tensor, degree: int) -> Tensor:
+    """Return the Legendre polynomial P_k(x), of degree k >= 1 and range [-1, 1] on [-1, 1].
+
+    Bonnet's recursion: n P_n(x) = (2n - 1) x P_(n-1)(x) - (n - 1) P_(n-2)(x), with P_0 = 1 and P_1 = x.
+    """
+    before, polynomial = torch.ones_like(inputs), inputs
+    for number in range(2, degree + 1):
+        following = inputs * polynomial * ((2 * number - 1) / number) - before * ((number - 1) / number)
+        before, polynomial = polynomial, following
+    return polynomial
 
 
 def _fourier(keys: Tensor) -> Function:
@@ -80,15 +92,16 @@ _FIXED: dict[str, Function] = {
     "cosine": _cosine,
     "identity": _identity,
 }
-_ODD = ("sine", "identity")
 _RANDOM: dict[str, Callable[[Tensor], Function]] = {"fourier": _fourier, "teacher": _teacher}
 
 
 @lru_cache(maxsize=256)
-def module_function(name: FunctionName, seed: int, module: int) -> Function:
+def module_function(name: FunctionName, seed: int, module: int, degree: int = 1) -> Function:
     """Return a module's function; random ones are mapped to just fill [-1, 1] on the training range."""
     if name in _FIXED:
         return _FIXED[name]
+    if name == "legendre":
+        return partial(legendre, degree=degree)
     keys = fold_in(fold_in(member_keys([seed]), Stream.TASK), _RANDOM_FUNCTIONS)
     raw = _RANDOM[name](fold_in(keys, module))
     values = raw(torch.linspace(-1.0, 1.0, 8193, dtype=torch.float64))
@@ -97,46 +110,21 @@ def module_function(name: FunctionName, seed: int, module: int) -> Function:
     return lambda inputs: (raw(inputs) - middle) * (1.0 / half_range)
 
 
-class RegressionTask(Task):
-    """Module m reads x_m in [-1, 1] and must give f_m(x_m)."""
+class RegressionTask(ContinuousTask):
+    """Module m reads x_m in [-1, 1] and must give f_m(x_m), or a mean of x_m and f_m(x_m)."""
 
     functions: list[FunctionName] = Field(
         min_length=1, description="the modules' functions, repeated in order when there are more modules"
     )
+    degree: int = Field(ge=1, le=20, description="degree of the Legendre polynomial that legendre stands for")
+    nonlinearity: float = Field(
+        ge=0,
+        le=1,
+        description="b of the targets (1 - b) x + b f(x): 0 is a linear task, 1 the functions themselves",
+    )
     function_seed: int = Field(
         ge=0, lt=2**63, description="which random functions fourier and teacher stand for"
     )
-    support: supports.ContinuousSupport = Field(
-        description="joint distribution of the modules' inputs in training; all but full withhold some"
-    )
-    band_width: float = Field(
-        ge=0,
-        lt=0.5,
-        description="w of band support: modules differ by 2w at most, which must stay below the 1 where "
-        "the withheld region begins",
-    )
-    cells: int = Field(ge=2, description="cells that cells support cuts each input's range into")
-    withheld_fraction: float = Field(
-        gt=0, lt=1, description="share of the combinations that cells support withholds"
-    )
-    withheld_seed: int = Field(ge=0, lt=2**63, description="which combinations cells support withholds")
-
-    @model_validator(mode="after")
-    def _check_support(self) -> RegressionTask:
-        supports.check_support(self._law)
-        return self
-
-    @property
-    def _law(self) -> supports.SupportLaw:
-        return supports.SupportLaw(
-            support=self.support,
-            modules=self.modules,
-            coordinates=self.inputs_per_module,
-            band_width=self.band_width,
-            cells=self.cells,
-            withheld_fraction=self.withheld_fraction,
-            withheld_seed=self.withheld_seed,
-        )
 
     @property
     def inputs_per_module(self) -> int:
@@ -148,47 +136,43 @@ class RegressionTask(Task):
         """Return 1."""
         return 1
 
-    @property
-    def loss(self) -> str:
-        """Return `squared`."""
-        return "squared"
-
-    @property
-    def withholds(self) -> bool:
-        """Return whether the support is other than `full`."""
-        return self.support != "full"
-
-    @property
-    def ranges(self) -> bool:
-        """Return True: the functions are defined everywhere."""
-        return True
-
-    def changed(self, samples: Samples) -> Samples:
-        """Return the same points with module 1's function changed: a parabola for an odd one, for others the sine.
-
-        Of the fixed functions, old and new are then uncorrelated over the range: whoever knows the old one is
-        neither helped nor misled. A random function, which is neither odd nor even, gives way to the sine too.
-        """
-        name: FunctionName = "parabola" if self.functions[0] in _ODD else "sine"
-        targets = module_function(name, self.function_seed, 0)(samples.inputs[..., 0].contiguous())
-        return with_targets_of_module_1(samples, targets.unsqueeze(2))
-
-    def draw(
-        self,
-        keys: Int32[Tensor, "member 2"],
-        counters: Int32[Tensor, "member batch"],
-        region: Region,
-        split: Split,  # noqa: ARG002 synthetic points are the same in both splits
-        scales: Float[Tensor, " module"] | None = None,
-    ) -> Samples:
-        """Return points of a region, widened by `scales`, with the functions' values there."""
-        inputs = supports.region_inputs(keys, counters, region, self._law)
-        inputs = supports.widen(inputs, scales)[..., 0]
+    def module_values(
+        self, module: int, inputs: Float[Tensor, "member batch"]
+    ) -> Float[Tensor, "member batch"]:
+        """Return (1 - b) x + b f(x), f the function of a module and b the nonlinearity."""
+        name = self.functions[module % len(self.functions)]
         # Contiguous columns, so that sines always take the same path, however the inputs are strided.
-        targets = [
-            module_function(self.functions[module % len(self.functions)], self.function_seed, module)(
-                inputs[..., module].contiguous()
-            )
-            for module in range(self.modules)
-        ]
-        return Samples(inputs, torch.stack(targets, dim=2))
+        inputs = inputs.contiguous()
+        values = module_function(name, self.function_seed, module, self.degree)(inputs)
+        if self.nonlinearity == 1:
+            return values
+        return inputs * (1.0 - self.nonlinearity) + values * self.nonlinearity
+
+    def targets_at(
+        self, inputs: Float[Tensor, "member batch module coordinate"]
+    ) -> Float[Tensor, "member batch target"]:
+        """Return each module's value."""
+        values = [self.module_values(module, inputs[:, :, module, 0]) for module in range(self.modules)]
+        return torch.stack(values, dim=2)
+
+    def other_function(self) -> Function:
+        """Return a function that is uncorrelated, over the range, with what module 1 computes.
+
+        A parabola where that is odd. Otherwise it is a mean of x and an even function: the sine is uncorrelated with
+        an even one alone, and the third Legendre polynomial with x as well. A random function, which is neither odd
+        nor even, gives way to the same, and is not quite uncorrelated with it.
+        """
+        odd = self.functions[0] in ("sine", "identity") or (
+            self.functions[0] == "legendre" and self.degree % 2 == 1
+        )
+        if odd:
+            return _parabola
+        return _sine if self.nonlinearity == 1 else partial(legendre, degree=3)
+
+    def changed(self, samples: Samples) -> Samples | None:
+        """Return the same points with module 1's function changed to one that is uncorrelated with it.
+
+        Whoever knows the old one is neither helped nor misled.
+        """
+        targets = self.other_function()(samples.inputs[..., 0].contiguous())
+        return with_targets_of_module_1(samples, targets.unsqueeze(2))

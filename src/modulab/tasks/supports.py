@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from modulab.errors import ConfigError
+from modulab.schema import LARGEST_COUNT
 from modulab.streams import Stream, fold_in, member_keys, random_bits, uniforms
 from modulab.tasks.base import Region
 
@@ -360,6 +361,33 @@ def _withheld_inputs(keys: Tensor, counters: Tensor, law: SupportLaw) -> Tensor:
 
 def _withheld_cells(law: SupportLaw) -> Tensor:
     return withheld_combinations(law.num_values, law.modules, law.withheld_fraction, law.withheld_seed)
+
+
+def exact_root(num_samples: int, coordinates: int) -> int:
+    """Return n, 2 or more, with n^coordinates = num_samples.
+
+    Raises: ConfigError where there is none, which names the nearest sizes.
+    """
+    root = max(2, round(num_samples ** (1.0 / coordinates)))
+    if root**coordinates == num_samples:
+        return root
+    below = root if root**coordinates < num_samples else root - 1
+    near = [each for each in (below, below + 1) if each >= 2 and each**coordinates <= LARGEST_COUNT]
+    sizes = [f"data.num_samples to {each**coordinates} (that is {each}^{coordinates})" for each in near]
+    raise ConfigError(
+        f"data.num_samples={num_samples} is no grid of {coordinates} coordinates, which has as many points along each, "
+        f"two or more. Set {' or '.join([*sizes, 'data.sampling=random'])}."
+    )
+
+
+def grid_points(
+    counters: Int32[Tensor, "member batch"], points_per_coordinate: int, coordinates: int
+) -> Float32[Tensor, "member batch coordinate"]:
+    """Return points of a regular grid over [-1, 1]^coordinates by their numbers, the last coordinate fastest."""
+    values = torch.linspace(-1.0, 1.0, points_per_coordinate, dtype=torch.float64).float()
+    powers = [points_per_coordinate ** (coordinates - 1 - place) for place in range(coordinates)]
+    places = [counters.long() // power % points_per_coordinate for power in powers]
+    return values.to(counters.device)[torch.stack(places, dim=2)]
 
 
 def nothing_withheld() -> ConfigError:

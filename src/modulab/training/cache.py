@@ -11,22 +11,15 @@ import functools
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from pathlib import Path
 
-from modulab.text import printable
+from modulab.text import say_once
 
 VARIABLES = ("MODULAB_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Environment variables that name another cache folder, the first that is set."""
 _MOST_LINKS = 40
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-
-@functools.cache
-def say_once(message: str) -> None:
-    """Print a notice to standard error, once per process."""
-    print(f"notice: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def unsafe_part(path: Path) -> str | None:

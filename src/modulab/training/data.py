@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
 from modulab.streams import Stream, fold_in, member_keys
-from modulab.tasks.base import Task, mix
+from modulab.tasks.base import Task, as_seen
 from modulab.training.engine import Chunk
 
 DRAWN_AT_ONCE = 1 << 20
@@ -27,20 +28,30 @@ DRAWN_AT_ONCE = 1 << 20
 _LEAST_ROWS = 2
 """Compiled steps are traced for tables of two rows or more."""
 
-DataSet = tuple[Task, int, int | None]
-"""A task, a seed and a size (see `data_set`): what the training points of a member are a function of."""
+
+class DataSet(NamedTuple):
+    """What the training points of a member are a function of; see `data_set`."""
+
+    task: Task
+    seed: int
+    size: int | None
+    is_grid: bool = False
 
 
 def training_points(
-    task: Task, keys: Int32[Tensor, "member 2"], first: int, count: int
+    task: Task, keys: Int32[Tensor, "member 2"], first: int, count: int, grid_size: int | None = None
 ) -> Float[Tensor, "member point feature"]:
-    """Return points `first` to `first + count - 1` of each key's training data: mixed inputs, then targets.
+    """Return points `first` to `first + count - 1` of each key's training data: inputs as seen, then targets.
 
-    Point i of a member does not depend on how many points it has: smaller data sets are prefixes of larger.
+    Point i of a member does not depend on how many points it has: smaller data sets are prefixes of larger. Only the
+    points of a grid do, which are the same for all keys; `grid_size` is their number.
     """
     counters = torch.arange(first, first + count, dtype=torch.int32).expand(keys.shape[0], count)
-    samples = task.draw(fold_in(keys, Stream.DATA), counters, "train", "train")
-    return torch.cat([mix(task, samples.inputs), samples.targets], dim=2)
+    if grid_size is None:
+        samples = task.draw(fold_in(keys, Stream.DATA), counters, "train", "train")
+    else:
+        samples = task.grid(counters, task.points_per_coordinate(grid_size))
+    return torch.cat([as_seen(task, samples.inputs), samples.targets], dim=2)
 
 
 def data_set(member: Member) -> DataSet:
@@ -48,12 +59,14 @@ def data_set(member: Member) -> DataSet:
 
     The size is None for points that are fresh at every step. It is 0 for a finite number of points, as smaller data
     sets are prefixes of larger ones, unless the task mixes its inputs: a matrix product rounds by its number of rows,
-    so there only members with the same number of points share them.
+    so there only members with the same number of points share them. A grid depends on its size and on no seed.
     """
     size = member.data.num_samples
+    if member.data.sampling == "grid":
+        return DataSet(member.task, 0, size, is_grid=True)
     if size is not None and not member.task.mixing:
         size = 0
-    return member.task, member.seed, size
+    return DataSet(member.task, member.seed, size)
 
 
 def num_points(member: Member) -> int:
@@ -99,24 +112,26 @@ class PopulationData(LightningDataModule):
             [member.data.num_samples or 0 for member in members], dtype=torch.int32
         )
         self._table = torch.empty(max(ends[-1], _LEAST_ROWS), task.in_features + task.num_targets)
-        self._fresh = {name: count for name, count in self._points.items() if name[2] is None}
-        self._draw({name: count for name, count in self._points.items() if name[2] is not None}, 0)
+        self._fresh = {name: count for name, count in self._points.items() if name.size is None}
+        self._draw({name: count for name, count in self._points.items() if name.size is not None}, 0)
         self._table = self._table.to(device)
 
     def _draw(self, wanted: Mapping[DataSet, int], first: int) -> None:
         """Draw the points of data sets from `first` on into the table, about `DRAWN_AT_ONCE` numbers at a time."""
-        groups: defaultdict[tuple[Task, int], list[DataSet]] = defaultdict(list)
+        groups: defaultdict[tuple[Task, int, bool], list[DataSet]] = defaultdict(list)
         for name, count in wanted.items():
-            groups[name[0], count].append(name)
+            groups[name.task, count, name.is_grid].append(name)
         most = max(1, DRAWN_AT_ONCE // self._table.shape[1])
-        for (task, count), names in groups.items():
+        for (task, count, is_grid), names in groups.items():
             length = count if task.mixing else min(count, most)  # see `data_set`
             size = max(1, most // length)
             for begin in range(0, len(names), size):
                 some = names[begin : begin + size]
-                keys = member_keys([seed for _, seed, _ in some])
+                keys = member_keys([name.seed for name in some])
                 for place in range(0, count, length):
-                    drawn = training_points(task, keys, first + place, min(length, count - place))
+                    drawn = training_points(
+                        task, keys, first + place, min(length, count - place), count if is_grid else None
+                    )
                     for name, points in zip(some, drawn, strict=True):
                         start = self._starts[name] + place
                         self._table[start : start + len(points)] = points

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
-from modulab.training.cache import cache_folder, say_once
+from modulab.text import say_once
+from modulab.training.cache import cache_folder
 from modulab.training.compiled_step import (
     LARGEST_BLOCK,
     OPTIONS,

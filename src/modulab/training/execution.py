@@ -11,7 +11,7 @@ import torch
 
 from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
-from modulab.training.cache import say_once
+from modulab.text import say_once
 from modulab.training.cost import compiling_pays
 from modulab.training.engine import can_compile
 

@@ -22,7 +22,8 @@ from modulab.config.settings import Member
 from modulab.errors import ConfigError, foreign_code
 from modulab.networks.base import Network
 from modulab.progress import ProgressReport
-from modulab.training.cache import VARIABLES, say_once
+from modulab.text import say_once
+from modulab.training.cache import VARIABLES
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData

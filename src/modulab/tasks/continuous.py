@@ -1,0 +1,138 @@
+"""Tasks whose inputs are coordinates in [-1, 1]: their supports, and what is the same for all such tasks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from jaxtyping import Float, Int32
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from modulab.errors import ConfigError
+from modulab.partition import SHARED, Partition
+from modulab.schema import STRUCTURAL
+from modulab.tasks import bumps, supports
+from modulab.tasks.base import Region, Samples, Split, Task
+
+
+class ContinuousTask(Task):
+    """Each module reads numbers in [-1, 1] and must give values of its own. State sizes and `targets_at`."""
+
+    support: supports.ContinuousSupport = Field(
+        description="joint distribution of the modules' inputs in training; all but full withhold some"
+    )
+    band_width: float = Field(
+        ge=0,
+        lt=0.5,
+        description="w of band support: modules differ by 2w at most, which must stay below the 1 where "
+        "the withheld region begins",
+    )
+    cells: int = Field(ge=2, description="cells that cells support cuts each input's range into")
+    withheld_fraction: float = Field(
+        gt=0, lt=1, description="share of the combinations that cells support withholds"
+    )
+    withheld_seed: int = Field(ge=0, lt=2**63, description="which combinations cells support withholds")
+    bump_grid: int = Field(
+        ge=2,
+        description="bump code: tuning curves along each coordinate; the network has this to the power of all "
+        "coordinates inputs",
+        json_schema_extra=STRUCTURAL,
+    )
+    bump_width: float = Field(
+        gt=0, description="bump code: standard deviation of a tuning curve, in spacings of the grid"
+    )
+
+    @model_validator(mode="after")
+    def _check_inputs(self) -> ContinuousTask:
+        supports.check_support(self._law)
+        if self.code == "bump":
+            bumps.check_size(self.bump_grid, self.num_coordinates)
+        return self
+
+    @property
+    def _law(self) -> supports.SupportLaw:
+        return supports.SupportLaw(
+            support=self.support,
+            modules=self.modules,
+            coordinates=self.inputs_per_module,
+            band_width=self.band_width,
+            cells=self.cells,
+            withheld_fraction=self.withheld_fraction,
+            withheld_seed=self.withheld_seed,
+        )
+
+    @property
+    def num_coordinates(self) -> int:
+        """Return the number of coordinates of all modules."""
+        return self.modules * self.inputs_per_module
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Return all three."""
+        return ("coordinate", "mixed", "bump")
+
+    @property
+    def partition(self) -> Partition:
+        """Return equal shares in order; in bump code no input belongs to one module."""
+        parts = Partition.of_equal_shares(self.modules, self.inputs_per_module, self.outputs_per_module)
+        if self.code != "bump":
+            return parts
+        return Partition(self.modules, (SHARED,) * self.bump_grid**self.num_coordinates, parts.outputs)
+
+    @property
+    def loss(self) -> str:
+        """Return `squared`."""
+        return "squared"
+
+    @property
+    def withholds(self) -> bool:
+        """Return whether the support is other than `full`."""
+        return self.support != "full"
+
+    @property
+    def ranges(self) -> bool:
+        """Return whether the network can see inputs beyond [-1, 1]: in bump code no tuning curve lies there."""
+        return self.code != "bump"
+
+    @abstractmethod
+    def targets_at(
+        self, inputs: Float[Tensor, "member batch module coordinate"]
+    ) -> Float[Tensor, "member batch target"]:
+        """Return the targets at these inputs, a pure function of each point, not even its rounding another's."""
+
+    def draw(
+        self,
+        keys: Int32[Tensor, "member 2"],
+        counters: Int32[Tensor, "member batch"],
+        region: Region,
+        split: Split,  # noqa: ARG002 synthetic points are the same in both splits
+        scales: Float[Tensor, " module"] | None = None,
+    ) -> Samples:
+        """Return points of a region, widened by `scales`, with the targets there."""
+        inputs = supports.region_inputs(keys, counters, region, self._law)
+        return self._samples_at(supports.widen(inputs, scales))
+
+    def _samples_at(self, inputs: Float[Tensor, "member batch module coordinate"]) -> Samples:
+        return Samples(inputs.flatten(2), self.targets_at(inputs))
+
+    def encode(
+        self, inputs: Float[Tensor, "member batch coordinate"]
+    ) -> Float[Tensor, "member batch in_features"]:
+        """Return the coordinates themselves or, in bump code, the responses of the tuning curves."""
+        if self.code != "bump":
+            return inputs
+        return bumps.responses(inputs, self.bump_grid, self.bump_width)
+
+    def points_per_coordinate(self, num_samples: int) -> int:
+        """Return N^(1/D) for N points in D coordinates. Raises: ConfigError if it is not whole, or below 2."""
+        if self.support != "full":
+            raise ConfigError(
+                f"data.sampling=grid covers the whole range, and task.support={self.support} withholds some of it. "
+                "Set task.support=full or data.sampling=random."
+            )
+        return supports.exact_root(num_samples, self.num_coordinates)
+
+    def grid(self, counters: Int32[Tensor, "member batch"], points_per_coordinate: int) -> Samples:
+        """Return points of the grid from -1 to 1, the last coordinate the one that varies fastest."""
+        inputs = supports.grid_points(counters, points_per_coordinate, self.num_coordinates)
+        return self._samples_at(inputs.unflatten(2, (self.modules, self.inputs_per_module)))
