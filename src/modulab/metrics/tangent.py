@@ -20,7 +20,7 @@ from modulab.config.settings import Probes
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network, NetworkPopulation
-from modulab.tasks.base import Task, mix
+from modulab.tasks.base import Task, as_seen
 
 _SECONDS_PER_POINT = 3e-5
 _ELEMENTS = 1 << 22
@@ -51,7 +51,7 @@ class CrossTangent(Measure):
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the ratio of the blocks."""
         partition = probe.task.partition
-        inputs = mix(probe.task, probe.samples.inputs[:, : self.points])
+        inputs = as_seen(probe.task, probe.samples.inputs[:, : self.points])
         squares = kernel_squares(probe.seen_network, inputs, probe.mask, partition.outputs_of(0))
         own = squares[:, list(partition.outputs_of(0))].sum(dim=1)
         labels = enumerate(partition.outputs)
