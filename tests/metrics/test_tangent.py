@@ -10,7 +10,7 @@ from torch import Tensor
 from modulab.metrics import tangent
 from modulab.metrics.probe import Probe
 from modulab.metrics.tangent import CrossTangent
-from modulab.tasks.base import mix
+from modulab.tasks.base import as_seen
 from tests.networks.opaque import Opaque
 
 NAME = "forgetting/cross_tangent"
@@ -19,7 +19,7 @@ NAME = "forgetting/cross_tangent"
 def by_autograd(probe: Probe, points: int) -> list[float]:
     """Return the ratio from kernels written out by autograd for each member."""
     task, network = probe.task, probe.seen_network
-    inputs = mix(task, probe.samples.inputs)
+    inputs = as_seen(task, probe.samples.inputs)
     found: list[float] = []
     for member in range(network.num_members):
         own = network.parameters[member].clone().requires_grad_()
@@ -37,7 +37,7 @@ def by_autograd(probe: Probe, points: int) -> list[float]:
 
 
 @pytest.mark.parametrize("task", [
-    make_task(), make_task(modules=3, mixing=True), make_task("classification"), make_task("classification", modules=3),
+    make_task(), make_task(modules=3, code="mixed"), make_task("classification"), make_task("classification", modules=3),
 ], ids=["two", "three mixed", "logits", "logits of three"])  # fmt: skip
 @pytest.mark.parametrize("hidden", [(5,), (4, 3)])
 def test_cross_tangent_equals_autograd(task, hidden: tuple[int, ...]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.metrics.measure import Column, Measure
-from modulab.metrics.probe import Probe
+from modulab.metrics.probe import Probe, drawn_samples
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.tasks.base import Task, as_seen
 
@@ -51,7 +51,9 @@ class CrossTangent(Measure):
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the ratio of the blocks."""
         partition = probe.task.partition
-        inputs = as_seen(probe.task, probe.samples.inputs[:, : self.points])
+        points = min(self.points, probe.settings.num_samples)
+        drawn = drawn_samples(probe.task, probe.keys, points, "full")
+        inputs = as_seen(probe.task, drawn.inputs)
         squares = kernel_squares(probe.seen_network, inputs, probe.mask, partition.outputs_of(0))
         own = squares[:, list(partition.outputs_of(0))].sum(dim=1)
         labels = enumerate(partition.outputs)
