@@ -95,7 +95,7 @@ def _counts_as_added(node: Mapping[str, Any], group: str, key: str) -> bool:
 
     The name of a result that lies in a folder is computed before it is known whose code the folder names.
     """
-    return (group, key) not in _ADDED_TO or _KEYS_SINCE_ADDED <= node.keys()
+    return (group, key) not in _ADDED_TO or node.keys() >= _KEYS_SINCE_ADDED
 
 
 def _was_added(node: Mapping[str, Any], group: str, key: str) -> bool:
