@@ -42,6 +42,8 @@ _ADDED_TO = {
     ("task", "bump_width"): "modulab.tasks.continuous.ContinuousTask",
 }
 """The class that a key was added to, where not all classes of its group have it: others may have one of that name."""
+_KEYS_SINCE_ADDED = {"function_seed", *(key for _, key in _ADDED_TO)}
+"""Those by which a group is known for one of a regression task, the only one that had none of the keys before."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
@@ -50,7 +52,7 @@ def run_id(member: Mapping[str, Any]) -> str:
     first = _with_paths(member, _FIRST_PATHS)
     for (group, key), value in ADDED_KEYS.items():
         node = first.get(group)
-        if isinstance(node, dict) and node.get(key) == value and _was_added(node, group, key):
+        if isinstance(node, dict) and node.get(key) == value and _counts_as_added(member[group], group, key):
             del node[key]
     for (group, old), (new, values) in RENAMED_KEYS.items():
         for before, now in values.items():
@@ -111,6 +113,14 @@ def _renamed(
             f"{group}.{old}, which is the earlier name of {group}.{new}."
         )
     return {key: value for key, value in node.items() if key != old} | {new: values[given]}
+
+
+def _counts_as_added(node: Mapping[str, Any], group: str, key: str) -> bool:
+    """Return whether a whole group has the keys of the class that a key was added to. Nothing is imported.
+
+    The name of a result that lies in a folder is computed before it is known whose code the folder names.
+    """
+    return (group, key) not in _ADDED_TO or node.keys() >= _KEYS_SINCE_ADDED
 
 
 def _was_added(node: Mapping[str, Any], group: str, key: str) -> bool:
