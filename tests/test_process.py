@@ -51,7 +51,9 @@ CASES += [
 def test_training_leaves_the_process_as_it_found_it(
     case: str, engine: str, tmp_path: Path, compiled: Path
 ) -> None:
-    found = call(case, engine, tmp_path, tmp_path / "cache" if case in ("first", "own") else compiled)
+    # The first compiled case fills the folder that the others load their steps from.
+    own = engine == "eager" and case in ("first", "own")
+    found = call(case, engine, tmp_path, tmp_path / "cache" if own else compiled)
     assert found["changed"] == {}, sorted(found["changed"])
     assert found["raised"] == (case == "interrupted")
 
