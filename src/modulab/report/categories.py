@@ -22,9 +22,7 @@ from modulab.report.style import (
     set_measure_axis,
 )
 
-HOW_TO_READ = (
-    "Small marks are single networks, large ones means over seeds, bars their 95% bootstrap intervals."
-)
+HOW_TO_READ = "Small marks are single networks, large ones means over seeds, bars their 95% intervals."
 _ROW_HEIGHT = 0.3
 _MANY = 2000
 

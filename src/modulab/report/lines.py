@@ -31,8 +31,8 @@ Members = Literal["marks", "lines"]
 """How single members show: as small marks, or as thin lines through their values."""
 
 HOW_TO_READ = {
-    "marks": "Lines join means over seeds, shading is their 95% bootstrap interval, small marks are single networks.",
-    "lines": "Thick lines are means over seeds, shading their 95% bootstrap interval, thin lines are single networks.",
+    "marks": "Lines join means over seeds, shading is their 95% interval, small marks are single networks.",
+    "lines": "Thick lines are means over seeds, shading their 95% interval, thin lines are single networks.",
 }
 _MANY = 2000
 

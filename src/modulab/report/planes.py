@@ -44,7 +44,7 @@ def front_figure(
 ) -> ReportFigure:
     """Draw one measure against another: an arm a colour, every seed, and means joined in the order of a strength.
 
-    Bars are 95% bootstrap intervals of the means. `order` is a setting; without it, an arm has one mean.
+    Bars are 95% intervals of the means. `order` is a setting; without it, an arm has one mean.
     """
     by = [column for column in (arm, order) if column is not None]
     data = figure_data(results, [x, y], by)
@@ -63,7 +63,7 @@ def front_figure(
             _draw_front(axes, own[0], own[1], order_key, styles[arm_text(each)])
         legend_below(figure, [arm_text(each) for each in arms], styles, _legend_title(arm))
     joined = "" if order is None else f" joined in the order of {_lower(label(order))},"
-    text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% bootstrap intervals."
+    text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% intervals."
     return ReportFigure(name, title, text if caption is None else caption, figure, data)
 
 
@@ -144,7 +144,7 @@ def map_figure(
             axes.set_ylabel(label(y))
             if panel is not None:
                 axes.set_title(f"{label(panel)}: {arm_text(level)}")
-    text = "Each cell is a mean over seeds, with its 95% bootstrap interval below it where there is room."
+    text = "Each cell is a mean over seeds, with its 95% interval below it where there is room."
     return ReportFigure(name, title, text if caption is None else caption, figure, data)
 
 
