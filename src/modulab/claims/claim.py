@@ -17,6 +17,19 @@ Draw = Callable[[Mapping[str, Evidence]], Sequence[ReportFigure]]
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One of several settings that a claim is decided in, with the criteria that decide there."""
+
+    axis: str
+    """What differs between settings, in a word: d."""
+    value: str
+    """Where on the axis this one lies: 4."""
+    criteria: tuple[Criterion, ...]
+    within: str = ""
+    """What else sets it apart from others of the same axis: equal width."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim, complete before its experiments are run."""
 
@@ -35,6 +48,13 @@ class Claim:
     caveats: tuple[str, ...]
     tables: tuple[tuple[str, Condition, tuple[str, ...]], ...] = ()
     """For each table of the report: an experiment, which of its networks, and the measures to show of them."""
+    settings: tuple[Setting, ...] = ()
+    """Where the answer may depend on an axis: the settings that decide, instead of `criteria`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both the claim and its settings would decide."""
+        if self.settings and any(criterion.region is not None for criterion in self.criteria):
+            raise ValueError(f"{self.name} has settings, so that criteria beside them must have no region.")
 
 
 def connectivity_of(

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modulab.claims.claim import Claim
+from modulab.claims.claim import Claim, Setting
 from modulab.claims.evidence import Estimate, Evidence
-from modulab.claims.rules import RULE, Finding, Verdict, decide, describe_region, judge_criterion
+from modulab.claims.rules import RULE, Finding, Verdict, decide, decide_settings, describe_region, judge_all
 from modulab.results.summary import cells, summarise
 
 
@@ -20,6 +20,8 @@ class Judgement:
     claim: Claim
     findings: tuple[Finding, ...]
     verdict: Verdict
+    where: str = ""
+    """Of a claim that is stated for several settings, in which of them it is supported and in which not."""
 
     @property
     def deciding(self) -> list[Finding]:
@@ -38,8 +40,43 @@ class TableOfArms:
 
 def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
     """Return what the evidence says of a claim."""
-    findings = tuple(judge_criterion(criterion, evidence) for criterion in claim.criteria)
-    return Judgement(claim, findings, decide(findings))
+    findings = judge_all(claim.criteria, evidence)
+    if not claim.settings:
+        return Judgement(claim, findings, decide(findings))
+    each = [judge_all(setting.criteria, evidence, len(claim.settings)) for setting in claim.settings]
+    verdicts = [decide(found) for found in each]
+    together = tuple(finding for found in each for finding in found)
+    where = describe_settings(claim.settings, verdicts)
+    return Judgement(claim, (*together, *findings), decide_settings(verdicts), where)
+
+
+_WHERE = {"supported": "supported at", "not supported": "not at", "inconclusive": "undecided at"}
+
+
+def describe_settings(settings: Sequence[Setting], verdicts: Sequence[Verdict]) -> str:
+    """Return in words where a claim is supported: "supported at d = 4 and 8, not at d = 2 (equal width)"."""
+    within = {setting.within for setting in settings}
+    parts: list[str] = []
+    for verdict, words in _WHERE.items():
+        values: dict[tuple[str, str], list[str]] = {}
+        for setting, found in zip(settings, verdicts, strict=True):
+            if found == verdict:
+                values.setdefault((setting.axis, setting.within), []).append(setting.value)
+        named = [
+            f"{axis} = {_listed(each)}" + (f" ({inside})" if inside and len(within) > 1 else "")
+            for (axis, inside), each in values.items()
+        ]
+        if named:
+            # Where none is supported, "not at" alone would leave out what is not.
+            whole = "not supported at" if verdict == "not supported" and not parts else words
+            parts.append(f"{whole} {' and '.join(named)}")
+    shared = f" ({min(within)})" if len(within) == 1 and min(within) else ""
+    return ", ".join(parts) + shared
+
+
+def _listed(values: Sequence[str]) -> str:
+    """Return values as a list in words: 2, 4 and 8."""
+    return " and ".join([", ".join(values[:-1]), values[-1]] if len(values) > 1 else values)
 
 
 def tables_of(claim: Claim, evidence: Mapping[str, Evidence]) -> list[TableOfArms]:
@@ -72,6 +109,11 @@ def effect(finding: Finding) -> str:
     return interval(finding.estimate) + times
 
 
+def verdict_words(judgement: Judgement) -> str:
+    """Return a verdict in words, and where it holds for a claim that is stated for several settings."""
+    return f"{judgement.verdict}: {judgement.where}" if judgement.where else judgement.verdict
+
+
 def finding_row(finding: Finding) -> list[str]:
     """Return a finding as a row of the page's table: statement, quantity, estimate, region, seeds, outcome."""
     criterion = finding.criterion
@@ -101,6 +143,7 @@ def as_record(
         "comparison": claim.comparison,
         "rule": RULE,
         "verdict": judgement.verdict,
+        "where": judgement.where,
         "criteria": [_finding_record(finding) for finding in judgement.findings],
         "experiments": list(experiments),
         "caveats": list(claim.caveats),

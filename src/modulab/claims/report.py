@@ -21,6 +21,7 @@ from modulab.claims.judgement import (
     finding_row,
     judge,
     tables_of,
+    verdict_words,
 )
 from modulab.claims.presets import PRESETS
 from modulab.claims.rules import RULE
@@ -141,7 +142,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
         [
             part.judgement.claim.name,
             part.judgement.claim.title,
-            part.judgement.verdict,
+            verdict_words(part.judgement),
             _held(part.judgement),
             part.judgement.deciding[0].criterion.quantity,
             effect(part.judgement.deciding[0]),
@@ -182,7 +183,7 @@ def _section(part: _Part) -> Section:
             f"Hypothesis: {claim.hypothesis}",
             f"Measure: {claim.measure}",
             f"Comparison: {claim.comparison}",
-            f"Verdict: {part.judgement.verdict}. {_held(part.judgement)} criteria hold.",
+            f"Verdict: {verdict_words(part.judgement)}. {_held(part.judgement)} criteria hold.",
             *troubled,
             *(f"Caveat: {caveat}" for caveat in claim.caveats),
         ],
