@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from modulab.claims.claim import Claim, Setting
 from modulab.claims.evidence import Estimate, estimate
 from modulab.claims.judgement import describe_settings, judge, verdict_words
-from modulab.claims.rules import Criterion, Region, decide, decide_settings, judge_all
+from modulab.claims.rules import Criterion, Region, Verdict, decide, decide_settings, judge_all
 
 REPEATS = 200
 AT_MOST = 0.05 + 2 * np.sqrt(0.05 * 0.95 / REPEATS)
@@ -26,15 +27,15 @@ def sure(value: float) -> Criterion:
     return criterion(estimate(np.full((5, 1), value), lambda means: means[..., 0]))
 
 
-def rates(effects: Sequence[float], seeds: int, repeats: int = REPEATS) -> Counter[str]:
+def rates(effects: Sequence[float], seeds: int, repeats: int = REPEATS) -> dict[str, float]:
     """Return how often each verdict is given, at effects in standard deviations from their thresholds."""
     random = np.random.default_rng(seeds)
     counts: Counter[str] = Counter()
     for _ in range(repeats):
         values = np.array(effects) + random.normal(size=(seeds, len(effects)))
         found = [estimate(column[:, None], lambda means: means[..., 0]) for column in values.T]
-        counts[decide(judge_all([criterion(each) for each in found], {}))] += 1 / repeats
-    return counts
+        counts[decide(judge_all([criterion(each) for each in found], {}))] += 1
+    return {verdict: counts[verdict] / repeats for verdict in get_args(Verdict)}
 
 
 @pytest.mark.parametrize("seeds", [5, 10, 20])
@@ -72,7 +73,9 @@ def test_one_failing_interval_of_several_needs_a_higher_level() -> None:
         (["not supported", "inconclusive"], "inconclusive"),
     ],
 )
-def test_verdict_over_settings_depends_only_where_both_answers_are_found(verdicts, expected: str) -> None:
+def test_verdict_over_settings_depends_only_where_both_answers_are_found(
+    verdicts: list[Verdict], expected: str
+) -> None:
     assert decide_settings(verdicts) == expected
 
 

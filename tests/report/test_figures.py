@@ -65,6 +65,15 @@ def test_members_that_did_not_complete_are_in_no_figure() -> None:
     assert "run004" not in set(lines(results).data["run_id"])
 
 
+def test_interval_that_ends_below_zero_leaves_the_axis_of_an_error_logarithmic() -> None:
+    results = sweep_results(noise__scale=SCALES)
+    results["error/test"] = np.where(results["config.seed"] == 0, 0.01, 0.9)
+    drawn = lines(results)
+    data = drawn.data[drawn.data["measure"] == "error/test"]
+    assert data["value"].min() < 0
+    assert drawn.figure.axes[0].get_yscale() == "log"
+
+
 def test_levels_stand_at_the_level_in_the_name_of_the_measure() -> None:
     results = sweep_results(**GRID)
     data = levels_figure(results, ["robustness/poisson"], name="levels", title="Levels").data

@@ -44,13 +44,17 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
     if not claim.settings:
         return Judgement(claim, findings, decide(findings))
     each = [judge_all(setting.criteria, evidence, len(claim.settings)) for setting in claim.settings]
-    verdicts = [decide(found) for found in each]
+    verdicts: list[Verdict] = [decide(found) for found in each]
     together = tuple(finding for found in each for finding in found)
     where = describe_settings(claim.settings, verdicts)
     return Judgement(claim, (*together, *findings), decide_settings(verdicts), where)
 
 
-_WHERE = {"supported": "supported at", "not supported": "not at", "inconclusive": "undecided at"}
+_WHERE: dict[Verdict, str] = {
+    "supported": "supported at",
+    "not supported": "not at",
+    "inconclusive": "undecided at",
+}
 
 
 def describe_settings(settings: Sequence[Setting], verdicts: Sequence[Verdict]) -> str:

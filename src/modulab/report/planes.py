@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_HEIGHT, PANEL_WIDTH, legend_below, panel_grid
-from modulab.report.points import equals, figure_data, in_order
+from modulab.report.points import axis_values, equals, figure_data, in_order
 from modulab.report.style import (
     ArmStyle,
     Scale,
@@ -56,7 +56,7 @@ def front_figure(
         figure, (axes,) = panel_grid(1, height=3.2)
         axes_of: tuple[tuple[str, str, Scale | None], ...] = (("x", x, x_scale), ("y", y, y_scale))
         for axis, measure, scale in axes_of:
-            values = of[measure]["value"]
+            values = axis_values(of[measure])
             set_measure_axis(axes, measure, values, scale or choose_measure_scale(values), axis)
         for each in arms:
             own = [part if arm_key is None else part.loc[equals(part[arm_key], each)] for part in of.values()]

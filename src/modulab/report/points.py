@@ -91,6 +91,11 @@ def summary_columns(data: pd.DataFrame, key: str) -> pd.DataFrame:
     return table
 
 
+def axis_values(data: pd.DataFrame) -> pd.Series:
+    """Return the values that decide an axis: of members and means, for an interval of few seeds may end far off."""
+    return data.loc[data["shown"].isin(["member", "mean"]), "value"]
+
+
 def in_order(results: pd.DataFrame, column: str | None) -> list[object]:
     """Return a column's values, numbers rising, others as they first come; one empty value without a column."""
     if column is None:
