@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from modulab.claims import evidence
 from modulab.claims.claim import Claim
 from modulab.claims.evidence import Evidence
 from modulab.claims.judgement import Judgement, judge
@@ -17,12 +16,6 @@ from modulab.claims.registry import CLAIMS
 from tests.claims.worlds import null_world, shuffle_arms, simulate, true_world
 
 REPEATS = 100
-
-
-@pytest.fixture
-def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take an eighth of the usual resamples for an interval: noise of its own, in no arm's favour, for speed."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 500)
 
 
 def verdicts(claim: Claim, make) -> Counter[str]:
@@ -43,7 +36,6 @@ def judged(name: str, world) -> Judgement:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_identical_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: Claim) -> None:
     found = verdicts(claim, lambda name, random: simulate(name, null_world, random))
@@ -51,7 +43,6 @@ def test_identical_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_shuffled_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: Claim) -> None:
     found = verdicts(claim, lambda name, random: shuffle_arms(simulate(name, true_world, random), random))
@@ -59,7 +50,6 @@ def test_shuffled_arms_are_called_supported_in_at_most_5_of_100_repeats(claim: C
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_large_effects_are_called_supported_in_at_least_95_of_100_repeats(claim: Claim) -> None:
     found = verdicts(claim, lambda name, random: simulate(name, true_world, random, spread=0.01))

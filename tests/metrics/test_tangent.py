@@ -37,7 +37,8 @@ def by_autograd(probe: Probe, points: int) -> list[float]:
 
 
 @pytest.mark.parametrize("task", [
-    make_task(), make_task(modules=3, code="mixed"), make_task("classification"), make_task("classification", modules=3),
+    make_task(), make_task(modules=3, code="mixed"),
+    make_task("classification"), make_task("classification", modules=3),
 ], ids=["two", "three mixed", "logits", "logits of three"])  # fmt: skip
 @pytest.mark.parametrize("hidden", [(5,), (4, 3)])
 def test_cross_tangent_equals_autograd(task, hidden: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.style import arm_styles, choose_scale, choose_setting_scale, drawing, label
-from modulab.results.summary import bootstrap_interval
+from modulab.results.intervals import mean_interval
 from tests.report.tables import sweep_results
 
 SCALES = [0.0, 0.05, 0.1, 0.2, 0.4]
@@ -52,7 +52,7 @@ def test_lines_hold_every_member_and_the_mean_and_interval_of_each_group() -> No
         for (scale, arm), group in results.groupby(["config.noise.scale", "config.architecture.name"]):
             place = own[(own["noise.scale"] == scale) & (own["architecture.name"] == arm)]
             shown = place[place["shown"] != "member"].set_index("shown")["value"]
-            low, high = bootstrap_interval(group[[measure]].to_numpy())
+            low, high = mean_interval(group[[measure]].to_numpy())
             assert shown["mean"] == pytest.approx(group[measure].mean(), rel=1e-14)
             assert [shown["low"], shown["high"]] == [low[0], high[0]]
 
@@ -61,8 +61,17 @@ def test_members_that_did_not_complete_are_in_no_figure() -> None:
     results = sweep_results(**GRID)
     results.loc[4, "status"] = "diverged"
     results.loc[4, "error/test"] = 1e9
-    assert lines(results).data["value"].max() < 1
+    assert lines(results).data["value"].max() < 100
     assert "run004" not in set(lines(results).data["run_id"])
+
+
+def test_interval_that_ends_below_zero_leaves_the_axis_of_an_error_logarithmic() -> None:
+    results = sweep_results(noise__scale=SCALES)
+    results["error/test"] = np.where(results["config.seed"] == 0, 0.01, 0.9)
+    drawn = lines(results)
+    data = drawn.data[drawn.data["measure"] == "error/test"]
+    assert data["value"].min() < 0
+    assert drawn.figure.axes[0].get_yscale() == "log"
 
 
 def test_levels_stand_at_the_level_in_the_name_of_the_measure() -> None:

@@ -8,7 +8,6 @@ import pytest
 from modulab.errors import ConfigError
 from modulab.results.summary import (
     DEFAULT_METRICS,
-    bootstrap_interval,
     cells,
     choose_metrics,
     choose_settings,
@@ -40,30 +39,6 @@ def test_means_and_counts_are_those_of_each_group() -> None:
     assert summary.settings["noise.scale"].tolist() == [0.1, 0.2]
     assert summary.mean["error/test"].tolist() == [2.5, 3.5]
     assert summary.counts["completed"].tolist() == [4, 4]
-
-
-def test_bootstrap_interval_approaches_the_normal_one_for_many_values() -> None:
-    values = np.random.default_rng(1).normal(size=(400, 3))
-    low, high = bootstrap_interval(values, resamples=4000)
-    error = values.std(axis=0) / np.sqrt(400)
-    np.testing.assert_allclose(low, values.mean(axis=0) - 1.96 * error, atol=0.15 * error.max())
-    np.testing.assert_allclose(high, values.mean(axis=0) + 1.96 * error, atol=0.15 * error.max())
-
-
-def test_bootstrap_interval_of_two_values_is_their_range() -> None:
-    low, high = bootstrap_interval(np.array([[1.0, 5.0], [3.0, 5.0]]))
-    assert low.tolist() == [1.0, 5.0]
-    assert high.tolist() == [3.0, 5.0]
-
-
-def test_bootstrap_interval_leaves_out_missing_values() -> None:
-    values = np.random.default_rng(1).normal(size=(50, 1))
-    padded = np.concatenate([values, np.full((50, 1), np.nan)])
-    low, high = bootstrap_interval(np.concatenate([padded, padded + 1], axis=1), resamples=4000)
-    full_low, full_high = bootstrap_interval(values, resamples=4000)
-    assert low[0] == pytest.approx(full_low[0], abs=0.1)
-    assert high[0] == pytest.approx(full_high[0], abs=0.1)
-    assert (low[1], high[1]) == pytest.approx((low[0] + 1, high[0] + 1))
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:

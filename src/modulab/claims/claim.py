@@ -29,6 +29,15 @@ class FirstRule:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One of several settings that a claim is decided in, with the criteria that decide there."""
+
+    at: Mapping[str, str]
+    """Where it lies, by axis, in words: {"modules": "4", "compared at": "equal width"}. Settings have equal axes."""
+    criteria: tuple[Criterion, ...]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim, complete before its experiments are run."""
 
@@ -50,6 +59,13 @@ class Claim:
     first_rule: FirstRule | None = None
     tables: tuple[tuple[str, Condition, tuple[str, ...]], ...] = ()
     """For each table of the report: an experiment, which of its networks, and the measures to show of them."""
+    settings: tuple[Setting, ...] = ()
+    """Where the answer may depend on an axis: the settings that decide, instead of `criteria`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where both the claim and its settings would decide."""
+        if self.settings and any(criterion.region is not None for criterion in self.criteria):
+            raise ValueError(f"{self.name} has settings, so that criteria beside them must have no region.")
 
 
 def connectivity_of(

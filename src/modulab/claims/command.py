@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from modulab.claims.judgement import Judgement, effect
+from modulab.claims.judgement import Judgement, effect, verdict_words
 from modulab.claims.presets import experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST, choose_claims
 from modulab.claims.report import PAGE, write_claims_report
@@ -71,6 +71,7 @@ def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], l
     """Return headings and rows of the table of verdicts, and where the report is."""
     headings = ["claim", "", "verdict", "effect"]
     rows = [
-        [each.claim.name, each.claim.title, each.verdict, effect(each.deciding[0])] for each in judgements
+        [each.claim.name, each.claim.title, verdict_words(each), effect(each.deciding[0])]
+        for each in judgements
     ]
     return headings, rows, f"Report: {folder / PAGE}"

@@ -1,8 +1,9 @@
 """What the networks of an experiment say, seed by seed, and how sure one can be of a statistic of it.
 
 All arms of an experiment are trained at the same seeds, and members of equal seed share data, initial weights and
-draws. A statistic is therefore a function of the arms' means over seeds, and its interval comes from resampling
-whole seeds: every arm of a resample is averaged over the same ones, so that what seeds have in common cancels.
+draws. A statistic is therefore a function of the arms' means over seeds, and its interval comes from drawing all
+means together (modulab.results.intervals): a seed's weight is the same in every arm, so that what seeds have in common
+cancels.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,35 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from modulab.results.intervals import DRAWS, LEVEL, draw_means, drawn_interval
+
 Condition = Mapping[str, Any]
 """Settings by dotted key, such as {"noise.scale": 0.2}, that pick an arm out of an experiment."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Turns means over seeds, the last axis a column of a `Columns`, into one number, over any leading axes."""
 
-RESAMPLES = 4000
-LEVEL = 0.95
 _LEAST_SHARE_OF_SEEDS = 0.5
 _SMALLEST_ERROR = 1e-9
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95% percentile bootstrap interval over seeds; NaN where seeds are too few."""
+    """A statistic with its 95% interval over seeds; NaN where seeds are too few."""
 
     value: float
     low: float
     high: float
     seeds: int
     """The least number of seeds behind any of the arms compared."""
+    draws: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    """The statistic at each draw of the means, in rising order, from which intervals at other levels are read."""
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the interval at a level; NaN where the estimate has no draws and the level is not 95%."""
+        if level == LEVEL:
+            return self.low, self.high
+        return (math.nan, math.nan) if self.draws is None else drawn_interval(self.value, self.draws, level)
 
 
 @dataclass(frozen=True)
@@ -119,34 +128,23 @@ class Evidence:
         return np.log(np.maximum(self.columns(measure, conditions), _SMALLEST_ERROR))
 
 
-@cache
-def _resamples(seeds: int, number: int) -> NDArray[np.float64]:
-    """Return how often each seed is drawn in each resample, the same resamples for every estimate."""
-    drawn = np.random.default_rng(0).integers(seeds, size=(number, seeds))
-    return np.stack([np.bincount(each, minlength=seeds) for each in drawn]).astype(np.float64)
-
-
 def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
-    """Return a statistic of the means over seeds (rows) and its interval over resampled seeds.
+    """Return a statistic of the means over seeds (rows) and its interval, from draws of all means together.
 
     An arm that fewer than half of the seeds have, or fewer than two, leaves nothing to say: NaN.
     """
     seeds = len(columns)
-    present = ~np.isnan(columns)
-    fewest = int(present.sum(axis=0).min()) if columns.size else 0
+    fewest = int((~np.isnan(columns)).sum(axis=0).min()) if columns.size else 0
     if fewest < max(2, math.ceil(_LEAST_SHARE_OF_SEEDS * seeds)):
         return Estimate(math.nan, math.nan, math.nan, fewest)
-    weights = _resamples(seeds, RESAMPLES)
-    filled = np.where(present, columns, 0.0)
+    means, drawn = draw_means(columns)
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = (weights @ filled) / (seeds if present.all() else weights @ present)
-        value = float(statistic((filled.sum(axis=0) / present.sum(axis=0))[None])[0])
-        resampled = statistic(means)
-    resampled = resampled[np.isfinite(resampled)]
-    if not math.isfinite(value) or len(resampled) < LEVEL * RESAMPLES:
+        value = float(statistic(means[None])[0])
+        draws = statistic(drawn)
+    draws = np.sort(draws[np.isfinite(draws)])
+    if not math.isfinite(value) or len(draws) < LEVEL * DRAWS:
         return Estimate(value, math.nan, math.nan, fewest)
-    low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Estimate(value, float(low), float(high), fewest)
+    return Estimate(value, *drawn_interval(value, draws), fewest, draws)
 
 
 def difference(means: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, FirstRule
+from modulab.claims.claim import Claim, FirstRule, Setting
 from modulab.claims.comparisons import ERROR, MODULARITY, contrast, level
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.premodular import name_arms
@@ -59,28 +59,29 @@ def _named(setting: Condition) -> dict[str, str]:
     }
 
 
-def _criteria() -> list[Criterion]:
-    dense = {name: {**setting, "noise.scale": 0.0} for name, (setting, _) in enumerate(_settings())}
-    less = [
-        Criterion(
-            "Networks trained under noise forget less",
-            "rise of the other modules' error, dense networks minus these",
-            contrast("forgetting", RISE, dense[place], {**setting, "noise.scale": 0.2}),
-            Region(low=LEAST),
-            condition=_named(setting),
-            predicted="" if rise is None else ("above" if rise > 2 * LEAST else "below") + f" {LEAST:.3g}",
-        )
-        for place, (setting, rise) in enumerate(_settings())
-    ]
+def _words(setting: Condition) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in _named(setting).items())
+
+
+def _less(setting: Condition, rise: float | None) -> Criterion:
+    return Criterion(
+        f"Networks trained under noise forget less: {_words(setting)}",
+        "rise of the other modules' error, dense networks minus these",
+        contrast("forgetting", RISE, {**setting, "noise.scale": 0.0}, {**setting, "noise.scale": 0.2}),
+        Region(low=LEAST),
+        predicted="" if rise is None else ("above" if rise > 2 * LEAST else "below") + f" {LEAST:.3g}",
+    )
+
+
+def _reported() -> list[Criterion]:
     forgotten = [
         Criterion(
-            "What dense networks forget: "
-            + ", ".join(f"{key} {value}" for key, value in _named(setting).items()),
+            f"What dense networks forget: {_words(setting)}",
             "rise of the other modules' error",
-            level("forgetting", RISE, dense[place]),
+            level("forgetting", RISE, {**setting, "noise.scale": 0.0}),
             predicted="" if rise is None else f"{rise:g}",
         )
-        for place, (setting, rise) in enumerate(_settings())
+        for setting, rise in _settings()
     ]
     quiet = {**_USUAL, "noise.scale": 0.0}
     others = {
@@ -97,7 +98,7 @@ def _criteria() -> list[Criterion]:
         )
         for name, arm in others.items()
     ]
-    return [*less, *forgotten, *beside]
+    return [*forgotten, *beside]
 
 
 def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
@@ -143,7 +144,8 @@ CLAIM = Claim(
         "for all."
     ),
     experiments=("forgetting",),
-    criteria=tuple(_criteria()),
+    criteria=tuple(_reported()),
+    settings=tuple(Setting(_named(setting), (_less(setting, rise),)) for setting, rise in _settings()),
     draw=_draw,
     caveats=(
         "Premodular networks share no weight between modules, so they forget nothing by construction and decide "

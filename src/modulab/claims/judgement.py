@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from modulab.claims.claim import Claim
 from modulab.claims.evidence import Estimate, Evidence
-from modulab.claims.rules import RULE, Finding, Verdict, decide, describe_region, judge_criterion
+from modulab.claims.rules import RULE, Finding, Verdict, decide, decide_settings, describe_region, judge_all
+from modulab.claims.where import describe_settings
 from modulab.results.summary import cells, summarise
 
 
@@ -20,6 +21,8 @@ class Judgement:
     claim: Claim
     findings: tuple[Finding, ...]
     verdict: Verdict
+    where: str = ""
+    """Of a claim that is stated for several settings, in which of them it is supported and in which not."""
 
     @property
     def deciding(self) -> list[Finding]:
@@ -38,8 +41,14 @@ class TableOfArms:
 
 def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
     """Return what the evidence says of a claim."""
-    findings = tuple(judge_criterion(criterion, evidence) for criterion in claim.criteria)
-    return Judgement(claim, findings, decide(findings))
+    findings = judge_all(claim.criteria, evidence)
+    if not claim.settings:
+        return Judgement(claim, findings, decide(findings))
+    each = [judge_all(setting.criteria, evidence, len(claim.settings)) for setting in claim.settings]
+    verdicts: list[Verdict] = [decide(found) for found in each]
+    together = tuple(finding for found in each for finding in found)
+    where = describe_settings(claim.settings, verdicts)
+    return Judgement(claim, (*together, *findings), decide_settings(verdicts), where)
 
 
 def tables_of(claim: Claim, evidence: Mapping[str, Evidence]) -> list[TableOfArms]:
@@ -72,13 +81,19 @@ def effect(finding: Finding) -> str:
     return interval(finding.estimate) + times
 
 
+def verdict_words(judgement: Judgement) -> str:
+    """Return a verdict in words, and where it holds for a claim that is stated for several settings."""
+    return f"{judgement.verdict}: {judgement.where}" if judgement.where else judgement.verdict
+
+
 def finding_row(finding: Finding) -> list[str]:
-    """Return a finding as a row of the page's table: statement, quantity, estimate, region, seeds, outcome."""
+    """Return a finding as the page's table shows it: in words, estimated, predicted, its region, seeds, outcome."""
     criterion = finding.criterion
     return [
         criterion.statement,
         criterion.quantity,
         effect(finding),
+        criterion.predicted,
         describe_region(criterion),
         str(finding.estimate.seeds),
         finding.outcome or "reported",
@@ -101,9 +116,12 @@ def as_record(
         "comparison": claim.comparison,
         "rule": RULE,
         "verdict": judgement.verdict,
+        "where": judgement.where,
         "criteria": [_finding_record(finding) for finding in judgement.findings],
         "experiments": list(experiments),
         "caveats": list(claim.caveats),
+        "prediction": claim.prediction,
+        "first rule": None if claim.first_rule is None else asdict(claim.first_rule),
         "figures": list(figures),
         "tables": [
             {"experiment": table.experiment, "headings": table.headings, "rows": table.rows}
@@ -123,6 +141,7 @@ def _finding_record(finding: Finding) -> dict[str, Any]:
         "high": _finite(finding.estimate.high),
         "seeds": finding.estimate.seeds,
         "region": None if region is None else [_finite(region.low), _finite(region.high)],
+        "predicted": criterion.predicted,
         "outcome": finding.outcome,
         "shown": finding_row(finding),
     }

@@ -21,9 +21,10 @@ from modulab.claims.judgement import (
     finding_row,
     judge,
     tables_of,
+    verdict_words,
 )
 from modulab.claims.presets import PRESETS
-from modulab.claims.rules import RULE
+from modulab.claims.rules import RULE, Finding
 from modulab.claims.run import Experiment
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, write_page
@@ -34,7 +35,7 @@ SOURCE = "Qian, Liang and Fiete (arXiv 2512.13707)"
 RECORD = "claims.json"
 PAGE = "report.html"
 
-_FINDINGS = ("criterion", "quantity", "estimate [95% interval]", "region", "seeds", "outcome")
+_FINDINGS = ("criterion", "quantity", "estimate [95% interval]", "predicted", "region", "seeds", "outcome")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
             part.judgement.claim.name,
             part.judgement.claim.title,
             part.judgement.verdict,
+            part.judgement.where,
             _held(part.judgement),
             part.judgement.deciding[0].criterion.quantity,
             effect(part.judgement.deciding[0]),
@@ -152,6 +154,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
         "claim",
         "in words",
         "verdict",
+        "where",
         "criteria that hold",
         "first quantity",
         "effect [95% interval]",
@@ -162,6 +165,10 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
 def _held(judgement: Judgement) -> str:
     held = sum(finding.outcome == "holds" for finding in judgement.deciding)
     return f"{held} of {len(judgement.deciding)}"
+
+
+def _findings(findings: Sequence[Finding]) -> PageTable:
+    return PageTable(_FINDINGS, [finding_row(finding) for finding in findings])
 
 
 def _section(part: _Part) -> Section:
@@ -175,27 +182,44 @@ def _section(part: _Part) -> Section:
         for name, counts in part.counts.items()
         if counts["diverged"] + counts["failed"] + counts["missing"]
     ]
-    findings = PageTable(_FINDINGS, [finding_row(finding) for finding in part.judgement.findings])
+    reported = [finding for finding in part.judgement.findings if finding.outcome is None]
+    first = claim.first_rule
+    replaced = (
+        [
+            f"First rule: {first.rule} Its verdict was: {first.verdict}, {first.effect}. Replaced because: {first.reason}"
+        ]
+        if first is not None
+        else []
+    )
     return Section(
         f"{claim.name}. {claim.title}",
         paragraphs=[
             f"Hypothesis: {claim.hypothesis}",
             f"Measure: {claim.measure}",
             f"Comparison: {claim.comparison}",
-            f"Verdict: {part.judgement.verdict}. {_held(part.judgement)} criteria hold.",
+            *([f"Prediction: {claim.prediction}"] if claim.prediction else []),
+            f"Verdict: {verdict_words(part.judgement)}. {_held(part.judgement)} criteria hold.",
+            *replaced,
             *troubled,
             *(f"Caveat: {caveat}" for caveat in claim.caveats),
         ],
-        tables=[findings],
+        tables=[_findings(part.judgement.deciding)],
         figures=part.figures,
         commands=[shlex.join(each.command) for each in part.experiments],
         sections=[
-            Section(
-                f"{claim.name}: all arms of {table.experiment}, mean [95% interval]",
-                tables=[PageTable(table.headings, table.rows)],
-                folded=True,
-            )
-            for table in part.tables
+            *(
+                [Section(f"{claim.name}: reported beside it", tables=[_findings(reported)], folded=True)]
+                if reported
+                else []
+            ),
+            *(
+                Section(
+                    f"{claim.name}: all arms of {table.experiment}, mean [95% interval]",
+                    tables=[PageTable(table.headings, table.rows)],
+                    folded=True,
+                )
+                for table in part.tables
+            ),
         ],
         badge=part.judgement.verdict,
     )

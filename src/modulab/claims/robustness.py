@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, FirstRule
+from modulab.claims.claim import Claim, FirstRule, Setting
 from modulab.claims.comparisons import ERROR, MODULARITY, UNDER_NOISE, ratio
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion, Region
@@ -14,7 +15,11 @@ from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
 
 MATCHES = {"width": "equal width", "parameters": "equal parameters"}
-SAMPLES = {2: (64, 256, 4096, None), 4: (64, 256, 4096, None), 8: (64, 4096)}
+SAMPLES: dict[int, tuple[int | None, ...]] = {
+    2: (64, 256, 4096, None),
+    4: (64, 256, 4096, None),
+    8: (64, 4096),
+}
 """Training points by number of modules; None draws fresh ones at every step."""
 SCALES = {0.0: "trained without noise", 0.2: "trained under noise 0.2"}
 LAWS = {
@@ -22,6 +27,8 @@ LAWS = {
     "Poisson noise of equal energy": "robustness/poisson_energy@0.3",
     "Gaussian noise": "robustness/gaussian@0.3",
 }
+DECIDING_LAWS = ("Poisson noise", "Gaussian noise")
+DECIDING_SAMPLES = (64, 4096)
 PREDICTED = {
     (2, "width", 0.0): {64: 0.82, 256: 0.91, 4096: 0.95},
     (2, "parameters", 0.0): {64: 0.70, 256: 0.75, 4096: 0.77},
@@ -50,27 +57,48 @@ def _criterion(law: str, match: str, modules: int, samples: int | None, scale: f
     dense = _arm("dense", "width", modules, samples, scale)
     predicted = PREDICTED.get((modules, match, scale), {}).get(samples or 0)
     return Criterion(
-        "Premodular networks are more robust",
+        f"{modules} modules, {'fresh' if samples is None else samples} training points, {MATCHES[match]}",
         f"error under {law} 0.3, premodular / dense",
         ratio("robustness", LAWS[law], premodular, dense),
         Region(high=1 / thresholds.ROBUSTNESS),
         scale="factor",
         predicted=f"{predicted:g} times" if predicted is not None and law == "Poisson noise" else "",
-        condition={
-            "noise at test": law,
-            "compared at": MATCHES[match],
-            "modules": f"{modules}",
-            "training points": "fresh" if samples is None else f"{samples}",
-            "training": SCALES[scale],
-        },
     )
 
 
-def _criteria() -> list[Criterion]:
+_Place = tuple[str, str, int, int | None, float]
+"""A law, what is matched, the number of modules, the sample size and the noise in training."""
+
+
+def _at(place: _Place) -> dict[str, str]:
+    law, match, modules, samples, scale = place
+    return {
+        "at test": law,
+        "compared at": MATCHES[match],
+        "modules": f"{modules}",
+        "training points": "fresh" if samples is None else f"{samples}",
+        "training": SCALES[scale],
+    }
+
+
+_PLACES: list[_Place] = [
+    (law, match, modules, samples, scale)
+    for law, match, modules, scale in itertools.product(LAWS, MATCHES, SAMPLES, SCALES)
+    for samples in SAMPLES[modules]
+]
+
+
+def _decides(place: _Place) -> bool:
+    """Return whether a place is one of the settings that decide: the ends of each axis."""
+    law, _, _, samples, scale = place
+    return law in DECIDING_LAWS and samples in DECIDING_SAMPLES and scale == 0
+
+
+def _reported() -> list[Criterion]:
     return [
-        _criterion(law, match, modules, samples, scale)
-        for law, match, modules, scale in itertools.product(LAWS, MATCHES, SAMPLES, SCALES)
-        for samples in SAMPLES[modules]
+        replace(_criterion(*place), statement=", ".join(_at(place).values()), region=None)
+        for place in _PLACES
+        if not _decides(place)
     ]
 
 
@@ -104,7 +132,8 @@ CLAIM = Claim(
         "weights and biases, by number of modules, sample size and noise in training."
     ),
     experiments=("robustness",),
-    criteria=tuple(_criteria()),
+    criteria=tuple(_reported()),
+    settings=tuple(Setting(_at(place), (_criterion(*place),)) for place in _PLACES if _decides(place)),
     draw=_draw,
     caveats=(
         "At equal width the premodular networks are a subset of the dense ones, so that no advantage can survive "

@@ -2,25 +2,42 @@
 
 A criterion is a quantity, and the region in which it must lie for the claim to hold. Its region leaves out
 not only 0 but every effect too small to matter, so that a claim cannot be upheld by many seeds alone.
+
+The rule errs to either side with a probability of at most 5%, whatever the number of criteria:
+
+- *Supported* says that every criterion is true. This is an intersection-union test (Berger, Technometrics 24, 1982,
+  295-300): if any criterion is false, its own interval must err for the claim to be supported, so each criterion is
+  tested at the full level. For a region with two ends it is Schuirmann's two one-sided tests (1987).
+- *Not supported* says that at least one criterion is false. Any of K intervals may err, so each has the level
+  1 - 5% / K (Bonferroni; to find whether there is any false criterion, Holm's procedure is the same).
+
+Where one criterion lies on its threshold and the others clearly hold, both errors are 2.5% at most, the second divided
+by K. Where several lie on their thresholds, "supported" becomes rarer still, and "not supported" stays below
+its bound; most verdicts are then "inconclusive".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from modulab.claims.evidence import Estimate, Evidence
+from modulab.results.intervals import LEVEL
 
 Outcome = Literal["holds", "fails", "unclear"]
-Verdict = Literal["supported", "not supported", "inconclusive"]
+Verdict = Literal["supported", "not supported", "depends", "inconclusive"]
 Scale = Literal["difference", "factor"]
 
+ERROR_RATE = 1 - LEVEL
+
 RULE = (
-    "A criterion holds if the 95% bootstrap interval over seeds lies wholly inside its region, and fails if "
-    "wholly outside. The claim is supported if every criterion holds, not supported if any fails, and "
-    "inconclusive otherwise. Quantities without a region are reported and decide nothing."
+    "A claim is supported if for each of its criteria the 95% interval over seeds lies wholly inside the criterion's "
+    "region, and not supported if the interval of any lies wholly outside, at a level of 100% less 5% divided by the "
+    "number of criteria; otherwise it is inconclusive. A claim that is stated for several settings depends on the "
+    "setting if it is supported in some and not supported in others, each setting's share of the 5% being equal. "
+    "Quantities without a region are reported and decide nothing."
 )
 
 
@@ -45,8 +62,6 @@ class Criterion:
     scale: Scale = "difference"
     predicted: str = ""
     """What theory says of the quantity, in words or numbers; empty where it says nothing."""
-    condition: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of a claim that is asked under several conditions: the one that this criterion is about, by axis."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,39 @@ class Finding:
     """None where the criterion decides nothing."""
 
 
-def judge_criterion(criterion: Criterion, evidence: Mapping[str, Evidence]) -> Finding:
-    """Return what the evidence says of a criterion."""
+def judge_all(
+    criteria: Sequence[Criterion], evidence: Mapping[str, Evidence], settings: int = 1
+) -> tuple[Finding, ...]:
+    """Return what the evidence says of the criteria of a claim, or of one of several settings of it."""
+    deciding = sum(criterion.region is not None for criterion in criteria)
+    share = ERROR_RATE / settings
+    holds, fails = 1 - share, 1 - share / max(1, deciding)
+    return tuple(judge_criterion(criterion, evidence, holds, fails) for criterion in criteria)
+
+
+def judge_criterion(
+    criterion: Criterion, evidence: Mapping[str, Evidence], holds: float = LEVEL, fails: float = LEVEL
+) -> Finding:
+    """Return what the evidence says of a criterion, by intervals at the levels at which it holds and fails."""
     found = criterion.find(evidence)
+    inner, outer = (_shown(criterion, found.interval(level)) for level in (holds, fails))
     if criterion.scale == "factor":
-        found = Estimate(_exp(found.value), _exp(found.low), _exp(found.high), found.seeds)
+        value, low, high = _shown(criterion, (found.value, found.low, found.high))
+        found = Estimate(value, low, high, found.seeds)
     if criterion.region is None:
         return Finding(criterion, found, None)
     region = criterion.region
     outcome: Outcome = "unclear"
-    if region.low < found.low and found.high < region.high:
+    if region.low < inner[0] and inner[1] < region.high:
         outcome = "holds"
-    elif found.high <= region.low or found.low >= region.high:
+    elif outer[1] <= region.low or outer[0] >= region.high:
         outcome = "fails"
     return Finding(criterion, found, outcome)
+
+
+def _shown(criterion: Criterion, values: tuple[float, ...]) -> tuple[float, ...]:
+    """Return values in the quantity's own units."""
+    return tuple(_exp(value) for value in values) if criterion.scale == "factor" else values
 
 
 def _exp(value: float) -> float:
@@ -87,6 +121,14 @@ def decide(findings: Sequence[Finding]) -> Verdict:
     if "fails" in outcomes:
         return "not supported"
     return "supported" if set(outcomes) == {"holds"} else "inconclusive"
+
+
+def decide_settings(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict that those of a claim's settings add up to."""
+    found = set(verdicts)
+    if {"supported", "not supported"} <= found:
+        return "depends"
+    return verdicts[0] if len(found) == 1 else "inconclusive"
 
 
 def describe_region(criterion: Criterion) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, FirstRule
+from modulab.claims.claim import Claim, FirstRule, Setting
 from modulab.claims.comparisons import ERROR, MODULARITY, Find
 from modulab.claims.evidence import Condition, Estimate, Evidence, estimate, pick
 from modulab.claims.rules import Criterion, Region
@@ -139,39 +139,39 @@ GRID_SIZE = 5
 """Tuning curves for each coordinate of the joint code."""
 
 
-def _exponential(asked: _Asked, what: str, needed: Callable[[_Fit], Find]) -> list[Criterion]:
-    condition = {"input code": asked.code, "samples needed": what, "degree": f"{asked.degree}"}
-    joint = asked is JOINT
-    return [
+def _exponential(asked: _Asked, what: str, needed: Callable[[_Fit], Find]) -> Setting:
+    joint, words = asked is JOINT, f"{asked.code}, degree {asked.degree}, {what}"
+    criteria = (
         Criterion(
-            "The samples needed grow with each further module",
+            f"The samples needed grow with each further module: {words}",
             "factor by which N grows per module, from an exponential fit",
             needed(growth),
             Region(low=SLOWEST_GROWTH),
             scale="factor",
             predicted=f"{GRID_SIZE} times" if joint else "",
-            condition=condition,
         ),
         Criterion(
-            "An exponential fits better than a power law",
+            f"An exponential fits better than a power law: {words}",
             "residual sum of squares, power law / exponential",
             needed(exponential_fits_better),
             Region(low=BETTER_FIT),
             scale="factor",
             predicted="above 2 times" if joint else "below 1 times",
-            condition=condition,
         ),
-    ]
+    )
+    return Setting({"inputs": asked.code, "degree": f"{asked.degree}", "samples": what}, criteria)
 
 
-def _criteria() -> list[Criterion]:
-    criteria = [
-        criterion
-        for asked in (*COORDINATES, JOINT)
-        for criterion in _exponential(asked, "to learn the task", asked.to_learn)
+def _settings() -> list[Setting]:
+    learn = [_exponential(asked, "to learn the task", asked.to_learn) for asked in (*COORDINATES, JOINT)]
+    modular = [
+        _exponential(asked, "for half of the modularity", asked.for_modularity) for asked in COORDINATES
     ]
-    for asked in COORDINATES:
-        criteria += _exponential(asked, "for half of the modularity", asked.for_modularity)
+    return [*learn, *modular]
+
+
+def _reported() -> list[Criterion]:
+    criteria: list[Criterion] = []
     for asked in (*COORDINATES, PREMODULAR):
         premodular = asked is PREMODULAR
         of_what = "premodular networks, " if premodular else ""
@@ -232,7 +232,8 @@ CLAIM = Claim(
         "(2,1) at strength 0.06/d, each sample size with the same number of steps."
     ),
     experiments=("samples", "codes"),
-    criteria=tuple(_criteria()),
+    criteria=tuple(_reported()),
+    settings=tuple(_settings()),
     draw=_draw,
     caveats=(
         "Few numbers of modules cannot tell an exponential from a power law with certainty; the preset full has more.",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.points import equals, figure_data, in_order
+from modulab.report.points import axis_values, equals, figure_data, in_order
 from modulab.report.style import (
     ArmStyle,
     Scale,
@@ -22,9 +22,7 @@ from modulab.report.style import (
     set_measure_axis,
 )
 
-HOW_TO_READ = (
-    "Small marks are single networks, large ones means over seeds, bars their 95% bootstrap intervals."
-)
+HOW_TO_READ = "Small marks are single networks, large ones means over seeds, bars their 95% intervals."
 _ROW_HEIGHT = 0.3
 _MANY = 2000
 
@@ -54,8 +52,8 @@ def strip_figure(
         figure, panels = panel_grid(len(measures), height=height)
         for place, (axes, measure) in enumerate(zip(panels, measures, strict=True)):
             own = data.loc[data["measure"] == measure]
-            scale = (x_scales or {}).get(measure) or choose_measure_scale(own["value"])
-            set_measure_axis(axes, measure, own["value"], scale, axis="x")
+            scale = (x_scales or {}).get(measure) or choose_measure_scale(axis_values(own))
+            set_measure_axis(axes, measure, axis_values(own), scale, axis="x")
             for row, level in enumerate(categories):
                 for number, each in enumerate(arms):
                     points = own.loc[equals(own[key], level)]

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_WIDTH, legend_below, panel_grid, share_ends
-from modulab.report.points import equals, figure_data, in_order, summary_columns
+from modulab.report.points import axis_values, equals, figure_data, in_order, summary_columns
 from modulab.report.style import (
     ArmStyle,
     Scale,
@@ -31,8 +31,8 @@ Members = Literal["marks", "lines"]
 """How single members show: as small marks, or as thin lines through their values."""
 
 HOW_TO_READ = {
-    "marks": "Lines join means over seeds, shading is their 95% bootstrap interval, small marks are single networks.",
-    "lines": "Thick lines are means over seeds, shading their 95% bootstrap interval, thin lines are single networks.",
+    "marks": "Lines join means over seeds, shading is their 95% interval, small marks are single networks.",
+    "lines": "Thick lines are means over seeds, shading their 95% interval, thin lines are single networks.",
 }
 _MANY = 2000
 
@@ -74,10 +74,10 @@ def lines_figure(
         for place, axes in enumerate(panels):
             level, measure = rows[place // len(measures)], measures[place % len(measures)]
             own = data.loc[data["measure"] == measure]
-            y_scale = (y_scales or {}).get(measure) or choose_measure_scale(own["value"])
+            y_scale = (y_scales or {}).get(measure) or choose_measure_scale(axis_values(own))
             if x_key != "step":
                 set_setting_axis(axes, own[x_key], scale, inches)
-            set_measure_axis(axes, measure, own["value"], y_scale)
+            set_measure_axis(axes, measure, axis_values(own), y_scale)
             shown = own if row_key is None else own.loc[equals(own[row_key], level)]
             for each in arms:
                 points = shown if arm_key is None else shown.loc[equals(shown[arm_key], each)]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator
 
 from modulab.report.style import COLOURS, MARKERS, label
-from modulab.results.summary import bootstrap_interval
+from modulab.results.intervals import mean_interval
 
 MEASURES = ("modularity/structural", "robustness/poisson@0.3")
 """What is drawn by default; structural modularity needs networks of layers."""
@@ -41,7 +41,7 @@ def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
 def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = MEASURES) -> None:
     """Save a figure of modularity and of error under noise against noise scale, every seed shown.
 
-    Lines join means over seeds; shading is their 95% bootstrap interval; small marks are single members.
+    Lines join means over seeds; shading is their 95% interval; small marks are single members.
     """
     arms = noise_arms(results)
     regularised = bool((arms["config.regulariser.strength"] > 0).any())
@@ -72,7 +72,7 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
 def _draw_arm(axes: Axes, members: pd.DataFrame, measure: str, arm: str, colour: str, marker: str) -> None:
     groups = [(float(str(sigma)), group[measure].to_numpy()) for sigma, group in members.groupby("sigma")]
     sigmas = [sigma for sigma, _ in groups]
-    intervals = [bootstrap_interval(values[:, None]) for _, values in groups]
+    intervals = [mean_interval(values[:, None]) for _, values in groups]
     lows, highs = ([float(interval[end][0]) for interval in intervals] for end in (0, 1))
     axes.fill_between(sigmas, lows, highs, color=colour, alpha=0.2, lw=0)
     axes.plot(sigmas, [values.mean() for _, values in groups], color=colour, marker=marker, ms=5, label=arm)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_HEIGHT, PANEL_WIDTH, legend_below, panel_grid
-from modulab.report.points import equals, figure_data, in_order
+from modulab.report.points import axis_values, equals, figure_data, in_order
 from modulab.report.style import (
     ArmStyle,
     Scale,
@@ -44,7 +44,7 @@ def front_figure(
 ) -> ReportFigure:
     """Draw one measure against another: an arm a colour, every seed, and means joined in the order of a strength.
 
-    Bars are 95% bootstrap intervals of the means. `order` is a setting; without it, an arm has one mean.
+    Bars are 95% intervals of the means. `order` is a setting; without it, an arm has one mean.
     """
     by = [column for column in (arm, order) if column is not None]
     data = figure_data(results, [x, y], by)
@@ -56,14 +56,14 @@ def front_figure(
         figure, (axes,) = panel_grid(1, height=3.2)
         axes_of: tuple[tuple[str, str, Scale | None], ...] = (("x", x, x_scale), ("y", y, y_scale))
         for axis, measure, scale in axes_of:
-            values = of[measure]["value"]
+            values = axis_values(of[measure])
             set_measure_axis(axes, measure, values, scale or choose_measure_scale(values), axis)
         for each in arms:
             own = [part if arm_key is None else part.loc[equals(part[arm_key], each)] for part in of.values()]
             _draw_front(axes, own[0], own[1], order_key, styles[arm_text(each)])
         legend_below(figure, [arm_text(each) for each in arms], styles, _legend_title(arm))
     joined = "" if order is None else f" joined in the order of {_lower(label(order))},"
-    text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% bootstrap intervals."
+    text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% intervals."
     return ReportFigure(name, title, text if caption is None else caption, figure, data)
 
 
@@ -144,7 +144,7 @@ def map_figure(
             axes.set_ylabel(label(y))
             if panel is not None:
                 axes.set_title(f"{label(panel)}: {arm_text(level)}")
-    text = "Each cell is a mean over seeds, with its 95% bootstrap interval below it where there is room."
+    text = "Each cell is a mean over seeds, with its 95% interval below it where there is room."
     return ReportFigure(name, title, text if caption is None else caption, figure, data)
 
 

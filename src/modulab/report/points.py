@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from modulab.report.style import arm_text
-from modulab.results.summary import bootstrap_interval
+from modulab.results.intervals import mean_interval
 
 KINDS = ("member", "mean", "low", "high")
 """What a row of a figure's data is: one member's value, or the mean over members and the ends of its interval."""
@@ -39,7 +39,7 @@ def join_settings(results: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 
 
 def figure_data(results: pd.DataFrame, measures: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
-    """Return every completed member's measures, and their mean and 95% bootstrap interval in each group.
+    """Return every completed member's measures, and their mean and 95% interval in each group.
 
     Columns: `measure`, the columns of `by` (without `config.`), `shown` (one of `KINDS`), `run_id` and `seed` of
     members, and `value`. Members without a value are left out; of a single one there is no interval.
@@ -73,7 +73,7 @@ def _summaries(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         if not len(members):
             continue
         values = members["value"].to_numpy(dtype=float)
-        low, high = bootstrap_interval(values[:, None])
+        low, high = mean_interval(values[:, None])
         place: dict[str, Any] = {key: members[key].iloc[0] for key in keys}
         for shown, value in zip(KINDS[1:], (values.mean(), low[0], high[0]), strict=True):
             rows.append({**place, "shown": shown, "value": float(value)})
@@ -89,6 +89,11 @@ def summary_columns(data: pd.DataFrame, key: str) -> pd.DataFrame:
         chosen = summaries.loc[summaries["shown"] == kind]
         table[kind] = pd.Series(chosen["value"].to_numpy(), index=chosen[key].to_numpy(), dtype=float)
     return table
+
+
+def axis_values(data: pd.DataFrame) -> pd.Series:
+    """Return the values that decide an axis: of members and means, for an interval of few seeds may end far off."""
+    return data.loc[data["shown"].isin(["member", "mean"]), "value"]
 
 
 def in_order(results: pd.DataFrame, column: str | None) -> list[object]:

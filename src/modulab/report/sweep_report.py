@@ -129,7 +129,7 @@ def _summary(results: pd.DataFrame) -> Section:
         return Section("Measures", tables=[PageTable(*member_cells(results))])
     headings, rows = cells(summarise(results))
     shown = rows[:_MOST_ROWS]
-    caption = "Mean over seeds and its 95% bootstrap interval; n is the number of completed networks. "
+    caption = "Mean over seeds and its 95% interval; n is the number of completed networks. "
     caption += f"The first {len(shown)} of {len(rows)} rows. " if len(rows) > len(shown) else ""
     return Section("Summary", tables=[PageTable(headings, shown, f"{caption}All measures: {SUMMARY}.")])
 

@@ -1,4 +1,4 @@
-"""Tables of results: mean and bootstrap interval over seeds, a row for each setting that varies."""
+"""Tables of results: mean and 95% interval over seeds, a row for each setting that varies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
+from modulab.results.intervals import mean_interval
 from modulab.schema import current_name, is_reserved, suggest, suggest_key
 from modulab.text import printable
 
@@ -31,9 +32,6 @@ _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
 """Leaves shown whenever they vary, even where the name beside them tells the value."""
 
 _MEASURES = "config.probes.measures."
-_RESAMPLES = 2000
-_LEVEL = 0.95
-_DRAWS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -125,35 +123,6 @@ def _tells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
     return pairs.shape[1] == np.unique(one).size
 
 
-def bootstrap_interval(
-    values: NDArray[np.float64], resamples: int = _RESAMPLES, seed: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ends of each column's 95% percentile bootstrap interval of the mean over rows, NaN left out.
-
-    Resampling whole rows keeps columns comparable. With fewer than two rows there is no interval: NaN.
-    """
-    rows, columns = values.shape
-    if rows < 2:
-        return np.full(columns, np.nan), np.full(columns, np.nan)
-    present = ~np.isnan(values)
-    filled = np.where(present, values, 0.0)
-    generator = np.random.default_rng(seed)
-    means = np.full((resamples, columns), np.nan)
-    block = max(1, _DRAWS_AT_ONCE // rows)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = generator.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype(np.float64)
-        counts = times @ present
-        np.divide(times @ filled, counts, out=means[start : start + size], where=counts > 0)
-    tail = (1 - _LEVEL) / 2
-    low, high = np.full(columns, np.nan), np.full(columns, np.nan)
-    enough = present.sum(axis=0) >= 2
-    if enough.any():
-        low[enough], high[enough] = np.nanquantile(means[:, enough], (tail, 1 - tail), axis=0)
-    return low, high
-
-
 def summarise(
     results: pd.DataFrame, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None
 ) -> Summary:
@@ -180,7 +149,7 @@ def summarise(
         ):  # of numbers near the largest, the mean is infinite
             totals = np.where(present, completed, 0.0).sum(axis=0)
             np.divide(totals, counts, out=means[row], where=counts > 0)
-            lows[row], highs[row] = bootstrap_interval(completed)
+            lows[row], highs[row] = mean_interval(completed)
     tally = {
         name: [int((status[members] == name).sum()) for members in groups]
         for name in ("completed", "diverged", "failed", "missing")
