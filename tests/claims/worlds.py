@@ -95,7 +95,7 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 
     constant = thresholds.CONSTANT_ERROR[task]
     modules, samples = _setting(rows, "task.modules"), _setting(rows, "data.num_samples")
-    grown = 1 / (1 + (6 * 1.9**modules / np.where(np.isnan(samples), 4096, samples)) ** 2)
+    grown = 1 / (1 + (3 * 1.9**modules / np.where(np.isnan(samples), 4096, samples)) ** 2)
     error = constant * (0.002 + 0.1 * matched**2 + 0.01 * standard + np.where(sigma > 0, 0.02 * sigma**2, 0))
     under_noise = constant * np.where(
         premodular, np.where(matched > 0, 0.02, 0.05), np.where((matched > 0) | separate, 0.05, 0.2)

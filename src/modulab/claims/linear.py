@@ -85,7 +85,7 @@ def _criteria() -> list[Criterion]:
 def _with_arms(evidence: Evidence) -> Evidence:
     """Name arms by activation, optimiser and share of nonlinearity."""
     results = evidence.results.copy()
-    share = results["config.task.nonlinearity"].map(lambda value: f", b = {value:g}")
+    share = ", b = " + results["config.task.nonlinearity"].astype(float).astype(str)
     linear = results["config.architecture.activation"] == "linear"
     results["arm"] = results["config.architecture.activation"] + share.where(
         ~linear, ", " + results["config.training.optimiser"].astype(str)

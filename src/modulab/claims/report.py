@@ -186,7 +186,8 @@ def _section(part: _Part) -> Section:
     first = claim.first_rule
     replaced = (
         [
-            f"First rule: {first.rule} Its verdict was: {first.verdict}, {first.effect}. Replaced because: {first.reason}"
+            f"First rule: {first.rule} By that rule the claim was {first.verdict} ({first.effect}). "
+            f"Why it was replaced: {first.reason}"
         ]
         if first is not None
         else []

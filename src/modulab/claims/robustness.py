@@ -104,10 +104,9 @@ def _reported() -> list[Criterion]:
 
 def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     results = evidence["robustness"].completed.copy()
-    matched = results["config.architecture.match"].map(lambda match: f", {MATCHES[match]}")
-    results["arm"] = results["config.architecture.name"] + matched.where(
-        results["config.architecture.name"] == "premodular", ""
-    )
+    matched = ", " + results["config.architecture.match"].replace(MATCHES)
+    premodular = results["config.architecture.name"] == "premodular"
+    results["arm"] = results["config.architecture.name"] + matched.where(premodular, "")
     finite = results.loc[results["config.data.num_samples"].notna() & (results["config.noise.scale"] == 0)]
     return [
         lines_figure(
