@@ -110,23 +110,26 @@ def plain_leaf(override: str) -> tuple[str, Any] | None:
     return (key, value) if plain and not interpolates else None
 
 
+_REPLACED = ("population.grid", "population.sobol.axes")
+"""Keys of dictionaries that an override replaces as a whole; Hydra would join it to the configs' own."""
+
+
 def replace_grid(overrides: Iterable[str]) -> list[str]:
-    """Return overrides in which `population.grid=...` replaces the configs' grid, instead of joining it."""
+    """Return overrides in which `population.grid=...` or axes replace those of the configs, instead of joining them."""
     replaced: list[str] = []
     for override in overrides:
-        if override.startswith("population.grid="):
-            replaced += ["~population.grid", f"+{override}"]
-        else:
-            replaced.append(override)
+        key, _, value = override.partition("=")
+        replaced += [f"~{key}", f"+{key}={value}"] if key in _REPLACED else [override]
     return replaced
 
 
 def restore_grid(overrides: Iterable[str]) -> list[str]:
     """Return overrides as they were written, of those that `replace_grid` returned."""
+    removed, added = [f"~{key}" for key in _REPLACED], tuple(f"+{key}=" for key in _REPLACED)
     return [
-        override.removeprefix("+") if override.startswith("+population.grid=") else override
+        override.removeprefix("+") if override.startswith(added) else override
         for override in overrides
-        if override != "~population.grid"
+        if override not in removed
     ]
 
 
