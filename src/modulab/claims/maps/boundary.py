@@ -43,7 +43,7 @@ def crossings(ticks: Array, profile: Surface, threshold: float) -> list[Crossing
     lower, upper = profile.low - threshold, profile.high - threshold
     decided = (lower > 0) | (upper < 0)
     found: list[Crossing] = []
-    for place, rises in _zeros(ticks, profile.effect - threshold):
+    for place, rises in zeros(ticks, profile.effect - threshold):
         before = decided & (ticks < place)
         after = decided & (ticks > place)
         low, high = 0.0, 1.0
@@ -57,7 +57,8 @@ def crossings(ticks: Array, profile: Surface, threshold: float) -> list[Crossing
     return found
 
 
-def _zeros(ticks: Array, values: Array) -> list[tuple[float, bool]]:
+def zeros(ticks: Array, values: Array) -> list[tuple[float, bool]]:
+    """Return where values, as straight lines between ticks, pass 0, and whether they rise there."""
     above = values > 0
     return [
         (_edge(ticks, values, place, place + 1), bool(above[place + 1]))

@@ -143,8 +143,7 @@ def fit_kernel(places: Array, values: Array) -> Kernel:
 
 
 def _solve(covariance: Array, noise: Array, values: Array) -> Array:
-    solved: Array = np.linalg.solve(covariance + np.diag(noise), values)
-    return solved
+    return np.asarray(np.linalg.solve(covariance + np.diag(noise), values), dtype=np.float64)
 
 
 def prior_function(kernel: Kernel, random: np.random.Generator) -> Callable[[Array], Array]:
