@@ -82,6 +82,7 @@ MAPS = (
             "rise of the other modules' error in dense networks, while module 1 learns a new function",
             "forgetting/others_rise",
             thresholds.FORGETTING * thresholds.CONSTANT_ERROR["regression"],
+            scale="size",
         ),
         predictions.FORGETTING,
         "In premodular networks the rise is 0 by construction, so that the dense networks' own rise is the difference.",

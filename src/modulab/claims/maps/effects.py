@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 _SMALLEST_ERROR = 1e-9
+_SMALLEST_SHARE = 0.01
+"""Of the least effect that matters, down to which logarithms are taken; what lies further below differs in no way."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,20 @@ class Effect:
     """The key whose value tells a setting's two members apart; None where a setting has a single one."""
     base: Any = None
     """Its value in the member that the other one is compared with."""
-    scale: Literal["difference", "factor"] = "difference"
+    scale: Literal["difference", "factor", "size"] = "difference"
+    """On which effects are fitted: as they are, as logarithms of a ratio of two members' values, or as the logarithm of
+    one member's, which suits what varies over decades, with a spread in proportion to its size."""
     falls: bool = False
     """Whether the claim says that the measure is lower than in the base, as of an error."""
 
     @property
     def threshold(self) -> float:
         """Return the least effect that matters, on the scale that effects are computed on."""
-        return math.log(self.least) if self.scale == "factor" else self.least
+        return self.least if self.scale == "difference" else math.log(self.least)
 
     def shown(self, value: float) -> float:
         """Return an effect in the units that a reader is shown."""
-        return math.exp(min(value, 700)) if self.scale == "factor" else value
+        return value if self.scale == "difference" else math.exp(min(value, 700))
 
     def of_settings(self, results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Return one row per setting and seed: the setting's values of these keys, and the effect.
@@ -50,7 +54,10 @@ class Effect:
             return pd.DataFrame(columns=[*keys, "effect"])
         table = results.loc[wanted, ["config.seed", *columns, self.measure]].rename(columns=columns)
         value = table[self.measure].to_numpy(dtype=np.float64, na_value=np.nan)
-        table["value"] = np.log(np.maximum(value, _SMALLEST_ERROR)) if self.scale == "factor" else value
+        if self.scale != "difference":
+            smallest = _SMALLEST_ERROR if self.scale == "factor" else _SMALLEST_SHARE * self.least
+            value = np.log(np.maximum(value, smallest))
+        table["value"] = value
         if self.arm is None:
             found = table.assign(effect=table["value"])
         else:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.boundary import NOT_SUPPORTED, SUPPORTED, UNDECIDED, WORDS
 from modulab.claims.maps.places import RESOLUTION, Panel, place_of
-from modulab.claims.maps.words import axis_label, panel_title
+from modulab.claims.maps.words import axis_label, level_words
 from modulab.config.sobol import Axis
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import MOST_COLUMNS, panel_grid
@@ -72,23 +72,23 @@ def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
     margins = _plane(drawn.margins, panel)
     if (margins > 0).any() and (margins < 0).any():
         line = axes.contour(ticks, ticks, margins, levels=[0.0], colors=_PREDICTED, linewidths=1.6)
-        # Contours have the higher values on their left; ticks at -135 degrees point to the right.
+        # Contours have the higher values, those of support, on one side: the ticks are on the other.
         line.set(path_effects=[withTickedStroke(angle=-90, spacing=9, length=0.6)])
     _draw_settings(axes, drawn, panel)
     for region, words in WORDS.items():
         _name_region(axes, ticks, found == region, words)
     _set_axis(axes, "x", drawn.plan.axes[drawn.plan.x])
     _set_axis(axes, "y", drawn.plan.axes[drawn.plan.y])
-    axes.set_title("\n".join(part for part in (panel_title(panel), _all_predicted(margins)) if part))
+    axes.set_title("\n".join([*level_words(panel), *_all_predicted(margins)]))
 
 
-def _all_predicted(margins: Array) -> str:
+def _all_predicted(margins: Array) -> list[str]:
     """Return what is predicted where no line can show it."""
     if not np.isfinite(margins).all():
-        return "nothing predicted"
+        return ["nothing predicted"]
     if (margins > 0).all():
-        return "predicted: supported everywhere"
-    return "predicted: supported nowhere" if (margins <= 0).all() else ""
+        return ["predicted: supported everywhere"]
+    return ["predicted: supported nowhere"] if (margins <= 0).all() else []
 
 
 def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
@@ -115,7 +115,7 @@ def _name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str
     apart = (np.stack([rows, columns], axis=1)[:, None] - others[None]) * stretch
     best = int(np.abs(apart).max(axis=2).min(axis=1).argmax())
     axes.text(
-        float(np.clip(ticks[columns[best]], 0.2, 0.8)), float(ticks[rows[best]]), words, ha="center", va="center",
+        float(np.clip(ticks[columns[best]], 0.2, 0.8)), float(np.clip(ticks[rows[best]], 0.05, 0.95)), words, ha="center", va="center",
         size=7.5, bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.9},
     )  # fmt: skip
 

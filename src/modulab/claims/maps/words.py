@@ -33,9 +33,9 @@ def axis_label(drawn: DrawnMap, key: str) -> str:
     return label(key) + "".join(parts)
 
 
-def panel_title(panel: Panel) -> str:
-    """Return a panel's levels in words; nothing for a map of one panel."""
-    return ", ".join(f"{_lower(label(key))}: {_level(value)}" for key, value in panel.levels.items())
+def level_words(panel: Panel) -> list[str]:
+    """Return a panel's levels in words, one for each axis."""
+    return [f"{_lower(label(key))}: {_level(value)}" for key, value in panel.levels.items()]
 
 
 def opening(drawn: DrawnMap) -> str:
@@ -84,7 +84,7 @@ def panel_rows(drawn: DrawnMap) -> list[list[str]]:
         covered, right = prediction_shares(found, drawn.margins[panel.places])
         rows.append(
             [
-                panel_title(panel) or "all",
+                ", ".join(level_words(panel)) or "all",
                 *(_percent(share) for share in shares(found).values()),
                 boundary_words(drawn, panel),
                 predicted_words(drawn, panel),
