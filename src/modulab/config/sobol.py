@@ -85,7 +85,10 @@ class Sobol(Settings):
         if not isinstance(axes, dict):
             return axes
         named = cast("dict[str, Any]", axes).items()
-        return {key: read_settings(axis, f"population.sobol.axes.{key}", Axis) for key, axis in named}
+        return {
+            key: axis if isinstance(axis, Axis) else read_settings(axis, f"population.sobol.axes.{key}", Axis)
+            for key, axis in named
+        }
 
     @model_validator(mode="after")
     def _axes_are_there(self) -> Sobol:

@@ -114,10 +114,9 @@ def _name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str
     stretch = np.array([2.0, 1.0])
     apart = (np.stack([rows, columns], axis=1)[:, None] - others[None]) * stretch
     best = int(np.abs(apart).max(axis=2).min(axis=1).argmax())
-    axes.text(
-        float(np.clip(ticks[columns[best]], 0.2, 0.8)), float(np.clip(ticks[rows[best]], 0.05, 0.95)), words, ha="center", va="center",
-        size=7.5, bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.9},
-    )  # fmt: skip
+    x, y = float(np.clip(ticks[columns[best]], 0.2, 0.8)), float(np.clip(ticks[rows[best]], 0.05, 0.95))
+    frame = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.9}
+    axes.text(x, y, words, ha="center", va="center", size=7.5, bbox=frame)
 
 
 def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
