@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from modulab.claims.judgement import number
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.boundary import NOT_SUPPORTED, SUPPORTED, WORDS, Crossing, prediction_shares, shares
 from modulab.claims.maps.places import Panel, value_at
@@ -62,9 +61,12 @@ def boundary_words(drawn: DrawnMap, panel: Panel | None) -> str:
 
 def predicted_words(drawn: DrawnMap, panel: Panel | None) -> str:
     """Return where the claim is predicted to hold, along the axis on which its boundary was found."""
-    margins = drawn.margins if panel is None else drawn.margins[panel.places]
+    if panel is None:
+        of_panels = list(dict.fromkeys(predicted_words(drawn, each) for each in drawn.plan.panels))
+        return "by panel, " * (len(of_panels) > 1) + ", or ".join(of_panels)
+    margins = drawn.margins[panel.places]
     if not np.isfinite(margins).all():
-        return "nothing" if panel is not None else "see the panels"
+        return "nothing"
     for key in (drawn.plan.x, drawn.plan.y):
         if drawn.crossings(key, panel) or key == drawn.plan.y:
             places = drawn.predicted_crossings(key, panel)
@@ -155,6 +157,11 @@ def _crossing_words(drawn: DrawnMap, key: str, found: Crossing) -> str:
 
 def _value(drawn: DrawnMap, key: str, place: float) -> float:
     return float(value_at(drawn.plan.axes[key], np.array([place]))[0])
+
+
+def number(value: float) -> str:
+    """Return a number as the page shows it: three digits that count, without exponents up to a million."""
+    return f"{float(f'{value:.3g}'):.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _percent(share: float) -> str:
