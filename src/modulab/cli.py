@@ -405,6 +405,7 @@ def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for path in (
         package / "config" / "settings.py",
+        package / "config" / "sobol.py",
         *sorted((package / "networks").glob("*.py")),
         package / "noise.py",
         package / "regularisers.py",

@@ -184,7 +184,7 @@ class Population(Settings):
     grid: list[dict[str, list[Any]]] = Field(
         description="values for each key or group, all combinations; a list of such grids trains the union"
     )
-    sobol: Sobol
+    sobol: Sobol = Field(description="settings drawn over axes, each trained at every point of the grid")
 
     @field_validator("sobol", mode="before")
     @classmethod
