@@ -144,6 +144,11 @@ def _other(given: Sequence[str]) -> int:
     claims.add_argument(
         "--processes", type=int, metavar="N", help="experiments to run at once; default one a core"
     )
+    claims.add_argument(
+        "--map",
+        action="store_true",
+        help="draw where each claim holds, over settings drawn from a Sobol sequence",
+    )
     log = commands.add_parser("log", help=_COMMANDS["log"], description=_COMMANDS["log"])
     log.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
     log.add_argument(
@@ -196,20 +201,27 @@ def _claims(options: argparse.Namespace) -> int:
     if options.processes is not None and options.processes < 1:
         raise ConfigError(f"--processes {options.processes}: give a number of 1 or more.")
 
-    from modulab.claims.command import run_claims, summary
     from modulab.results.summary import show
     from modulab.text import printable
 
     folder = options.folder or Path("outputs", "claims", options.preset)
     names = None if options.only is None else [name.strip() for name in options.only.split(",")]
     try:
-        judgements, reasons = run_claims(options.preset, names, folder, options.processes, "auto")
+        if options.map:
+            from modulab.claims.maps import command as maps
+
+            drawn, reasons = maps.run_maps(options.preset, names, folder, options.processes, "auto")
+            headings, rows, place = maps.summary(drawn, folder)
+        else:
+            from modulab.claims.command import run_claims, summary
+
+            judgements, reasons = run_claims(options.preset, names, folder, options.processes, "auto")
+            headings, rows, place = summary(judgements, folder)
     except KeyboardInterrupt:
         print(
             f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
         )
         return 130
-    headings, rows, place = summary(judgements, folder)
     show(headings, rows)
     print(place)
     for reason in reasons:
@@ -393,6 +405,7 @@ def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for path in (
         package / "config" / "settings.py",
+        package / "config" / "sobol.py",
         *sorted((package / "networks").glob("*.py")),
         package / "noise.py",
         package / "regularisers.py",

@@ -169,12 +169,15 @@ class _Planner:
             first_seed = self._template(composed, rest, (), tuple(leaves), number).member(leaves)["seed"]
         else:
             first_seed = resolved(composed.config, "seed")
-        check_conflicts(population.grid, overrides)
-        points = (
-            sum(math.prod(map(len, grid.values())) for grid in population.grid or [{}]) * population.seeds
+        check_conflicts(population.grid, population.sobol.axes, overrides)
+        points = sum(math.prod(map(len, grid.values())) for grid in population.grid or [{}])
+        check_plan(
+            points * population.seeds * population.sobol.settings,
+            "population.grid and population.seeds"
+            + (" and population.sobol" if population.sobol.axes else ""),
         )
-        check_plan(points, "population.grid and population.seeds")
-        for point in expand(population.grid, population.seeds, first_seed):
+        settings = population.sobol.draw()
+        for point in expand(population.grid, population.seeds, first_seed, settings):
             values = leaves | dict(point.leaves)
             template = self._template(composed, rest, point.choices, tuple(values), number)
             yield read_run(template.member(values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,18 +19,28 @@ class Point:
     leaves: tuple[tuple[str, Any], ...]
 
 
-def expand(grids: Sequence[Mapping[str, Sequence[Any]]], seeds: int, first_seed: Any) -> list[Point]:
-    """Return every point of a union of grids, at `seeds` consecutive seeds each."""
+def expand(
+    grids: Sequence[Mapping[str, Sequence[Any]]],
+    seeds: int,
+    first_seed: Any,
+    settings: Sequence[Mapping[str, Any]] = ({},),
+) -> list[Point]:
+    """Return every point of a union of grids in every one of several settings, at `seeds` consecutive seeds each.
+
+    Each setting has seeds of its own, the same for all points of the grid: what is found over many settings then does
+    not hang on the data and initial weights of a few seeds. A key of the grid overrides that of a setting.
+    """
     points: list[Point] = []
-    for grid in grids or [{}]:
+    for (number, setting), grid in itertools.product(enumerate(settings), grids or [{}]):
         for values in itertools.product(*grid.values()):
-            point = dict(zip(grid, values, strict=True))
+            point = {**setting, **dict(zip(grid, values, strict=True))}
             choices = tuple((key, value) for key, value in point.items() if key in GROUPS)
             leaves = tuple((key, value) for key, value in point.items() if key not in (*GROUPS, "seed"))
             seed = point.get("seed", first_seed)
             if not isinstance(seed, int) or isinstance(seed, bool):
                 raise ConfigError(f"seed={seed!r} should be a whole number, 0 or more.")
-            points += [Point(choices, (*leaves, ("seed", seed + offset))) for offset in range(seeds)]
+            first = seed + number * seeds
+            points += [Point(choices, (*leaves, ("seed", first + offset))) for offset in range(seeds)]
     return points
 
 
@@ -60,10 +70,17 @@ def read_grids(grid: Any) -> list[dict[str, list[Any]]]:
     return grids
 
 
-def check_conflicts(grids: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> None:
-    """Raise: ConfigError for an override that every grid sets anew."""
+def check_conflicts(
+    grids: Sequence[Mapping[str, Any]], axes: Collection[str], overrides: Sequence[str]
+) -> None:
+    """Raise: ConfigError for an override that every grid, or an axis of Sobol settings, sets anew."""
     for override in overrides:
         key = override_key(override)
+        if key in axes:
+            raise ConfigError(
+                f"{override} has no effect, because population.sobol.axes draws {key} anew for every setting. "
+                "Leave it out."
+            )
         if grids and all(key in grid for grid in grids):
             raise ConfigError(
                 f"{override} has no effect, because population.grid sets {key} for every member. "

@@ -110,15 +110,20 @@ def plain_leaf(override: str) -> tuple[str, Any] | None:
     return (key, value) if plain and not interpolates else None
 
 
+_REPLACED = ("population.grid", "population.sobol.axes")
+"""Keys of dictionaries that an override replaces as a whole; Hydra would join it to the configs' own."""
+
+
 def replace_grid(overrides: Iterable[str]) -> list[str]:
-    """Return overrides in which `population.grid=...` replaces the configs' grid, instead of joining it.
+    """Return overrides in which `population.grid=...` or axes replace those of the configs, instead of joining them.
 
     Keys under their first names, which configs no longer have, are added to them.
     """
     replaced: list[str] = []
     for override in overrides:
-        if override.startswith("population.grid="):
-            replaced += ["~population.grid", f"+{override}"]
+        key, _, value = override.partition("=")
+        if key in _REPLACED:
+            replaced += [f"~{key}", f"+{key}={value}"]
         elif is_renamed(override_key(override)) and not override.startswith(("+", "~")):
             replaced.append(f"++{override}")
         else:
@@ -128,12 +133,11 @@ def replace_grid(overrides: Iterable[str]) -> list[str]:
 
 def restore_grid(overrides: Iterable[str]) -> list[str]:
     """Return overrides as they were written, of those that `replace_grid` returned."""
+    removed, added = [f"~{key}" for key in _REPLACED], tuple(f"+{key}=" for key in _REPLACED)
     return [
-        override.lstrip("+")
-        if override.startswith("+population.grid=") or is_renamed(override_key(override))
-        else override
+        override.lstrip("+") if override.startswith(added) or is_renamed(override_key(override)) else override
         for override in overrides
-        if override != "~population.grid"
+        if override not in removed
     ]
 
 

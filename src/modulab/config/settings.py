@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from modulab.config.identity import in_current_form, run_id
+from modulab.config.sobol import Sobol
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.networks.base import Architecture
 from modulab.noise import Noise
@@ -187,6 +188,12 @@ class Population(Settings):
     grid: list[dict[str, list[Any]]] = Field(
         description="values for each key or group, all combinations; a list of such grids trains the union"
     )
+    sobol: Sobol = Field(description="settings drawn over axes, each trained at every point of the grid")
+
+    @field_validator("sobol", mode="before")
+    @classmethod
+    def _read(cls, sobol: Any) -> Any:
+        return sobol if isinstance(sobol, Sobol) else read_settings(sobol, "population.sobol", Sobol)
 
 
 class Sweep(Settings):

@@ -36,7 +36,9 @@ class Template:
         present = leaf_keys(self._plain)
         for key in keys:
             if not _reaches(self._plain, key):
-                raise ConfigError(f"population.grid: there is no key {key}. {suggest_key(key, present)}")
+                axes = OmegaConf.select(config, "population.sobol.axes") or {}
+                place = "population.sobol.axes" if key in axes else "population.grid"
+                raise ConfigError(f"{place}: there is no key {key}. {suggest_key(key, present)}")
         missing = [key for key in present if look_in(self._plain, key) == "???" and key not in keys]
         if missing:
             raise ConfigError(f"{missing[0]}: a value is missing. Set it with {missing[0]}=VALUE.")

@@ -104,6 +104,7 @@ _LABELS = {
     "task.name": "Task",
     "task.modules": "Number of modules d",
     "task.support": "Training support",
+    "task.mixing": "Inputs mixed by a rotation",
     "task.band_width": "Band width w",
     "architecture.name": "Architecture",
     "architecture.width": "Hidden units a layer",

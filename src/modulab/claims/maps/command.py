@@ -1,0 +1,98 @@
+"""`modulab claims --map`: from nothing to a map of each claim."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from modulab.claims.maps.analysis import DrawnMap, draw_map
+from modulab.claims.maps.definitions import PRESETS, ClaimMap, choose_maps
+from modulab.claims.maps.page import PAGE, write_map_page
+from modulab.claims.maps.places import Plan
+from modulab.claims.maps.words import boundary_words, predicted_words
+from modulab.claims.run import Experiment, run_experiments
+from modulab.config.sobol import Axis, Sobol
+from modulab.errors import ConfigError
+from modulab.results.store import check_folder, load_results
+from modulab.schema import read_settings
+
+
+def run_maps(
+    preset: str, names: Sequence[str] | None, folder: Path, processes: int | None, progress: str
+) -> tuple[list[DrawnMap], list[str]]:
+    """Train what is missing of the settings of the claims named, or all that have a map, and draw maps in `folder`.
+
+    Maps whose experiment failed are left out; the reasons are returned beside the others.
+
+    Raises: ConfigError where no map is left; KeyboardInterrupt on Ctrl-C, after which the same call goes on where
+    this one stopped.
+    """
+    maps = choose_maps(names)
+    # After that, for it takes seconds to import.
+    from modulab.training.execution import choose_device, cpu_count
+
+    experiments = {
+        each.experiment: Experiment(
+            each.experiment, tuple(map_overrides(each, preset)), folder / "maps" / each.experiment
+        )
+        for each in maps
+    }
+    axes = {each.experiment: read_axes(map_overrides(each, preset)) for each in maps}
+    check_folder(folder)
+    # An accelerator takes populations one at a time; a processor's cores are shared out.
+    cores = cpu_count() if choose_device("auto").type == "cpu" else 1
+    at_once = min(processes or cores, len(experiments))
+    run_ids, errors = run_experiments(list(experiments.values()), at_once, max(1, cores // at_once), progress)
+    reasons = [f"{name}: {error}" for name, error in errors.items()]
+    drawn = [
+        _draw(each, axes[each.experiment], experiments, run_ids)
+        for each in maps
+        if each.experiment in run_ids
+    ]
+    if not drawn:
+        raise ConfigError("\n".join(reasons))
+    only = [] if names is None else ["--only", ",".join(names)]
+    command = shlex.join(["modulab", "claims", "--map", "--preset", preset, *only, "--folder", str(folder)])
+    write_map_page(drawn, experiments, preset, command, folder)
+    return drawn, reasons
+
+
+def map_overrides(of: ClaimMap, preset: str) -> list[str]:
+    """Return the overrides of `modulab train` that train a map's settings at a preset's size."""
+    return [f"experiment=claims/maps/{of.experiment}", *PRESETS[preset].overrides]
+
+
+def read_axes(overrides: Sequence[str]) -> Mapping[str, Axis]:
+    """Return the axes that an experiment draws its settings over. Raises: ConfigError where they make no map."""
+    from modulab.config.composing import compose_checked, hydra_composer
+
+    with hydra_composer() as compose:
+        node: Any = OmegaConf.to_container(compose_checked(compose, overrides).population.sobol, resolve=True)
+    axes = read_settings(node, "population.sobol", Sobol).axes
+    Plan.of(axes)
+    return axes
+
+
+def _draw(
+    of: ClaimMap,
+    axes: Mapping[str, Axis],
+    experiments: Mapping[str, Experiment],
+    run_ids: Mapping[str, Sequence[str]],
+) -> DrawnMap:
+    results = load_results(experiments[of.experiment].folder)
+    own = results.loc[results["run_id"].isin(list(run_ids[of.experiment])), :].reset_index(drop=True)
+    return draw_map(of, axes, own)
+
+
+def summary(maps: Sequence[DrawnMap], folder: Path) -> tuple[list[str], list[list[str]], str]:
+    """Return headings and rows of the table of boundaries, and where the page is."""
+    headings = ["claim", "", "holds, on average over the map", "predicted"]
+    rows = [
+        [each.of.claim, each.of.title, boundary_words(each, None), predicted_words(each, None)]
+        for each in maps
+    ]
+    return headings, rows, f"Map: {folder / PAGE}"

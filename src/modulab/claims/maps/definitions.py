@@ -1,0 +1,118 @@
+"""The maps: for each claim, the experiment that draws its settings, the effect that it speaks of, and its prediction.
+
+Axes are in the experiments' configs alone: configs/experiment/claims/maps/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modulab.claims import thresholds
+from modulab.claims.maps import predictions
+from modulab.claims.maps.effects import Effect
+from modulab.claims.maps.predictions import Prediction
+from modulab.claims.presets import Preset
+from modulab.errors import ConfigError
+from modulab.schema import suggest
+
+
+@dataclass(frozen=True)
+class ClaimMap:
+    """A claim, and what is needed to draw where it holds."""
+
+    claim: str
+    title: str
+    experiment: str
+    """Its name under configs/experiment/claims/maps/."""
+    effect: Effect
+    prediction: Prediction
+    caveat: str
+
+
+MAPS = (
+    ClaimMap(
+        "C1",
+        "Noise makes nonlinear networks modular",
+        "noise",
+        Effect(
+            "structural modularity less that of the same network trained without noise",
+            "modularity/structural",
+            thresholds.MODULARITY,
+            arm="noise.scale",
+            base=0.0,
+        ),
+        predictions.NOISE,
+        "Part of a gain in structural modularity is units that are aligned with what they read, in any direction.",
+    ),
+    ClaimMap(
+        "C5",
+        "The samples needed grow with the number of modules",
+        "samples",
+        Effect(
+            "structural modularity under the regulariser of weights times activity",
+            "modularity/structural",
+            0.5,
+        ),
+        predictions.SAMPLES,
+        "The boundary is N50, the training points at which half of full modularity is reached; its slope on two "
+        "logarithmic axes is the exponent of its growth.",
+    ),
+    ClaimMap(
+        "C6a",
+        "Premodular networks are more robust",
+        "robustness",
+        Effect(
+            "error under Poisson noise 0.3 of dense networks over that of premodular ones",
+            "robustness/poisson@0.3",
+            thresholds.ROBUSTNESS,
+            arm="architecture.name",
+            base="dense",
+            scale="factor",
+            falls=True,
+        ),
+        predictions.ROBUSTNESS,
+        "At equal width a premodular network has fewer weights than a dense one.",
+    ),
+    ClaimMap(
+        "C7",
+        "Modular circuits forget less",
+        "forgetting",
+        Effect(
+            "rise of the other modules' error in dense networks, while module 1 learns a new function",
+            "forgetting/others_rise",
+            thresholds.FORGETTING * thresholds.CONSTANT_ERROR["regression"],
+            scale="size",
+        ),
+        predictions.FORGETTING,
+        "In premodular networks the rise is 0 by construction, so that the dense networks' own rise is the difference.",
+    ),
+)
+
+PRESETS: dict[str, Preset] = {
+    "smoke": Preset(
+        "a few settings, hardly trained: shows that everything runs, decides nothing",
+        (
+            "population.sobol.settings=16",
+            "training.steps=20",
+            "training.curve_every=20",
+            "probes.num_samples=64",
+            "probes.adaptation_steps=20",
+            "trainer.engine=eager",
+        ),
+    ),
+    "quick": Preset("some hundreds of settings per claim: a first map, in minutes on two cores"),
+    "full": Preset(
+        "2,048 settings per claim, longer training: for a cluster, a GPU or a night",
+        ("population.sobol.settings=2048", "training.steps=4000"),
+    ),
+}
+
+
+def choose_maps(names: Sequence[str] | None) -> list[ClaimMap]:
+    """Return the maps of the claims asked for, in order; all for None. Raises: ConfigError for one without a map."""
+    known = [each.claim for each in MAPS]
+    for name in names or []:
+        if name not in known and f"{name}a" not in known:
+            raise ConfigError(f"--only {name}: there is no map of such a claim. {suggest(name, known)}")
+    return [each for each in MAPS if names is None or {each.claim, each.claim.rstrip("ab")} & set(names)]

@@ -1,0 +1,69 @@
+"""The effect that a claim speaks of in one setting: a contrast of two members of one seed, or the value of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+_SMALLEST_ERROR = 1e-9
+_SMALLEST_SHARE = 0.01
+"""Of the least effect that matters, down to which logarithms are taken; what lies further below differs in no way."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What is measured in each setting, and from where on it matters; a claim says that it is large."""
+
+    words: str
+    measure: str
+    least: float
+    """The least effect that matters; of a factor, the factor."""
+    arm: str | None = None
+    """The key whose value tells a setting's two members apart; None where a setting has a single one."""
+    base: Any = None
+    """Its value in the member that the other one is compared with."""
+    scale: Literal["difference", "factor", "size"] = "difference"
+    """On which effects are fitted: as they are, as logarithms of a ratio of two members' values, or as the logarithm of
+    one member's, which suits what varies over decades, with a spread in proportion to its size."""
+    falls: bool = False
+    """Whether the claim says that the measure is lower than in the base, as of an error."""
+
+    @property
+    def threshold(self) -> float:
+        """Return the least effect that matters, on the scale that effects are computed on."""
+        return self.least if self.scale == "difference" else math.log(self.least)
+
+    def shown(self, value: float) -> float:
+        """Return an effect in the units that a reader is shown."""
+        return value if self.scale == "difference" else math.exp(min(value, 700))
+
+    def of_settings(self, results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+        """Return one row per setting and seed: the setting's values of these keys, and the effect.
+
+        Members of one seed belong to one setting. Those that lack a value, as of a network that diverged, leave their
+        setting out.
+        """
+        columns = {f"config.{key}": key for key in keys}
+        wanted = results["status"] == "completed"
+        if self.measure not in results:
+            return pd.DataFrame(columns=[*keys, "effect"])
+        table = results.loc[wanted, ["config.seed", *columns, self.measure]].rename(columns=columns)
+        value = table[self.measure].to_numpy(dtype=np.float64, na_value=np.nan)
+        if self.scale != "difference":
+            smallest = _SMALLEST_ERROR if self.scale == "factor" else _SMALLEST_SHARE * self.least
+            value = np.log(np.maximum(value, smallest))
+        table["value"] = value
+        if self.arm is None:
+            found = table.assign(effect=table["value"])
+        else:
+            is_base = results.loc[wanted, f"config.{self.arm}"] == self.base
+            base = table.loc[is_base].set_index("config.seed")["value"]
+            found = table.loc[~is_base]
+            gain = found["value"].to_numpy() - base.reindex(found["config.seed"]).to_numpy()
+            found = found.assign(effect=-gain if self.falls else gain)
+        return found.loc[np.isfinite(found["effect"]), [*keys, "effect"]].reset_index(drop=True)

@@ -1,0 +1,193 @@
+"""The figure of a map: where the claim holds, where not, and what is undecided, each with its own hatching and name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withTickedStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from modulab.claims.maps.analysis import DrawnMap
+from modulab.claims.maps.boundary import NOT_SUPPORTED, SUPPORTED, UNDECIDED, WORDS
+from modulab.claims.maps.places import RESOLUTION, Panel, place_of
+from modulab.claims.maps.words import axis_label, level_words
+from modulab.config.sobol import Axis
+from modulab.report.figure import ReportFigure
+from modulab.report.panels import MOST_COLUMNS, panel_grid
+from modulab.report.style import drawing
+
+Array = NDArray[np.float64]
+
+_FILLS = {SUPPORTED: ("#9ccbe8", ""), UNDECIDED: ("#ececec", "...."), NOT_SUPPORTED: ("#f2b684", "////")}
+"""Colour and hatching of each region: blue, grey and orange, which colour-blind readers can tell apart."""
+_HATCH_COLOUR = "#8a8a8a"
+_PREDICTED = "#7a0c66"
+_MARGIN = 0.02
+"""Around a plane, so that settings on its edge are whole."""
+
+
+def map_figure(drawn: DrawnMap) -> ReportFigure:
+    """Draw a map: one plane per panel with its regions, measured and predicted boundary, and settings as marks."""
+    panels = drawn.plan.panels
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), MOST_COLUMNS)
+    with drawing(**{"hatch.linewidth": 0.5, "hatch.color": _HATCH_COLOUR}):
+        figure, axes = panel_grid(len(panels), columns, height=2.9)
+        for place, (each, panel) in enumerate(zip(axes, panels, strict=True)):
+            _draw_panel(each, drawn, panel)
+            if place + columns >= len(panels):
+                each.set_xlabel(axis_label(drawn, drawn.plan.x))
+            if place % columns == 0:
+                each.set_ylabel(axis_label(drawn, drawn.plan.y))
+        _legend(figure)
+    caption = (
+        "Regions: where the whole band of the fitted effect lies above the least effect that matters (supported), "
+        "below it (not supported), or on both sides (undecided). The band holds for all places of the map at once, "
+        "with 95% confidence, by bootstrap over settings."
+    )
+    name = f"map_{drawn.of.claim}"
+    return ReportFigure(name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn))
+
+
+def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
+    ticks = drawn.plan.ticks
+    found = _plane(drawn.regions, panel)
+    fills = [_FILLS[region] for region in (NOT_SUPPORTED, UNDECIDED, SUPPORTED)]
+    filled = axes.contourf(
+        ticks, ticks, found, levels=[-1.5, -0.5, 0.5, 1.5], colors=[colour for colour, _ in fills],
+        hatches=[hatch for _, hatch in fills],
+    )  # fmt: skip
+    filled.set_edgecolor(_HATCH_COLOUR)
+    filled.set_linewidth(0.0)
+    if drawn.surface is not None:
+        effect = _plane(drawn.surface.effect - drawn.threshold, panel)
+        if (effect > 0).any() and (effect < 0).any():
+            axes.contour(ticks, ticks, effect, levels=[0.0], colors="black", linewidths=1.8)
+    margins = _plane(drawn.margins, panel)
+    if (margins > 0).any() and (margins < 0).any():
+        line = axes.contour(ticks, ticks, margins, levels=[0.0], colors=_PREDICTED, linewidths=1.6)
+        # Contours have the higher values, those of support, on one side: the ticks are on the other.
+        line.set(path_effects=[withTickedStroke(angle=-90, spacing=9, length=0.6)])
+    _draw_settings(axes, drawn, panel)
+    for region, words in WORDS.items():
+        _name_region(axes, ticks, found == region, words)
+    _set_axis(axes, "x", drawn.plan.axes[drawn.plan.x])
+    _set_axis(axes, "y", drawn.plan.axes[drawn.plan.y])
+    axes.set_title("\n".join([*level_words(panel), *_all_predicted(margins)]))
+
+
+def _all_predicted(margins: Array) -> list[str]:
+    """Return what is predicted where no line can show it."""
+    if not np.isfinite(margins).all():
+        return ["nothing predicted"]
+    if (margins > 0).all():
+        return ["predicted: supported everywhere"]
+    return ["predicted: supported nowhere"] if (margins <= 0).all() else []
+
+
+def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
+    keep = np.ones(len(drawn.effects), dtype=bool)
+    for key, level in panel.levels.items():
+        keep &= (drawn.effects[key] == level).to_numpy()
+    own = drawn.effects.loc[keep]
+    if own.empty:
+        return
+    x, y = drawn.plan.places_on(drawn.plan.x, own), drawn.plan.places_on(drawn.plan.y, own)
+    above = own["effect"].to_numpy() > drawn.threshold
+    for which, fill in ((above, "black"), (~above, "white")):
+        axes.plot(x[which], y[which], ls="", marker="o", ms=2.6, mfc=fill, mec="black", mew=0.5, alpha=0.75)
+
+
+def _name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str) -> None:
+    """Write a region's name in its middle: at the place of it that is farthest from all that is not of it."""
+    if inside.mean() < 0.03:
+        return
+    rows, columns = np.nonzero(inside)
+    # The edge of the plane bounds a region too, and words are wider than high.
+    others = np.argwhere(~np.pad(inside, 1)) - 1
+    stretch = np.array([2.0, 1.0])
+    apart = (np.stack([rows, columns], axis=1)[:, None] - others[None]) * stretch
+    best = int(np.abs(apart).max(axis=2).min(axis=1).argmax())
+    x, y = float(np.clip(ticks[columns[best]], 0.2, 0.8)), float(np.clip(ticks[rows[best]], 0.05, 0.95))
+    frame = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.9}
+    axes.text(x, y, words, ha="center", va="center", size=7.5, bbox=frame)
+
+
+def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
+    """Put ticks at round values of an axis, of which the plane shows the places from 0 to 1."""
+    values = _round_values(axis)
+    places, texts = place_of(axis, np.array(values)), [f"{value:g}" for value in values]
+    if which == "x":
+        axes.set_xticks(places, texts)
+        axes.set_xlim(-_MARGIN, 1 + _MARGIN)
+    else:
+        axes.set_yticks(places, texts)
+        axes.set_ylim(-_MARGIN, 1 + _MARGIN)
+
+
+def _round_values(axis: Axis) -> list[float]:
+    if axis.values is not None:
+        return [float(value) for value in axis.values]
+    assert axis.low is not None
+    assert axis.high is not None
+    if axis.scale == "linear":
+        found = [float(value) for value in MaxNLocator(5).tick_values(axis.low, axis.high)]
+    else:
+        decades = range(int(np.floor(np.log10(axis.low))), int(np.ceil(np.log10(axis.high))) + 1)
+        steps = (1, 2, 5) if axis.high / axis.low < 30 else (1, 3) if axis.high / axis.low < 300 else (1,)
+        found = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    return [value for value in found if axis.low * (1 - 1e-9) <= value <= axis.high * (1 + 1e-9)]
+
+
+def _legend(figure: Figure) -> None:
+    handles: list[Any] = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor=_HATCH_COLOUR, linewidth=0.5, label=WORDS[region])
+        for region, (colour, hatch) in _FILLS.items()
+    ]
+    handles += [
+        Line2D([], [], color="black", lw=1.8, label="measured boundary"),
+        Line2D(
+            [], [], color=_PREDICTED, lw=1.6, label="predicted boundary, with ticks on the side that is not supported",
+            path_effects=[withTickedStroke(angle=-90, spacing=7, length=0.6)],
+        ),
+        Line2D([], [], ls="", marker="o", ms=3.5, mfc="black", mec="black", label="a setting whose effect matters"),
+        Line2D([], [], ls="", marker="o", ms=3.5, mfc="white", mec="black", mew=0.6, label="one whose effect does not"),
+    ]  # fmt: skip
+    columns = 3 if figure.get_figwidth() > 8 else 2
+    figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(handles) // columns))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4)
+
+
+def _plane(values: NDArray[Any], panel: Panel) -> NDArray[Any]:
+    return values[panel.places].reshape(RESOLUTION, RESOLUTION)
+
+
+def _data(drawn: DrawnMap) -> pd.DataFrame:
+    """Return all that the figure shows: every place of its planes, then every setting with its own effect."""
+    shown = drawn.plan.shown[0]
+    keys = [key for key in drawn.plan.axes if key not in drawn.plan.averaged]
+    places = pd.DataFrame({key: shown[key] for key in keys}).assign(
+        shown="place", region=[WORDS[region] for region in drawn.regions.tolist()], predicted=drawn.margins
+    )
+    of = drawn.of.effect
+    if drawn.surface is not None:
+        for name, values in (
+            ("effect", drawn.surface.effect),
+            ("low", drawn.surface.low),
+            ("high", drawn.surface.high),
+        ):
+            places[name] = [of.shown(value) for value in values.tolist()]
+    settings = drawn.effects[list(drawn.plan.axes)].assign(
+        shown="setting", effect=[of.shown(value) for value in drawn.effects["effect"].tolist()]
+    )
+    return pd.concat([places, settings], ignore_index=True)
+
+
+def _lower(words: str) -> str:
+    return words[:1].lower() + words[1:]

@@ -1,0 +1,55 @@
+"""`modulab claims --map`, run as people run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import modulab
+from tests.command_line import MODULAB
+
+
+@pytest.mark.slow
+def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing(tmp_path: Path) -> None:
+    command = [
+        *MODULAB,
+        "claims",
+        "--map",
+        "--preset",
+        "smoke",
+        "--only",
+        "C1,C6a",
+        "--folder",
+        str(tmp_path),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    page, record = (tmp_path / "map.html").read_text(), json.loads((tmp_path / "map.json").read_text())
+    assert "decides anything" in page
+    assert [each["claim"] for each in record["maps"]] == ["C1", "C6a"]
+    for each in record["maps"]:
+        assert each["opening"].split(":")[0] in page
+        assert each["claim"] in ran.stdout
+        assert (tmp_path / f"map_{each['claim']}.png").stat().st_size > 1000
+        assert (tmp_path / f"map_{each['claim']}.svg").stat().st_size > 1000
+        assert {"place", "setting"} == set(pd.read_csv(tmp_path / f"map_{each['claim']}.csv")["shown"])
+    results = {name: modulab.load_results(tmp_path / "maps" / name) for name in ("noise", "robustness")}
+    assert [len(table) for table in results.values()] == [32, 32]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    for name, table in results.items():
+        pd.testing.assert_frame_equal(modulab.load_results(tmp_path / "maps" / name), table)
+    assert (tmp_path / "map.html").read_text() == page
+
+
+def test_a_claim_without_a_map_is_refused_in_one_line() -> None:
+    ran = subprocess.run(
+        [*MODULAB, "claims", "--map", "--only", "C2"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    assert "there is no map of such a claim" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

@@ -1,0 +1,239 @@
+"""Maps from results with a planted effect: what settings give, where they lie, and what figure and words say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from modulab.claims.maps.analysis import draw_map
+from modulab.claims.maps.boundary import prediction_shares
+from modulab.claims.maps.command import map_overrides, read_axes
+from modulab.claims.maps.definitions import MAPS, PRESETS, ClaimMap, choose_maps
+from modulab.claims.maps.effects import Effect
+from modulab.claims.maps.figure import map_figure
+from modulab.claims.maps.places import RESOLUTION, Plan, place_of, value_at
+from modulab.claims.maps.predictions import FORGETTING, NOISE, ROBUSTNESS, SAMPLES, Prediction
+from modulab.claims.maps.words import as_record, boundary_words, opening, panel_rows
+from modulab.config.composing import config_folder
+from modulab.config.sobol import Axis, Sobol
+from modulab.errors import ConfigError
+
+AXES = {
+    "data.num_samples": Axis(low=10.0, high=1000.0, scale="log", integer=True),
+    "noise.scale": Axis(low=0.0, high=1.0),
+    "task.modules": Axis(values=[2, 4]),
+    "architecture.width": Axis(values=[24], times={"task.modules": 1}),
+}
+PREDICTION = Prediction(
+    "N below 50 d", "planted", lambda at: np.log(50 * at["task.modules"] / at["data.num_samples"])
+)
+MAP = ClaimMap(
+    "C0",
+    "A planted claim",
+    "none",
+    Effect(
+        "error of dense over premodular networks", "error", 2.0, "architecture.name", "dense", "factor", True
+    ),
+    PREDICTION,
+    "none",
+)
+
+
+def results(settings: int = 96, seed: int = 0) -> pd.DataFrame:
+    """Return results in which dense networks err twice as much as premodular ones at N = 50 d, and more below."""
+    random = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for number, setting in enumerate(Sobol(settings=settings, axes=AXES).draw()):
+        factor = 2 * (50 * setting["task.modules"] / setting["data.num_samples"]) ** 0.7
+        error = math.exp(random.normal())
+        for name, value in (
+            ("dense", factor * error * math.exp(0.1 * random.normal())),
+            ("premodular", error),
+        ):
+            rows.append(
+                {"run_id": f"{number}{name}", "status": "completed", "config.seed": number, "error": value}
+                | {"config.architecture.name": name, "config.training.steps": 7}
+                | {f"config.{key}": level for key, level in setting.items()}
+            )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Any:
+    return draw_map(MAP, AXES, results())
+
+
+def test_an_effect_pairs_the_members_of_a_seed_and_leaves_out_what_is_lost() -> None:
+    table = results(8)
+    table.loc[[0, 3], "status"] = "diverged", "failed"
+    table.loc[4, "error"] = math.nan
+    found = MAP.effect.of_settings(table, ["noise.scale"])
+    assert len(found) == 5
+    dense, modular = table.iloc[10::2], table.iloc[11::2]
+    expected = np.log(dense["error"].to_numpy() / modular["error"].to_numpy())
+    np.testing.assert_allclose(found["effect"].to_numpy()[2:], expected)
+
+
+def test_an_arm_that_an_axis_names_has_the_setting_of_the_other_arm() -> None:
+    effect = Effect("gain", "S", 0.1, arm="noise.scale", base=0.0)
+    table = pd.DataFrame(
+        {
+            "status": "completed",
+            "config.seed": [3, 3, 4],
+            "config.noise.scale": [0.5, 0.0, 0.2],
+            "S": [0.9, 0.4, 0.7],
+        }
+    )
+    found = effect.of_settings(table, ["noise.scale"])
+    assert found.to_dict("list") == {"noise.scale": [0.5], "effect": [pytest.approx(0.5)]}
+
+
+def test_an_effect_that_varies_over_decades_is_a_logarithm_of_one_member() -> None:
+    effect = Effect("rise", "rise", 0.02, scale="size")
+    table = pd.DataFrame({"status": "completed", "config.seed": [0, 1], "rise": [0.2, -1.0]})
+    found = effect.of_settings(table, [])["effect"].to_numpy()
+    np.testing.assert_allclose(np.exp(found), [0.2, 0.0002])
+    assert effect.shown(effect.threshold) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    "axis", [AXES["data.num_samples"], AXES["noise.scale"], Axis(values=[2, 3, 4, 6, 8])]
+)
+def test_places_and_values_of_an_axis_are_each_others_inverse(axis: Axis) -> None:
+    places = np.linspace(0, 1, 9)
+    values = value_at(axis, places)
+    # Between the numbers of a list places are proportional to logarithms, and their inverse is only near.
+    np.testing.assert_allclose(place_of(axis, values), places, atol=1e-12 if axis.values is None else 0.03)
+    assert (np.diff(values) > 0).all()
+
+
+def test_a_plan_takes_the_first_two_axes_as_its_plane_and_lists_as_panels() -> None:
+    plan = Plan.of(AXES | {"training.learning_rate": Axis(low=1e-3, high=1e-2, scale="log")})
+    assert (plan.x, plan.y, plan.panel_keys) == ("data.num_samples", "noise.scale", ["task.modules"])
+    assert plan.averaged == ["training.learning_rate"]
+    assert [panel.levels for panel in plan.panels] == [{"task.modules": 2}, {"task.modules": 4}]
+    first = plan.shown[0]
+    assert len(first["noise.scale"]) == 2 * RESOLUTION**2
+    np.testing.assert_array_equal(first["architecture.width"], 24 * first["task.modules"])
+    assert len({float(each["training.learning_rate"][0]) for each in plan.shown}) == len(plan.shown) > 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "complaint"),
+    [
+        ({"noise.scale": Axis(low=0.0, high=1.0)}, "needs two axes"),
+        ({"a": Axis(values=["x", "y"]), "b": Axis(low=0.0, high=1.0)}, "rising numbers"),
+        (
+            {"a": Axis(low=0.0, high=1.0), "b": Axis(low=0.0, high=1.0), "c": Axis(values=list(range(13)))},
+            "13 panels",
+        ),
+    ],
+)
+def test_axes_that_make_no_map_are_refused(axes: dict[str, Axis], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        Plan.of(axes)
+
+
+def test_a_planted_map_has_its_boundary_where_it_was_planted(drawn: Any) -> None:
+    for panel in drawn.plan.panels:
+        [found] = drawn.crossings("data.num_samples", panel)
+        low, value, high = value_at(AXES["data.num_samples"], np.array([found.low, found.place, found.high]))
+        assert low < 50 * panel.levels["task.modules"] < high
+        assert high / low < 2
+        assert not found.rises
+        [predicted] = drawn.predicted_crossings("data.num_samples", panel)
+        assert value_at(AXES["data.num_samples"], np.array([predicted]))[0] == pytest.approx(
+            50 * panel.levels["task.modules"], rel=0.01
+        )
+        assert value == pytest.approx(50 * panel.levels["task.modules"], rel=0.25)
+    decided, right = prediction_shares(drawn.regions, drawn.margins)
+    assert decided > 0.7
+    assert right > 0.99
+
+
+def test_words_name_the_axis_the_boundary_and_every_region(drawn: Any) -> None:
+    sentence = opening(drawn)
+    for words in (
+        "supported in",
+        "not supported in",
+        "undecided in",
+        "below",
+        "training points N",
+        "predicted",
+    ):
+        assert words in sentence
+    assert boundary_words(drawn, drawn.plan.panels[0]).startswith("below ")
+    assert len(panel_rows(drawn)) == 2
+    record = as_record(drawn)
+    assert sum(record["shares"].values()) == pytest.approx(1)
+    assert {"data.num_samples"} <= {each["axis"] for each in record["boundaries"]}
+
+
+def test_a_figure_names_each_region_and_keeps_every_place_and_setting(drawn: Any) -> None:
+    figure = map_figure(drawn)
+    texts = [text.get_text() for axes in figure.figure.axes for text in axes.texts]
+    assert {"supported", "not supported", "undecided"} <= set(texts)
+    assert (figure.data["shown"] == "place").sum() == len(drawn.regions)
+    assert (figure.data["shown"] == "setting").sum() == 96
+    # Every place is in one of the regions, none left blank.
+    assert set(figure.data.loc[figure.data["shown"] == "place", "region"]) == {
+        "supported", "not supported", "undecided",
+    }  # fmt: skip
+    assert len(figure.png()) > 1000
+
+
+def test_too_few_settings_leave_a_map_undecided() -> None:
+    found = draw_map(MAP, AXES, results(4))
+    assert found.surface is None
+    assert not found.regions.any()
+    assert "undecided" in opening(found)
+    assert len(map_figure(found).svg()) > 1000
+
+
+def at(**values: Any) -> dict[str, Any]:
+    return {key.replace("__", "."): np.atleast_1d(value) for key, value in values.items()}
+
+
+def test_predicted_lines_pass_through_the_numbers_that_they_rest_on() -> None:
+    deep = at(noise__scale=[0.19, 0.057, 0.87, 1.0], training__steps=[1200, 4000, 4000, 4000])
+    margins = NOISE.margin(deep | at(architecture__depth=[1, 1, 2, 3]))
+    np.testing.assert_allclose(margins[:3], 0, atol=1e-9)
+    assert math.isnan(margins[3])
+    counts = at(task__modules=[2, 3, 4, 5, 6], data__num_samples=[20, 46, 96, 171, 253])
+    assert np.abs(SAMPLES.margin(counts)).max() < math.log(1.2)
+    units = at(architecture__width=[48, 96, 192], task__modules=2, architecture__initial_scale=1.0)
+    rises = 0.0214 * np.exp(FORGETTING.margin(units | at(architecture__depth=1)))
+    np.testing.assert_allclose(rises, [0.042, 0.021, 0.0105], rtol=1e-3)
+
+
+def test_robustness_is_predicted_by_parameters_points_or_laziness() -> None:
+    points = at(
+        data__num_samples=[100, 300, 300, 300], task__modules=4, architecture__initial_scale=[1, 1, 3, 3]
+    )
+    assert (ROBUSTNESS.margin(points) > 0).tolist() == [True, False, True, True]
+    linear = points | at(task__degree=[2, 2, 2, 1])
+    assert (ROBUSTNESS.margin(linear) > 0).tolist() == [True, False, True, False]
+    matched = points | at(architecture__match=["width", "parameters", "width", "width"])
+    assert (ROBUSTNESS.margin(matched) > 0).tolist() == [True, True, True, True]
+
+
+def test_every_map_has_its_config_with_axes_that_make_a_map() -> None:
+    files = {file.stem for file in (config_folder() / "experiment" / "claims" / "maps").glob("*.yaml")}
+    assert files == {each.experiment for each in MAPS}
+    for each in MAPS:
+        for preset in PRESETS:
+            assert len(Plan.of(read_axes(map_overrides(each, preset))).axes) >= 2
+
+
+def test_maps_are_chosen_as_claims_are() -> None:
+    assert (
+        [each.claim for each in choose_maps(["C6"])]
+        == [each.claim for each in choose_maps(["C6a"])]
+        == ["C6a"]
+    )
+    with pytest.raises(ConfigError, match="there is no map of such a claim"):
+        choose_maps(["C2"])
