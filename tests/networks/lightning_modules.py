@@ -49,7 +49,9 @@ class OwnData(Regressor):
 
     def train_dataloader(self) -> Any:
         inputs = torch.linspace(-1, 1, 24)[:, None].repeat(1, self.net[0].in_features)
-        return DataLoader(TensorDataset(inputs, inputs[:, : self.net[-1].out_features].sin()), 8, shuffle=True)
+        return DataLoader(
+            TensorDataset(inputs, inputs[:, : self.net[-1].out_features].sin()), 8, shuffle=True
+        )
 
 
 class Points(LightningDataModule):

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from pydantic import Field
 from torch import nn
 
-from modulab.errors import ConfigError, ForeignError, describe, foreign_code
+from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.networks.base import Network, Parameter
 from modulab.networks.self_trained import SelfTrained
 from modulab.networks.torch_module import TorchArchitecture, TorchNetwork, checked_arguments, module_class
@@ -87,7 +87,9 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         """
         kind, arguments = self._class()
         if self.measured is False or (self.measured is None and self.brings_data):
-            reason = "architecture.measured is false" if self.measured is False else "it trains on data of its own"
+            reason = (
+                "architecture.measured is false" if self.measured is False else "it trains on data of its own"
+            )
             return self._unmeasured(task, reason)
         network = LightningNetwork(
             task.in_features,
@@ -140,5 +142,7 @@ def _part(module: nn.Module, name: str | None) -> nn.Module:
         return module
     known = {each: submodule for each, submodule in module.named_modules() if each}
     if name not in known:
-        raise ConfigError(f"architecture.submodule: the module has no submodule '{name}'. {suggest(name, known)}")
+        raise ConfigError(
+            f"architecture.submodule: the module has no submodule '{name}'. {suggest(name, known)}"
+        )
     return known[name]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +70,9 @@ def _what_is_read(run: Run) -> str:
     training = {key: run.config["training"][key] for key in _TRAINING_KEYS_IN_USE}
     read: dict[str, Any] = {key: run.config[key] for key in ("seed", "task", "architecture", "probes")}
     if not architecture.brings_data:
-        read |= {group: {key: run.config[group][key] for key in keys} for group, keys in _OF_TASK_DATA.items()}
+        read |= {
+            group: {key: run.config[group][key] for key in keys} for group, keys in _OF_TASK_DATA.items()
+        }
     return repr((read, training))
 
 
@@ -87,30 +93,47 @@ def train_side_by_side(
     workers = Workers(PRELOAD)
     free = list(range(processes))
     progress.say(f"training, up to {processes} at once" if processes > 1 else "training")
+    with _told_to_end():
+        try:
+            while waiting or at_work:
+                while waiting and free:
+                    name, run = next(iter(waiting.items()))
+                    del waiting[name]
+                    write_manifest(folder, {name: run.config})
+                    at_work[name] = run, free.pop(0)
+                    path = str(checkpoint_path(folder, [name]).absolute())
+                    workers.start(name, _fit_one, run.config, execution, path, at_work[name][1])
+                message = workers.next()
+                run, place = at_work[message.worker]
+                if message.kind == "advance":
+                    progress.advance(*message.content)
+                elif message.kind == "say":
+                    say_once(f"{run.member.architecture.name}: {message.content}")
+                elif message.kind == "interrupted":
+                    raise KeyboardInterrupt
+                else:
+                    finish(run, message.content)
+                    workers.end(message.worker)
+                    del at_work[message.worker]
+                    free.append(place)
+        finally:
+            workers.stop()
+
+
+@contextmanager
+def _told_to_end() -> Generator[None]:
+    """Take the signal to end for Ctrl-C, unless somebody else does something about it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while waiting or at_work:
-            while waiting and free:
-                name, run = next(iter(waiting.items()))
-                del waiting[name]
-                write_manifest(folder, {name: run.config})
-                at_work[name] = run, free.pop(0)
-                path = str(checkpoint_path(folder, [name]).absolute())
-                workers.start(name, _fit_one, run.config, execution, path, at_work[name][1])
-            message = workers.next()
-            run, place = at_work[message.worker]
-            if message.kind == "advance":
-                progress.advance(*message.content)
-            elif message.kind == "say":
-                say_once(f"{run.member.architecture.name}: {message.content}")
-            elif message.kind == "interrupted":
-                raise KeyboardInterrupt
-            else:
-                finish(run, message.content)
-                workers.end(message.worker)
-                del at_work[message.worker]
-                free.append(place)
+        yield
     finally:
-        workers.stop()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Progress(ProgressReport):
@@ -130,9 +153,12 @@ class _Progress(ProgressReport):
             self._send("say", label)
 
 
-def _fit_one(send: Send, config: Mapping[str, Any], execution: Execution, checkpoint: str, place: int) -> None:
+def _fit_one(
+    send: Send, config: Mapping[str, Any], execution: Execution, checkpoint: str, place: int
+) -> None:
     from modulab.training.self_trained import fit_alone, warnings_told
 
+    os.setpgrp()  # Ctrl-C on a terminal reaches the process that started this one, which passes it on once.
     progress = _Progress(send)
     try:
         with warnings_told(lambda text: send("say", text)):

@@ -150,7 +150,8 @@ class _OwnRecorder(Recorder):
         content = read_checkpoint(checkpoint)
         saved = content["modulab"]
         there, wanted = (
-            [(part.name, part.shape) for part in layout] for layout in (layout_of(content), self._trained.network.layout)
+            [(part.name, part.shape) for part in layout]
+            for layout in (layout_of(content), self._trained.network.layout)
         )
         if there != wanted or "alone" not in saved:
             raise ConfigError(
@@ -168,6 +169,7 @@ class _OwnRecorder(Recorder):
 
     def on_train_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Begin an epoch: the first after resuming as it would have begun without the break."""
+        del pl_module
         if self.batches is not None:
             self.batches.epoch = trainer.current_epoch
         if self.random is not None:
@@ -178,7 +180,7 @@ class _OwnRecorder(Recorder):
             self.random = None
             return
         if trainer.current_epoch > 0:
-            self._end_of_epoch(trainer, pl_module, done=False)
+            self._end_of_epoch(trainer, done=False)
             if self._interrupted:
                 raise Interrupted
 
@@ -203,12 +205,13 @@ class _OwnRecorder(Recorder):
 
     def on_train_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Add the last point, and save."""
+        del pl_module
         values = self._trained.member_parameters()
         if self.diverged_at < 0 and not bool(values.isfinite().all()):
             self.diverged_at = max(0, trainer.global_step - 1)
-        self._end_of_epoch(trainer, pl_module, done=True)
+        self._end_of_epoch(trainer, done=True)
 
-    def _end_of_epoch(self, trainer: LightningTrainer, pl_module: LightningModule, done: bool) -> None:
+    def _end_of_epoch(self, trainer: LightningTrainer, done: bool) -> None:
         self.is_done = done
         step = trainer.global_step
         if not done and step == (self.steps or [0])[-1]:
@@ -228,11 +231,7 @@ class _OwnRecorder(Recorder):
         self.steps.append(step)
         values = {"training/loss": sum(self._losses) / len(self._losses) if self._losses else math.nan}
         self._losses = []
-        found = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if value.numel() == 1
-        }
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
         self.logged |= {f"{_LOGGED}{name}": value for name, value in found.items()}
         values |= {f"{_LOGGED}{name}": value for name, value in found.items()}
         values |= {name: points[0] for name, points in self._measure(self._trained).items()}
@@ -302,7 +301,9 @@ class _Checkpoints(TorchCheckpointIO):
             torch.save(self._recorder.content(None), path)
             return
         # What the config says already, or what Lightning keeps for its own use alone.
-        state = {name: value for name, value in checkpoint.items() if not name.startswith(("hparams", "hyper_"))}
+        state = {
+            name: value for name, value in checkpoint.items() if not name.startswith(("hparams", "hyper_"))
+        }
         content = self._recorder.content(state)
         buffer = io.BytesIO()
         try:
@@ -319,7 +320,9 @@ class _Checkpoints(TorchCheckpointIO):
             raise _CannotSave from error
         Path(path).write_bytes(buffer.getvalue())
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Return Lightning's state."""
         del map_location, weights_only
         return dict(read_checkpoint(Path(path))["modulab"]["alone"]["lightning"])
@@ -367,7 +370,9 @@ def warnings_told(tell: Callable[[str], None]) -> Generator[None]:
     """
     told: set[str] = set()
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *others: Any, **more: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, *others: Any, **more: Any
+    ) -> None:
         del others, more
         libraries = {"lightning", "pytorch_lightning", "torch", "torchmetrics"}
         foreign = libraries.intersection(Path(filename).parts) or category.__module__.startswith("lightning")
