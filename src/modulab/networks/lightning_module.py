@@ -43,8 +43,9 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
     )
 
     def check(self) -> None:
-        """Check that both classes are there. Raises: ConfigError."""
-        self._class()
+        """Check that the classes that are named are there. Raises: ConfigError."""
+        if self.module is not None:
+            self._class()
         if self.data_module is not None:
             module_class(self.data_module, _DATA, LightningDataModule)
 
