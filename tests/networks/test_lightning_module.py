@@ -20,7 +20,7 @@ from modulab.sweep.run import plan_work, run_work
 from modulab.sweep.slurm_node import ShardTask
 from modulab.training.random_state import random_state, set_random_state
 from modulab.training.recorder import Interrupted
-from modulab.training.self_trained import fit_alone
+from modulab.training.self_trained import fit_alone, warnings_told
 from tests.members import EAGER, EAGERLY, member_config
 from tests.training.fitting import trained_parameters
 
@@ -113,10 +113,16 @@ def test_a_member_has_the_same_bits_alone_rerun_and_on_a_cluster_node(
 
 
 @pytest.mark.parametrize("kind", ["Regressor", "OwnData"])
-def test_a_fit_that_is_interrupted_ends_in_the_same_bits(kind: str, tmp_path: Path) -> None:
+def test_a_fit_that_is_interrupted_ends_in_the_same_bits(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     member = make(kind).member
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # which the fit sets, in a process of its own otherwise
+        monkeypatch.setenv(variable, "0")
     state, threads = random_state(), torch.get_num_threads()
     progress = ProgressReport("off", 1, 12)
+    quiet = warnings_told(lambda text: None)
+    quiet.__enter__()
     execution = replace(EAGERLY, checkpoint_seconds=0.0)
     try:
         whole = fit_alone(member, execution, tmp_path / "whole.ckpt", progress)
@@ -136,6 +142,7 @@ def test_a_fit_that_is_interrupted_ends_in_the_same_bits(kind: str, tmp_path: Pa
         resumed = fit_alone(member, execution, tmp_path / "part.ckpt", progress)
         ended = fit_alone(member, execution, tmp_path / "part.ckpt", progress)
     finally:
+        quiet.__exit__(None, None, None)
         set_random_state(state)
         torch.set_num_threads(threads)
     for other in (resumed, ended):

@@ -203,7 +203,9 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
 
         if work.self_trained:
             at_once = processes_at_once(work.trainer, work.execution)
-            train_side_by_side(work.self_trained, work.execution, at_once, folder, progress, finish)
+            train_side_by_side(
+                work.self_trained, work.execution.with_engine("eager"), at_once, folder, progress, finish
+            )
 
 
 def _run_population(

@@ -112,6 +112,9 @@ def train_side_by_side(
                 elif message.kind == "interrupted":
                     raise KeyboardInterrupt
                 else:
+                    if message.kind == "failed":
+                        # Code that has been mended does not go on with what the broken one made.
+                        checkpoint_path(folder, [message.worker]).unlink(missing_ok=True)
                     finish(run, message.content)
                     workers.end(message.worker)
                     del at_work[message.worker]
@@ -165,7 +168,9 @@ def _fit_one(
             member = read_run(config).member
             result = fit_alone(member, execution, Path(checkpoint), progress, device_number=place)
         send("done", result)
-    except (ConfigError, ForeignError) as error:
+    except ConfigError as error:
+        send("refused", str(error))
+    except ForeignError as error:
         send("failed", str(error))
     except KeyboardInterrupt:
         send("interrupted", None)
