@@ -51,7 +51,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Run], Pat
     """Train members of all kinds, some of which fail, in one run."""
     runs = {"plain": make("Regressor", arguments={"lr": 0.02}), "other": make("Regressor", 1)}
     runs["own loader"] = make("OwnData")
-    data = {"_target_": f"{MODULES}.Points", "features": 4, "outputs": 2}
+    data = {"_target_": f"{MODULES}.Points", "features": 2, "outputs": 2}
     runs["data module"] = make("Regressor", architecture={"data_module": data})
     runs["sites"] = make("Regressor", architecture={"submodule": "net", "sites": ["1"]})
     for where in (
@@ -117,7 +117,10 @@ def test_a_fit_that_is_interrupted_ends_in_the_same_bits(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member = make(kind).member
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # which the fit sets, in a process of its own otherwise
+    for variable in (
+        "PL_GLOBAL_SEED",
+        "PL_SEED_WORKERS",
+    ):  # which the fit sets, in a process of its own otherwise
         monkeypatch.setenv(variable, "0")
     state, threads = random_state(), torch.get_num_threads()
     progress = ProgressReport("off", 1, 12)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,7 @@ from modulab.streams import member_keys
 from modulab.tasks.base import Task
 
 
+@runtime_checkable
 class Trained(Protocol):
     """Members to be measured: their network, and each one's parameters and mask."""
 
