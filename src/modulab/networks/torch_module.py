@@ -70,7 +70,7 @@ class TorchArchitecture(Architecture):
         json_schema_extra=STRUCTURAL,
     )
 
-    def network(self, task: Task) -> TorchNetwork:
+    def network(self, task: Task) -> Network:
         """Return a network of this module for a task.
 
         Raises: ConfigError for a module that cannot be one; whatever its constructor or call raises.

@@ -167,6 +167,15 @@ class _OwnRecorder(Recorder):
         else:
             self.random, self.resume_from = alone["random"], checkpoint
 
+    def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Refuse a module without an optimiser, whose steps Lightning would count all the same."""
+        super().on_train_start(trainer, pl_module)
+        if pl_module.automatic_optimization and not trainer.optimizers:
+            raise ConfigError(
+                "architecture.module: its configure_optimizers returns no optimiser, so that nothing would be trained. "
+                "Return one, or set self.automatic_optimization = False and step in training_step."
+            )
+
     def on_train_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Begin an epoch: the first after resuming as it would have begun without the break."""
         del pl_module
