@@ -170,9 +170,13 @@ class _OwnRecorder(Recorder):
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Refuse a module without an optimiser, whose steps Lightning would count all the same."""
         super().on_train_start(trainer, pl_module)
-        if pl_module.automatic_optimization and not trainer.optimizers:
+        own = {id(parameter) for parameter in pl_module.parameters()}
+        groups = [group for optimiser in trainer.optimizers for group in optimiser.param_groups]
+        # Lightning puts one that trains nothing in the place of none.
+        has_none = not any(id(parameter) in own for group in groups for parameter in group["params"])
+        if pl_module.automatic_optimization and has_none:
             raise ConfigError(
-                "architecture.module: its configure_optimizers returns no optimiser, so that nothing would be trained. "
+                "architecture.module: its configure_optimizers returns no optimiser of its parameters, so that nothing would be trained. "
                 "Return one, or set self.automatic_optimization = False and step in training_step."
             )
 
