@@ -176,8 +176,8 @@ class _OwnRecorder(Recorder):
         has_none = not any(id(parameter) in own for group in groups for parameter in group["params"])
         if pl_module.automatic_optimization and has_none:
             raise ConfigError(
-                "architecture.module: its configure_optimizers returns no optimiser of its parameters, so that nothing would be trained. "
-                "Return one, or set self.automatic_optimization = False and step in training_step."
+                "architecture.module: its configure_optimizers returns no optimiser of its parameters, so that nothing "
+                "would be trained. Return one, or set self.automatic_optimization = False and step in training_step."
             )
 
     def on_train_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
