@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "modulab"
 LEVELS = [
-    {"errors", "schema", "text", "progress", "memory", "streams"},
+    {"errors", "schema", "text", "progress", "memory", "streams", "workers"},
     {"tasks", "networks", "noise", "regularisers", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},

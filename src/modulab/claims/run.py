@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from io import TextIOBase
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from modulab.memory import free_bytes
 from modulab.results.manifest import checkpoint_path, read_manifests
 from modulab.results.store import completed
 from modulab.text import printable
+from modulab.workers import KILLED, Send, Workers
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,6 @@ class Experiment:
         return ["modulab", "train", *self.overrides, f"hydra.run.dir={self.folder}"]
 
 
-@dataclass(frozen=True)
-class _Message:
-    """What a process tells of its experiment: a line of progress, the run_ids that it ended with, or an error."""
-
-    experiment: str
-    kind: str
-    content: Any
-
-
 def run_experiments(
     experiments: Sequence[Experiment], processes: int, threads: int | None, style: str
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -59,55 +47,45 @@ def run_experiments(
 
     Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call goes on where this one ended.
     """
-    context = multiprocessing.get_context("forkserver")
     # Torch and Lightning take seconds to import: once, in the process that the others are forked from.
-    context.set_forkserver_preload(["modulab.sweep.run", "modulab.config.composing", "hydra"])
-    messages: Any = context.Queue()
+    workers = Workers(["modulab.sweep.run", "modulab.config.composing", "hydra"])
     waiting = list(experiments)
     by_name = {experiment.name: experiment for experiment in experiments}
-    working: dict[str, ForkServerProcess] = {}
     found: dict[str, list[str]] = {}
     errors: dict[str, str] = {}
     largest: dict[str, int] = {}
     memory = free_bytes() / 2**30 / 2 / max(1, processes)
 
     def end(experiment: str) -> None:
-        working.pop(experiment).join()
+        workers.end(experiment)
         display.ended(experiment)
 
     with _Display(style, len(experiments)) as display:
         try:
-            while waiting or working:
-                while waiting and len(working) < processes:
+            while waiting or len(workers):
+                while waiting and len(workers) < processes:
                     experiment = waiting.pop(0)
                     own = _own_settings(experiment, threads, memory, largest.get(experiment.name))
-                    process = context.Process(target=_work, args=(experiment, own, messages))
-                    process.start()
-                    working[experiment.name] = process
-                message = _next(messages, working)
+                    workers.start(experiment.name, _work, experiment, own)
+                message = workers.next()
                 if message.kind == "line":
-                    display.say(message.experiment, str(message.content))
+                    display.say(message.worker, str(message.content))
                     continue
                 if message.kind == "done":
-                    found[message.experiment] = message.content
-                elif message.kind == "killed" and (
-                    size := halve_populations(by_name[message.experiment].folder)
-                ):
-                    display.say(message.experiment, f"{_KILLED}; trying again, {size} networks at once")
-                    largest[message.experiment] = size
-                    working.pop(message.experiment).join()
-                    waiting.insert(0, by_name[message.experiment])
+                    found[message.worker] = message.content
+                elif message.kind == "killed" and (size := halve_populations(by_name[message.worker].folder)):
+                    display.say(message.worker, f"{KILLED}; trying again, {size} networks at once")
+                    largest[message.worker] = size
+                    workers.end(message.worker)
+                    waiting.insert(0, by_name[message.worker])
                     continue
                 else:
-                    errors[message.experiment] = str(message.content)
-                end(message.experiment)
+                    errors[message.worker] = str(message.content)
+                end(message.worker)
         except KeyboardInterrupt:
-            _stop(list(working.values()))
+            workers.stop()
             raise
     return found, errors
-
-
-_KILLED = "its process was killed, most likely for lack of memory"
 
 
 def _own_settings(
@@ -141,35 +119,8 @@ def halve_populations(folder: Path) -> int | None:
     return size
 
 
-def _next(messages: Any, working: dict[str, ForkServerProcess]) -> _Message:
-    """Return the next message; a process that ended without its last one has died, which is an error of its own."""
-    from queue import Empty
-
-    while True:
-        try:
-            return messages.get(timeout=0.5)
-        except Empty:
-            for name, process in working.items():
-                if process.exitcode is not None and messages.empty():
-                    if process.exitcode == -signal.SIGKILL:
-                        return _Message(name, "killed", f"{_KILLED}.")
-                    return _Message(name, "error", f"its process ended with exit code {process.exitcode}.")
-
-
-def _stop(processes: Sequence[ForkServerProcess]) -> None:
-    """Have processes save and stop. Ctrl-C on a terminal has reached them already; a signal to one process has not."""
-    for process in processes:
-        if process.pid is not None and process.exitcode is None:
-            os.kill(process.pid, signal.SIGINT)
-    for process in processes:
-        process.join()
-
-
-def _work(experiment: Experiment, own: Sequence[str], messages: Any) -> None:
+def _work(send: Send, experiment: Experiment, own: Sequence[str]) -> None:
     from modulab.api import train_planned
-
-    def send(kind: str, content: Any) -> None:
-        messages.put(_Message(experiment.name, kind, content))
 
     with redirect_stderr(_LineSender(partial(send, "line"))):
         try:
@@ -178,7 +129,7 @@ def _work(experiment: Experiment, own: Sequence[str], messages: Any) -> None:
                 train_planned([*experiment.overrides, *own, "trainer.progress=lines"], experiment.folder),
             )
         except ConfigError as error:
-            send("error", error)
+            send("error", str(error))
         except KeyboardInterrupt:
             send("error", "interrupted")
         except BaseException as error:

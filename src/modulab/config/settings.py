@@ -13,6 +13,7 @@ from modulab.config.identity import in_current_form, run_id
 from modulab.config.sobol import Sobol
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.networks.base import Architecture
+from modulab.networks.self_trained import SelfTrained
 from modulab.noise import Noise
 from modulab.regularisers import PowerRegulariser, Regulariser
 from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
@@ -253,7 +254,25 @@ class _Seed(Settings):
     seed: int = Field(ge=0, lt=2**63, description="keys the data, initial weights, minibatches and noise")
 
 
+def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
+    """Raise: ConfigError for settings that nothing heeds where a module trains itself."""
+    architecture.check()
+    for key, is_set in (
+        (f"noise.scale={member.noise.scale}", member.noise.scale > 0),
+        (f"regulariser.strength={member.regulariser.strength}", member.regulariser.strength > 0),
+        ("task.mixing=true", member.task.mixing),
+    ):
+        if is_set:
+            raise ConfigError(
+                f"{key} has no effect, because architecture={architecture.name} trains itself, by its own "
+                "training_step. Leave it out; noise and penalties of its own are part of the module."
+            )
+
+
 def _check_combinations(member: Member) -> None:
+    if isinstance(member.architecture, SelfTrained):
+        _check_self_trained(member, member.architecture)
+        return
     # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
     with suppress(ForeignError), foreign_code():
         network = member.architecture.network(member.task)

@@ -113,6 +113,8 @@ class Measure(Settings):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return why members of this network and task cannot be measured, or None where they can."""
+        if network.unmeasured is not None:
+            return network.unmeasured
         return next(
             (reason for name in self.needs for has, reason in [_NEEDS[name]] if not has(network, task)), None
         )

@@ -385,6 +385,11 @@ class Network(ABC):
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     @property
+    def unmeasured(self) -> str | None:
+        """Return why nothing can be measured of it on its task's points, or None where measures can be taken."""
+        return None
+
+    @property
     def total_units(self) -> int:
         """Return the number of units at all sites."""
         return sum(site.units for site in self.sites)

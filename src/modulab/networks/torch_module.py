@@ -70,25 +70,12 @@ class TorchArchitecture(Architecture):
         json_schema_extra=STRUCTURAL,
     )
 
-    def network(self, task: Task) -> TorchNetwork:
+    def network(self, task: Task) -> Network:
         """Return a network of this module for a task.
 
         Raises: ConfigError for a module that cannot be one; whatever its constructor or call raises.
         """
-        arguments = dict(self.module or {"_target_": "torch.nn.Linear"})
-        path = arguments.pop("_target_", None)
-        kind = import_target(path, f"{_WHERE}._target_")
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise ConfigError(f"{_WHERE}._target_={path} is no class derived from torch.nn.Module.")
-        connections = tuple(
-            (name, *cast("tuple[str, str]", tuple(ends))) for name, ends in sorted(self.edges.items())
-        )
-        for name, *ends in connections:
-            if len(ends) != 2:
-                raise ConfigError(
-                    f"architecture.edges.{name}={ends} should be a list of two: the site that it leads from and "
-                    f"the one that it leads to, such as [{INPUT}, {self.sites[0] if self.sites else OUTPUT}]."
-                )
+        kind, arguments = module_class(self.module or {"_target_": "torch.nn.Linear"}, _WHERE, nn.Module)
         network = TorchNetwork(
             task.in_features,
             task.out_features,
@@ -96,10 +83,33 @@ class TorchArchitecture(Architecture):
             json.dumps(arguments, sort_keys=True),
             tuple(self.sites),
             self.unit_axis,
-            connections,
+            self.stated_edges(),
         )
         network.check_edges()
         return network
+
+    def stated_edges(self) -> tuple[tuple[str, str, str], ...]:
+        """Return the weight, source and target of each of `edges`. Raises: ConfigError for one without two ends."""
+        for name, ends in self.edges.items():
+            if len(ends) != 2:
+                raise ConfigError(
+                    f"architecture.edges.{name}={ends} should be a list of two: the site that it leads from and "
+                    f"the one that it leads to, such as [{INPUT}, {self.sites[0] if self.sites else OUTPUT}]."
+                )
+        return tuple((name, ends[0], ends[1]) for name, ends in sorted(self.edges.items()))
+
+
+def module_class(settings: Mapping[str, Any], where: str, expected: type) -> tuple[Any, dict[str, Any]]:
+    """Return the class that a `_target_` names and the arguments beside it. Raises: ConfigError for another class."""
+    arguments = dict(settings)
+    path = arguments.pop("_target_", None)
+    kind = import_target(path, f"{where}._target_")
+    if not (isinstance(kind, type) and issubclass(kind, expected)):
+        raise ConfigError(
+            f"{where}._target_={path} is no class derived from {expected.__module__.partition('.')[0]}"
+            f".{'nn.' if expected is nn.Module else ''}{expected.__name__}."
+        )
+    return kind, arguments
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,10 @@ class TorchNetwork(Network):
         """Return the weights that the config states."""
         parts = self.split(parameters)
         return [parts[name] for name, _, _ in self.stated_edges]
+
+    def part(self, module: nn.Module) -> nn.Module:
+        """Return the part of a newly constructed module that is the network: by default all of it."""
+        return module
 
     def check_edges(self) -> None:
         """Raise: ConfigError for an edge whose weight is no matrix from the units of one site to those of another."""
@@ -438,20 +452,24 @@ def _check_type(name: str, value: Tensor) -> None:
 
 def _construct(network: TorchNetwork, seed: int) -> nn.Module:
     """Return a module as its constructor makes it from a random seed; the process's random state stays."""
-    arguments: dict[str, Any] = json.loads(network.arguments)
-    taken = inspect.signature(network.module_type).parameters
-    for name in ("in_features", "out_features"):
-        if name in taken:
-            arguments.setdefault(name, getattr(network, name))
+    sizes = {"in_features": network.in_features, "out_features": network.out_features}
+    arguments = checked_arguments(network.module_type, json.loads(network.arguments), _WHERE, sizes)
+    with _own_random_state(seed):
+        return network.part(network.module_type(**arguments))
+
+
+def checked_arguments(
+    kind: Any, arguments: Mapping[str, Any], where: str, sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the arguments of a constructor, with those sizes that it takes. Raises: ConfigError for unknown ones."""
+    taken = inspect.signature(kind).parameters
     unknown = arguments.keys() - taken.keys()
     if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
         name = sorted(unknown)[0]
         raise ConfigError(
-            f"{_WHERE}.{name}: the constructor of {network.module_type.__qualname__} takes no such argument. "
-            f"{suggest(name, taken)}"
+            f"{where}.{name}: the constructor of {kind.__qualname__} takes no such argument. {suggest(name, taken)}"
         )
-    with _own_random_state(seed):
-        return network.module_type(**arguments)
+    return {name: size for name, size in sizes.items() if name in taken} | dict(arguments)
 
 
 def _row(module: nn.Module) -> Float[Tensor, " parameter"]:

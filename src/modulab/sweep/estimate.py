@@ -8,6 +8,8 @@ from modulab.config.composing import Plan
 from modulab.config.settings import structural_key
 from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
 from modulab.sweep.run import Work, plan_work
+from modulab.sweep.side_by_side import PROCESS_BYTES as SELF_TRAINED_BYTES
+from modulab.sweep.side_by_side import processes_at_once
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
@@ -51,14 +53,25 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
         f"networks     {len(work.runs)}, of which {done} have their results and {work.pending} are to be trained",
         f"groups       {len(groups)} of equal structural settings",
         f"populations  {len(work.populations)}, the largest of {largest}",
+        *_describe_self_trained(work),
         f"memory       about {process_bytes(work) / 2**30:.1f} GiB a process",
         f"engine       {work.execution.engine}",
     ]
 
 
+def _describe_self_trained(work: Work) -> list[str]:
+    if not work.self_trained:
+        return []
+    at_once = min(len(work.self_trained), processes_at_once(work.trainer, work.execution))
+    return [
+        f"processes    {len(work.self_trained)} networks that train themselves, {at_once} at once, with about "
+        f"{SELF_TRAINED_BYTES / 2**30:.1f} GiB each beside their own data; their time is not estimated"
+    ]
+
+
 def process_bytes(work: Work) -> float:
     """Return about how much memory a process that trains this work takes at its peak."""
-    populations = [[run.member for run in population] for population in work.populations]
+    populations = [[run.member for run in population] for population in work.packed]
     largest = max((population_bytes(each, work.execution) for each in populations), default=0)
     return PROCESS_BYTES + largest + (COMPILER_BYTES if work.execution.engine == "compiled" else 0)
 
@@ -67,7 +80,7 @@ def describe_time(work: Work, processes: int = 1) -> str:
     """Return about how long some work takes when as many processes share it."""
     if work.execution.device.type != "cpu":
         return "for a time that has not been measured on this device"
-    members = [run.member for population in work.populations for run in population]
+    members = [run.member for population in work.packed for run in population]
     compiled = work.execution.engine == "compiled"
     seconds = measure_seconds(members)
     seconds += step_seconds(

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ from modulab.results.summary import metric_names
 from modulab.results.versions import versions
 from modulab.schema import read_settings, suggest
 from modulab.sweep.run import plan_work, run_work
+from modulab.training.execution import Engine
 from modulab.training.fit import device_name
 
 _RESULTS_OF = ("completed", "diverged")
@@ -70,7 +71,7 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
         )
     name = str(row["run_id"])
     run = read_run(_config_of(path, name, modules))
-    changes = {"engine": row["engine"]} if isinstance(row["engine"], str) else {}
+    changes = {"engine": row["engine"]} if row["engine"] in get_args(Engine) else {}
     if row["device"] == device_name(torch.device("cpu")):
         changes["accelerator"] = "cpu"
     settings = read_settings({**trainer, **changes}, "trainer", Trainer)

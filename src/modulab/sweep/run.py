@@ -29,6 +29,12 @@ from modulab.results.manifest import (
 from modulab.results.store import completed, gather, save_part
 from modulab.results.tables import Status, curve_table, result_table, skipped_text
 from modulab.sweep.pack import check_fits, member_bytes, population_sizes
+from modulab.sweep.side_by_side import (
+    check_differences,
+    processes_at_once,
+    train_side_by_side,
+    trains_itself,
+)
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.execution import Execution, choose_execution
 from modulab.training.fit import PopulationResult, fit_population
@@ -50,6 +56,16 @@ class Work:
     def pending(self) -> int:
         """Return the number of members without a result."""
         return sum(len(population) for population in self.populations)
+
+    @property
+    def packed(self) -> list[list[Run]]:
+        """Return the populations that are trained here, packed."""
+        return [population for population in self.populations if not trains_itself(population[0])]
+
+    @property
+    def self_trained(self) -> list[Run]:
+        """Return the members that train themselves, each in a process of its own."""
+        return [population[0] for population in self.populations if trains_itself(population[0])]
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,9 @@ def plan_populations(
     populations = [[by_id.pop(run_id) for run_id in population] for population in unfinished]
     groups: defaultdict[tuple[tuple[str, object], ...], list[Run]] = defaultdict(list)
     for run in by_id.values():
-        if _can_be_planned(run.member):
+        if trains_itself(run):
+            populations.append([run])
+        elif _can_be_planned(run.member):
             groups[structural_key(run.member)].append(run)
         else:
             populations.append([run])  # which fails, and says why
@@ -94,8 +112,8 @@ def plan_populations(
 
 
 def plannable_members(runs: Iterable[Run]) -> list[Member]:
-    """Return the members whose sizes and programs are known; the others will fail, and say why."""
-    return [run.member for run in runs if _can_be_planned(run.member)]
+    """Return the members whose sizes and programs are known; the others train themselves, or fail and say why."""
+    return [run.member for run in runs if not trains_itself(run) and _can_be_planned(run.member)]
 
 
 def _can_be_planned(member: Member) -> bool:
@@ -122,6 +140,7 @@ def plan_work(
     """
     for probes in dict.fromkeys(run.member.probes for run in runs):
         curve_measures(probes)  # which refuses what is no measure, and names that no measure gives
+    check_differences(runs)
     if execution is None:
         execution = choose_execution(trainer, plannable_members(runs))
     done = completed(folder)
@@ -167,12 +186,26 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
     log = log or RunLog(folder)
     steps = sum(run.member.training.steps for population in work.populations for run in population)
     with ProgressReport(work.trainer.progress, work.pending, steps) as progress:
-        for number, population in enumerate(work.populations, start=1):
-            if len(work.populations) > 1:
-                progress.say(f"population {number} of {len(work.populations)}")
+        for number, population in enumerate(work.packed, start=1):
+            if len(work.packed) > 1:
+                progress.say(f"population {number} of {len(work.packed)}")
             _run_population(population, work.execution, folder, progress, log)
             log.catch_up()
             progress.finish(len(population))
+
+        def finish(run: Run, result: PopulationResult | str) -> None:
+            if isinstance(result, str):
+                _save_failed([run], folder, result)
+            else:
+                _save_finished([run], folder, result)
+            log.catch_up()
+            progress.finish(1)
+
+        if work.self_trained:
+            at_once = processes_at_once(work.trainer, work.execution)
+            train_side_by_side(
+                work.self_trained, work.execution.with_engine("eager"), at_once, folder, progress, finish
+            )
 
 
 def _run_population(

@@ -23,12 +23,15 @@ from modulab.logger.run_log import RunLog, open_log
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
 from modulab.sweep.run import Work, begin, plan_work, plannable_members
+from modulab.sweep.side_by_side import trains_itself
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
 from modulab.training.execution import choose_execution
 from modulab.training.program import network_of
 
 _LONGEST_SILENCE = 3600.0
 """Seconds for which SLURM may be away, as while its controller is restarted, before the watch gives up."""
+_UNITS_OF_THE_UNKNOWN = 1000
+"""What a network that trains itself is taken for, to share out shards: a step under Lightning alone is slow."""
 
 
 def run_on_slurm(
@@ -134,6 +137,8 @@ def _total(runs: Sequence[Run]) -> float:
 
 def _cost(run: Run) -> float:
     member = run.member
+    if trains_itself(run):  # whose size is not known before it is built
+        return float(member.training.steps * member.training.batch_size * _UNITS_OF_THE_UNKNOWN)
     return float(member.training.steps * member.training.batch_size * network_of(member).step_units)
 
 

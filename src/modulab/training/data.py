@@ -146,8 +146,12 @@ class PopulationData(LightningDataModule):
         """Return chunk `index` from the first step on, with its fresh points drawn."""
         training = self._members[0].training
         first = self._first_step + index * self._chunk_steps
-        self._draw(self._fresh, first * training.batch_size)
-        return Chunk(first, min(self._chunk_steps, training.steps - first), self._table)
+        return Chunk(first, min(self._chunk_steps, training.steps - first), self.points(first))
+
+    def points(self, first_step: int) -> Float[Tensor, "row feature"]:
+        """Return the table that steps from this one on read, with the fresh points of a chunk drawn."""
+        self._draw(self._fresh, first_step * self._members[0].training.batch_size)
+        return self._table
 
     def train_dataloader(self) -> DataLoader[Chunk]:
         """Return a loader of one chunk, that of the trainer's current epoch: an epoch is a chunk."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import signal
-import threading
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
 from modulab.training.processor import processor_fact
 from modulab.training.program import Program
-from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder
+from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder, handlers_kept, interruptions
 
 
 @dataclass(frozen=True)
@@ -188,30 +185,11 @@ def _check_layout(checkpoint: Path, content: Mapping[str, Any], network: Network
         )
 
 
-@contextmanager
-def _signal_handlers_kept() -> Generator[None]:
-    """Put back the handlers of Ctrl-C and of the signal to end.
-
-    The recorder, which takes them over after Lightning, is told of the end after Lightning has put them back, and
-    by itself would leave Lightning's.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)
-
-
 def _lightning_fit(
     learner: PopulationLearner, data: PopulationData, recorder: Recorder, device: torch.device
 ) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), _signal_handlers_kept():
+    with warnings.catch_warnings(), handlers_kept(), interruptions():
         # Lightning advises worker processes for a loader whose one item is made on the spot, and an
         # optimiser for a module that updates by itself.
         warnings.filterwarnings("ignore", module="lightning")
@@ -229,10 +207,4 @@ def _lightning_fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        try:
-            trainer.fit(learner, datamodule=data)
-        except SystemExit as error:
-            # Lightning's answer to Ctrl-C in the middle of a chunk.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise Interrupted from error
-            raise
+        trainer.fit(learner, datamodule=data)

@@ -6,15 +6,33 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
 
 from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, foreign_code
 from modulab.metrics.measure import find_measures, skipped_measures
 from modulab.metrics.taking import measure_population
-from modulab.networks.base import NetworkPopulation
+from modulab.networks.base import Network, NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
-from modulab.training.learner import PopulationLearner
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """Members to be measured: their network, and each one's parameters and mask."""
+
+    network: Network
+
+    def member_parameters(self) -> Float[Tensor, "member parameter"]:
+        """Return every member's parameters."""
+        ...
+
+    def member_masks(self) -> Float[Tensor, "member parameter"]:
+        """Return every member's 0/1 mask."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class Measured:
 
 
 def measure_members(
-    members: Sequence[Member], learner: PopulationLearner, settings: Probes, threads: int = 1
+    members: Sequence[Member], learner: Trained, settings: Probes, threads: int = 1
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
     found = measure_each(members, learner, settings, threads, narrow=False)
@@ -39,7 +57,7 @@ def measure_members(
 
 def measure_each(
     members: Sequence[Member],
-    learner: PopulationLearner,
+    learner: Trained,
     settings: Probes,
     threads: int = 1,
     narrow: bool = True,
@@ -88,7 +106,8 @@ def measure_each(
                 column[place] = value
 
     for task, places in by_task.items():
-        measure(task, places)
+        if learner.network.unmeasured is None:
+            measure(task, places)
         with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
             reasons = skipped_measures(configured, learner.network, task)
             skipped.update(dict.fromkeys(places, reasons))

@@ -6,7 +6,8 @@ import fnmatch
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from modulab.metrics.measure import curve_measures
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
-from modulab.training.measuring import measure_members
+from modulab.training.measuring import Trained, measure_members
 
 Curves = dict[str, list[list[float]]]
 """Each curve's values, by measure: one list a point in time, with one value a member."""
@@ -33,6 +34,36 @@ _SAMPLES = 512
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or the signal to end, arrived; the checkpoint holds everything up to the last whole chunk."""
+
+
+@contextmanager
+def interruptions() -> Generator[None]:
+    """Raise Interrupted for Lightning's answer to Ctrl-C, which is to exit."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise Interrupted from error
+        raise
+
+
+@contextmanager
+def handlers_kept() -> Generator[None]:
+    """Put back the handlers of Ctrl-C and of the signal to end.
+
+    The recorder, which takes them over after Lightning, is told of the end after Lightning has put them back, and
+    by itself would leave Lightning's.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class Recorder(Callback):
@@ -113,19 +144,28 @@ class Recorder(Callback):
         chunk_steps = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
-        found = measure_members(self._members, pl_module, self._settings, pl_module.threads)
-        for name, values in found.items():
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._settings.curves):
-                self.curves.setdefault(name, []).append(values)
+        for name, values in self._measure(pl_module, pl_module.threads).items():
+            self.curves.setdefault(name, []).append(values)
         self._tell_point(-1)
-        last = step >= self._members[0].training.steps
+        self._save_if_due(trainer, last=step >= self._members[0].training.steps)
+        self._progress.advance(chunk_steps * len(self._members))
+        if self._interrupted:
+            trainer.should_stop = True
+
+    def _measure(self, trained: Trained, threads: int = 1) -> dict[str, list[float]]:
+        """Return those measures that are recorded along training."""
+        found = measure_members(self._members, trained, self._settings, threads)
+        return {
+            name: values
+            for name, values in found.items()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._settings.curves)
+        }
+
+    def _save_if_due(self, trainer: LightningTrainer, last: bool) -> None:
         due = time.monotonic() - self._saved >= self._checkpoint_seconds
         if self._checkpoint is not None and (last or due or self._interrupted):
             self._save(trainer, self._checkpoint)
             self._saved = time.monotonic()
-        self._progress.advance(chunk_steps * len(self._members))
-        if self._interrupted:
-            trainer.should_stop = True
 
     def _save(self, trainer: LightningTrainer, checkpoint: Path) -> None:
         try:

@@ -1,0 +1,43 @@
+"""Architectures that train themselves: each member is a LightningModule, with optimisers and data of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+
+from modulab.networks.base import Architecture
+from modulab.tasks.base import Task
+
+
+class SelfTrained(Architecture):
+    """What a config says of a network whose training is not modulab's: one fit per member, in a process of its own.
+
+    Nothing is built before that process runs, so that what fails there fails for that member alone.
+    """
+
+    engine: ClassVar[str]
+    """What trains it, as the column `engine` of results says."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check what can be checked without building anything. Raises: ConfigError."""
+
+    @property
+    @abstractmethod
+    def brings_data(self) -> bool:
+        """Return whether it trains on data of its own, and not on the task's points."""
+
+    @abstractmethod
+    def build(self, task: Task) -> LightningModule:
+        """Return a new module, which draws from the process's random state."""
+
+    @abstractmethod
+    def build_data(self) -> LightningDataModule | None:
+        """Return the data that it trains on, or None where the module or the task gives it."""
+
+    @abstractmethod
+    def described(self, module: LightningModule) -> nn.Module:
+        """Return the part of a module whose parameters and buffers `network` lays out."""

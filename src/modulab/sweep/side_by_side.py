@@ -1,0 +1,178 @@
+"""Members that train themselves: each in a process of its own, as many at once as cores and memory allow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modulab.config.settings import Run, Trainer, read_run
+from modulab.errors import ConfigError, ForeignError, describe
+from modulab.memory import free_bytes
+from modulab.networks.self_trained import SelfTrained
+from modulab.progress import ProgressReport
+from modulab.results.manifest import checkpoint_path, write_manifest
+from modulab.training.cache import say_once
+from modulab.training.execution import Execution, cpu_count
+from modulab.training.fit import PopulationResult
+from modulab.workers import Send, Workers
+
+PRELOAD = ("modulab.sweep.run", "modulab.training.self_trained", "modulab.config.composing", "hydra")
+PROCESS_BYTES = 600 << 20
+"""About what a process takes beside the user's own module and data: torch and Lightning."""
+_TRAINING_KEYS_IN_USE = ("steps", "curve_every")
+_OF_TASK_DATA = {"training": ("batch_size",), "data": ("num_samples",)}
+
+
+def trains_itself(run: Run) -> bool:
+    """Return whether a member's architecture trains it."""
+    return isinstance(run.member.architecture, SelfTrained)
+
+
+def processes_at_once(trainer: Trainer, execution: Execution) -> int:
+    """Return how many of them train at once: one for each `trainer.threads` cores, or device, within memory."""
+    import torch
+
+    room = trainer.memory_gib * 2**30 if trainer.memory_gib is not None else free_bytes() / 2
+    on_cuda = execution.device.type == "cuda"
+    units = torch.cuda.device_count() if on_cuda else cpu_count() // (trainer.threads or 1)
+    return max(1, int(min(units, room // PROCESS_BYTES)))
+
+
+def check_differences(runs: Sequence[Run]) -> None:
+    """Raise: ConfigError for two members that train themselves and differ in nothing that their training reads."""
+    seen: dict[str, Run] = {}
+    for run in filter(trains_itself, runs):
+        read = _what_is_read(run)
+        other = seen.setdefault(read, run)
+        differing = [
+            f"{group}.{key}"
+            for group in ("training", "data", "noise", "regulariser")
+            for key, value in run.config[group].items()
+            if other.config[group].get(key) != value
+        ]
+        if differing:
+            key = next((each for each in differing if each.startswith("training.")), differing[0])
+            raise ConfigError(
+                f"{key} differs between members whose training does not read it: a module under architecture="
+                f"{run.member.architecture.name} has optimisers, schedules and data of its own. Pass the value to its "
+                f"constructor, as in 'architecture.module.ARGUMENT=${{{key}}}', or give one value."
+            )
+
+
+def _what_is_read(run: Run) -> str:
+    architecture = run.member.architecture
+    assert isinstance(architecture, SelfTrained)
+    training = {key: run.config["training"][key] for key in _TRAINING_KEYS_IN_USE}
+    read: dict[str, Any] = {key: run.config[key] for key in ("seed", "task", "architecture", "probes")}
+    if not architecture.brings_data:
+        read |= {
+            group: {key: run.config[group][key] for key in keys} for group, keys in _OF_TASK_DATA.items()
+        }
+    return repr((read, training))
+
+
+def train_side_by_side(
+    runs: Sequence[Run],
+    execution: Execution,
+    processes: int,
+    folder: Path,
+    progress: ProgressReport,
+    finish: Callable[[Run, PopulationResult | str], None],
+) -> None:
+    """Train and measure members, each in a process of its own; `finish` is given what each gave, or why it failed.
+
+    Raises: KeyboardInterrupt on Ctrl-C, when all have stopped.
+    """
+    waiting = {run.run_id: run for run in runs}
+    at_work: dict[str, tuple[Run, int]] = {}
+    workers = Workers(PRELOAD)
+    free = list(range(processes))
+    progress.say(f"training, up to {processes} at once" if processes > 1 else "training")
+    with _told_to_end():
+        try:
+            while waiting or at_work:
+                while waiting and free:
+                    name, run = next(iter(waiting.items()))
+                    del waiting[name]
+                    write_manifest(folder, {name: run.config})
+                    at_work[name] = run, free.pop(0)
+                    path = str(checkpoint_path(folder, [name]).absolute())
+                    workers.start(name, _fit_one, run.config, execution, path, at_work[name][1])
+                message = workers.next()
+                run, place = at_work[message.worker]
+                if message.kind == "advance":
+                    progress.advance(*message.content)
+                elif message.kind == "say":
+                    say_once(f"{run.member.architecture.name}: {message.content}")
+                elif message.kind == "interrupted":
+                    raise KeyboardInterrupt
+                else:
+                    if message.kind == "failed":
+                        # Code that has been mended does not go on with what the broken one made.
+                        checkpoint_path(folder, [message.worker]).unlink(missing_ok=True)
+                    finish(run, message.content)
+                    workers.end(message.worker)
+                    del at_work[message.worker]
+                    free.append(place)
+        finally:
+            workers.stop()
+
+
+@contextmanager
+def _told_to_end() -> Generator[None]:
+    """Take the signal to end for Ctrl-C, unless somebody else does something about it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Progress(ProgressReport):
+    """Tells another process what would be shown here."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__("off", 1, 1)
+        self._send = send
+
+    def advance(self, steps: int, resumed: bool = False) -> None:
+        """Tell of steps."""
+        self._send("advance", (steps, resumed))
+
+    def say(self, label: str, at_once: bool = False) -> None:
+        """Tell what the user should know."""
+        if at_once:
+            self._send("say", label)
+
+
+def _fit_one(
+    send: Send, config: Mapping[str, Any], execution: Execution, checkpoint: str, place: int
+) -> None:
+    from modulab.training.self_trained import fit_alone, warnings_told
+
+    os.setpgrp()  # Ctrl-C on a terminal reaches the process that started this one, which passes it on once.
+    progress = _Progress(send)
+    try:
+        with warnings_told(lambda text: send("say", text)):
+            member = read_run(config).member
+            result = fit_alone(member, execution, Path(checkpoint), progress, device_number=place)
+        send("done", result)
+    except ConfigError as error:
+        send("refused", str(error))
+    except ForeignError as error:
+        send("failed", str(error))
+    except KeyboardInterrupt:
+        send("interrupted", None)
+    except BaseException as error:
+        send("failed", describe(error))
