@@ -43,9 +43,6 @@ def _settings() -> list[tuple[Condition, float | None]]:
         ({"architecture.width": MODULES * units, "architecture.initial_scale": scale}, rise)
         for (units, scale), rise in PREDICTED.items()
     ]
-    asked += [
-        ({"architecture.depth": 2, "architecture.initial_scale": scale}, None) for scale in (0.3, 1.0, 2.0)
-    ]
     asked += [({"probes.adaptation_learning_rate": rate}, None) for rate in (0.001, 0.01)]
     return [({**_USUAL, **changed}, rise) for changed, rise in asked]
 
@@ -54,7 +51,6 @@ def _named(setting: Condition) -> dict[str, str]:
     return {
         "units per module": f"{setting['architecture.width'] // MODULES}",
         "initial scale": f"{setting['architecture.initial_scale']:g}",
-        "hidden layers": f"{setting['architecture.depth']}",
         "learning rate of adaptation": f"{setting['probes.adaptation_learning_rate']:g}",
     }
 

@@ -33,7 +33,7 @@ PRESETS: dict[str, Preset] = {
     "full": Preset(
         "50 seeds, longer training, more modules and layers: for a cluster, a GPU or a night",
         ("population.seeds=50", "training.steps=4000"),
-        {"samples": "samples_full", "depth": "depth_full", "depth_long": "depth_long_full"},
+        {name: f"{name}_full" for name in ("samples", "robustness", "forgetting", "depth", "depth_long")},
     ),
 }
 

@@ -15,12 +15,8 @@ from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
 
 MATCHES = {"width": "equal width", "parameters": "equal parameters"}
-SAMPLES: dict[int, tuple[int | None, ...]] = {
-    2: (64, 256, 4096, None),
-    4: (64, 256, 4096, None),
-    8: (64, 4096),
-}
-"""Training points by number of modules; None draws fresh ones at every step."""
+MODULES = (2, 4)
+SAMPLES = (64, 256, 4096)
 SCALES = {0.0: "trained without noise", 0.2: "trained under noise 0.2"}
 LAWS = {
     "Poisson noise": UNDER_NOISE,
@@ -42,7 +38,7 @@ PREDICTED = {
 """Error under Poisson noise 0.3, premodular over dense, with one hidden layer, from another program."""
 
 
-def _arm(architecture: str, match: str, modules: int, samples: int | None, scale: float) -> Condition:
+def _arm(architecture: str, match: str, modules: int, samples: int, scale: float) -> Condition:
     return {
         "architecture.name": architecture,
         "architecture.match": match,
@@ -52,12 +48,12 @@ def _arm(architecture: str, match: str, modules: int, samples: int | None, scale
     }
 
 
-def _criterion(law: str, match: str, modules: int, samples: int | None, scale: float) -> Criterion:
+def _criterion(law: str, match: str, modules: int, samples: int, scale: float) -> Criterion:
     premodular = _arm("premodular", match, modules, samples, scale)
     dense = _arm("dense", "width", modules, samples, scale)
-    predicted = PREDICTED.get((modules, match, scale), {}).get(samples or 0)
+    predicted = PREDICTED.get((modules, match, scale), {}).get(samples)
     return Criterion(
-        f"{modules} modules, {'fresh' if samples is None else samples} training points, {MATCHES[match]}",
+        f"{modules} modules, {samples} training points, {MATCHES[match]}",
         f"error under {law} 0.3, premodular / dense",
         ratio("robustness", LAWS[law], premodular, dense),
         Region(high=1 / thresholds.ROBUSTNESS),
@@ -66,7 +62,7 @@ def _criterion(law: str, match: str, modules: int, samples: int | None, scale: f
     )
 
 
-_Place = tuple[str, str, int, int | None, float]
+_Place = tuple[str, str, int, int, float]
 """A law, what is matched, the number of modules, the sample size and the noise in training."""
 
 
@@ -76,16 +72,12 @@ def _at(place: _Place) -> dict[str, str]:
         "at test": law,
         "compared at": MATCHES[match],
         "modules": f"{modules}",
-        "training points": "fresh" if samples is None else f"{samples}",
+        "training points": f"{samples}",
         "training": SCALES[scale],
     }
 
 
-_PLACES: list[_Place] = [
-    (law, match, modules, samples, scale)
-    for law, match, modules, scale in itertools.product(LAWS, MATCHES, SAMPLES, SCALES)
-    for samples in SAMPLES[modules]
-]
+_PLACES: list[_Place] = list(itertools.product(LAWS, MATCHES, MODULES, SAMPLES, SCALES))
 
 
 def _decides(place: _Place) -> bool:
