@@ -128,6 +128,11 @@ class Perceptron(Network):
         """Return hidden.0, hidden.1 and so on."""
         return tuple(Site(f"hidden.{layer}", units) for layer, units in enumerate(self.hidden_features))
 
+    @property
+    def pre_activations(self) -> dict[str, str]:
+        """Return hidden.0.pre_activation and so on, by site."""
+        return {site.name: pre_activation(layer) for layer, site in enumerate(self.sites)}
+
     def unflatten(
         self, parameters: Float[Tensor, "member parameter"]
     ) -> tuple[
@@ -188,7 +193,7 @@ class Perceptron(Network):
         """Return activation'(z) of each hidden layer."""
         derivative = ACTIVATIONS[self.activation].derivative
         return {
-            site.name: derivative(recording.values[pre_activation(layer)])
+            site.name: derivative(recording.used(pre_activation(layer)))
             for layer, site in enumerate(self.sites)
         }
 
@@ -206,7 +211,7 @@ class Perceptron(Network):
         for layer in range(len(self.hidden_features) - 1, -1, -1):
             yield f"hidden.{layer}", jacobian
             if layer > 0:
-                through = jacobian * derivative(recording.values[pre_activation(layer)])[:, None]
+                through = jacobian * derivative(recording.used(pre_activation(layer)))[:, None]
                 jacobian = torch.einsum("mohb,mhg->mogb", through, weights[layer])
 
     @property
