@@ -20,13 +20,18 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("probes", "curves"): ["error/test", "modularity/structural"],
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
+KEYS_OF_SOME: dict[tuple[str, str], Any] = {
+    ("architecture", "match"): "width",
+}
+"""Like `ADDED_KEYS`, of keys that some classes of a group have. Configs without them are left so: the class has this
+value as its default."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
 def run_id(member: Mapping[str, Any]) -> str:
     """Return the name of a member's result: a hash of its config as `read_run` returns it."""
     first = _with_paths(member, _FIRST_PATHS)
-    for (group, key), value in ADDED_KEYS.items():
+    for (group, key), value in (ADDED_KEYS | KEYS_OF_SOME).items():
         if isinstance(first.get(group), dict) and first[group].get(key) == value:
             del first[group][key]
     canonical = json.dumps(first, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -299,6 +299,7 @@ def structural_key(member: Member) -> tuple[tuple[str, object], ...]:
     found: list[tuple[str, object]] = [
         ("task", type(member.task)),
         ("architecture", type(member.architecture)),
+        ("architecture", member.architecture.structure),
     ]
     for name in _GROUPS:
         found += [

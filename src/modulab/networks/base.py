@@ -450,9 +450,17 @@ class Architecture(Settings):
 
     name: str = Field(description="how tables call it")
 
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """Return what members of a population must share beyond structural settings; nothing by default.
+
+        A setting that is a number a member, but sets sizes in combination with another, stands here.
+        """
+        return ()
+
     @abstractmethod
     def network(self, task: Task) -> Network:
-        """Return the network for a task, of which all members with equal structural settings have an equal one.
+        """Return the network for a task: members with equal structural settings and `structure` have an equal one.
 
         Raises: ConfigError where the settings do not go with the task.
         """
