@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modulab.networks.base import Network, Recording
-from modulab.networks.perceptron import Perceptron, initial_parameters
+from modulab.networks.perceptron import ACTIVATIONS, Perceptron, initial_parameters
 from modulab.noise import NoiseLaw, add_activity_noise
 from modulab.regularisers import JacobianRegulariser, Pass, PowerRegulariser, mean_activity_power
 from modulab.streams import fold_in, member_keys
@@ -170,3 +172,44 @@ def test_sites_default_to_hidden_with_activity_and_to_all_without() -> None:
     assert make_member({"regulariser": "l1"}).regulariser.coefficients()["first_layer"] == 1
     explicit = make_member({"regulariser": "l1"}, regulariser__sites="hidden")
     assert explicit.regulariser.coefficients()["first_layer"] == 0
+
+
+@settings(max_examples=30)
+@given(
+    copies=st.integers(1, 6),
+    units=st.integers(1, 7),
+    activation=st.sampled_from(["relu", "tanh", "softplus", "linear"]),
+    law=st.sampled_from([(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.3, 0.2, 0.5)]),
+    seed=st.integers(0, 1000),
+)
+def test_copying_units_leaves_the_function_and_divides_the_variance_of_noise(
+    copies: int, units: int, activation: str, law: tuple[float, float, float], seed: int
+) -> None:
+    """n copies of every unit, each with 1/n of its readout: V = sum_j |W_:j|^2 E v(a_j) falls to V / n exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    read, bias, write = (
+        torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+        for shape in ((units, 3), (units,), (2, units))
+    )
+    end = torch.randn(1, 2, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(1, 20, 3, generator=generator, dtype=torch.float64)
+    one = planted([read, write], [bias, end], activation)
+    many = planted(
+        [read.repeat(1, copies, 1), write.repeat(1, 1, copies) / copies],
+        [bias.repeat(1, copies), end], activation,
+    )  # fmt: skip
+    torch.testing.assert_close(many.forward(inputs), one.forward(inputs))
+    constant, linear, quadratic = (torch.tensor([value], dtype=torch.float64) for value in law)
+    coefficients = {
+        "strength": torch.ones_like(constant), "constant": constant, "linear": linear, "quadratic": quadratic,
+    }  # fmt: skip
+    variances = [
+        JacobianRegulariser.penalty(
+            passed(network, torch.ones_like(network.parameters), inputs), coefficients, ""
+        )
+        for network in (one, many)
+    ]
+    activity = ACTIVATIONS[activation].function(inputs[0] @ read[0].T + bias[0])
+    law_at = constant + linear * activity.abs() + quadratic * activity.square()
+    torch.testing.assert_close(variances[0][0], (write[0].square().sum(dim=0) * law_at.mean(dim=0)).sum())
+    torch.testing.assert_close(variances[1], variances[0] / copies)

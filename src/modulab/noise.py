@@ -1,6 +1,7 @@
-"""Activity noise: one law for every kind.
+"""Noise in training: one law for every kind, and the places where it acts.
 
-A hidden activity a is replaced by a + sigma sqrt(c0 + c1 |a| + c2 a^2) xi, where xi has mean 0 and variance 1.
+A value a is replaced by a + sigma sqrt(c0 + c1 |a| + c2 a^2) xi, where xi has mean 0 and variance 1. a is a hidden
+activity or, if a config says so, a pre-activation or an input.
 The law (1, 0, 0) is Gaussian, (0, 1, 0) Poisson-like and (0, 0, 1) multiplicative. A Poisson count over a
 window T gives a rate of variance a / T, so sigma^2 = 1 / T there.
 
@@ -35,7 +36,10 @@ Distribution = Literal["normal", "bernoulli"]
 
 
 class Noise(Settings):
-    """Activity noise of variance scale^2 (constant + linear |a| + quadratic a^2) on hidden units in training."""
+    """Noise of variance scale^2 (constant + linear |a| + quadratic a^2) in training.
+
+    a is what the noise is added to: a hidden activity or, as `sites` says, a pre-activation or an input.
+    """
 
     name: str = Field(description="how tables call it")
     scale: float = Field(ge=0, description="sigma; 0 switches noise off")
@@ -45,7 +49,10 @@ class Noise(Settings):
     distribution: Distribution = Field(
         description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
     )
-    sites: Literal["all", "first", "last"] = Field(description="hidden layers whose units are noisy")
+    sites: Literal["all", "first", "last", "pre_activation", "input"] = Field(
+        description="where noise acts: activities of all hidden layers, or of the first or last alone; "
+        "pre_activation of all hidden layers; or input of the network"
+    )
 
     @property
     def has_variance(self) -> bool:
@@ -56,11 +63,24 @@ class Noise(Settings):
         """Return the numbers that `NoiseLaw` takes, of which each member of a program has its own."""
         return {field.name: getattr(self, field.name) for field in fields(NoiseLaw)}
 
-    def choose(self, sites: Sequence[str]) -> tuple[str, ...]:
-        """Return which of a network's sites are noisy: none where noise is off."""
-        if self.scale == 0 or not self.has_variance:
+    @property
+    def is_on(self) -> bool:
+        """Return whether there is any noise, wherever it acts."""
+        return self.scale > 0 and self.has_variance
+
+    @property
+    def acts_on_inputs(self) -> bool:
+        """Return whether there is noise, and on the inputs of the network."""
+        return self.is_on and self.sites == "input"
+
+    def choose(self, sites: Sequence[str], pre_activations: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return at which of the places of a pass noise acts; none where it is off or acts on the inputs."""
+        if not self.is_on:
             return ()
-        return {"all": tuple(sites), "first": tuple(sites[:1]), "last": tuple(sites[-1:])}[self.sites]
+        places: dict[str, Sequence[str]] = {
+            "all": sites, "first": sites[:1], "last": sites[-1:], "pre_activation": pre_activations, "input": (),
+        }  # fmt: skip
+        return tuple(places[self.sites])
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,10 @@ _DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "normal": _normal,
     "bernoulli": _bernoulli,
 }
+
+
+INPUT_NUMBER = -1
+"""What stands for the inputs where sites are numbered."""
 
 
 def site_keys(step_keys: Int32[Tensor, "member 2"], site: int) -> Int32[Tensor, "member 2"]:

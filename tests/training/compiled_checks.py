@@ -75,7 +75,9 @@ def apart_by_torch_compile() -> list[float]:
         model, fullgraph=fullgraph, backend="aot_eager"
     )
     apart: list[float] = []
-    for sites, width, batch_size in (("all", 8, 16), ("first", 8, 16), ("last", 8, 16), ("last", 9, 24)):
+    for sites, width, batch_size in (
+        ("all", 8, 16), ("first", 8, 16), ("last", 8, 16), ("last", 9, 24), ("input", 9, 24), ("pre_activation", 9, 24),
+    ):  # fmt: skip
         members = [
             make_member(
                 {"noise": "gaussian"}, seed=seed, noise__scale=0.2, noise__sites=sites, architecture__depth=2,

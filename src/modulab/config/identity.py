@@ -44,6 +44,11 @@ _ADDED_TO = {
 """The class that a key was added to, where not all classes of its group have it: others may have one of that name."""
 _KEYS_SINCE_ADDED = {"function_seed", *(key for _, key in _ADDED_TO)}
 """Those by which a group is known for one of a regression task, the only one that had none of the keys before."""
+_KEYS_OF_SOME: dict[tuple[str, str], tuple[Any, str]] = {
+    ("architecture", "match"): ("width", "cross_connections")
+}
+"""Added keys that earlier configs are left without, because the class has the value as its default: the value, and
+another key of that class, by which a group is known for one of it."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
@@ -61,6 +66,10 @@ def run_id(member: Mapping[str, Any]) -> str:
                 first[group][old] = before
     if isinstance(first.get("probes"), dict) and isinstance(first["probes"].get("measures"), dict):
         first["probes"]["measures"] = _without_added(first["probes"]["measures"])
+    for (group, key), (value, beside) in _KEYS_OF_SOME.items():
+        node = first.get(group)
+        if isinstance(node, dict) and node.get(key) == value and beside in node:
+            del node[key]
     canonical = json.dumps(first, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

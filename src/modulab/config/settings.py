@@ -288,7 +288,13 @@ def _check_combinations(member: Member) -> None:
                 f"architecture={member.architecture.name} lacks {lacking}. Choose another regulariser or architecture, "
                 "or set regulariser.strength=0."
             )
-        if member.noise.scale > 0 and member.noise.has_variance and not network.sites:
+        if member.noise.is_on and member.noise.sites == "pre_activation" and not network.pre_activations:
+            raise ConfigError(
+                f"noise.sites=pre_activation has no effect, because the network of "
+                f"architecture={member.architecture.name} states no pre-activations at which noise could act. Set "
+                "noise.sites to all, first, last or input, or choose another architecture."
+            )
+        if member.noise.is_on and not member.noise.acts_on_inputs and not network.sites:
             raise ConfigError(
                 f"noise.scale={member.noise.scale} has no effect, because the network of "
                 f"architecture={member.architecture.name} has no sites where units are active. Give it some, or set "
@@ -330,6 +336,7 @@ def structural_key(member: Member) -> tuple[tuple[str, object], ...]:
     found: list[tuple[str, object]] = [
         ("task", type(member.task)),
         ("architecture", type(member.architecture)),
+        ("architecture", member.architecture.structure),
     ]
     for name in _GROUPS:
         found += [

@@ -128,6 +128,10 @@ class Recording:
     passed_on: Mapping[str, Float[Tensor, "member _unit _batch"]] = field(default_factory=dict)
     """After the tap, where there was one; otherwise empty."""
 
+    def used(self, place: str) -> Float[Tensor, "member _unit _batch"]:
+        """Return the values that the pass went on with: those after the tap, where there was one."""
+        return self.passed_on.get(place, self.values[place])
+
 
 class Network(ABC):
     """The structure that members of a population share. Derive a frozen dataclass from it: equal fields, equal network.
@@ -148,6 +152,15 @@ class Network(ABC):
     @abstractmethod
     def sites(self) -> tuple[Site, ...]:
         """Return the places where units are active, in the order in which a forward pass comes to them."""
+
+    @property
+    def pre_activations(self) -> Mapping[str, str]:
+        """Return, by site, the place at which a pass taps the sums that its units' activity is a function of.
+
+        None by default: such a network takes no noise on pre-activations. One that states them states them for all of
+        its sites, in order, and its `gates` and Jacobians are those at the values that the tap passes on.
+        """
+        return {}
 
     @abstractmethod
     def initialise(
@@ -442,9 +455,17 @@ class Architecture(Settings):
 
     name: str = Field(description="how tables call it")
 
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """Return what members of a population must share beyond structural settings; nothing by default.
+
+        A setting that is a number a member, but sets sizes in combination with another, stands here.
+        """
+        return ()
+
     @abstractmethod
     def network(self, task: Task) -> Network:
-        """Return the network for a task, of which all members with equal structural settings have an equal one.
+        """Return the network for a task: members with equal structural settings and `structure` have an equal one.
 
         Raises: ConfigError where the settings do not go with the task.
         """

@@ -162,6 +162,11 @@ class Convolution(Network):
         )
 
     @property
+    def pre_activations(self) -> dict[str, str]:
+        """Return channel.0.pre_activation and so on, by site."""
+        return {site.name: pre_activation(layer) for layer, site in enumerate(self.sites)}
+
+    @property
     def between_channels(self) -> Perceptron:
         """Return the perceptron with a unit for each channel: a convolution has a kernel where it has a weight."""
         return Perceptron(
@@ -262,7 +267,7 @@ class Convolution(Network):
         """Return activation'(z) of each channel at each position."""
         derivative = ACTIVATIONS[self.activation].derivative
         return {
-            site.name: derivative(recording.values[pre_activation(layer)])
+            site.name: derivative(recording.used(pre_activation(layer)))
             for layer, site in enumerate(self.sites)
         }
 

@@ -112,6 +112,11 @@ class Experts(Network):
         """Return expert.0, expert.1 and so on: the hidden units of each expert, before the gate."""
         return tuple(Site(f"expert.{expert}", self.width) for expert in range(self.num_experts))
 
+    @property
+    def pre_activations(self) -> dict[str, str]:
+        """Return expert.0.pre_activation and so on, by site."""
+        return {site.name: pre_activation(site.name) for site in self.sites}
+
     def initialise(
         self,
         architectures: Sequence[ExpertsArchitecture],
@@ -199,7 +204,7 @@ class Experts(Network):
     ) -> Iterator[tuple[str, Float[Tensor, "member out_features unit _batch"]]]:
         """Yield g_k W_k of each expert, the last first."""
         del inputs
-        shares = recording.passed_on.get(GATE, recording.values[GATE]).split(1, dim=1)
+        shares = recording.used(GATE).split(1, dim=1)
         weights = self.split(parameters)["write.weight"].split(self.width, dim=2)
         for expert in range(self.num_experts - 1, -1, -1):
             yield self.sites[expert].name, weights[expert][:, :, :, None] * shares[expert][:, :, None]

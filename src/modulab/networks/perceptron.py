@@ -6,6 +6,8 @@ masked, so that the weights held in a row are the effective ones, W * M.
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -128,6 +130,11 @@ class Perceptron(Network):
         """Return hidden.0, hidden.1 and so on."""
         return tuple(Site(f"hidden.{layer}", units) for layer, units in enumerate(self.hidden_features))
 
+    @property
+    def pre_activations(self) -> dict[str, str]:
+        """Return hidden.0.pre_activation and so on, by site."""
+        return {site.name: pre_activation(layer) for layer, site in enumerate(self.sites)}
+
     def unflatten(
         self, parameters: Float[Tensor, "member parameter"]
     ) -> tuple[
@@ -188,7 +195,7 @@ class Perceptron(Network):
         """Return activation'(z) of each hidden layer."""
         derivative = ACTIVATIONS[self.activation].derivative
         return {
-            site.name: derivative(recording.values[pre_activation(layer)])
+            site.name: derivative(recording.used(pre_activation(layer)))
             for layer, site in enumerate(self.sites)
         }
 
@@ -206,7 +213,7 @@ class Perceptron(Network):
         for layer in range(len(self.hidden_features) - 1, -1, -1):
             yield f"hidden.{layer}", jacobian
             if layer > 0:
-                through = jacobian * derivative(recording.values[pre_activation(layer)])[:, None]
+                through = jacobian * derivative(recording.used(pre_activation(layer)))[:, None]
                 jacobian = torch.einsum("mohb,mhg->mogb", through, weights[layer])
 
     @property
@@ -278,6 +285,13 @@ class PerceptronArchitecture(Architecture):
     """A multilayer perceptron, and the share of cross-module connections that its mask keeps."""
 
     width: int = Field(ge=1, description="units in each hidden layer", json_schema_extra=STRUCTURAL)
+    # The default serves configs from before the key was there; see config/identity.py.
+    match: Literal["width", "parameters"] = Field(
+        default="width",
+        description="what is as in a dense network of this width: the width; or parameters, the number of weights and "
+        "biases left by the mask, for which hidden layers are made wider",
+        json_schema_extra=STRUCTURAL,
+    )
     depth: int = Field(
         ge=0, description="number of hidden layers; 0 is a linear map", json_schema_extra=STRUCTURAL
     )
@@ -298,9 +312,52 @@ class PerceptronArchitecture(Architecture):
 
         Raises: ConfigError where a layer is too narrow to give each module a unit of its own.
         """
-        if self.depth > 0:
+        width = self.width
+        if self.depth > 0 and self.match == "parameters" and self.cross_connections < 1:
+            width = matched_width(task.partition, self.width, self.depth, self.cross_connections)
+        elif self.depth > 0:
             check_shared_out(task, self.cross_connections, "width", self.width, "a hidden unit")
-        return Perceptron(task.in_features, (self.width,) * self.depth, task.out_features, self.activation)
+        return Perceptron(task.in_features, (width,) * self.depth, task.out_features, self.activation)
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """Return the share of connections where it sets the width."""
+        return (self.cross_connections,) if self.match == "parameters" else ()
+
+
+def unmasked(partition: Partition, width: int, depth: int, cross_connections: float) -> float:
+    """Return how many weights and biases the mask leaves on average, of `width` units shared out equally."""
+    modules = partition.modules
+    labels = [partition.inputs, *[tuple(range(modules))] * depth, partition.outputs]
+    counts = [1, *[width // modules] * depth, 1]
+    total = float(depth * width + len(partition.outputs))
+    for layer in range(depth + 1):
+        units = counts[layer] * counts[layer + 1]
+        pairs = len(labels[layer]) * len(labels[layer + 1])
+        within = int(within_modules(labels[layer + 1], labels[layer]).sum())
+        total += units * (within + cross_connections * (pairs - within))
+    return total
+
+
+@functools.cache
+def matched_width(partition: Partition, width: int, depth: int, cross_connections: float) -> int:
+    """Return the width, equal units a module, whose number of unmasked parameters is nearest a dense network's.
+
+    The dense network has `width` units a layer. With one hidden layer, of d modules with an input and an output each,
+    (2 d + 1) H + d parameters of a dense network are 3 H' + d of a premodular one: H' = (2 d + 1) H / 3.
+    """
+    modules = partition.modules
+    inputs, outputs = len(partition.inputs), len(partition.outputs)
+    # A dense network in full, for its width need not be a multiple of the number of modules.
+    dense = width * (inputs + 1) + (depth - 1) * width * (width + 1) + outputs * (width + 1)
+
+    def excess(units: int) -> float:
+        return unmasked(partition, units * modules, depth, cross_connections) - dense
+
+    # Every unit brings a bias, so that as many units as the dense network has parameters are too many.
+    above = bisect.bisect_left(range(1, dense + 1), 0, key=excess) + 1
+    nearest = min((units for units in (above - 1, above) if units > 0), key=lambda units: abs(excess(units)))
+    return nearest * modules
 
 
 def check_shared_out(task: Task, cross_connections: float, key: str, units: int, unit: str) -> None:

@@ -36,7 +36,9 @@ class Program:
     noise: Distribution | None
     """What noise is drawn from, None without noise."""
     noisy_sites: tuple[str, ...]
-    """The sites that it acts on."""
+    """The places of a pass at which it acts: sites, or their pre-activations."""
+    noisy_inputs: bool
+    """Whether it acts on the inputs."""
     regulariser: type[Regulariser] | None
     variant: str
     coefficient_names: tuple[str, ...]
@@ -53,7 +55,12 @@ def network_of(member: Member) -> Network:
 
 
 def _noisy_sites(member: Member) -> tuple[str, ...]:
-    return member.noise.choose([site.name for site in network_of(member).sites])
+    network = network_of(member)
+    return member.noise.choose([site.name for site in network.sites], list(network.pre_activations.values()))
+
+
+def _is_noisy(member: Member) -> bool:
+    return member.noise.acts_on_inputs or bool(_noisy_sites(member))
 
 
 def _coefficients(member: Member) -> dict[str, float]:
@@ -66,7 +73,7 @@ def _coefficients(member: Member) -> dict[str, float]:
         "weight_decay": training.weight_decay,
         "gradient_clip": math.inf if training.gradient_clip is None else training.gradient_clip,
     }
-    if _noisy_sites(member):
+    if _is_noisy(member):
         values |= {f"noise.{name}": value for name, value in member.noise.coefficients().items()}
     if member.regulariser.strength > 0:
         values |= {f"regulariser.{name}": value for name, value in member.regulariser.coefficients().items()}
@@ -76,15 +83,15 @@ def _coefficients(member: Member) -> dict[str, float]:
 def program_of(member: Member) -> Program:
     """Return the program that trains a member."""
     regularised = member.regulariser.strength > 0
-    noisy = _noisy_sites(member)
     return Program(
         network=network_of(member),
         partition=member.task.partition,
         loss=member.task.loss_function,
         batch_size=member.training.batch_size,
         optimiser=member.training.optimiser,
-        noise=member.noise.distribution if noisy else None,
-        noisy_sites=noisy,
+        noise=member.noise.distribution if _is_noisy(member) else None,
+        noisy_sites=_noisy_sites(member),
+        noisy_inputs=member.noise.acts_on_inputs,
         regulariser=type(member.regulariser) if regularised else None,
         variant=member.regulariser.variant if regularised else "",
         coefficient_names=tuple(_coefficients(member)),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from modulab.networks.base import Tap, by_visit
-from modulab.noise import NoiseLaw, add_activity_noise, site_keys, visit_keys
+from modulab.noise import INPUT_NUMBER, NoiseLaw, add_activity_noise, site_keys, visit_keys
 from modulab.optimisers import UPDATES, clip_gradients
 from modulab.regularisers import Pass
 from modulab.streams import fold_in, integers
@@ -45,10 +45,10 @@ def population_losses(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " member"]]:
     """Return the sum over members, which separates into their gradients, and each member's loss with its penalty."""
     network = program.network
-    inputs = samples[:, :, : network.in_features]
+    inputs = _inputs_read(program, samples[:, :, : network.in_features], coefficients, noise_keys)
     targets = samples[:, :, network.in_features :]
 
-    recording = network.record(parameters, inputs, _activity_noise(program, coefficients, noise_keys))
+    recording = network.record(parameters, inputs, _tap_of_noise(program, coefficients, noise_keys))
     losses = program.loss.total(recording.outputs, targets, program.partition)
     if program.regulariser is not None:
         own = own_coefficients(coefficients, "regulariser")
@@ -57,12 +57,25 @@ def population_losses(
     return losses.sum(), losses
 
 
-def _activity_noise(program: Program, coefficients: Mapping[str, Tensor], noise_keys: Tensor) -> Tap | None:
+def _inputs_read(
+    program: Program, inputs: Tensor, coefficients: Mapping[str, Tensor], noise_keys: Tensor
+) -> Tensor:
+    """Return the inputs that the network and its penalty read, with noise where it acts on inputs."""
+    if program.noise is None or not program.noisy_inputs:
+        return inputs
+    law = NoiseLaw(**own_coefficients(coefficients, "noise"))
+    keys = site_keys(noise_keys, INPUT_NUMBER)
+    return add_activity_noise(inputs.transpose(1, 2), law, keys, program.noise).transpose(1, 2)
+
+
+def _tap_of_noise(program: Program, coefficients: Mapping[str, Tensor], noise_keys: Tensor) -> Tap | None:
     distribution = program.noise
-    if distribution is None:
+    if distribution is None or not program.noisy_sites:
         return None
     law = NoiseLaw(**own_coefficients(coefficients, "noise"))
     numbers = {site.name: number for number, site in enumerate(program.network.sites)}
+    # A site and its pre-activations share a number, so that the same draws disturb one or the other.
+    numbers |= {place: numbers[site] for site, place in program.network.pre_activations.items()}
 
     def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
         if place not in program.noisy_sites:
