@@ -71,7 +71,7 @@ def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], l
     """Return headings and rows of the table of verdicts, and where the report is."""
     headings = ["claim", "", "verdict", "effect"]
     rows = [
-        [each.claim.name, each.claim.title, verdict_words(each), effect(each.deciding[0])]
-        for each in judgements
+        [each.claim.name, each.claim.title, each.verdict, effect(each.deciding[0])] for each in judgements
     ]
-    return headings, rows, f"Report: {folder / PAGE}"
+    where = [f"{each.claim.name} {verdict_words(each)}." for each in judgements if each.where]
+    return headings, rows, "\n".join([*where, f"Report: {folder / PAGE}"])

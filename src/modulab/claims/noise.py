@@ -12,12 +12,13 @@ from modulab.claims.comparisons import (
     FRAME_NULL,
     MODULARITY,
     UNDER_NOISE,
+    Find,
     contrast,
     level,
     ratio,
     trend,
 )
-from modulab.claims.evidence import Condition, Evidence
+from modulab.claims.evidence import Condition, Estimate, Evidence
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
@@ -26,8 +27,13 @@ SCALES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 TESTED_SCALE = 0.2
 SHOWN_SCALES = (0.0, 0.4)
 ACTIVATIONS = ("relu", "tanh")
-STEPS = (1000, 2000, 4000, 8000, 16000)
-TESTED_STEPS = 4000
+DURATIONS = {
+    0.25: "A quarter of the steps",
+    0.5: "Half the steps",
+    2: "Twice the steps",
+    4: "Four times the steps",
+}
+"""Times the middle one of the numbers of steps of the experiment on duration."""
 
 
 def _arm(activation: str, scale: float) -> Condition:
@@ -72,22 +78,30 @@ def _criteria(activation: str) -> list[Criterion]:
     ]
 
 
+def _longer(factor: float) -> Find:
+    """Compare networks that trained so many times the middle number of steps with those that trained that number."""
+
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        steps = sorted(set(evidence["duration"].results["config.training.steps"].astype(int).tolist()))
+        middle = steps[len(steps) // 2]
+        first, second = (
+            {"noise.scale": TESTED_SCALE, "training.steps": each} for each in (round(factor * middle), middle)
+        )
+        return contrast("duration", EXCESS, first, second)(evidence)
+
+    return find
+
+
 def _duration() -> list[Criterion]:
     """Return by how much networks that train for longer or shorter differ, to tell when modularity has settled."""
     return [
         Criterion(
-            f"Trained for {steps:,} steps in place of {TESTED_STEPS:,}",
-            f"excess of structural modularity at noise {TESTED_SCALE}, minus that at {TESTED_STEPS:,} steps",
-            contrast(
-                "duration",
-                EXCESS,
-                {"noise.scale": TESTED_SCALE, "training.steps": steps},
-                {"noise.scale": TESTED_SCALE, "training.steps": TESTED_STEPS},
-            ),
-            predicted="below 0" if steps < TESTED_STEPS else "0",
+            words,
+            f"excess of structural modularity at noise {TESTED_SCALE}, minus that at the usual number of steps",
+            _longer(factor),
+            predicted="below 0" if factor < 1 else "0",
         )
-        for steps in STEPS
-        if steps != TESTED_STEPS
+        for factor, words in DURATIONS.items()
     ]
 
 

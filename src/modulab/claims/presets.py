@@ -28,12 +28,16 @@ PRESETS: dict[str, Preset] = {
             "probes.adaptation_steps=20",
             "trainer.engine=eager",
         ),
+        {"duration": "duration_smoke"},
     ),
     "quick": Preset("minutes on two cores, ten seeds for whatever a verdict rests on"),
     "full": Preset(
         "50 seeds, longer training, more modules and layers: for a cluster, a GPU or a night",
         ("population.seeds=50", "training.steps=4000"),
-        {name: f"{name}_full" for name in ("samples", "robustness", "forgetting", "depth", "depth_long")},
+        {
+            name: f"{name}_full"
+            for name in ("samples", "robustness", "forgetting", "duration", "depth", "depth_long")
+        },
     ),
 }
 
