@@ -23,7 +23,8 @@ _MOST_AXES = 2
 def describe_settings(settings: Sequence[Setting], verdicts: Sequence[Verdict]) -> str:
     """Return where a claim is supported: "modules 4 and 8: supported; modules 2: not supported".
 
-    Nothing where all verdicts are the same. The axis comes first whose values leave the least entropy of verdicts, and within its values the next one.
+    Nothing where all verdicts are the same. The axis comes first whose values leave the least entropy of verdicts, and
+    within its values the next one.
     """
     if len(set(verdicts)) == 1:
         return ""
