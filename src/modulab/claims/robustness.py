@@ -107,6 +107,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             list(LAWS.values()),
             arm="arm",
             row="config.task.modules",
+            x_scale="log",
             name="C6a_robustness",
             title="Error under noise against sample size, by number of modules; trained without noise",
         )

@@ -155,7 +155,7 @@ def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     return _under_law(probe, "poisson", _ActivityNoise.POISSON)
 
 
-@measure(*_columns("poisson_energy", "Poisson noise at equal energy"), needs=("sites",))
+@measure(*_columns("poisson_energy", "equal-energy noise"), needs=("sites",))
 def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `robustness/poisson_energy`: noise of variance level^2 abar |a| on every hidden unit.
 
