@@ -113,7 +113,13 @@ class Recorder(Callback):
         chunk_steps = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
-        found = measure_members(self._members, pl_module, self._settings, pl_module.threads)
+        found = measure_members(
+            self._members,
+            pl_module.member_networks(),
+            pl_module.member_masks(),
+            self._settings,
+            pl_module.threads,
+        )
         for name, values in found.items():
             if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._settings.curves):
                 self.curves.setdefault(name, []).append(values)
