@@ -96,7 +96,10 @@ def test_reading_imports_nothing_that_a_folder_names(
     assert main(["rerun", ".", "--member", "0"]) == 2
     assert "--import evil_module" in capsys.readouterr().err
     modulab.load_results(".")
-    modulab.load_members(".")
+    [members] = modulab.load_members(".")
+    for rebuild in (members.members, members.population, members.measures):
+        with pytest.raises(ConfigError, match="evil_module"):
+            rebuild()
     assert not mark.exists()
     assert main(["rerun", ".", "--member", "0", "--import", "evil_module"]) in (1, 2)
     assert mark.exists(), "the user's own word counts"

@@ -72,10 +72,15 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
 
 def load_members(path: str | Path) -> Any:
-    """Return the trained members that a run's or sweep's folder holds."""
+    """Return the trained members that a run's or sweep's folder holds: one `TrainedMembers` a population.
+
+    Each has `configs`, `parameters` and `weights`; `population(modules)` gives networks that can be run, and
+    `measures(modules)` measures them again. Code that the folder names is imported only if it is modulab's or lies in
+    the user's own `modules`.
+    """
     from modulab.process import import_training
 
     import_training()
-    from modulab.sweep import run
+    from modulab.sweep import trained
 
-    return run.load_members(path)
+    return trained.load_members(path)

@@ -14,7 +14,8 @@ from modulab.results.store import RESULTS, load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
-from modulab.sweep.run import load_members, plan_populations, plan_work, run_work
+from modulab.sweep.run import plan_populations, plan_work, run_work
+from modulab.sweep.trained import load_members
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask
 from tests.members import EAGER, EAGERLY, make_member, member_config

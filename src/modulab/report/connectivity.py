@@ -27,7 +27,7 @@ from modulab.metrics.probe import make_probe
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
-from modulab.sweep.run import TrainedMembers, read_members
+from modulab.sweep.trained import TrainedMembers, read_members
 from modulab.text import printable
 from modulab.training.learner import initialise
 from modulab.training.program import network_of

@@ -42,25 +42,35 @@ def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
         write_whole(path, content)
 
 
+def manifest_of(checkpoint: Path) -> Path:
+    """Return where the manifest of a checkpoint's population lies."""
+    return checkpoint.with_name(checkpoint.name.removesuffix(".ckpt") + _SUFFIX)
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the configs of a population's members by run_id. Raises: ConfigError where it cannot be read."""
+    try:
+        configs = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ConfigError(
+            f"{path} is damaged and cannot be read ({error}). Move it away, with the .ckpt file of the same "
+            "name, and run the same command again to train its members anew."
+        ) from error
+    if not isinstance(configs, dict) or not all(isinstance(each, dict) for each in configs.values()):
+        raise ConfigError(
+            f"{path} is not a population's manifest. Move it away, with the .ckpt file of the same name, and run "
+            "the same command again to train its members anew."
+        )
+    return cast("dict[str, dict[str, Any]]", configs)
+
+
 def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
     """Yield each population's manifest in a folder: its file, and its members' configs by run_id.
 
     Raises: ConfigError where one cannot be read.
     """
     for path in sorted((folder / POPULATIONS).glob(f"*{_SUFFIX}")):
-        try:
-            configs = json.loads(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise ConfigError(
-                f"{path} is damaged and cannot be read ({error}). Move it away, with the .ckpt file of the same "
-                "name, and run the same command again to train its members anew."
-            ) from error
-        if not isinstance(configs, dict) or not all(isinstance(each, dict) for each in configs.values()):
-            raise ConfigError(
-                f"{path} is not a population's manifest. Move it away, with the .ckpt file of the same name, and run "
-                "the same command again to train its members anew."
-            )
-        yield path, cast("dict[str, dict[str, Any]]", configs)
+        yield path, read_manifest(path)
 
 
 def unfinished_populations(folder: Path, pending: Collection[str]) -> list[list[str]]:

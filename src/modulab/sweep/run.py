@@ -6,21 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from jaxtyping import Float
-from torch import Tensor
 
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Member, Run, Trainer, structural_key
-from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.errors import ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, open_log
 from modulab.metrics.measure import curve_measures
-from modulab.networks.base import Parameter, split_parameters
 from modulab.progress import ProgressReport
 from modulab.results.manifest import (
-    POPULATIONS,
     checkpoint_path,
     population_name,
     unfinished_populations,
@@ -35,7 +30,6 @@ from modulab.sweep.side_by_side import (
     train_side_by_side,
     trains_itself,
 )
-from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.execution import Execution, choose_execution
 from modulab.training.fit import PopulationResult, fit_population
 from modulab.training.program import program_of
@@ -66,20 +60,6 @@ class Work:
     def self_trained(self) -> list[Run]:
         """Return the members that train themselves, each in a process of its own."""
         return [population[0] for population in self.populations if trains_itself(population[0])]
-
-
-@dataclass(frozen=True)
-class TrainedMembers:
-    """Members read back from disk: their configs, and their parameters in the same order."""
-
-    configs: list[dict[str, Any]]
-    parameters: Float[Tensor, "member parameter"]
-    layout: tuple[Parameter, ...]
-
-    @property
-    def weights(self) -> dict[str, Float[Tensor, "member ..."]]:
-        """Return the parts of the parameters by name, such as `weight.0` and `bias.0` of a perceptron's first layer."""
-        return split_parameters(self.parameters, self.layout)
 
 
 def plan_populations(
@@ -272,24 +252,3 @@ def _rows(
         engine=None if result is None else result.engine,
         device=None if result is None else result.device,
     )
-
-
-def load_members(path: str | Path) -> list[TrainedMembers]:
-    """Return the trained members of a run's or sweep's folder, one group a population.
-
-    Raises: ConfigError where there are none, or where a checkpoint is damaged or of another version.
-    """
-    files = sorted(Path(path).rglob(f"{POPULATIONS}/*.ckpt"))
-    if not files:
-        raise ConfigError(
-            f"{path}: holds no {POPULATIONS}/*.ckpt. Give the folder that modulab train printed."
-        )
-    return [read_members(file) for file in files]
-
-
-def read_members(file: Path) -> TrainedMembers:
-    """Return the members of one checkpoint, in the order of its manifest."""
-    content = read_checkpoint(file)
-    saved = content["modulab"]
-    parameters = content["state_dict"]["parameters_by_row"][saved["row_of_member"]]
-    return TrainedMembers(saved["members"], parameters, layout_of(content))

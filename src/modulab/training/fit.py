@@ -91,7 +91,9 @@ def fit_population(
             # The checkpoint is that of the end of training, by whatever engine was possible then.
             execution = execution.with_engine(recorder.trained_by)
         progress.say(f"measuring {len(members)}")
-        measured = measure_each(members, learner, members[0].probes, execution.threads)
+        measured = measure_each(
+            members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads
+        )
         return PopulationResult(
             measures=measured.measures,
             failures=measured.failures,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
-from modulab.networks.base import Network
+from modulab.networks.base import Network, NetworkPopulation
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, block_size, run_chunk, step_function
 from modulab.training.program import Program, program_of, stack_coefficients
@@ -202,6 +202,10 @@ class PopulationLearner(LightningModule):
     def member_parameters(self) -> Float[Tensor, "member parameter"]:
         """Return every member's parameters, in the order in which the members were given, on the CPU."""
         return self.parameters_by_row.detach()[self.row_of_member.to(self.parameters_by_row.device)].cpu()
+
+    def member_networks(self) -> NetworkPopulation:
+        """Return every member's network, with the parameters of `member_parameters`."""
+        return NetworkPopulation(self.network, self.member_parameters())
 
     def member_masks(self) -> Float[Tensor, "member parameter"]:
         """Return every member's 0/1 mask, in the order in which the members were given, on the CPU."""

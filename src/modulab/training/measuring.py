@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,24 +14,9 @@ from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, foreign_code
 from modulab.metrics.measure import find_measures, skipped_measures
 from modulab.metrics.taking import measure_population
-from modulab.networks.base import Network, NetworkPopulation
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
-
-
-@runtime_checkable
-class Trained(Protocol):
-    """Members to be measured: their network, and each one's parameters and mask."""
-
-    network: Network
-
-    def member_parameters(self) -> Float[Tensor, "member parameter"]:
-        """Return every member's parameters."""
-        ...
-
-    def member_masks(self) -> Float[Tensor, "member parameter"]:
-        """Return every member's 0/1 mask."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,17 +31,22 @@ class Measured:
 
 
 def measure_members(
-    members: Sequence[Member], learner: Trained, settings: Probes, threads: int = 1
+    members: Sequence[Member],
+    networks: NetworkPopulation,
+    masks: Float[Tensor, "member parameter"],
+    settings: Probes,
+    threads: int = 1,
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
-    found = measure_each(members, learner, settings, threads, narrow=False)
+    found = measure_each(members, networks, masks, settings, threads, narrow=False)
     assert not found.failures
     return found.measures
 
 
 def measure_each(
     members: Sequence[Member],
-    learner: Trained,
+    networks: NetworkPopulation,
+    masks: Float[Tensor, "member parameter"],
     settings: Probes,
     threads: int = 1,
     narrow: bool = True,
@@ -73,7 +62,6 @@ def measure_each(
     for index, member in enumerate(members):
         by_task[member.task].append(index)
     keys = member_keys([member.seed for member in members])
-    parameters, masks = learner.member_parameters(), learner.member_masks()
     measures: dict[str, list[float]] = {}
     failures: dict[int, str] = {}
     skipped: dict[int, dict[str, str]] = {}
@@ -84,7 +72,7 @@ def measure_each(
             with foreign_code():
                 found = measure_population(
                     task,
-                    NetworkPopulation(learner.network, parameters[places]),
+                    NetworkPopulation(networks.network, networks.parameters[places]),
                     keys[places],
                     settings,
                     masks[places],
@@ -106,9 +94,9 @@ def measure_each(
                 column[place] = value
 
     for task, places in by_task.items():
-        if learner.network.unmeasured is None:
+        if networks.network.unmeasured is None:
             measure(task, places)
         with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
-            reasons = skipped_measures(configured, learner.network, task)
+            reasons = skipped_measures(configured, networks.network, task)
             skipped.update(dict.fromkeys(places, reasons))
     return Measured(measures, failures, [skipped.get(place, {}) for place in range(len(members))])

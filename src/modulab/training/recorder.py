@@ -12,16 +12,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
+from torch import Tensor
 
 from modulab.config.settings import Member, Probes
 from modulab.errors import ConfigError, describe
 from modulab.metrics.measure import curve_measures
+from modulab.networks.base import NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
-from modulab.training.measuring import Trained, measure_members
+from modulab.training.measuring import measure_members
 
 Curves = dict[str, list[list[float]]]
 """Each curve's values, by measure: one list a point in time, with one value a member."""
@@ -144,7 +147,8 @@ class Recorder(Callback):
         chunk_steps = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
-        for name, values in self._measure(pl_module, pl_module.threads).items():
+        measured = self._measure(pl_module.member_networks(), pl_module.member_masks(), pl_module.threads)
+        for name, values in measured.items():
             self.curves.setdefault(name, []).append(values)
         self._tell_point(-1)
         self._save_if_due(trainer, last=step >= self._members[0].training.steps)
@@ -152,9 +156,11 @@ class Recorder(Callback):
         if self._interrupted:
             trainer.should_stop = True
 
-    def _measure(self, trained: Trained, threads: int = 1) -> dict[str, list[float]]:
+    def _measure(
+        self, networks: NetworkPopulation, masks: Float[Tensor, "member parameter"], threads: int = 1
+    ) -> dict[str, list[float]]:
         """Return those measures that are recorded along training."""
-        found = measure_members(self._members, trained, self._settings, threads)
+        found = measure_members(self._members, networks, masks, self._settings, threads)
         return {
             name: values
             for name, values in found.items()

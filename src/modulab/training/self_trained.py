@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import ConfigError, describe, foreign_code
-from modulab.networks.base import Network
+from modulab.networks.base import Network, NetworkPopulation
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, layout_of, read_checkpoint
@@ -72,7 +72,7 @@ def fit_alone(
             if not recorder.is_done:
                 raise Interrupted
         progress.say("measuring")
-        measured = measure_each([member], trained, member.probes)
+        measured = measure_each([member], trained.member_networks(), trained.member_masks(), member.probes)
         return PopulationResult(
             measures=measured.measures | {name: [value] for name, value in recorder.logged.items()},
             failures=measured.failures,
@@ -111,6 +111,10 @@ class _TrainedAlone:
                 )
             row.append(value.detach().cpu().float().flatten())
         return torch.cat(row)[None] if row else torch.empty(1, 0)
+
+    def member_networks(self) -> NetworkPopulation:
+        """Return the network with its row of parameters."""
+        return NetworkPopulation(self.network, self.member_parameters())
 
     def member_masks(self) -> Float[Tensor, "member parameter"]:
         """Return a mask of ones where parameters are trained, as a torch module's is."""
@@ -247,7 +251,12 @@ class _OwnRecorder(Recorder):
         found = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
         self.logged |= {f"{_LOGGED}{name}": value for name, value in found.items()}
         values |= {f"{_LOGGED}{name}": value for name, value in found.items()}
-        values |= {name: points[0] for name, points in self._measure(self._trained).items()}
+        values |= {
+            name: points[0]
+            for name, points in self._measure(
+                self._trained.member_networks(), self._trained.member_masks()
+            ).items()
+        }
         for name in self.curves.keys() | values.keys():
             points = self.curves.setdefault(name, [[math.nan] for _ in range(before)])
             points.append([values.get(name, math.nan)])
