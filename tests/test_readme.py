@@ -25,22 +25,37 @@ def run(command: list[str] | str, folder: Path) -> None:
     assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
 
+def run_together(commands: list[str], folder: Path) -> None:
+    """Run commands in a folder, one after the other, and check that all succeed."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.forked_commands", str(folder)],
+        input="\n".join(commands), cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+
+
 @pytest.mark.slow
 def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
-    commands = 0
-    for block in FENCE.finditer(README):
+    blocks = list(FENCE.finditer(README))
+    for block in blocks:
         if block["file"]:
             path = tmp_path / block["file"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block["text"])
-        elif block["kind"] == "python":
+    # Those of kind sh need a cluster: tests/sweep/test_slurm_cluster.py runs them.
+    commands = [
+        command
+        for block in blocks
+        if block["kind"] == "bash"
+        for command in block["text"].strip().splitlines()
+    ]
+    assert len(commands) >= 24
+    run_together(commands, tmp_path)
+    for block in blocks:
+        if block["kind"] == "python" and not block["file"]:
             run([sys.executable, "-c", block["text"]], tmp_path)
-        elif block["kind"] != "sh":  # which need a cluster: tests/sweep/test_slurm_cluster.py runs them
-            assert block["kind"] == "bash"
-            for command in block["text"].strip().splitlines():
-                run(command, tmp_path)
-                commands += 1
-    assert commands >= 24
+        assert block["file"] or block["kind"] in ("bash", "python", "sh")
     grid = pd.read_parquet(tmp_path / "outputs/grid/results.parquet")
     assert len(grid) == 2 * 3 * 4
     assert (tmp_path / "outputs/grid/report/report.html").is_file()
