@@ -59,6 +59,10 @@ class Evidence:
     _arrays: dict[str, NDArray[Any]] = field(
         default_factory=dict[str, NDArray[Any]], repr=False, compare=False
     )
+    _matches: dict[tuple[str, Any], NDArray[np.bool_]] = field(
+        default_factory=dict[tuple[str, Any], NDArray[np.bool_]], repr=False, compare=False
+    )
+    """Which rows have a setting, by key and value: comparisons of a column of objects are slow."""
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -77,7 +81,9 @@ class Evidence:
     def _places(self, condition: Condition) -> NDArray[np.bool_]:
         keep = np.ones(len(self.results), dtype=bool)
         for key, wanted in condition.items():
-            keep &= self._equal(key, wanted)
+            if (key, wanted) not in self._matches:
+                self._matches[key, wanted] = self._equal(key, wanted)
+            keep &= self._matches[key, wanted]
         if not keep.any():
             raise ValueError(f"{dict(condition)} is no arm of this experiment.")
         return keep & (self._values_of("status") == "completed")

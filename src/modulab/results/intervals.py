@@ -46,7 +46,7 @@ def mean_interval(
 
 
 @cache
-def _weights(seeds: int, freedom: int) -> NDArray[np.float64]:
+def multiplier_weights(seeds: int, freedom: int) -> NDArray[np.float64]:
     """Return the seeds' weights in each draw, the same for every statistic, every draw with its opposite."""
     generator = np.random.default_rng(0)
     half = DRAWS // 2
@@ -73,7 +73,7 @@ def draw_means(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
         raise ValueError(f"Draws of a mean need at least two seeds, and a column has {fewest}.")
     mean = np.where(present, columns, 0.0).sum(axis=0) / count
     errors = np.where(present, columns - mean, 0.0) / np.sqrt(count * (count - 1.0))
-    drawn = _weights(len(columns), fewest - 1) @ (errors * (1 + _WIDENING / count))
+    drawn = multiplier_weights(len(columns), fewest - 1) @ (errors * (1 + _WIDENING / count))
     return mean, mean + drawn
 
 
