@@ -86,6 +86,12 @@ def verdict_words(judgement: Judgement) -> str:
     return f"{judgement.verdict}: {judgement.where}" if judgement.where else judgement.verdict
 
 
+def held(judgement: Judgement) -> str:
+    """Return how many of the criteria that decide hold: "6 of 7"."""
+    number = sum(finding.outcome == "holds" for finding in judgement.deciding)
+    return f"{number} of {len(judgement.deciding)}"
+
+
 def finding_row(finding: Finding) -> list[str]:
     """Return a finding as the page's table shows it: in words, estimated, predicted, its region, seeds, outcome."""
     criterion = finding.criterion
@@ -117,6 +123,7 @@ def as_record(
         "rule": RULE,
         "verdict": judgement.verdict,
         "where": judgement.where,
+        "criteria that hold": held(judgement),
         "criteria": [_finding_record(finding) for finding in judgement.findings],
         "experiments": list(experiments),
         "caveats": list(claim.caveats),

@@ -19,6 +19,7 @@ from modulab.claims.judgement import (
     as_record,
     effect,
     finding_row,
+    held,
     judge,
     tables_of,
     verdict_words,
@@ -144,7 +145,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
             part.judgement.claim.title,
             part.judgement.verdict,
             part.judgement.where,
-            _held(part.judgement),
+            held(part.judgement),
             part.judgement.deciding[0].criterion.quantity,
             effect(part.judgement.deciding[0]),
         ]
@@ -160,11 +161,6 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
         "effect [95% interval]",
     )
     return Section("Verdicts", tables=[PageTable(headings, rows)])
-
-
-def _held(judgement: Judgement) -> str:
-    held = sum(finding.outcome == "holds" for finding in judgement.deciding)
-    return f"{held} of {len(judgement.deciding)}"
 
 
 def _findings(findings: Sequence[Finding]) -> PageTable:
@@ -199,7 +195,7 @@ def _section(part: _Part) -> Section:
             f"Measure: {claim.measure}",
             f"Comparison: {claim.comparison}",
             *([f"Prediction: {claim.prediction}"] if claim.prediction else []),
-            f"Verdict: {verdict_words(part.judgement)}. {_held(part.judgement)} criteria hold.",
+            f"Verdict: {verdict_words(part.judgement)}. {held(part.judgement)} criteria hold.",
             *replaced,
             *troubled,
             *(f"Caveat: {caveat}" for caveat in claim.caveats),
