@@ -121,6 +121,7 @@ def test_stream_numbers_are_the_recorded_ones():
         "MASK": 10,
         "TASK": 11,
         "ADAPTATION": 12,
+        "FRAME_NULL": 13,
     }
 
 
