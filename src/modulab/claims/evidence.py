@@ -78,6 +78,11 @@ class Evidence:
         """Return the completed members of an arm. Raises: ValueError for an arm that the experiment does not have."""
         return self.results.loc[self._places(condition), :]
 
+    def whole_numbers(self, key: str, condition: Condition) -> list[int]:
+        """Return the values that a setting takes in an arm, in rising order."""
+        found = self._values_of(f"config.{key}")[self._places(condition)]
+        return np.unique(found.astype(np.int64)).tolist()
+
     def _places(self, condition: Condition) -> NDArray[np.bool_]:
         keep = np.ones(len(self.results), dtype=bool)
         for key, wanted in condition.items():

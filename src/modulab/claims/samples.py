@@ -75,9 +75,7 @@ def exponential_fits_better(
 
 def _needed(table: Evidence, arm: Condition, measure: str, crossed: _Fit, fit: _Fit) -> Estimate:
     """Estimate a fit to ln N over numbers of modules, N being where a curve of a measure over ln N is `crossed`."""
-    rows = table.rows(arm)
-    modules = sorted(set(rows["config.task.modules"].astype(int).tolist()))
-    samples = sorted(set(rows["config.data.num_samples"].astype(int).tolist()))
+    modules, samples = (table.whole_numbers(key, arm) for key in ("task.modules", "data.num_samples"))
     arms = [{**arm, "task.modules": d, "data.num_samples": n} for d in modules for n in samples]
     columns = (table.log_columns if measure == ERROR else table.columns)(measure, arms)
     log_samples = np.log(np.array(samples, dtype=np.float64))
