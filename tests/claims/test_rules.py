@@ -120,7 +120,7 @@ def test_the_axis_that_tells_verdicts_apart_is_named_first() -> None:
     )
     assert describe_settings(settings, ["supported"] * 8) == ""
     by_three: list[Verdict] = ["not supported", *["supported"] * 7]
-    assert "supported in 1 of 2 settings, not in 1" in describe_settings(settings, by_three)
+    assert "supported in 1 and not supported in 1 of 2 settings" in describe_settings(settings, by_three)
 
 
 def test_criteria_that_decide_stand_in_settings_or_beside_none() -> None:

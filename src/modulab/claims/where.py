@@ -37,9 +37,8 @@ def _describe(found: _Found, axes_left: int) -> str:
         return _WORDS[found[0][1]]
     axes = [axis for axis in found[0][0].at if len({setting.at[axis] for setting, _ in found}) > 1]
     if not axes or not axes_left:
-        return (
-            f"supported in {counts['supported']} of {len(found)} settings, not in {counts['not supported']}"
-        )
+        words = [f"{word} in {counts[verdict]}" for verdict, word in _WORDS.items() if counts[verdict]]
+        return f"{_listed(words)} of {len(found)} settings"
     axis = min(axes, key=lambda each: _entropy_within(found, each))
     by_words: dict[str, list[str]] = {}
     for value in dict.fromkeys(setting.at[axis] for setting, _ in found):
