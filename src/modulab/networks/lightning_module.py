@@ -14,7 +14,13 @@ from torch import nn
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.networks.base import Network, Parameter
 from modulab.networks.self_trained import SelfTrained
-from modulab.networks.torch_module import TorchArchitecture, TorchNetwork, checked_arguments, module_class
+from modulab.networks.torch_module import (
+    TorchArchitecture,
+    TorchNetwork,
+    checked_arguments,
+    module_class,
+    own_random_state,
+)
 from modulab.networks.unmeasured import UnmeasuredNetwork
 from modulab.schema import STRUCTURAL, suggest
 from modulab.tasks.base import Task
@@ -112,11 +118,8 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         return network
 
     def _unmeasured(self, task: Task, reason: str) -> UnmeasuredNetwork:
-        state = torch.get_rng_state()
-        try:
+        with own_random_state(0):
             part = self.described(self.build(task))
-        finally:
-            torch.set_rng_state(state)
         named = [(name, value, True) for name, value in part.named_parameters()]
         named += [(name, value, False) for name, value in part.named_buffers() if value.is_floating_point()]
         parts = tuple(

@@ -285,7 +285,7 @@ def _watched_call(network: TorchNetwork, module: nn.Module) -> tuple[dict[str, l
     handles = [
         submodule.register_forward_hook(watch(name)) for name, submodule in list(module.named_modules())
     ]
-    with _own_random_state(0), torch.no_grad():
+    with own_random_state(0), torch.no_grad():
         state = _random_state()
         outputs: Any = module(_trial_inputs(network))
         drew = not _same_random_state(state, _random_state())
@@ -454,7 +454,7 @@ def _construct(network: TorchNetwork, seed: int) -> nn.Module:
     """Return a module as its constructor makes it from a random seed; the process's random state stays."""
     sizes = {"in_features": network.in_features, "out_features": network.out_features}
     arguments = checked_arguments(network.module_type, json.loads(network.arguments), _WHERE, sizes)
-    with _own_random_state(seed):
+    with own_random_state(seed):
         return network.part(network.module_type(**arguments))
 
 
@@ -484,7 +484,7 @@ def _seeds(keys: Int32[Tensor, "member 2"]) -> list[int]:
 
 
 @contextmanager
-def _own_random_state(seed: int) -> Generator[None]:
+def own_random_state(seed: int) -> Generator[None]:
     """Seed the generators that a constructor may draw from, and put them back afterwards."""
     state = _random_state()
     torch.default_generator.manual_seed(seed)  # and not that of CUDA, where nothing is constructed

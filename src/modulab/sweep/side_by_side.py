@@ -12,10 +12,10 @@ from typing import Any
 
 from modulab.config.settings import Run, Trainer, read_run
 from modulab.errors import ConfigError, ForeignError, describe
-from modulab.memory import free_bytes
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
 from modulab.results.manifest import checkpoint_path, write_manifest
+from modulab.sweep.pack import available_bytes
 from modulab.training.cache import say_once
 from modulab.training.execution import Execution, cpu_count
 from modulab.training.fit import PopulationResult
@@ -37,7 +37,7 @@ def processes_at_once(trainer: Trainer, execution: Execution) -> int:
     """Return how many of them train at once: one for each `trainer.threads` cores, or device, within memory."""
     import torch
 
-    room = trainer.memory_gib * 2**30 if trainer.memory_gib is not None else free_bytes() / 2
+    room = available_bytes(trainer, torch.device("cpu"))
     on_cuda = execution.device.type == "cuda"
     units = torch.cuda.device_count() if on_cuda else cpu_count() // (trainer.threads or 1)
     return max(1, int(min(units, room // PROCESS_BYTES)))

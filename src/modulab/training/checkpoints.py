@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
-from modulab.networks.base import Parameter
+from modulab.networks.base import Network, Parameter
 from modulab.networks.perceptron import Perceptron
 from modulab.results.files import replacing
 
@@ -86,6 +87,19 @@ def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:
     return tuple(
         Parameter(name, tuple(shape), is_weight) for name, shape, is_weight in checkpoint["modulab"]["layout"]
     )
+
+
+def check_layout(path: Path, checkpoint: Mapping[str, Any], network: Network) -> None:
+    """Raise: ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
+    there, wanted = (
+        [(part.name, part.shape) for part in layout] for layout in (layout_of(checkpoint), network.layout)
+    )
+    if there != wanted:
+        name = next(one or other for one, other in zip_longest(there, wanted) if one != other)[0]
+        raise ConfigError(
+            f"{path}: holds other parameters than the network has now, from '{name}' on: its code has changed. "
+            "Undo the change, or train in another folder."
+        )
 
 
 def _from_format_1(path: Path, saved: dict[str, Any]) -> dict[str, Any]:

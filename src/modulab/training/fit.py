@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.config.settings import Member
-from modulab.errors import ConfigError, foreign_code
-from modulab.networks.base import Network
+from modulab.errors import foreign_code
 from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.cache import VARIABLES
-from modulab.training.checkpoints import layout_of, read_checkpoint
+from modulab.training.checkpoints import check_layout, read_checkpoint
 from modulab.training.compiled_step import CannotCompile, is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import NoCompiler, keep_freed_memory, step_function
@@ -166,7 +165,7 @@ def _set_up(
     learner = PopulationLearner(members, execution.engine, execution.device, execution.threads)
     if checkpoint is not None and checkpoint.exists():
         content = read_checkpoint(checkpoint)
-        _check_layout(checkpoint, content, learner.network)
+        check_layout(checkpoint, content, learner.network)
         learner.load_state_dict(content["state_dict"])
         recorder.resume(content["modulab"])
     data = PopulationData(learner.row_members, int(learner.next_step), execution.device)
@@ -174,17 +173,19 @@ def _set_up(
     return learner, data
 
 
-def _check_layout(checkpoint: Path, content: Mapping[str, Any], network: Network) -> None:
-    """Raise: ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
-    there, wanted = (
-        [(part.name, part.shape) for part in layout] for layout in (layout_of(content), network.layout)
+def silent_trainer(*, on_cuda: bool, plugins: Sequence[Any] = (), **settings: Any) -> LightningTrainer:
+    """Return a Lightning trainer that logs, draws and saves nothing by itself: callbacks and plugins do."""
+    return LightningTrainer(
+        accelerator="cuda" if on_cuda else "cpu",
+        # On a cluster's node, the launcher and not Lightning sees to requeueing.
+        plugins=[LightningEnvironment(), *plugins],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **settings,
     )
-    if there != wanted:
-        name = next((one for one, other in zip(there, wanted, strict=False) if one != other), there[-1])[0]
-        raise ConfigError(
-            f"{checkpoint}: holds other parameters than the network has now, from '{name}' on: its code has changed. "
-            "Undo the change, or train in another folder."
-        )
 
 
 def _lightning_fit(
@@ -195,18 +196,7 @@ def _lightning_fit(
         # Lightning advises worker processes for a loader whose one item is made on the spot, and an
         # optimiser for a module that updates by itself.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = LightningTrainer(
-            accelerator="cuda" if device.type == "cuda" else "cpu",
-            devices=1,
-            plugins=[
-                LightningEnvironment()
-            ],  # on a cluster's node, the launcher and not Lightning sees to requeueing
-            max_epochs=data.num_chunks,
-            callbacks=[recorder],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+        trainer = silent_trainer(
+            on_cuda=device.type == "cuda", devices=1, max_epochs=data.num_chunks, callbacks=[recorder]
         )
         trainer.fit(learner, datamodule=data)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from modulab.config.settings import Member, Probes
 from modulab.errors import ConfigError, describe
 from modulab.metrics.measure import curve_measures
-from modulab.networks.base import NetworkPopulation
+from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
@@ -192,20 +192,25 @@ class Recorder(Callback):
         """Add what a resumed fit and `modulab.load_members` need beside the tensors."""
         assert isinstance(pl_module, PopulationLearner)
         del trainer
+        checkpoint["modulab"] = self._record(pl_module.network, pl_module.row_of_member, pl_module.engine)
+
+    def _record(
+        self, network: Network, row_of_member: Int64[Tensor, " member"], engine: str
+    ) -> dict[str, Any]:
+        """Return what a checkpoint holds beside its tensors."""
         architecture = type(self._members[0].architecture)
-        checkpoint["modulab"] = {
+        return {
             "format": CHECKPOINT_FORMAT,
             "members": [member.model_dump(mode="json", serialize_as_any=True) for member in self._members],
-            "row_of_member": pl_module.row_of_member,
+            "row_of_member": row_of_member,
             "architecture": f"{architecture.__module__}.{architecture.__qualname__}",
             "layout": [
-                [parameter.name, list(parameter.shape), parameter.is_weight]
-                for parameter in pl_module.network.layout
+                [parameter.name, list(parameter.shape), parameter.is_weight] for parameter in network.layout
             ],
             "curve_steps": list(self.steps),
             "curves": {name: list(values) for name, values in self.curves.items()},
             "seconds": self.seconds,
-            "engine": pl_module.engine,
+            "engine": engine,
         }
 
 

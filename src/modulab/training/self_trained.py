@@ -19,7 +19,6 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -30,9 +29,9 @@ from modulab.errors import ConfigError, describe, foreign_code
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
-from modulab.training.checkpoints import CHECKPOINT_FORMAT, layout_of, read_checkpoint
+from modulab.training.checkpoints import check_layout, read_checkpoint
 from modulab.training.execution import Execution
-from modulab.training.fit import PopulationResult, device_name
+from modulab.training.fit import PopulationResult, device_name, silent_trainer
 from modulab.training.measuring import measure_each
 from modulab.training.random_state import random_state, set_random_state
 from modulab.training.recorder import Interrupted, OnPoint, Recorder, handlers_kept, interruptions
@@ -153,14 +152,11 @@ class _OwnRecorder(Recorder):
         """Take up what a checkpoint holds; one of a fit that could not be saved on its way is trained anew."""
         content = read_checkpoint(checkpoint)
         saved = content["modulab"]
-        there, wanted = (
-            [(part.name, part.shape) for part in layout]
-            for layout in (layout_of(content), self._trained.network.layout)
-        )
-        if there != wanted or "alone" not in saved:
+        check_layout(checkpoint, content, self._trained.network)
+        if "alone" not in saved:
             raise ConfigError(
-                f"{checkpoint}: holds other parameters than the network has now: its code has changed. "
-                "Undo the change, or train in another folder."
+                f"{checkpoint}: was not written by a member that trains itself: the code of its architecture has "
+                "changed. Undo the change, or train in another folder."
             )
         alone = saved["alone"]
         self.resume(saved)
@@ -272,7 +268,16 @@ class _OwnRecorder(Recorder):
         """Return a population's checkpoint of one member; without Lightning's state it is the end of a fit."""
         (member,) = self._members
         row = self._trained.member_parameters()
-        architecture = type(member.architecture)
+        network = self._trained.network
+        engine = cast("SelfTrained", member.architecture).engine
+        record = self._record(network, torch.zeros(1, dtype=torch.int64), engine)
+        alone = {
+            "done": self.is_done,
+            "diverged_at": self.diverged_at,
+            "logged": dict(self.logged),
+            "random": None if self.is_done else random_state(),
+            "lightning": lightning,
+        }
         return {
             "state_dict": {
                 "parameters_by_row": row,
@@ -281,26 +286,7 @@ class _OwnRecorder(Recorder):
                 "next_step": torch.tensor((self.steps or [0])[-1]),
                 "diverged_at": torch.tensor([self.diverged_at]),
             },
-            "modulab": {
-                "format": CHECKPOINT_FORMAT,
-                "members": [member.model_dump(mode="json", serialize_as_any=True)],
-                "row_of_member": torch.zeros(1, dtype=torch.int64),
-                "architecture": f"{architecture.__module__}.{architecture.__qualname__}",
-                "layout": [
-                    [part.name, list(part.shape), part.is_weight] for part in self._trained.network.layout
-                ],
-                "curve_steps": list(self.steps),
-                "curves": {name: list(values) for name, values in self.curves.items()},
-                "seconds": self.seconds,
-                "engine": cast("SelfTrained", member.architecture).engine,
-                "alone": {
-                    "done": self.is_done,
-                    "diverged_at": self.diverged_at,
-                    "logged": dict(self.logged),
-                    "random": None if self.is_done else random_state(),
-                    "lightning": lightning,
-                },
-            },
+            "modulab": record | {"alone": alone},
         }
 
     def say(self, sentence: str) -> None:
@@ -363,18 +349,13 @@ def _fit(
     device_number: int,
 ) -> None:
     on_cuda = execution.device.type == "cuda"
-    trainer = LightningTrainer(
-        accelerator="cuda" if on_cuda else "cpu",
+    trainer = silent_trainer(
+        on_cuda=on_cuda,
         devices=[device_number % torch.cuda.device_count()] if on_cuda else 1,
-        plugins=[LightningEnvironment(), _Checkpoints(recorder)],
+        plugins=[_Checkpoints(recorder)],
         max_steps=member.training.steps,
         max_epochs=-1,
         callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
     )
     data: dict[str, Any] = {"datamodule": architecture.build_data()}
     if not architecture.brings_data:
