@@ -24,6 +24,7 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("task", "nonlinearity"): 1.0,
     ("task", "bump_grid"): 5,
     ("task", "bump_width"): 1.0,
+    ("architecture", "match"): "width",
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
@@ -40,15 +41,15 @@ _ADDED_TO = {
     ("task", "nonlinearity"): "modulab.tasks.regression.RegressionTask",
     ("task", "bump_grid"): "modulab.tasks.continuous.ContinuousTask",
     ("task", "bump_width"): "modulab.tasks.continuous.ContinuousTask",
+    ("architecture", "match"): "modulab.networks.perceptron.PerceptronArchitecture",
 }
 """The class that a key was added to, where not all classes of its group have it: others may have one of that name."""
-_KEYS_SINCE_ADDED = {"function_seed", *(key for _, key in _ADDED_TO)}
-"""Those by which a group is known for one of a regression task, the only one that had none of the keys before."""
-_KEYS_OF_SOME: dict[tuple[str, str], tuple[Any, str]] = {
-    ("architecture", "match"): ("width", "cross_connections")
+_KNOWN_BY = {
+    "task": {"function_seed", "degree", "nonlinearity", "bump_grid", "bump_width"},
+    "architecture": {"cross_connections", "match"},
 }
-"""Added keys that earlier configs are left without, because the class has the value as its default: the value, and
-another key of that class, by which a group is known for one of it."""
+"""Keys by which a group is known for one of the only class that had none of the added keys before: a regression task, a
+perceptron."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 
@@ -66,10 +67,6 @@ def run_id(member: Mapping[str, Any]) -> str:
                 first[group][old] = before
     if isinstance(first.get("probes"), dict) and isinstance(first["probes"].get("measures"), dict):
         first["probes"]["measures"] = _without_added(first["probes"]["measures"])
-    for (group, key), (value, beside) in _KEYS_OF_SOME.items():
-        node = first.get(group)
-        if isinstance(node, dict) and node.get(key) == value and beside in node:
-            del node[key]
     canonical = json.dumps(first, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -129,7 +126,7 @@ def _counts_as_added(node: Mapping[str, Any], group: str, key: str) -> bool:
 
     The name of a result that lies in a folder is computed before it is known whose code the folder names.
     """
-    return (group, key) not in _ADDED_TO or node.keys() >= _KEYS_SINCE_ADDED
+    return (group, key) not in _ADDED_TO or node.keys() >= _KNOWN_BY[group]
 
 
 def _was_added(node: Mapping[str, Any], group: str, key: str) -> bool:

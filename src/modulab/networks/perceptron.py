@@ -285,9 +285,7 @@ class PerceptronArchitecture(Architecture):
     """A multilayer perceptron, and the share of cross-module connections that its mask keeps."""
 
     width: int = Field(ge=1, description="units in each hidden layer", json_schema_extra=STRUCTURAL)
-    # The default serves configs from before the key was there; see config/identity.py.
     match: Literal["width", "parameters"] = Field(
-        default="width",
         description="what is as in a dense network of this width: the width; or parameters, the number of weights and "
         "biases left by the mask, for which hidden layers are made wider",
         json_schema_extra=STRUCTURAL,
