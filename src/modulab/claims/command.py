@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from modulab.claims.judgement import Judgement, effect, verdict_words
 from modulab.claims.presets import experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST, choose_claims
 from modulab.claims.report import PAGE, write_claims_report
-from modulab.claims.run import Experiment, run_experiments
+from modulab.claims.run import Experiment, asked_rows, claims_command, run_on_this_machine
 from modulab.errors import ConfigError
-from modulab.results.store import check_folder, load_results
+from modulab.results.store import check_folder
 
 
 def run_claims(
@@ -28,9 +25,6 @@ def run_claims(
     where this one stopped.
     """
     claims = choose_claims(names)
-    # After that, for it takes seconds to import.
-    from modulab.training.execution import choose_device, cpu_count
-
     needed = {name for claim in claims for name in claim.experiments}
     experiments = {
         name: Experiment(name, tuple(experiment_overrides(name, preset)), folder / name)
@@ -38,33 +32,18 @@ def run_claims(
         if name in needed
     }
     check_folder(folder)
-    # An accelerator takes populations one at a time; a processor's cores are shared out.
-    cores = cpu_count() if choose_device("auto").type == "cpu" else 1
-    at_once = min(processes or cores, len(experiments))
-    run_ids, errors = run_experiments(list(experiments.values()), at_once, max(1, cores // at_once), progress)
+    run_ids, errors = run_on_this_machine(list(experiments.values()), processes, progress)
     reasons = [f"{name}: {error}" for name, error in errors.items()]
     whole = [claim for claim in claims if not errors.keys() & set(claim.experiments)]
     if not whole:
         raise ConfigError("\n".join(reasons))
-    results = {name: _rows(experiments[name].folder, run_ids[name]) for name in run_ids}
-    command = _command(preset, names, folder)
+    results = {name: asked_rows(experiments[name], own) for name, own in run_ids.items()}
+    command = claims_command(preset, names, folder)
     judgements = write_claims_report(whole, experiments, results, preset, command, folder)
     left_out = [claim.name for claim in claims if claim not in whole]
     if left_out:
         reasons.append(f"Left out of the report: {', '.join(left_out)}. The same command again tries them.")
     return judgements, reasons
-
-
-def _command(preset: str, names: Sequence[str] | None, folder: Path) -> str:
-    """Return the command that gives the same again."""
-    only = [] if names is None else ["--only", ",".join(names)]
-    return shlex.join(["modulab", "claims", "--preset", preset, *only, "--folder", str(folder)])
-
-
-def _rows(folder: Path, run_ids: Sequence[str]) -> pd.DataFrame:
-    """Return the rows that an experiment asked for; its folder may hold others, of an earlier version."""
-    results = load_results(folder)
-    return results.loc[results["run_id"].isin(list(run_ids)), :].reset_index(drop=True)
 
 
 def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], list[list[str]], str]:

@@ -13,9 +13,8 @@ from modulab.claims import thresholds
 from modulab.claims.claim import Claim, FirstRule, front_figures
 from modulab.claims.comparisons import (
     ERROR,
-    EXCESS,
-    FRAME_NULL,
     MODULARITY,
+    OF_ARMS,
     UNDER_NOISE,
     Sweep,
     matched,
@@ -185,7 +184,7 @@ _TABLES = (
     (
         "contest",
         {},
-        (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS, "modularity/functional", "activity/mean"),
+        OF_ARMS,
     ),
 )
 _CAVEAT = "An arm that never spends the budget is taken at its greatest strength."

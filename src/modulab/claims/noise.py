@@ -11,6 +11,7 @@ from modulab.claims.comparisons import (
     EXCESS,
     FRAME_NULL,
     MODULARITY,
+    OF_ARMS,
     UNDER_NOISE,
     Find,
     contrast,
@@ -163,7 +164,7 @@ CLAIM = Claim(
         (
             "noise",
             {},
-            (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS, "modularity/functional", "activity/mean"),
+            OF_ARMS,
         ),
     ),
 )

@@ -17,17 +17,19 @@ class Preset:
     """Experiments for which another one, of its own size, stands in."""
 
 
+HARDLY_TRAINED = (
+    "training.steps=20",
+    "training.curve_every=20",
+    "probes.num_samples=64",
+    "probes.adaptation_steps=20",
+    "trainer.engine=eager",
+)
+"""Overrides by which everything is run, and nothing decided."""
+
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         "a few steps at two seeds: shows that everything runs, decides nothing",
-        (
-            "population.seeds=2",
-            "training.steps=20",
-            "training.curve_every=20",
-            "probes.num_samples=64",
-            "probes.adaptation_steps=20",
-            "trainer.engine=eager",
-        ),
+        ("population.seeds=2", *HARDLY_TRAINED),
         {"duration": "duration_smoke"},
     ),
     "quick": Preset("minutes on two cores, ten seeds for whatever a verdict rests on"),

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from modulab.claims import thresholds
 from modulab.claims.claim import Claim, FirstRule
-from modulab.claims.comparisons import ERROR, EXCESS, FRAME_NULL, MODULARITY, UNDER_NOISE, contrast, ratio
+from modulab.claims.comparisons import (
+    ERROR,
+    EXCESS,
+    MODULARITY,
+    OF_ARMS,
+    UNDER_NOISE,
+    contrast,
+    ratio,
+)
 from modulab.claims.evidence import Condition, Evidence
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
@@ -99,7 +107,7 @@ CLAIM = Claim(
         (
             "regulariser",
             {},
-            (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS, "modularity/functional", "activity/mean"),
+            OF_ARMS,
         ),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -12,13 +13,14 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from modulab.errors import ConfigError, describe
 from modulab.memory import free_bytes
 from modulab.results.manifest import checkpoint_path, read_manifests
-from modulab.results.store import completed
+from modulab.results.store import completed, load_results
 from modulab.text import printable
 from modulab.workers import KILLED, Send, Workers
 
@@ -35,6 +37,30 @@ class Experiment:
     def command(self) -> list[str]:
         """Return the words of the command that runs this experiment alone."""
         return ["modulab", "train", *self.overrides, f"hydra.run.dir={self.folder}"]
+
+
+def run_on_this_machine(
+    experiments: Sequence[Experiment], processes: int | None, style: str
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Run experiments as `run_experiments` does, so many at once, or as many as this machine's cores are good for."""
+    from modulab.training.execution import choose_device, cpu_count  # takes seconds to import
+
+    # An accelerator takes populations one at a time; a processor's cores are shared out.
+    cores = cpu_count() if choose_device("auto").type == "cpu" else 1
+    at_once = min(processes or cores, len(experiments))
+    return run_experiments(experiments, at_once, max(1, cores // at_once), style)
+
+
+def asked_rows(experiment: Experiment, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that an experiment asked for; its folder may hold others, of an earlier version."""
+    results = load_results(experiment.folder)
+    return results.loc[results["run_id"].isin(list(run_ids)), :].reset_index(drop=True)
+
+
+def claims_command(preset: str, names: Sequence[str] | None, folder: Path, *options: str) -> str:
+    """Return the command that gives the same again."""
+    only = [] if names is None else ["--only", ",".join(names)]
+    return shlex.join(["modulab", "claims", *options, "--preset", preset, *only, "--folder", str(folder)])
 
 
 def run_experiments(

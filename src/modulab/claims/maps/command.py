@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from modulab.claims.maps.definitions import PRESETS, ClaimMap, choose_maps
 from modulab.claims.maps.page import PAGE, write_map_page
 from modulab.claims.maps.places import Plan
 from modulab.claims.maps.words import boundary_words, predicted_words
-from modulab.claims.run import Experiment, run_experiments
+from modulab.claims.run import Experiment, asked_rows, claims_command, run_on_this_machine
 from modulab.config.sobol import Axis, Sobol
 from modulab.errors import ConfigError
-from modulab.results.store import check_folder, load_results
+from modulab.results.store import check_folder
 from modulab.schema import read_settings
 
 
@@ -32,9 +31,6 @@ def run_maps(
     this one stopped.
     """
     maps = choose_maps(names)
-    # After that, for it takes seconds to import.
-    from modulab.training.execution import choose_device, cpu_count
-
     experiments = {
         each.experiment: Experiment(
             each.experiment, tuple(map_overrides(each, preset)), folder / "maps" / each.experiment
@@ -43,20 +39,20 @@ def run_maps(
     }
     axes = {each.experiment: read_axes(map_overrides(each, preset)) for each in maps}
     check_folder(folder)
-    # An accelerator takes populations one at a time; a processor's cores are shared out.
-    cores = cpu_count() if choose_device("auto").type == "cpu" else 1
-    at_once = min(processes or cores, len(experiments))
-    run_ids, errors = run_experiments(list(experiments.values()), at_once, max(1, cores // at_once), progress)
+    run_ids, errors = run_on_this_machine(list(experiments.values()), processes, progress)
     reasons = [f"{name}: {error}" for name, error in errors.items()]
     drawn = [
-        _draw(each, axes[each.experiment], experiments, run_ids)
+        draw_map(
+            each,
+            axes[each.experiment],
+            asked_rows(experiments[each.experiment], run_ids[each.experiment]),
+        )
         for each in maps
         if each.experiment in run_ids
     ]
     if not drawn:
         raise ConfigError("\n".join(reasons))
-    only = [] if names is None else ["--only", ",".join(names)]
-    command = shlex.join(["modulab", "claims", "--map", "--preset", preset, *only, "--folder", str(folder)])
+    command = claims_command(preset, names, folder, "--map")
     write_map_page(drawn, experiments, preset, command, folder)
     return drawn, reasons
 
@@ -75,17 +71,6 @@ def read_axes(overrides: Sequence[str]) -> Mapping[str, Axis]:
     axes = read_settings(node, "population.sobol", Sobol).axes
     Plan.of(axes)
     return axes
-
-
-def _draw(
-    of: ClaimMap,
-    axes: Mapping[str, Axis],
-    experiments: Mapping[str, Experiment],
-    run_ids: Mapping[str, Sequence[str]],
-) -> DrawnMap:
-    results = load_results(experiments[of.experiment].folder)
-    own = results.loc[results["run_id"].isin(list(run_ids[of.experiment])), :].reset_index(drop=True)
-    return draw_map(of, axes, own)
 
 
 def summary(maps: Sequence[DrawnMap], folder: Path) -> tuple[list[str], list[list[str]], str]:

@@ -12,7 +12,7 @@ from modulab.claims import thresholds
 from modulab.claims.maps import predictions
 from modulab.claims.maps.effects import Effect
 from modulab.claims.maps.predictions import Prediction
-from modulab.claims.presets import Preset
+from modulab.claims.presets import HARDLY_TRAINED, Preset
 from modulab.errors import ConfigError
 from modulab.schema import suggest
 
@@ -92,14 +92,7 @@ MAPS = (
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         "a few settings, hardly trained: shows that everything runs, decides nothing",
-        (
-            "population.sobol.settings=16",
-            "training.steps=20",
-            "training.curve_every=20",
-            "probes.num_samples=64",
-            "probes.adaptation_steps=20",
-            "trainer.engine=eager",
-        ),
+        ("population.sobol.settings=16", *HARDLY_TRAINED),
     ),
     "quick": Preset("some hundreds of settings per claim: a first map, in minutes on two cores"),
     "full": Preset(
