@@ -19,6 +19,7 @@ import modulab.report.sweep_report
 import modulab.sweep.jobs
 import modulab.sweep.rerun  # noqa: F401 imported for the processes that are forked
 from modulab.cli import main
+from tests.sweep.kill_and_resume import exit_code, fork
 
 
 def run(line: str) -> int:
@@ -27,22 +28,16 @@ def run(line: str) -> int:
     if words[0] != "modulab":
         return subprocess.run(line, shell=True, check=False).returncode
     sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        sys.argv = words
-        sys.path[0] = ""  # as the script that pip installs would have the current folder's modules found
-        os._exit(_code(words[1:]))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return exit_code(fork(lambda: _code(words)))
 
 
-def _code(arguments: list[str]) -> int:
+def _code(words: list[str]) -> int:
+    sys.argv = words
+    sys.path[0] = ""  # as the script that pip installs would have the current folder's modules found
     try:
-        return main(arguments)
+        return main(words[1:])
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":
