@@ -36,6 +36,11 @@ class CrossTangent(Measure):
     points: int = Field(ge=1, description="evaluation points of the kernel, the first of probes.num_samples")
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Return that the kernel's blocks are of the outputs of one module each."""
+        return ("output_modules",)
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Return the words for its value."""
         return (Column("forgetting/cross_tangent", "Tangent kernel across modules"),)
