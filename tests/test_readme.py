@@ -1,4 +1,4 @@
-"""The README is true: its files, written as it says, and its commands, run in its order, work."""
+"""README and docs are true: their files, written as they say, and their commands, run in their order, work."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from modulab.metrics.measure import find_measure, shipped_measures
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+LOOKED_AT = {"README", "sweeps", "loggers", "python", "extending", "networks", "maps"}
+"""Pages whose results are looked at, each by a test of its own."""
 FENCE = re.compile(r"(?:`(?P<file>[\w/]+\.\w+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 
@@ -35,71 +39,126 @@ def run_together(commands: list[str], folder: Path) -> None:
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
 
 
-@pytest.mark.slow
-def test_readme_commands_and_extensions_run_as_written(tmp_path: Path) -> None:
-    blocks = list(FENCE.finditer(README))
-    for block in blocks:
+def write_files(page: str, folder: Path) -> None:
+    """Write the files that a page shows."""
+    for block in FENCE.finditer(page):
         if block["file"]:
-            path = tmp_path / block["file"]
+            path = folder / block["file"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block["text"])
-    # Those of kind sh need a cluster: tests/sweep/test_slurm_cluster.py runs them.
-    commands = [
-        command
-        for block in blocks
-        if block["kind"] == "bash"
-        for command in block["text"].strip().splitlines()
+
+
+def commands_of(page: str) -> list[str]:
+    """Return the lines of a page's blocks of kind bash. Those of kind sh need a cluster, and are run by its tests."""
+    blocks = [block for block in FENCE.finditer(page) if not block["file"]]
+    assert all(block["kind"] in ("bash", "python", "sh") for block in blocks)
+    return [
+        line for block in blocks if block["kind"] == "bash" for line in block["text"].strip().splitlines()
     ]
-    assert len(commands) >= 24
-    run_together(commands, tmp_path)
-    for block in blocks:
+
+
+def run_page(name: str, folder: Path) -> None:
+    """Write the files of a page, and run its commands and then its Python, in the order of the page."""
+    page = PAGES[name]
+    write_files(page, folder)
+    commands = commands_of(page)
+    if commands:
+        run_together(commands, folder)
+    for block in FENCE.finditer(page):
         if block["kind"] == "python" and not block["file"]:
-            run([sys.executable, "-c", block["text"]], tmp_path)
-        assert block["file"] or block["kind"] in ("bash", "python", "sh")
-    grid = pd.read_parquet(tmp_path / "outputs/grid/results.parquet")
-    assert len(grid) == 2 * 3 * 4
+            run([sys.executable, "-c", block["text"]], folder)
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    """Return a folder's rows."""
+    return pd.read_parquet(folder / "results.parquet")
+
+
+@pytest.mark.slow
+def test_readme_runs_as_written(tmp_path: Path) -> None:
+    run_page("README", tmp_path)
+    assert len(table_of(tmp_path / "outputs/grid")) == 2 * 3 * 4
     assert (tmp_path / "outputs/grid/report/report.html").is_file()
-    sweep = pd.read_parquet(tmp_path / "outputs/sweep/results.parquet")
-    assert sweep["status"].tolist() == ["completed"] * (3 * 2 * 4)
+    assert table_of(tmp_path / "outputs/sweep")["status"].tolist() == ["completed"] * (2 * 2 * 4)
+    assert len(table_of(tmp_path / "outputs/api")) == 2
+
+
+@pytest.mark.slow
+def test_page_on_sweeps_runs_as_written(tmp_path: Path) -> None:
+    run_page("sweeps", tmp_path)
+    assert len(table_of(tmp_path / "outputs/noisy")) == 16
+    assert table_of(tmp_path / "outputs/sweep")["status"].tolist() == ["completed"] * (3 * 2 * 4)
+    assert len(table_of(tmp_path / "outputs/search")) == 8 * 2
+
+
+@pytest.mark.slow
+def test_page_on_loggers_runs_as_written(tmp_path: Path) -> None:
+    run_page("loggers", tmp_path)
+    sweep = table_of(tmp_path / "outputs/sweep")
     assert len(list((tmp_path / "outputs/sweep/wandb").glob("offline-run-*"))) == len(sweep) + 1
-    product = pd.read_parquet(tmp_path / "outputs/product/results.parquet")
-    assert (product["error/test"] < 0.02).all()
-    assert (pd.read_parquet(tmp_path / "outputs/norms/results.parquet")["weights/norm"] > 0).all()
-    gated = pd.read_parquet(tmp_path / "outputs/gated/results.parquet")
+    assert len(list((tmp_path / "outputs/sweep/csv").iterdir())) == len(sweep)
+
+
+@pytest.mark.slow
+def test_page_on_python_runs_as_written(tmp_path: Path) -> None:
+    run_page("python", tmp_path)
+    assert len(table_of(tmp_path / "outputs/api")) == 2
+
+
+@pytest.mark.slow
+def test_page_on_extending_runs_as_written(tmp_path: Path) -> None:
+    run_page("extending", tmp_path)
+    assert (table_of(tmp_path / "outputs/product")["error/test"] < 0.02).all()
+    assert (table_of(tmp_path / "outputs/norms")["weights/norm"] > 0).all()
+    gated = table_of(tmp_path / "outputs/gated")
     assert (gated["error/test"] < 0.5).all()
     assert gated["modularity/functional"].notna().all()
     assert "modularity/structural" not in gated
 
 
 @pytest.mark.slow
-def test_commands_of_the_page_on_networks_run_as_written(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "networks.md").read_text()
-    blocks = list(FENCE.finditer(page))
-    for block in blocks:
-        if block["file"]:
-            (tmp_path / block["file"]).write_text(block["text"])
-    commands = [line for block in blocks if not block["file"] for line in block["text"].strip().splitlines()]
-    assert len(commands) == 6
-    for number, command in enumerate(commands):
-        run(f"{command} hydra.run.dir={number}", tmp_path)
-        assert pd.read_parquet(tmp_path / f"{number}/results.parquet")["modularity/functional"].notna().all()
+def test_page_on_networks_runs_as_written(tmp_path: Path) -> None:
+    write_files(PAGES["networks"], tmp_path)
+    commands = commands_of(PAGES["networks"])
+    run_together([f"{command} hydra.run.dir={number}" for number, command in enumerate(commands)], tmp_path)
+    for number in range(len(commands)):
+        assert table_of(tmp_path / f"{number}")["modularity/functional"].notna().all()
 
 
 @pytest.mark.slow
-def test_commands_of_the_page_on_maps_run_as_written(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "maps.md").read_text()
-    commands = [line for block in FENCE.finditer(page) for line in block["text"].strip().splitlines()]
-    assert len(commands) == 2
-    for command in commands:
-        run(command, tmp_path)
+def test_page_on_maps_runs_as_written(tmp_path: Path) -> None:
+    run_page("maps", tmp_path)
     assert (tmp_path / "outputs/map/map.html").is_file()
-    assert len(pd.read_parquet(tmp_path / "outputs/settings/results.parquet")) == 16
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
-        assert (ROOT / "docs" / picture).is_file(), picture
+    assert len(table_of(tmp_path / "outputs/settings")) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in PAGES if name not in LOOKED_AT and commands_of(PAGES[name])]
+)
+def test_other_page_runs_as_written(name: str, tmp_path: Path) -> None:
+    run_page(name, tmp_path)
+
+
+def known_values() -> set[str]:
+    """Return the names of the values of all measures that a config names."""
+    measures = [find_measure(value, name) for name, value in shipped_measures().items()]
+    return {column.name for measure in measures for column in measure.columns}
+
+
+def test_page_on_measures_names_every_value_of_every_measure() -> None:
+    named = set(re.findall(r"`([a-z_]+/[^`]+)`", PAGES["measures"])) - {"src/modulab/metrics/"}
+    perturbations = {
+        name.split("/")[1].split("@")[0] for name in known_values() if name.startswith("robustness/")
+    }
+    for perturbation in perturbations:
+        assert f"`{perturbation}`" in PAGES["measures"], perturbation
+    values = {re.sub(r"robustness/\w+", "robustness/X", name) for name in known_values()}
+    assert named == values | {"robustness/poisson_energy@s"}
 
 
 def test_the_page_on_networks_names_every_architecture() -> None:
-    page = (ROOT / "docs" / "networks.md").read_text()
+    page = PAGES["networks"]
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named - {"architecture"} == {path.stem for path in (ROOT / "configs/architecture").glob("*.yaml")}
@@ -121,8 +180,19 @@ def test_the_script_of_five_kinds_trains_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "kinds.png").is_file()
 
 
-def test_readme_names_scripts_that_exist_and_figures_that_are_there() -> None:
-    for script in re.findall(r"\./(scripts/\w+)", README):
-        assert os.access(ROOT / script, os.X_OK), script
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / picture).is_file(), picture
+def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
+    for name, page in PAGES.items():
+        here = ROOT if name == "README" else ROOT / "docs"
+        for script in re.findall(r"`?\./(scripts/\w+)", page):
+            assert os.access(ROOT / script, os.X_OK), (name, script)
+        for target in re.findall(r"\]\(([^)]*)\)", page):
+            path, _, anchor = target.partition("#")
+            assert (here / path).is_file(), (name, target)
+            headings = re.findall(r"^#+ (.*)$", (here / path).read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, target
+
+
+def test_readme_links_every_page() -> None:
+    assert {f"docs/{name}.md" for name in PAGES} - {"docs/README.md"} <= set(
+        re.findall(r"\((docs/\w+\.md)\)", PAGES["README"])
+    )

@@ -327,9 +327,9 @@ def test_a_partition_that_there_is_not_is_an_error_in_one_line(command: Command)
     )
 
 
-def test_the_readmes_command_for_a_cluster_runs_as_written(cluster: Path, tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (block,) = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+def test_command_of_the_page_on_sweeps_for_a_cluster_runs_as_written(cluster: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/sweeps.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     ran = subprocess.run(
         block, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -1,7 +1,7 @@
 """About how long members take to train and measure, from rates measured once.
 
 Rates are of one core of a shared AMD EPYC, in seconds per unit of hidden activity (a unit at a point) and
-step; the README's speed table is their source. They choose an engine and fill a dry run's estimate.
+step; the table in docs/performance.md is their source. They choose an engine and fill a dry run's estimate.
 """
 
 from __future__ import annotations
