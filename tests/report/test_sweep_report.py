@@ -283,3 +283,15 @@ def test_initial_weights_do_not_depend_on_company() -> None:
     together = initialise(members, shape)[1]
     for place, member in enumerate(members):
         assert torch.equal(initialise([member], shape)[1][0], together[place])
+
+
+def test_rows_of_a_table_lead_to_sections_and_have_sentences_across_all_columns() -> None:
+    section = Section("C1. Noise & more")
+    table = PageTable(
+        ["claim", "verdict"], [["C1", "depends"], ["C2", "supported"]],
+        notes=["on <noise>", ""], links=[section.anchor, section.anchor],
+    )  # fmt: skip
+    page = render_page(Page("Verdicts", sections=[Section("Table", tables=[table]), section]))
+    assert page.count(f'<a href="#{section.anchor}">') == 2
+    assert f'id="{section.anchor}"' in page
+    assert re.findall(r'<tr class="note"><td colspan="(\d)">(.*?)</td>', page) == [("2", "on &lt;noise&gt;")]

@@ -22,6 +22,10 @@ class PageTable:
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    notes: Sequence[str] = ()
+    """A sentence below each row, across all columns; empty for none."""
+    links: Sequence[str] = ()
+    """Anchors of the page, to which the first cells of the rows lead."""
 
     @property
     def numeric(self) -> list[bool]:
