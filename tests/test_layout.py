@@ -1,13 +1,18 @@
 """One direction: no package imports one above it."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
-PACKAGE = Path(__file__).resolve().parents[1] / "src" / "modulab"
+import modulab
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
     {"errors", "schema", "text", "progress", "memory", "streams", "workers"},
     {"tasks", "networks", "noise", "regularisers", "losses", "optimisers", "partition"},
@@ -66,3 +71,18 @@ def test_packages_of_one_level_do_not_import_each_other_in_a_circle() -> None:
 def test_every_module_of_the_package_has_a_level() -> None:
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert found - {"__init__", "__pycache__"} <= set().union(*LEVELS)
+
+
+def test_the_interface_of_the_package_is_shown_and_typed() -> None:
+    shown = set(dir(modulab))
+    assert set(modulab.__all__) <= shown
+    assert all(getattr(modulab, name).__doc__ for name in modulab.__all__)
+    assert (Path(modulab.__file__).parent / "py.typed").is_file()
+
+
+def test_citation_names_the_version_and_the_licence_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()

@@ -20,3 +20,8 @@ def __getattr__(name: str) -> Any:
     from modulab import api, errors
 
     return getattr(errors if name == "ConfigError" else api, name)
+
+
+def __dir__() -> list[str]:
+    # What is imported on demand is shown too, by dir() and by the completion of notebooks.
+    return sorted({*globals(), *__all__})
