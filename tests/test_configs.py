@@ -11,6 +11,7 @@ import modulab
 from modulab.cli import config_meaning
 from modulab.config.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
 from modulab.config.settings import Trainer
+from modulab.project import STARTER
 from modulab.results.store import load_results
 from tests.command_line import SMALL
 
@@ -187,8 +188,9 @@ def test_the_wheel_installed_elsewhere_trains_and_has_every_config(tmp_path: Pat
     subprocess.run(
         [*pip, "install", "--no-deps", "--no-index", "--target", str(place), str(wheel)], check=True
     )
-    files = {path.relative_to(root) for path in (root / "configs").rglob("*.yaml")}
-    assert files == {path.relative_to(place / "modulab") for path in (place / "modulab").rglob("*.yaml")}
+    for ours, theirs in ((root / "configs", place / "modulab/configs"), (STARTER, place / "modulab/starter")):
+        files = {path.relative_to(ours) for path in ours.rglob("*.*") if path.suffix != ".pyc"}
+        assert files == {path.relative_to(theirs) for path in theirs.rglob("*.*") if path.suffix != ".pyc"}
     script = (
         "import sys, modulab\nfrom modulab.cli import main\nprint(modulab.__file__)\n"
         f"sys.exit(main(['train', '-m', 'seed=0,1', 'hydra.sweep.dir=run', *{SMALL!r}]))"

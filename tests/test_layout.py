@@ -14,7 +14,7 @@ import modulab
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
-    {"errors", "schema", "text", "progress", "memory", "streams", "workers"},
+    {"errors", "schema", "text", "progress", "memory", "project", "streams", "workers"},
     {"tasks", "networks", "noise", "regularisers", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},
@@ -23,7 +23,7 @@ LEVELS = [
     {"sweep"},
     {"api", "process", "report"},
     {"claims"},
-    {"cli"},
+    {"cli", "starter"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 

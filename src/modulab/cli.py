@@ -26,6 +26,7 @@ _COMMANDS = {
     "rerun": "train one row of a table again, alone, and compare",
     "log": "tell W&B, TensorBoard or CSV files of a folder of results, each member once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
+    "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
 }
 
 _IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
@@ -89,6 +90,7 @@ _OTHER_FOLDER = {
     "train": "Choose another folder: hydra.run.dir=FOLDER.",
     "report": "Choose another folder: --output FOLDER.",
     "claims": "Choose another folder: --folder FOLDER.",
+    "init": "Choose another folder: modulab init FOLDER.",
 }
 
 
@@ -165,6 +167,8 @@ def _other(given: Sequence[str]) -> int:
     dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
+    begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
+    begin.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
     if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
         raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
     if not given:
@@ -174,12 +178,23 @@ def _other(given: Sequence[str]) -> int:
     perform = {
         "claims": _claims,
         "dashboard": _dashboard,
+        "init": _init,
         "log": _log,
         "report": _write_report,
         "rerun": _rerun,
         "table": _table,
     }
     return perform[options.command](options)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from modulab.project import begin_project
+    from modulab.text import printable
+
+    folder = printable(str(options.folder))
+    written = begin_project(options.folder)
+    print(f"Wrote {len(written)} files to {folder}. Its README.md says how to go on.")
+    return 0
 
 
 def _own_modules(given: str | None) -> list[str]:
