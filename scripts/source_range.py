@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
@@ -19,24 +20,24 @@ from modulab.tasks.sources import mixing_margins
 
 POINTS = 32
 STRATA = 6
-"""Of sets that are predicted to be mixed, of equal numbers of sets, besides those predicted to be kept apart."""
-ROUNDING = 1e-9
+"""Of sets that are predicted to be mixed, with equal numbers of sets."""
+APART = 1e-9
+"""Margins closer to 0 are 0 but for rounding: the sources are predicted to be kept apart."""
 MIXED = 10.0
 """Degrees from which on a code counts as mixed."""
 REPLICATES = 1000
 
 
-def choose_sets(sets: int, per_stratum: int) -> pd.DataFrame:
-    """Return source sets spread evenly over strata of the margin, the first of each stratum."""
-    drawn = pd.DataFrame(
-        {"source_seed": range(sets), "margin": mixing_margins(list(range(sets)), POINTS, 1024)}
-    )
-    apart = drawn["margin"] > -ROUNDING
-    mixed = drawn[~apart]
-    drawn["stratum"] = 0
-    drawn.loc[mixed.index, "stratum"] = 1 + pd.qcut(-mixed["margin"], STRATA, labels=False)
-    print(f"{apart.sum()} of {sets} source sets are predicted to be kept apart.")
-    return drawn.groupby("stratum").head(per_stratum).reset_index(drop=True)
+def choose_sets(sets: int, per_stratum: int) -> tuple[list[int], list[int]]:
+    """Return source sets spread evenly over strata of the margin, and as many with all corners that are kept apart."""
+    margins = pd.Series(mixing_margins(list(range(sets)), POINTS).numpy())
+    strata = pd.qcut(-margins, STRATA, labels=False)
+    mixed = margins.index.to_series().groupby(strata).head(per_stratum).tolist()
+    corners = mixing_margins(list(range(4 * STRATA * per_stratum)), POINTS, corners=4)
+    apart = torch.nonzero(corners > -APART).flatten().tolist()
+    print(f"{(margins > -APART).sum()} of {sets} random source sets are predicted to be kept apart,")
+    print(f"and {len(apart)} of {len(corners)} that have the corners of their square.")
+    return mixed, apart[: STRATA * per_stratum]
 
 
 def auc_with_interval(margins: np.ndarray, mixed: np.ndarray) -> tuple[float, float, float]:
@@ -66,7 +67,12 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(MIXED, color="0.6", linewidth=0.8, linestyle="--")
-        axes.scatter(-margins, angles, s=14, color=COLOURS[0], alpha=0.7, linewidth=0)
+        for place, (corners, name) in enumerate(((0, "random points"), (4, "and the four corners"))):
+            shown = (rows["config.task.corners"] == corners).to_numpy()
+            axes.scatter(
+                -margins[shown], angles[shown], s=14, color=COLOURS[place], alpha=0.7, linewidth=0, label=name
+            )
+        axes.legend(title="Source set")
         axes.set(
             xlabel="Predicted mixing: -margin of the source set (0: kept apart)",
             ylabel="Largest mixing angle (degrees)",
@@ -91,8 +97,10 @@ def main() -> int:
         "--per-stratum", type=int, default=24, help="source sets to train in each stratum of the margin"
     )
     options, overrides = parser.parse_known_args()
-    chosen = choose_sets(options.sets, options.per_stratum)
-    grid = f"population.grid={{task.source_seed: {chosen['source_seed'].tolist()}}}"
+    mixed, apart = choose_sets(options.sets, options.per_stratum)
+    grid = (
+        f"population.grid=[{{task.source_seed: {mixed}}}, {{task.source_seed: {apart}, task.corners: [4]}}]"
+    )
     results = modulab.train(["experiment=range", grid, *overrides], folder=options.folder)
     print(draw(results.table[results.table["status"] == "completed"], options.folder))
     print(f"Figure: {options.folder / 'range.png'}")

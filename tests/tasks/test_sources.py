@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 import modulab
+from modulab.errors import ConfigError
 from modulab.metrics.source_range import mixing_angles
 from modulab.tasks.sources import mixing_margin, mixing_margins, source_sets
+from tests.members import make_member
 
 
 def lattice(kept: str, places: int) -> Tensor:
@@ -69,7 +71,9 @@ def test_margin_does_not_change_when_sources_are_exchanged_or_mirrored() -> None
 
 
 def test_margins_do_not_depend_on_how_many_sets_are_drawn_together() -> None:
-    assert torch.equal(mixing_margins(list(range(20)), 16, at_once=7), mixing_margins(list(range(20)), 16))
+    assert torch.equal(
+        mixing_margins(list(range(20)), 16, 2, at_once=7), mixing_margins(list(range(20)), 16, 2)
+    )
 
 
 def test_angles_are_measured_from_the_nearest_axis() -> None:
@@ -79,13 +83,28 @@ def test_angles_are_measured_from_the_nearest_axis() -> None:
 
 @pytest.mark.slow
 def test_autoencoders_mix_the_sources_whose_margin_says_so(tmp_path: Path) -> None:
-    margins = mixing_margins(list(range(512)), 32)
-    order = margins.argsort().tolist()
-    sets = [*order[:4], *order[-4:]]
+    mixed = mixing_margins(list(range(512)), 32).argsort()[:4].tolist()
+    apart = [
+        seed for seed, margin in enumerate(mixing_margins(list(range(8)), 32, corners=4)) if margin > -1e-9
+    ][:4]
     results = modulab.train(
-        ["experiment=range", f"population.grid={{task.source_seed: {sets}}}", "trainer.progress=off"],
+        [
+            "experiment=range", "training.steps=20000", "trainer.engine=eager", "trainer.progress=off",
+            f"population.grid=[{{task.source_seed: {mixed}}}, {{task.source_seed: {apart}, task.corners: [4]}}]",
+        ],
         folder=tmp_path,
-    )
-    rows = results.table.set_index("config.task.source_seed").loc[sets]
-    assert rows["sources/margin"].tolist() == pytest.approx(margins[sets].tolist(), abs=1e-12)
-    assert rows["sources/mixing_angle"][:4].min() > rows["sources/mixing_angle"][4:].max()
+    )  # fmt: skip
+    rows = results.table.set_index("config.task.corners")
+    assert (rows.loc[4, "sources/margin"] > -1e-9).all()
+    assert rows.loc[0, "sources/mixing_angle"].min() > rows.loc[4, "sources/mixing_angle"].max()
+
+
+def test_corners_are_points_of_the_set_and_need_room() -> None:
+    plain, cornered = source_sets([3], 8), source_sets([3], 8, corners=4)
+    assert cornered[0, :4].abs().tolist() == [[0.5, 0.5]] * 4
+    assert len({tuple(point) for point in cornered[0, :4].tolist()}) == 4
+    assert torch.equal(plain[0, 4:], cornered[0, 4:])
+    with pytest.raises(ConfigError, match=r"task\.points=3 has no room for task\.corners=4"):
+        make_member({"task": "sources"}, task__points=3, task__corners=4)
+    with pytest.raises(ConfigError, match=r"task\.corners=1 is for two sources"):
+        make_member({"task": "sources"}, task__modules=3, task__corners=1)

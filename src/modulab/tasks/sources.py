@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Float64, Int32
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from modulab.errors import ConfigError
 from modulab.streams import Stream, fold_in, member_keys, uniforms
 from modulab.tasks.base import Region, Samples, Split, Task
 from modulab.tasks.supports import nothing_to_widen, nothing_withheld
@@ -20,11 +21,29 @@ _SETS = 2
 """Sub-stream of Stream.TASK from which source sets are drawn."""
 
 
+_CORNERS = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
+
+
 class SourcesTask(Task):
     """Module m reads source m and must give it back. The joint values of the sources are a set of points."""
 
     points: int = Field(ge=3, description="points of a source set, drawn uniformly from the unit square")
+    corners: int = Field(
+        ge=0, le=4, description="corners of the square that the set has in place of its first points"
+    )
     source_seed: int = Field(ge=0, lt=2**63, description="which source set")
+
+    @model_validator(mode="after")
+    def _check_corners(self) -> SourcesTask:
+        if self.corners and self.modules != 2:
+            raise ConfigError(
+                f"task.corners={self.corners} is for two sources, not task.modules={self.modules}. Set task.corners=0."
+            )
+        if self.corners > self.points:
+            raise ConfigError(
+                f"task.points={self.points} has no room for task.corners={self.corners}. Raise task.points."
+            )
+        return self
 
     @property
     def inputs_per_module(self) -> int:
@@ -48,7 +67,7 @@ class SourcesTask(Task):
 
     def source_points(self) -> Float[Tensor, "point module"]:
         """Return the points of the set, on which training and evaluation run."""
-        return source_sets([self.source_seed], self.points, self.modules)[0]
+        return source_sets([self.source_seed], self.points, self.modules, self.corners)[0]
 
     def draw(
         self,
@@ -68,11 +87,16 @@ class SourcesTask(Task):
         return Samples(chosen, chosen)
 
 
-def source_sets(seeds: list[int], points: int, modules: int = 2) -> Float[Tensor, "set point module"]:
-    """Return source sets by their seeds: points of the unit square, centred on 0."""
+def source_sets(
+    seeds: list[int], points: int, modules: int = 2, corners: int = 0
+) -> Float[Tensor, "set point module"]:
+    """Return source sets by their seeds: points of the unit square centred on 0, so many corners of it among them."""
     keys = fold_in(fold_in(member_keys(seeds), Stream.TASK), _SETS)
     counters = torch.arange(points * modules, dtype=torch.int32).expand(len(seeds), -1)
-    return uniforms(keys, counters).unflatten(1, (points, modules)) - 0.5
+    sets = uniforms(keys, counters).unflatten(1, (points, modules)) - 0.5
+    if corners:
+        sets[:, :corners] = torch.tensor(_CORNERS[:corners])
+    return sets
 
 
 def mixing_margin(sources: Float[Tensor, "set point 2"]) -> Float64[Tensor, " set"]:
@@ -85,7 +109,8 @@ def mixing_margin(sources: Float[Tensor, "set point 2"]) -> Float64[Tensor, " se
     (Dorrell et al. 2024, theorem on two sources; the ellipse on the right must fit in the support function of the set).
     A unit that reads along w pays for being non-negative by the offset -min_n w . x_n; the right side is what the same
     readout costs when each source has a unit of its own. In one of the two directions of each axis both are equal, so
-    that the minimum is 0 at most.
+    that the minimum is 0 at most. Sets without points in the corners of their range are mixed almost surely, because the
+    left side changes linearly about the axes.
 
     The minimum is exact. Where one point n attains min_n, the function is a quadratic form of w, whose stationary
     directions are the eigenvectors of x_n x_n' - E, with E = [[e_1^2, -c], [-c, e_2^2]]; elsewhere two points attain it
@@ -113,7 +138,9 @@ def mixing_margin(sources: Float[Tensor, "set point 2"]) -> Float64[Tensor, " se
     return (offset - apart).amin(dim=1)
 
 
-def mixing_margins(seeds: list[int], points: int, at_once: int = 4096) -> Float64[Tensor, " set"]:
+def mixing_margins(
+    seeds: list[int], points: int, corners: int = 0, at_once: int = 1024
+) -> Float64[Tensor, " set"]:
     """Return the margins of source sets by their seeds, some sets at a time."""
     parts = [seeds[start : start + at_once] for start in range(0, len(seeds), at_once)]
-    return torch.cat([mixing_margin(source_sets(part, points)) for part in parts])
+    return torch.cat([mixing_margin(source_sets(part, points, corners=corners)) for part in parts])
