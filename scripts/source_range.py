@@ -80,6 +80,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
         )
     columns = {
         "config.task.source_seed": "source_seed",
+        "config.task.corners": "corners",
         "sources/margin": "margin",
         "sources/mixing_angle": "angle",
     }

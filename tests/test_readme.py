@@ -180,6 +180,22 @@ def test_the_script_of_five_kinds_trains_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "kinds.png").is_file()
 
 
+@pytest.mark.slow
+def test_the_script_of_sources_chooses_trains_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--sets",
+        "200",
+        "--per-stratum",
+        "2",
+        "training.steps=4",
+        "training.curve_every=4",
+        "trainer.engine=eager",
+    ]
+    run([str(ROOT / "scripts/range"), str(tmp_path), *small], tmp_path)
+    assert table_of(tmp_path)["config.task.corners"].value_counts().to_dict() == {0: 12, 4: 12}
+    assert len(pd.read_csv(tmp_path / "range.csv")) == 24
+
+
 def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
     for name, page in PAGES.items():
         here = ROOT if name == "README" else ROOT / "docs"
