@@ -5,7 +5,8 @@ microcanonical stochastic block model", 2017). Its description length, in nats, 
 the numbers of edges e_rs (e_rr twice those within r), plus those of the partition of N nodes into B modules of n_r
 nodes, of the e_rs of E edges, and of the degrees (each way to deal e_r half-edges to n_r nodes equally likely):
 
-    graph       sum_r ln e_r! - sum_(r<s) ln e_rs! - sum_r ln e_rr!! - sum_i ln k_i! + sum_(i<j) ln A_ij! + sum_i ln A_ii!!
+    graph       sum_r ln e_r! - sum_(r<s) ln e_rs! - sum_r ln e_rr!!
+                - sum_i ln k_i! + sum_(i<j) ln A_ij! + sum_i ln A_ii!!
     partition   ln N + ln C(N - 1, B - 1) + ln N! - sum_r ln n_r!
     edges       ln C(B (B + 1) / 2 + E - 1, E)
     degrees     sum_r ln C(n_r + e_r - 1, e_r)

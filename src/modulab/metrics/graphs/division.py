@@ -22,7 +22,9 @@ ScoreName = Literal[
     "layered_modularity",
     "normalised_cut",
     "codelength",
+    "codelength_saving",
     "description_length",
+    "description_length_saving",
 ]
 
 
@@ -43,6 +45,18 @@ class Division:
         """Return the description length of the graphs' weights as counts."""
         counts = edge_counts(self.graph.only(self.labels >= 0))
         return description_length(counts, module_sums(counts, self.labels, self.modules))
+
+    def codelength_saving(self) -> Float64[Tensor, " member"]:
+        """Return by how many bits the codelength is below that of one module, which has each node's visits only."""
+        return scores.codelength(self._as_one.sums) - scores.codelength(self.sums)
+
+    def description_length_saving(self) -> Float64[Tensor, " member"]:
+        """Return by how many nats the description length is below that of one module."""
+        return self._as_one.description_length() - self.description_length()
+
+    @cached_property
+    def _as_one(self) -> Division:
+        return Division(self.graph, self.labels.clamp(max=0), 1)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,8 @@ SCORES: dict[ScoreName, Score] = {
     "layered_modularity": Score(lambda division: scores.layered(division.sums), "Layered Q", directed=True),
     "normalised_cut": Score(lambda division: scores.cut(division.sums), "Normalised cut", rises=False),
     "codelength": Score(lambda division: scores.codelength(division.sums), "Codelength (bits)", rises=False),
+    "codelength_saving": Score(Division.codelength_saving, "Codelength saved (bits)"),
     "description_length": Score(Division.description_length, "Description length (nats)", rises=False),
+    "description_length_saving": Score(Division.description_length_saving, "Description length saved (nats)"),
 }
 """The scores, by the names that columns of results have."""

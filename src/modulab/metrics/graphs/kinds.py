@@ -9,10 +9,9 @@ target's value by the sum of what its edges bring, an edge weighs
 - jacobian: |w_ij| E|g_i| std(a_j) / std(a_i), the derivative of one unit by another in units of their variation.
   Invariant under rescaling.
 
-The graph of co-activation needs no edges: |correlation| of the values of inputs, units and outputs, pair by pair.
-
-Units and inputs whose value never varies over the evaluation points are dead and have no edges, in any graph. Those that
-no edge leads to or from are isolated. Neither counts as a node.
+That of co-activation needs no edges (see `coactivation`). Units and inputs whose value never varies over the
+evaluation points are dead and have no edges, in any graph. Those that no edge leads to or from are isolated. Neither
+counts as a node.
 """
 
 from __future__ import annotations
@@ -25,12 +24,15 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from modulab.metrics.graphs.coactivation import coactivation_graph
 from modulab.metrics.graphs.graph import Block, Graph, Part
+from modulab.metrics.graphs.nulls import ShuffleKind
 from modulab.metrics.probe import Probe
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.partition import SHARED, Partition
 
 GraphKind = Literal["weight", "activity", "jacobian", "coactivation"]
+NullName = Literal[ShuffleKind, "frame", "partition"]
 
 
 def weight_graph(probe: Probe) -> Graph:
@@ -65,23 +67,6 @@ def jacobian_graph(probe: Probe) -> Graph:
     return _graph_of_edges(probe, weights)
 
 
-def coactivation_graph(probe: Probe) -> Graph:
-    """Return the graphs of absolute correlations of inputs, units and outputs over evaluation points."""
-    inputs = probe.samples.inputs.transpose(1, 2).contiguous()
-    names = [INPUT, *(site.name for site in probe.network.network.sites), OUTPUT]
-    values = [_standardised(each) for each in (inputs, *probe.activities(), _outputs(probe))]
-    parts = tuple(Part(name, each.shape[1]) for name, each in zip(names, values, strict=True))
-    blocks: list[Block] = []
-    for target, of_target in enumerate(values):
-        for source, of_source in enumerate(values[: target + 1]):
-            weights = torch.bmm(of_target, of_source.transpose(1, 2)).abs()
-            possible = torch.ones_like(weights, dtype=torch.bool)
-            if source == target:
-                possible = possible.tril(-1)
-            blocks.append(Block(source, target, torch.where(possible, weights, 0.0), possible))
-    return Graph(parts, tuple(blocks), directed=False).only(~dead_nodes(probe, parts))
-
-
 def _edges_lacking(network: Network) -> str | None:
     return None if network.connections else "its network has no weighted connections"
 
@@ -104,20 +89,28 @@ def _values_lacking(network: Network) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """A kind of graph: how it is made, why a network has none, what it is called, and what it is compared with."""
+
     build: Callable[[Probe], Graph]
     lacking: Callable[[Network], str | None]
     label: str
-    directed: bool
+    nulls: tuple[NullName, ...]
+    """The nulls that there are for it."""
+    directed: bool = True
+    """Whether edges have a direction, and blocks of them are layers."""
 
 
-KINDS: dict[GraphKind, _Kind] = {
-    "weight": _Kind(weight_graph, _edges_lacking, "weights", True),
-    "activity": _Kind(activity_graph, _edges_lacking, "weights times activity", True),
-    "jacobian": _Kind(jacobian_graph, _layers_lacking, "derivatives", True),
-    "coactivation": _Kind(coactivation_graph, _values_lacking, "co-activation", False),
+_OF_EDGES: tuple[NullName, ...] = ("layer", "degree", "nonzero", "strength", "partition")
+KINDS: dict[GraphKind, Kind] = {
+    "weight": Kind(weight_graph, _edges_lacking, "weights", _OF_EDGES),
+    "activity": Kind(activity_graph, _edges_lacking, "weights times activity", _OF_EDGES),
+    "jacobian": Kind(jacobian_graph, _layers_lacking, "derivatives", _OF_EDGES),
+    "coactivation": Kind(
+        coactivation_graph, _values_lacking, "co-activation", ("frame", "partition"), directed=False
+    ),
 }
-"""How each graph is made, why a network has none, what it is called, and whether its edges have a direction."""
+"""The kinds, by the names that configs and columns of results have."""
 
 
 def dead_nodes(probe: Probe, parts: Sequence[Part]) -> Bool[Tensor, "member node"]:
@@ -195,12 +188,3 @@ def _deviation(values: Tensor) -> Float64[Tensor, "member node"]:
     """Return standard deviations over the last axis; exactly 0 where all values are equal."""
     varied = values.amax(dim=2) > values.amin(dim=2)
     return torch.where(varied, values.double().contiguous().std(dim=2, correction=0), 0.0)
-
-
-def _standardised(values: Tensor) -> Float64[Tensor, "member node _batch"]:
-    """Return values less their mean, of sum of squares 1, or all 0 where they do not vary."""
-    deviation = _deviation(values)[:, :, None]
-    values = values.double().contiguous()
-    centred = values - values.mean(dim=2, keepdim=True)
-    scale = torch.where(deviation > 0, 1 / torch.where(deviation > 0, deviation, 1.0), 0.0)
-    return centred * scale / values.shape[2] ** 0.5

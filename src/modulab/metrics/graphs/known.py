@@ -1,15 +1,14 @@
 """How modular the graph of a network is under the task's partition, against shuffled graphs.
 
 Inputs and outputs have the modules of the task, and units that to which most of their connections lead (see
-`assignment`). A score of such a partition is above chance in any graph, so it is never given alone: a shuffled graph has
-its units assigned anew. A random partition asks less, whether the units of a module belong together more than others
-would; it does not say that the graph is modular.
+`assignment`). A score of such a partition is above chance in any graph, so it is never given alone: a shuffled graph
+has its units assigned anew. A random partition asks less, whether the units of a module belong together more than
+others would; it does not say that the graph is modular.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from jaxtyping import Float64
@@ -17,18 +16,18 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from modulab.config.settings import Probes
+from modulab.metrics.frame_null import equal_features
 from modulab.metrics.graphs.assignment import strongest_modules
+from modulab.metrics.graphs.coactivation import rotated_coactivation_graphs
 from modulab.metrics.graphs.comparison import compare
 from modulab.metrics.graphs.division import SCORES, Division, Score, ScoreName
 from modulab.metrics.graphs.graph import Graph
-from modulab.metrics.graphs.kinds import KINDS, GraphKind, dead_nodes, node_modules
-from modulab.metrics.graphs.nulls import SHUFFLES, ShuffleKind, random_partitions, shuffled_graphs
+from modulab.metrics.graphs.kinds import KINDS, GraphKind, NullName, dead_nodes, node_modules
+from modulab.metrics.graphs.nulls import random_partitions, shuffled_graphs
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.tasks.base import Task
-
-NullName = Literal[ShuffleKind, "partition"]
 
 _SECONDS_PER_SHUFFLE = 1e-5
 _CHUNK_ELEMENTS = BATCH_ELEMENTS // 8
@@ -38,6 +37,7 @@ _NULL_LABELS: dict[NullName, str] = {
     "degree": "shuffles that keep degrees",
     "nonzero": "shuffled nonzero weights",
     "strength": "shuffles that keep strengths",
+    "frame": "rotated module axes",
     "partition": "random partitions",
 }
 
@@ -61,15 +61,11 @@ class KnownModules(Measure):
 
     @model_validator(mode="after")
     def _nulls_of_graph(self) -> KnownModules:
-        impossible = [
-            null
-            for null in self.nulls
-            if null != "partition" and SHUFFLES[null].directed and not self._directed
-        ]
-        if impossible:
+        there = KINDS[self.graph].nulls
+        others = [null for null in self.nulls if null not in there]
+        if others:
             raise ValueError(
-                f"nulls={impossible}: these keep the edges of each side of a layer, and a graph of {self.graph} has no "
-                "layers of edges. Choose from layer, nonzero and partition."
+                f"nulls={others}: there are none of a graph of kind {self.graph}. Choose from {', '.join(there)}."
             )
         return self
 
@@ -111,6 +107,10 @@ class KnownModules(Measure):
         labels = {*task.partition.inputs, *task.partition.outputs}
         if not set(range(task.modules)) <= labels:
             return "not every module of its task has inputs or outputs of its own"
+        if "frame" in self.nulls and any(
+            equal_features(task.partition, side) is None for side in ("inputs", "outputs")
+        ):
+            return "its modules differ in their numbers of inputs or outputs"
         return None
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
@@ -148,12 +148,14 @@ class KnownModules(Measure):
                 repeated = [
                     block.weights.repeat_interleave(len(numbers), dim=0) for block in own.graph.blocks
                 ]
-                graph = own.graph.with_weights(repeated)
                 labels = random_partitions(own.graph, own.labels, probe.keys, numbers)
+                yield Division(own.graph.with_weights(repeated), labels, own.modules)
+                continue
+            if null == "frame":
+                graph = rotated_coactivation_graphs(probe, numbers, self.shuffles)
             else:
                 graph = shuffled_graphs(own.graph, probe.keys, null, numbers)
-                labels = strongest_modules(graph, known, own.modules)
-            yield Division(graph, labels, own.modules)
+            yield Division(graph, strongest_modules(graph, known, own.modules), own.modules)
 
     def _units_left_out(self, probe: Probe, graph: Graph) -> dict[str, Tensor]:
         units = torch.tensor(

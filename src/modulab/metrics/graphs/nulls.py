@@ -8,10 +8,11 @@ Each kind of shuffle keeps more of a graph than the one before it:
   2022; G. Strona et al., "A fast and unbiased procedure to randomize ecological binary matrices", 2014), on which the
   weights are then placed at random;
 - nonzero: also which nodes are connected; only where the weights are changes;
-- strength: also the summed weight of each node's edges in each block. Weights in proportion to what the strengths
-  predict, w_ij / (k_i k_j), are shuffled among the edges, multiplied by k_i k_j of their new place, and fitted to the
-  strengths by iterative proportional fitting (R. Sinkhorn, "Diagonal equivalence to matrices with prescribed row and
-  column sums", 1967). The weights themselves change.
+- strength: also the summed weight of each node's edges in each block. Each node of the larger side exchanges the
+  weights of its edges with one another, in proportion to the strengths k_j of the nodes j that they lead to: w_ij / k_j
+  are shuffled and multiplied by k_j of their new place. The little by which strengths differ then is made up for by
+  iterative proportional fitting (R. Sinkhorn, "Diagonal equivalence to matrices with prescribed row and column sums",
+  1967). The weights themselves change.
 
 Where every pair of a block is connected, the first three are one. In a sparse graph a shuffle of layers may leave
 nodes without edges; the later ones cannot. A random partition keeps the graph, and how many nodes of each part each
@@ -22,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
@@ -53,13 +53,11 @@ def shuffled_graphs(
     graph: Graph, keys: Int32[Tensor, "member 2"], kind: ShuffleKind, shuffles: range
 ) -> Graph:
     """Return shuffled graphs, those of a member side by side: shuffle s of a member is the same in any range."""
-    shuffle = SHUFFLES[kind]
-    keys = _keys(keys, shuffle.draw, shuffles)
-    changed = [
-        shuffle.weights(block, fold_in(keys, place), len(shuffles))
-        for place, block in enumerate(graph.blocks)
-    ]
-    return graph.with_weights(changed)
+    draw, shuffle = _SHUFFLES[kind]
+    keys = _keys(keys, draw, shuffles)
+    return graph.with_weights(
+        [shuffle(block, fold_in(keys, place), len(shuffles)) for place, block in enumerate(graph.blocks)]
+    )
 
 
 def random_partitions(
@@ -72,13 +70,12 @@ def random_partitions(
     keys = _keys(keys, _Draw.PARTITION, partitions)
     given = labels.repeat_interleave(len(partitions), dim=0)
     parts = [given[:, graph.nodes_of(part)] for part in range(len(graph.parts))]
-    return torch.cat(
-        [
-            _placed(own, own >= 0, own >= 0, fold_in(keys, place), outside=-1)
-            for place, own in enumerate(parts)
-        ],
-        dim=1,
-    )
+    permuted: list[Tensor] = []
+    for place, own in enumerate(parts):
+        numbers = torch.arange(own.shape[1], dtype=torch.int32, device=keys.device)[None]
+        bits = random_bits(fold_in(keys, place), numbers)
+        permuted.append(_placed(own, own >= 0, own >= 0, bits, outside=-1))
+    return torch.cat(permuted, dim=1)
 
 
 def _keys(keys: Tensor, draw: _Draw, numbers: range) -> Int32[Tensor, "member_and_shuffle 2"]:
@@ -106,29 +103,39 @@ def _degree_shuffled(block: Block, keys: Tensor, repeats: int) -> Tensor:
 
 
 def _strength_shuffled(block: Block, keys: Tensor, repeats: int) -> Tensor:
-    targets, sources = block.weights.sum(dim=2), block.weights.transpose(1, 2).contiguous().sum(dim=2)
-    predicted = targets[:, :, None] * sources[:, None, :]
-    edges = block.weights > 0
-    ratios = torch.where(edges, block.weights / torch.where(edges, predicted, 1.0), 0.0)
-    edges, ratios, predicted, targets, sources = (
-        each.repeat_interleave(repeats, dim=0) for each in (edges, ratios, predicted, targets, sources)
+    weights = block.weights
+    if weights.shape[1] < weights.shape[2]:
+        return (
+            _strengths_kept(weights.transpose(1, 2).contiguous(), keys, repeats).transpose(1, 2).contiguous()
+        )
+    return _strengths_kept(weights, keys, repeats)
+
+
+def _strengths_kept(weights: Float64[Tensor, "member row column"], keys: Tensor, repeats: int) -> Tensor:
+    rows, columns = weights.sum(dim=2), weights.transpose(1, 2).contiguous().sum(dim=2)
+    scale = torch.where(columns > 0, columns, 1.0)[:, None, :]
+    edges, shares, rows, columns, scale = (
+        each.repeat_interleave(repeats, dim=0)
+        for each in (weights > 0, weights / scale, rows, columns, scale)
     )
-    return _fitted(_placed_in_block(ratios, edges, edges, keys) * predicted, targets, sources)
+    numbers = torch.arange(edges[0].numel(), dtype=torch.int32, device=keys.device).view(1, *edges.shape[1:])
+    moved = _placed(shares, edges, edges, random_bits(keys, numbers), outside=0.0)
+    return _fitted(moved * scale, rows, columns)
 
 
 def _fitted(
-    weights: Float64[Tensor, "member target source"],
-    targets: Float64[Tensor, "member target"],
-    sources: Float64[Tensor, "member source"],
-) -> Float64[Tensor, "member target source"]:
-    """Return weights multiplied by a factor per target and one per source, so that they have these sums."""
-    by_source = weights.transpose(1, 2).contiguous()
-    columns = torch.ones_like(sources)[:, :, None]
-    rows = torch.ones_like(targets)[:, :, None]
+    weights: Float64[Tensor, "member row column"],
+    rows: Float64[Tensor, "member row"],
+    columns: Float64[Tensor, "member column"],
+) -> Float64[Tensor, "member row column"]:
+    """Return weights multiplied by a factor per row and one per column, so that they have these sums."""
+    by_column = weights.transpose(1, 2).contiguous()
+    column_factors = torch.ones_like(columns)[:, :, None]
+    row_factors = torch.ones_like(rows)[:, :, None]
     for _ in range(FITTING_STEPS):
-        rows = _quotient(targets[:, :, None], torch.bmm(weights, columns))
-        columns = _quotient(sources[:, :, None], torch.bmm(by_source, rows))
-    return weights * rows * columns.transpose(1, 2)
+        row_factors = _quotient(rows[:, :, None], torch.bmm(weights, column_factors))
+        column_factors = _quotient(columns[:, :, None], torch.bmm(by_column, row_factors))
+    return weights * row_factors * column_factors.transpose(1, 2)
 
 
 def _quotient(wanted: Tensor, found: Tensor) -> Tensor:
@@ -140,8 +147,8 @@ def traded_edges(
 ) -> Bool[Tensor, "member target source"]:
     """Return random edges between the same nodes, each of which has as many of them as before.
 
-    In each round nodes of the smaller side trade in pairs: those that are neighbours of one of the two only are dealt to
-    them anew, as many to each as before.
+    In each round nodes of the smaller side trade in pairs: those that are neighbours of only one of the two are dealt
+    to them anew, as many to each as before.
     """
     if edges.shape[1] > edges.shape[2]:
         return traded_edges(edges.transpose(1, 2).contiguous(), keys).transpose(1, 2).contiguous()
@@ -181,39 +188,30 @@ def _random_order(bits: Tensor, among: Tensor) -> Tensor:
 
 def _placed_in_block(values: Tensor, taken: Tensor, places: Tensor, keys: Tensor) -> Tensor:
     """Return a block with the values of some pairs in random order at as many others, and 0 elsewhere."""
-    moved = _placed(values.flatten(1), taken.flatten(1), places.flatten(1), keys, outside=0.0)
+    numbers = torch.arange(values[0].numel(), dtype=torch.int32, device=values.device)[None]
+    bits = random_bits(keys, numbers)
+    moved = _placed(values.flatten(1), taken.flatten(1), places.flatten(1), bits, outside=0.0)
     return moved.unflatten(1, values.shape[1:])
 
 
 def _placed(
     values: Tensor,
-    taken: Bool[Tensor, "member element"],
-    places: Bool[Tensor, "member element"],
-    keys: Int32[Tensor, "member 2"],
+    taken: Bool[Tensor, "*row element"],
+    places: Bool[Tensor, "*row element"],
+    bits: Int32[Tensor, "*row element"],
     outside: float,
 ) -> Tensor:
-    """Return the values taken, in random order, at as many places; what lies elsewhere is `outside`."""
+    """Return the values taken from each row, in random order, at as many places of it; elsewhere is `outside`."""
     packed = torch.where(taken, values, outside)
     if not bool(taken.all()):
-        packed = packed.gather(1, (~taken).byte().sort(dim=1, stable=True).indices)
-    numbers = torch.arange(values.shape[1], dtype=torch.int32, device=values.device)
-    order = _random_order(random_bits(keys, numbers[None]), places)
-    return torch.empty_like(packed).scatter_(1, order, packed)
+        packed = packed.gather(-1, (~taken).byte().sort(dim=-1, stable=True).indices)
+    return torch.empty_like(packed).scatter_(-1, _random_order(bits, places), packed)
 
 
-@dataclass(frozen=True)
-class _Shuffle:
-    draw: _Draw
-    weights: Callable[[Block, Tensor, int], Tensor]
-    """Takes a block, keys for each member's shuffles, and their number."""
-    directed: bool = False
-    """Whether it can act only on blocks that hold all of a node's edges to the other part."""
-
-
-SHUFFLES: dict[ShuffleKind, _Shuffle] = {
-    "layer": _Shuffle(_Draw.LAYER, _layer_shuffled),
-    "degree": _Shuffle(_Draw.DEGREE, _degree_shuffled, directed=True),
-    "nonzero": _Shuffle(_Draw.NONZERO, _nonzero_shuffled),
-    "strength": _Shuffle(_Draw.STRENGTH, _strength_shuffled, directed=True),
+_SHUFFLES: dict[ShuffleKind, tuple[_Draw, Callable[[Block, Tensor, int], Tensor]]] = {
+    "layer": (_Draw.LAYER, _layer_shuffled),
+    "degree": (_Draw.DEGREE, _degree_shuffled),
+    "nonzero": (_Draw.NONZERO, _nonzero_shuffled),
+    "strength": (_Draw.STRENGTH, _strength_shuffled),
 }
-"""How each kind of shuffle changes a block."""
+"""The draws of each kind of shuffle, and how it changes a block, given keys for each member's shuffles and how many."""
