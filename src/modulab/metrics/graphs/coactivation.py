@@ -2,9 +2,9 @@
 
 An edge weighs |correlation| over evaluation points; a network needs no edges of its own. Correlations are transitive:
 two units that follow one input follow each other. Shuffling them destroys that and so makes any network look modular.
-Their null is a rotation of the module axes instead (see `frame_null`): units stay as they are, and inputs and outputs are
-exchanged for the same ones in random coordinates. Units that read any direction as readily as that of a module are as
-well divided there.
+Their null is a rotation of the module axes instead (see `frame_null`): units stay as they are, and inputs and outputs
+are exchanged for the same ones in random coordinates. Units that read any direction as readily as that of a module
+are as well divided there.
 """
 
 from __future__ import annotations
