@@ -7,9 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
+
+from modulab.metrics.graphs.division import SCORES
+from modulab.metrics.graphs.kinds import KINDS
+from modulab.metrics.graphs.nulls import ShuffleKind
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -96,6 +101,23 @@ def test_commands_of_the_page_on_maps_run_as_written(tmp_path: Path) -> None:
     assert len(pd.read_parquet(tmp_path / "outputs/settings/results.parquet")) == 16
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file(), picture
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page_on_graphs_runs_as_written(tmp_path: Path) -> None:
+    [block] = FENCE.finditer((ROOT / "docs" / "graphs.md").read_text())
+    run(block["text"], tmp_path)
+    table = pd.read_parquet(tmp_path / "outputs/graphs/results.parquet")
+    columns = [name for name in table if name.startswith("graph/") and name.endswith("_p")]
+    assert len(columns) == 7 * 2 + 7 + 3
+    assert table[columns].notna().all().all()
+
+
+def test_the_page_on_graphs_names_every_graph_score_and_null() -> None:
+    page = (ROOT / "docs" / "graphs.md").read_text()
+    rows = {line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")}
+    parts = [part for part in rows if not part.endswith(":")]
+    assert sorted(parts) == sorted([*KINDS, *SCORES, *get_args(ShuffleKind), "frame", "partition"])
 
 
 def test_the_page_on_networks_names_every_architecture() -> None:
