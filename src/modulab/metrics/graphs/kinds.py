@@ -151,25 +151,16 @@ def node_modules(network: Network, partition: Partition, parts: Sequence[Part]) 
 
 def _graph_of_edges(probe: Probe, weights: Sequence[Tensor]) -> Graph:
     network = probe.network.network
-    connections = network.connections
-    sizes = {site.name: site.units for site in network.sites}
-    sizes[INPUT] = next(
-        (len(each[0, 0]) for (source, _), each in _pairs(connections, weights) if source == INPUT), 0
-    )
-    sizes[OUTPUT] = network.out_features
-    names = [INPUT, *(site.name for site in network.sites), OUTPUT]
-    parts = tuple(Part(name, sizes[name]) for name in names)
+    placed = list(zip(network.connections, weights, strict=True))
+    read = [each.shape[2] for (source, _), each in placed if source == INPUT]
+    sites = (Part(site.name, site.units) for site in network.sites)
+    parts = (Part(INPUT, read[0] if read else network.in_features), *sites, Part(OUTPUT, network.out_features))
+    names = [part.name for part in parts]
     blocks = tuple(
         Block(names.index(source), names.index(target), each, torch.ones_like(each, dtype=torch.bool))
-        for (source, target), each in _pairs(connections, weights)
+        for (source, target), each in placed
     )
     return Graph(parts, blocks, directed=True).only(~dead_nodes(probe, parts))
-
-
-def _pairs(
-    connections: Sequence[tuple[str, str]], weights: Sequence[Tensor]
-) -> list[tuple[tuple[str, str], Tensor]]:
-    return list(zip(connections, weights, strict=True))
 
 
 def _inputs_as_nodes(probe: Probe, size: int) -> Tensor:
