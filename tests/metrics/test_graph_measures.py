@@ -196,10 +196,11 @@ def test_networks_with_weak_connections_between_modules_are_more_modular_than_th
     found = known(graph, None, 50).take(
         probe_of(task, planted(weights, weak.biases, "relu"), num_samples=256)
     )
-    null = "frame" if graph == "coactivation" else "strength"
-    z = found[f"graph/{graph}/modularity/{null}_z"]
-    # A quarter turn of the axes brings the modules back, so that the null of rotations is wide.
-    assert (z > (1.5 if graph == "coactivation" else 4)).all()
+    if graph == "coactivation":
+        # Of 50 angles over a quarter turn, those within 2 degrees of the axes may do as well.
+        assert (found["graph/coactivation/modularity/frame_p"] <= 4 / 51).all()
+    else:
+        assert (found[f"graph/{graph}/modularity/strength_z"] > 4).all()
     assert (found[f"graph/{graph}/relative_modularity"] > (0.3 if graph == "coactivation" else 0.7)).all()
 
 

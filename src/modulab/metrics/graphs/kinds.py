@@ -154,7 +154,11 @@ def _graph_of_edges(probe: Probe, weights: Sequence[Tensor]) -> Graph:
     placed = list(zip(network.connections, weights, strict=True))
     read = [each.shape[2] for (source, _), each in placed if source == INPUT]
     sites = (Part(site.name, site.units) for site in network.sites)
-    parts = (Part(INPUT, read[0] if read else network.in_features), *sites, Part(OUTPUT, network.out_features))
+    parts = (
+        Part(INPUT, read[0] if read else network.in_features),
+        *sites,
+        Part(OUTPUT, network.out_features),
+    )
     names = [part.name for part in parts]
     blocks = tuple(
         Block(names.index(source), names.index(target), each, torch.ones_like(each, dtype=torch.bool))
