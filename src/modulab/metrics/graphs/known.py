@@ -29,7 +29,7 @@ from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.tasks.base import Task
 
-_SECONDS_PER_SHUFFLE = 1e-5
+_SECONDS_PER_SHUFFLE = 1.5e-4
 _CHUNK_ELEMENTS = BATCH_ELEMENTS // 8
 """Elements of shuffled graphs that are held at once for a member, at 8 bytes and several copies each."""
 _NULL_LABELS: dict[NullName, str] = {
