@@ -7,15 +7,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 
 from modulab.metrics.measure import find_measure, shipped_measures
+from modulab.metrics.graphs.division import SCORES
+from modulab.metrics.graphs.kinds import KINDS
+from modulab.metrics.graphs.nulls import ShuffleKind
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-LOOKED_AT = {"README", "sweeps", "loggers", "python", "extending", "networks", "maps"}
+LOOKED_AT = {"README", "sweeps", "loggers", "python", "extending", "networks", "maps", "graphs"}
 """Pages whose results are looked at, each by a test of its own."""
 FENCE = re.compile(r"(?:`(?P<file>[\w/]+\.\w+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
@@ -153,8 +157,26 @@ def test_page_on_measures_names_every_value_of_every_measure() -> None:
     }
     for perturbation in perturbations:
         assert f"`{perturbation}`" in PAGES["measures"], perturbation
-    values = {re.sub(r"robustness/\w+", "robustness/X", name) for name in known_values()}
+    # Those of graphs have pages of their own, which name the parts that their names are made of.
+    others = {name for name in known_values() if not name.startswith(("graph/", "communities/", "units/"))}
+    values = {re.sub(r"robustness/\w+", "robustness/X", name) for name in others}
     assert named == values | {"robustness/poisson_energy@s"}
+
+
+@pytest.mark.slow
+def test_page_on_graphs_runs_as_written(tmp_path: Path) -> None:
+    run_page("graphs", tmp_path)
+    table = table_of(tmp_path / "outputs/graphs")
+    columns = [name for name in table if name.startswith("graph/") and name.endswith("_p")]
+    assert len(columns) == 7 * 2 + 7 + 3
+    assert table[columns].notna().all().all()
+
+
+def test_the_page_on_graphs_names_every_graph_score_and_null() -> None:
+    page = PAGES["graphs"]
+    rows = {line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")}
+    parts = [part for part in rows if not part.endswith(":")]
+    assert sorted(parts) == sorted([*KINDS, *SCORES, *get_args(ShuffleKind), "frame", "partition"])
 
 
 def test_the_page_on_networks_names_every_architecture() -> None:

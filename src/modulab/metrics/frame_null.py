@@ -71,7 +71,7 @@ class FrameNull(Measure):
             return missing
         if partition.modules == 1:
             return "its task has one module"
-        if any(_features(partition, side) is None for side in ("inputs", "outputs")):
+        if any(equal_features(partition, side) is None for side in ("inputs", "outputs")):
             return "its modules differ in their numbers of inputs or outputs"
         return None
 
@@ -116,7 +116,7 @@ def rotated_modularity(
     last is computed once.
     """
     weights = [edges.weights.double() for edges in network.edges()]
-    reading, writing = _features(partition, "inputs"), _features(partition, "outputs")
+    reading, writing = equal_features(partition, "inputs"), equal_features(partition, "outputs")
     assert reading is not None
     assert writing is not None
     first, last = weights[0][:, :, reading], weights[-1].transpose(1, 2)[:, :, writing]
@@ -155,7 +155,7 @@ def hidden_path_strength(
     return total.value() / inputs.shape[1]
 
 
-def _features(partition: Partition, side: str) -> list[list[int]] | None:
+def equal_features(partition: Partition, side: str) -> list[list[int]] | None:
     """Return the inputs or outputs of each module, or None where some modules have more than others."""
     of = partition.inputs_of if side == "inputs" else partition.outputs_of
     own = [list(of(module)) for module in range(partition.modules)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -216,12 +217,17 @@ def _givers(measures: Mapping[str, Measure], pattern: str) -> list[str]:
 
 @functools.cache
 def shipped_measures() -> dict[str, str | dict[str, Any]]:
-    """Return the measures that come with modulab as shipped configs name them, by their dotted paths."""
-    found: dict[str, str | dict[str, Any]] = {}
+    """Return the measures that come with modulab as shipped configs name them, by their dotted paths.
+
+    Of a class that is taken with several parameters, the key of each follows: `path:key`.
+    """
+    named: dict[str, str | dict[str, Any]] = {}
     for file in sorted((config_folder() / "probes").glob("*.yaml")):
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
-        named = [value for value in content.get("measures", {}).values() if value is not None]
-        found |= {value["_target_"] if isinstance(value, dict) else value: value for value in named}
+        named |= {key: value for key, value in content.get("measures", {}).items() if value is not None}
+    paths = {key: value["_target_"] if isinstance(value, dict) else value for key, value in named.items()}
+    often = Counter(paths.values())
+    found = {path if often[path] == 1 else f"{path}:{key}": named[key] for key, path in paths.items()}
     return dict(sorted(found.items()))
 
 
