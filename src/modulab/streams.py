@@ -38,6 +38,7 @@ class Stream(IntEnum):
     TASK = 11
     ADAPTATION = 12
     FRAME_NULL = 13
+    COMMUNITIES = 20
 
 
 def _signed(word: int) -> int:
