@@ -38,6 +38,7 @@ class Stream(IntEnum):
     TASK = 11
     ADAPTATION = 12
     FRAME_NULL = 13
+    GRAPH_NULL = 14
     COMMUNITIES = 20
 
 
