@@ -70,9 +70,9 @@ class Enrichment(Measure):
         reason = finder.lacking(probe.network.network, probe.task)
         if reason is not None:
             return {}
-        graphs, found = probe.once(found_modules, finder)
+        graph, found = probe.once(found_modules, finder)
         sites = {site.name for site in probe.network.network.sites}
-        is_unit = np.repeat([name in sites for name, _ in graphs.places], [size for _, size in graphs.places])
+        is_unit = np.repeat([part.name in sites for part in graph.parts], [part.size for part in graph.parts])
         scores = predictivity(torch.cat(probe.activities(), dim=1), task_functions(probe)).cpu().numpy()
         rows: list[tuple[float, float, float]] = []
         for each, own in zip(found, scores, strict=True):

@@ -4,8 +4,8 @@ For each member a graph of its units (see `unit_graphs`) is searched several tim
 of the best score is kept. Members are searched one after another on the CPU, from seeds that follow from their keys.
 
 A search that maximises a score finds modules in random graphs as well. With `randomised` it is repeated, once each, in
-so many graphs that the kind of graph makes by chance, and its first score is compared with theirs: their mean, z in
-their standard deviations, and p = (1 + those that score as high) / (1 + randomised).
+so many graphs that the kind of graph makes by chance, and its first score is compared with theirs
+(see `graphs.comparison`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
-from pydantic import Field
+from jaxtyping import Float64, Int32, Int64
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from modulab.config.settings import Probes
@@ -28,7 +28,13 @@ from modulab.metrics.communities.agreement import (
     num_modules,
     stability,
 )
-from modulab.metrics.communities.unit_graphs import GraphKind, UnitGraphs, modules_served
+from modulab.metrics.communities.unit_graphs import (
+    GraphKind,
+    modules_served,
+    symmetric_adjacency,
+)
+from modulab.metrics.graphs.comparison import compare
+from modulab.metrics.graphs.graph import Graph
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
@@ -46,6 +52,11 @@ class MemberGraph:
     adjacency: Float64[np.ndarray, "node node"]
     parts: Int64[np.ndarray, " node"]
     """The layer of each node."""
+
+    @property
+    def finite(self) -> bool:
+        """Return whether all weights are; those of a network that diverged are not."""
+        return bool(np.isfinite(self.adjacency).all())
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,15 @@ class FoundModules(Measure):
     randomised: int = Field(
         ge=0, description="random graphs that are searched once each; 0 for no comparison"
     )
+
+    @field_validator("randomised")
+    @classmethod
+    def _enough(cls, count: int) -> int:
+        if count == 1:
+            raise ValueError(
+                "1: one random graph gives no standard deviation. Ask for 2 or more, or for none with 0."
+            )
+        return count
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -131,42 +151,17 @@ class FoundModules(Measure):
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return its values."""
-        graphs, found = probe.once(found_modules, self)
-        served = probe.once(modules_served)
-        known = torch.cat(
-            [
-                served[name] if served[name].shape[1] == size else torch.full((len(probe.keys), size), -1)
-                for name, size in graphs.places
-            ],
-            dim=1,
-        ).numpy()
-        rows = [self._values(each, labels) for each, labels in zip(found, known, strict=True)]
-        return {
-            f"communities/{self.name}_{key}": torch.tensor([row[key] for row in rows], dtype=torch.float64)
-            for key in rows[0]
-        }
-
-    def _values(self, found: Found | None, known: Int64[np.ndarray, " node"]) -> dict[str, float]:
-        nan = float("nan")
-        values = dict.fromkeys(("modules", "agreement", "rand", "stability", "left_out", "score"), nan)
+        graph, found = probe.once(found_modules, self)
+        known = served_labels(probe, graph)
+        rows = [_values(each, labels) for each, labels in zip(found, known, strict=True)]
+        values = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in rows[0]}
         if self.randomised:
-            values |= {"null": nan, "z": nan, "p": nan}
-        if found is None:
-            return values
-        best = found.best
-        values["modules"] = float(num_modules(best))
-        values["agreement"] = adjusted_mutual_information(best, known)
-        values["rand"] = adjusted_rand(best, known)
-        values["stability"] = stability(found.partitions)
-        values["left_out"] = float((best < 0).sum())
-        values["score"] = max(found.scores)
-        if self.randomised:
-            null, first = np.array(found.by_chance), found.scores[0]
-            values["null"] = float(null.mean())
-            spread = null.std(ddof=1) if len(null) > 1 else 0.0
-            values["z"] = float((first - null.mean()) / spread) if spread > 0 else nan
-            values["p"] = float((1 + (null >= first).sum()) / (1 + len(null)))
-        return values
+            nothing = (float("nan"),) * self.randomised
+            first = torch.tensor([nothing[0] if each is None else each.scores[0] for each in found])
+            null = torch.tensor([nothing if each is None else each.by_chance for each in found])
+            against = compare(first.double(), null.double(), rises=True)
+            values |= {"null": against.mean, "z": against.z, "p": against.p}
+        return {f"communities/{self.name}_{key}": value for key, value in values.items()}
 
     def _kind(self, where: str) -> GraphKind:
         kind: Any = import_target(self.graph, f"{where}.graph")
@@ -178,34 +173,68 @@ class FoundModules(Measure):
         return kind
 
 
-def found_modules(probe: Probe, measure: FoundModules) -> tuple[UnitGraphs, list[Found | None]]:
+def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Found | None]]:
     """Return the graphs of a measure's members, and what is found in each; None where weights are not finite."""
     kind: GraphKind = import_target(measure.graph, "graph")
-    graphs = probe.once(kind.make)
-    counters = torch.arange(
-        measure.restarts + 2 * measure.randomised, dtype=torch.int32, device=probe.keys.device
+    graph = probe.once(kind.build)
+    seeds = _seeds(probe.keys, measure.restarts + measure.randomised)
+    graphs = _member_graphs(graph)
+    # A single member is measured beside its copy, which has the same modules.
+    alone = (
+        len(graphs) == 2 and seeds[0] == seeds[1] and np.array_equal(graphs[0].adjacency, graphs[1].adjacency)
     )
-    limits = torch.full((len(probe.keys),), _LARGEST_SEED, dtype=torch.int32, device=probe.keys.device)
-    seeds = integers(fold_in(probe.keys, Stream.COMMUNITIES), counters.expand(len(probe.keys), -1), limits)
-    found: list[Found | None] = []
-    for member, own in enumerate(seeds.tolist()):
-        # A single member is measured beside its copy, which has the same modules.
-        copied = (
-            member > 0 and own == seeds[0].tolist() and graphs.adjacency[member].equal(graphs.adjacency[0])
-        )
-        found.append(found[0] if copied else _search_member(measure, graphs, member, own))
-    return graphs, found
-
-
-def _search_member(measure: FoundModules, graphs: UnitGraphs, member: int, seeds: list[int]) -> Found | None:
-    graph = MemberGraph(graphs.adjacency[member].numpy(), graphs.parts)
-    if not np.isfinite(graph.adjacency).all():
-        return None
-    partitions = [measure.search(graph, seed) for seed in seeds[: measure.restarts]]
-    scores = [measure.score(graph, labels) for labels in partitions]
-    by_chance: list[float] = []
+    searched = graphs[:1] if alone else graphs
+    partitions = [
+        [measure.search(each, seed) for seed in own[: measure.restarts]] if each.finite else []
+        for each, own in zip(searched, seeds, strict=False)
+    ]
+    by_chance: list[list[float]] = [[] for _ in searched]
     for number in range(measure.randomised):
-        randomising, searching = seeds[measure.restarts + 2 * number :][:2]
-        other = MemberGraph(graphs.by_chance(member, randomising), graphs.parts)
-        by_chance.append(measure.score(other, measure.search(other, searching)))
-    return Found(tuple(partitions), tuple(scores), tuple(by_chance))
+        others = _member_graphs(kind.by_chance(probe, graph, number))
+        for each, other, own, scores in zip(searched, others, seeds, by_chance, strict=False):
+            if each.finite:
+                labels = measure.search(other, own[measure.restarts + number])
+                scores.append(measure.score(other, labels))
+    found = [
+        Found(tuple(own), tuple(measure.score(each, labels) for labels in own), tuple(scores))
+        if own
+        else None
+        for each, own, scores in zip(searched, partitions, by_chance, strict=True)
+    ]
+    return graph, found * 2 if alone else found
+
+
+def served_labels(probe: Probe, graph: Graph) -> list[Int64[np.ndarray, " node"]]:
+    """Return the module that each node of a member's graph serves, -1 where none is known."""
+    served = probe.once(modules_served)
+    unknown = torch.full((len(probe.keys), graph.num_nodes), -1)
+    for place, part in enumerate(graph.parts):
+        own = served.get(part.name)
+        if own is not None and own.shape[1] == part.size:
+            unknown[:, graph.nodes_of(place)] = own.cpu()
+    return list(unknown.numpy())
+
+
+def _seeds(keys: Int32[Tensor, "member 2"], count: int) -> list[list[int]]:
+    counters = torch.arange(count, dtype=torch.int32, device=keys.device).expand(len(keys), -1)
+    limits = torch.full((len(keys),), _LARGEST_SEED, dtype=torch.int32, device=keys.device)
+    return integers(fold_in(keys, Stream.COMMUNITIES), counters, limits).tolist()
+
+
+def _member_graphs(graph: Graph) -> list[MemberGraph]:
+    parts = np.repeat(np.arange(len(graph.parts)), [part.size for part in graph.parts])
+    return [MemberGraph(each, parts) for each in symmetric_adjacency(graph).cpu().numpy()]
+
+
+def _values(found: Found | None, known: Int64[np.ndarray, " node"]) -> dict[str, float]:
+    if found is None:
+        return dict.fromkeys(("modules", "agreement", "rand", "stability", "left_out", "score"), float("nan"))
+    best = found.best
+    return {
+        "modules": float(num_modules(best)),
+        "agreement": adjusted_mutual_information(best, known),
+        "rand": adjusted_rand(best, known),
+        "stability": stability(found.partitions),
+        "left_out": float((best < 0).sum()),
+        "score": max(found.scores),
+    }

@@ -1,15 +1,17 @@
-"""Graphs whose nodes are the units of networks, and the modules of the task that these units serve.
+"""The graphs that are searched for modules, what they would be by chance, and the modules that their nodes serve.
 
-- `weight_graph`: inputs, units and outputs, connected by absolute weights; only for networks with edges.
+- `weight_graph`, `activity_graph` and `jacobian_graph`: inputs, units and outputs, connected by edges as `graphs.kinds`
+  weighs them. By chance weights change places between the same two layers, zeros too.
 - `co_activation_graph`: units, connected by the squared correlation of their activities over evaluation points, the
   share of the variance of one that the other explains. Unrelated units have 1 / points in expectation.
 - `influence_graph`: units, connected by how alike the outputs are that they act on: the cosine of their profiles
   (E_x (dy / da)^2)^(1/2) over outputs, which are never negative.
 
-A `GraphKind` is what the key `graph` of a search names, by its dotted path. Each kind says what its graphs would be by
-chance. For weights, they change places between the same two layers, zeros too. Likeness needs another null, because it
-is transitive: what two units are like is alike, in any network. There the units of each site are mixed by a random
-rotation, which leaves what a site represents as it is and ends only that units, and not mixtures of them, carry it.
+Likeness needs a null of its own, because it is transitive: what one unit is like is alike, in any network. By chance
+the units of each site are mixed by a random rotation. That leaves what a site represents as it is, and ends only that
+units, and not mixtures of them, carry it.
+
+A `GraphKind` is what the key `graph` of a search names, by its dotted path.
 """
 
 from __future__ import annotations
@@ -17,144 +19,120 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from modulab.metrics.communities.searches import LEFT_OUT
-from modulab.metrics.modularity import unit_strengths
+from modulab.metrics.graphs.assignment import strongest_modules
+from modulab.metrics.graphs.graph import Block, Graph, Part
+from modulab.metrics.graphs.kinds import KINDS, node_modules
+from modulab.metrics.graphs.kinds import GraphKind as EdgeKind
+from modulab.metrics.graphs.nulls import shuffled_graphs
 from modulab.metrics.probe import Probe
-from modulab.networks.base import INPUT, OUTPUT, Network
-from modulab.streams import fold_in, member_keys, orthogonal_matrices
+from modulab.networks.base import Network
+from modulab.streams import Stream, fold_in, orthogonal_matrices
 
-Adjacency = Float64[np.ndarray, "node node"]
-
-
-@dataclass(frozen=True)
-class UnitGraphs:
-    """One graph per member; its nodes lie side by side, place by place."""
-
-    places: tuple[tuple[str, int], ...]
-    """The name and the number of nodes of each place: the inputs, sites, the outputs."""
-    adjacency: Float64[Tensor, "member node node"]
-    """Symmetric, not negative."""
-    by_chance: Callable[[int, int], Adjacency]
-    """Returns a random graph to compare a member's with, by the member's place and a seed."""
-
-    @property
-    def parts(self) -> Int64[np.ndarray, " node"]:
-        """Return the number of each node's place."""
-        return place_numbers(self.places)
+_ROTATIONS = 1
+"""Keeps rotations apart from the seeds of searches, which are drawn from the same stream."""
 
 
 @dataclass(frozen=True)
 class GraphKind:
     """A way to make graphs of units."""
 
-    make: Callable[[Probe], UnitGraphs]
+    build: Callable[[Probe], Graph]
+    by_chance: Callable[[Probe, Graph, int], Graph]
+    """Returns the random graphs of a number to compare these with."""
     lacking: Callable[[Network], str | None]
     """Returns why a network has no such graph, or None."""
 
 
-def place_numbers(places: tuple[tuple[str, int], ...]) -> Int64[np.ndarray, " node"]:
-    """Return the number of each node's place."""
-    return np.repeat(np.arange(len(places)), [size for _, size in places])
+def symmetric_adjacency(graph: Graph) -> Float64[Tensor, "member node node"]:
+    """Return the adjacency of graphs whose edges have no direction, or where it does not count."""
+    adjacency = graph.adjacency()
+    return adjacency + adjacency.transpose(1, 2) if graph.directed else adjacency
 
 
-def _weights(probe: Probe) -> UnitGraphs:
-    edges = probe.network.edges()
-    sizes = {each.source: each.weights.shape[2] for each in edges}
-    sizes |= {each.target: each.weights.shape[1] for each in edges}
-    order = [INPUT, *(site.name for site in probe.network.network.sites), OUTPUT]
-    places = tuple((name, sizes[name]) for name in order if name in sizes)
-    first = 0
-    nodes: dict[str, slice] = {}
-    for name, size in places:
-        nodes[name] = slice(first, first + size)
-        first += size
-    adjacency = torch.zeros(probe.network.num_members, first, first, dtype=torch.float64)
-    for each in edges:
-        adjacency[:, nodes[each.target], nodes[each.source]] += each.weights.abs().double().cpu()
-    adjacency = adjacency + adjacency.transpose(1, 2)
-    parts = place_numbers(places)
+def modules_served(probe: Probe) -> dict[str, Int64[Tensor, "member _node"]]:
+    """Return the task's module of each input and output, and the one that each unit serves, by place.
 
-    def shuffled(member: int, seed: int) -> Adjacency:
-        return shuffle_layers(adjacency[member].numpy(), parts, np.random.default_rng(seed))
-
-    return UnitGraphs(places, adjacency, shuffled)
+    A unit serves the module that its connections lead to (see `graphs.assignment`), or without edges the one whose
+    inputs and outputs it varies with. Units that serve none are labelled -1; there are no labels for a network of which
+    neither is known.
+    """
+    network, partition = probe.network.network, probe.task.partition
+    kinds: tuple[EdgeKind, ...] = ("weight", "coactivation")
+    kind = next((KINDS[name] for name in kinds if KINDS[name].lacking(network) is None), None)
+    if kind is None:
+        return {}
+    graph = kind.build(probe)
+    known = node_modules(network, partition, graph.parts)
+    labels = strongest_modules(graph, known, partition.modules)
+    return {part.name: labels[:, graph.nodes_of(place)] for place, part in enumerate(graph.parts)}
 
 
-def shuffle_layers(
-    adjacency: Adjacency, parts: Int64[np.ndarray, " node"], rng: np.random.Generator
-) -> Adjacency:
-    """Return an adjacency matrix whose weights, zeros too, changed places between the same two parts, or in one."""
-    shuffled = np.zeros_like(adjacency)
-    nodes = [np.nonzero(parts == part)[0] for part in np.unique(parts)]
-    for place, rows in enumerate(nodes):
-        for columns in nodes[place:]:
-            pairs = np.ix_(rows, columns)
-            weights = adjacency[pairs]
-            if rows is not columns:
-                shuffled[pairs] = rng.permuted(weights.ravel()).reshape(weights.shape)
-                continue
-            above = np.triu_indices(len(rows), 1)
-            shuffled[rows[above[0]], rows[above[1]]] = rng.permuted(weights[above])
-    return shuffled + shuffled.T
+def _of_edges(name: EdgeKind) -> GraphKind:
+    kind = KINDS[name]
+
+    def shuffled(probe: Probe, graph: Graph, number: int) -> Graph:
+        return shuffled_graphs(graph, probe.keys, "layer", range(number, number + 1))
+
+    return GraphKind(kind.build, shuffled, kind.lacking)
 
 
-def _co_activations(probe: Probe) -> UnitGraphs:
-    activity = torch.cat(probe.activities(), dim=1).double().cpu()
+def _covariances(probe: Probe) -> Float64[Tensor, "member unit unit"]:
+    activity = torch.cat(probe.activities(), dim=1).double()
     centred = activity - activity.mean(dim=2, keepdim=True)
-    covariance = torch.bmm(centred, centred.transpose(1, 2))
-
-    def squared_correlations(
-        covariance: Float64[Tensor, "member unit unit"],
-    ) -> Float64[Tensor, "member unit unit"]:
-        return _cosines(covariance).square()
-
-    def rotated(member: int, seed: int) -> Adjacency:
-        rotation = _rotation(probe, seed)
-        return _without_loops(squared_correlations((rotation @ covariance[member] @ rotation.T)[None]))[
-            0
-        ].numpy()
-
-    return UnitGraphs(_sites(probe), _without_loops(squared_correlations(covariance)), rotated)
+    return torch.bmm(centred, centred.transpose(1, 2))
 
 
-def _influences(probe: Probe) -> UnitGraphs:
+def _co_activations(probe: Probe) -> Graph:
+    return _graph_of_units(probe, _cosines(probe.once(_covariances)).square())
+
+
+def _co_activations_of_mixtures(probe: Probe, graph: Graph, number: int) -> Graph:
+    del graph
+    rotation = torch.stack([torch.block_diag(*own) for own in zip(*_rotations(probe, number), strict=True)])
+    mixed = torch.bmm(torch.bmm(rotation, probe.once(_covariances)), rotation.transpose(1, 2))
+    return _graph_of_units(probe, _cosines(mixed).square())
+
+
+def _influence_moments(probe: Probe) -> list[Float64[Tensor, "member out_features _unit _unit"]]:
+    """Return E_x (dy / da)(dy / da)^T of each output, site by site: the diagonal is its squared profile."""
     network, structure = probe.network, probe.network.network
-    # Of each output, E_x (dy / da)(dy / da)^T within each site: its diagonal is the squared profile, in any rotation.
-    by_site = {
-        site: _second_moments(jacobian)
-        for site, jacobian in structure.output_jacobians(
-            network.parameters, probe.samples.inputs, probe.clean
-        )
-    }
-    moments = [by_site[site.name] for site in structure.sites]
-
-    def likeness(moments: list[Tensor]) -> Tensor:
-        profiles = torch.cat([torch.diagonal(each, dim1=2, dim2=3) for each in moments], dim=2)
-        profiles = profiles.clamp(min=0).sqrt().transpose(1, 2)
-        return _without_loops(_cosines(torch.bmm(profiles, profiles.transpose(1, 2))))
-
-    def rotated(member: int, seed: int) -> Adjacency:
-        rotation = _rotation(probe, seed)
-        mixed: list[Tensor] = []
-        first = 0
-        for each in moments:
-            own = rotation[first : first + each.shape[2], first : first + each.shape[2]]
-            mixed.append(own @ each[member : member + 1] @ own.T)
-            first += each.shape[2]
-        return likeness(mixed)[0].numpy()
-
-    return UnitGraphs(_sites(probe), likeness(moments), rotated)
+    by_site: dict[str, Tensor] = {}
+    for site, jacobian in structure.output_jacobians(network.parameters, probe.samples.inputs, probe.clean):
+        flat = jacobian.flatten(0, 1).double()
+        moments = torch.bmm(flat, flat.transpose(1, 2)) / jacobian.shape[3]
+        by_site[site] = moments.unflatten(0, jacobian.shape[:2])
+    return [by_site[site.name] for site in structure.sites]
 
 
-def _second_moments(jacobian: Tensor) -> Float64[Tensor, "member out_features unit unit"]:
-    flat = jacobian.flatten(0, 1).double()
-    moments = torch.bmm(flat, flat.transpose(1, 2)) / jacobian.shape[3]
-    return moments.unflatten(0, jacobian.shape[:2]).cpu()
+def _influences(probe: Probe) -> Graph:
+    return _graph_of_profiles(probe, probe.once(_influence_moments))
+
+
+def _influences_of_mixtures(probe: Probe, graph: Graph, number: int) -> Graph:
+    del graph
+    mixed: list[Tensor] = []
+    for rotation, moments in zip(_rotations(probe, number), probe.once(_influence_moments), strict=True):
+        many = rotation.repeat_interleave(moments.shape[1], dim=0)
+        turned = torch.bmm(torch.bmm(many, moments.flatten(0, 1)), many.transpose(1, 2))
+        mixed.append(turned.unflatten(0, moments.shape[:2]))
+    return _graph_of_profiles(probe, mixed)
+
+
+def _graph_of_profiles(probe: Probe, moments: list[Tensor]) -> Graph:
+    profiles = torch.cat([torch.diagonal(each, dim1=2, dim2=3) for each in moments], dim=2)
+    profiles = profiles.clamp(min=0).sqrt().transpose(1, 2)
+    return _graph_of_units(probe, _cosines(torch.bmm(profiles, profiles.transpose(1, 2))))
+
+
+def _rotations(probe: Probe, number: int) -> list[Float64[Tensor, "member _unit _unit"]]:
+    """Return random orthogonal matrices over the units of each site."""
+    keys = fold_in(fold_in(fold_in(probe.keys, Stream.COMMUNITIES), _ROTATIONS), number)
+    sizes = enumerate(site.units for site in probe.network.network.sites)
+    return [orthogonal_matrices(fold_in(keys, place), units) for place, units in sizes]
 
 
 def _cosines(products: Float64[Tensor, "member unit unit"]) -> Float64[Tensor, "member unit unit"]:
@@ -164,25 +142,21 @@ def _cosines(products: Float64[Tensor, "member unit unit"]) -> Float64[Tensor, "
     return products * scale[:, :, None] * scale[:, None, :]
 
 
-def _rotation(probe: Probe, seed: int) -> Float64[Tensor, "unit unit"]:
-    """Return a matrix that rotates the units of each site at random."""
-    keys = member_keys([seed])
-    sizes = enumerate(site.units for site in probe.network.network.sites)
-    return torch.block_diag(*(orthogonal_matrices(fold_in(keys, place), size)[0] for place, size in sizes))
-
-
-def _sites(probe: Probe) -> tuple[tuple[str, int], ...]:
-    return tuple((site.name, site.units) for site in probe.network.network.sites)
-
-
-def _without_loops(adjacency: Float64[Tensor, "member node node"]) -> Float64[Tensor, "member node node"]:
-    own = torch.eye(adjacency.shape[1], dtype=torch.bool)
-    # A product of matrices is not symmetric to the last bit.
-    return torch.where(own, 0.0, (adjacency + adjacency.transpose(1, 2)) / 2)
-
-
-def _lacks_edges(network: Network) -> str | None:
-    return None if network.connections else "its network has no weighted connections"
+def _graph_of_units(probe: Probe, weights: Float64[Tensor, "member unit unit"]) -> Graph:
+    """Return the undirected graphs over all units, without edges from a unit to itself."""
+    sites = probe.network.network.sites
+    bounds = [0]
+    for site in sites:
+        bounds.append(bounds[-1] + site.units)
+    blocks: list[Block] = []
+    for target in range(len(sites)):
+        for source in range(target + 1):
+            own = weights[:, bounds[target] : bounds[target + 1], bounds[source] : bounds[source + 1]]
+            possible = torch.ones_like(own, dtype=torch.bool)
+            if source == target:
+                possible = possible.tril(-1)
+            blocks.append(Block(source, target, torch.where(possible, own, 0.0), possible))
+    return Graph(tuple(Part(site.name, site.units) for site in sites), tuple(blocks), directed=False)
 
 
 def _lacks_sites(network: Network) -> str | None:
@@ -196,31 +170,8 @@ def _lacks_aligned_units(network: Network) -> str | None:
     )
 
 
-weight_graph = GraphKind(_weights, _lacks_edges)
-co_activation_graph = GraphKind(_co_activations, _lacks_aligned_units)
-influence_graph = GraphKind(_influences, _lacks_sites)
-
-
-def modules_served(probe: Probe) -> dict[str, Int64[Tensor, "member _node"]]:
-    """Return the task's module of each input and output, and the one that each unit serves most strongly, by place.
-
-    A unit serves the modules that its paths lead from and to (`modularity.unit_strengths`). Nodes that are shared,
-    units without paths, and units of networks that are not layered are `LEFT_OUT`.
-    """
-    partition, network = probe.task.partition, probe.network.network
-    members = probe.network.num_members
-    found = {
-        INPUT: torch.tensor(partition.inputs).expand(members, -1),
-        OUTPUT: torch.tensor(partition.outputs).expand(members, -1),
-    }
-    known = network.is_layered and all(
-        set(range(partition.modules)) <= set(side) for side in (partition.inputs, partition.outputs)
-    )
-    for site in network.sites:
-        found[site.name] = torch.full((members, site.units), LEFT_OUT)
-    if known and network.sites:
-        strengths, totals = unit_strengths(probe.network, probe.samples.inputs, partition)
-        served = torch.where(totals > 0, strengths.argmax(dim=2), LEFT_OUT).cpu()
-        sizes = [site.units for site in network.sites]
-        found |= dict(zip((site.name for site in network.sites), served.split(sizes, dim=1), strict=True))
-    return found
+weight_graph = _of_edges("weight")
+activity_graph = _of_edges("activity")
+jacobian_graph = _of_edges("jacobian")
+co_activation_graph = GraphKind(_co_activations, _co_activations_of_mixtures, _lacks_aligned_units)
+influence_graph = GraphKind(_influences, _influences_of_mixtures, _lacks_sites)
