@@ -12,6 +12,7 @@ from scipy.special import gammaln
 
 from modulab.metrics.communities.description import (
     CountedGraph,
+    Counts,
     Integers,
     Reals,
     ends_length,
@@ -184,5 +185,5 @@ def _costs(
     return costs
 
 
-def _pair_length(inner: Integers, edges: Integers) -> Reals:
+def _pair_length(inner: Counts, edges: Counts) -> Reals | np.float64:
     return -gammaln(inner + 1) - gammaln(edges - inner + 1)

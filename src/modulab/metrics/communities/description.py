@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 Integers = NDArray[np.int64]
+Counts = Integers | np.int64 | int
 Reals = NDArray[np.float64]
 
 
@@ -137,7 +138,7 @@ def varying_length(graph: CountedGraph, found: Tally) -> float:
     )
 
 
-def ends_length(sizes: Integers, ends: Integers) -> Reals:
+def ends_length(sizes: Counts, ends: Counts) -> Reals:
     """Return ln (n + e - 1)! / (n - 1)! for modules of n nodes and e ends of edges; 0 for none."""
     return np.where(sizes > 0, gammaln(np.maximum(sizes, 1) + ends) - gammaln(np.maximum(sizes, 1)), 0.0)
 

@@ -138,7 +138,17 @@ class FoundModules(Measure):
     def check(self, where: str, probes: Probes) -> None:
         """Raise ConfigError where the graph cannot be made, or where the search needs what is not installed."""
         del probes
-        self._kind(where)
+        kind: Any = import_target(self.graph, f"{where}.graph")
+        if not isinstance(kind, GraphKind):
+            raise ConfigError(
+                f"{where}.graph={self.graph} makes no graphs of units. Name weight_graph, co_activation_graph or "
+                "influence_graph of modulab.metrics.communities.unit_graphs, or a GraphKind of your own."
+            )
+
+    @property
+    def kind(self) -> GraphKind:
+        """Return the kind of graph that is searched."""
+        return import_target(self.graph, "graph")
 
     def seconds(self, probes: Probes) -> float:
         """Return about how long it takes for a network."""
@@ -147,7 +157,7 @@ class FoundModules(Measure):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return why members of this network have no such graph."""
-        return super().lacking(network, task) or self._kind("probes.measures").lacking(network)
+        return super().lacking(network, task) or self.kind.lacking(network)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return its values."""
@@ -163,20 +173,10 @@ class FoundModules(Measure):
             values |= {"null": against.mean, "z": against.z, "p": against.p}
         return {f"communities/{self.name}_{key}": value for key, value in values.items()}
 
-    def _kind(self, where: str) -> GraphKind:
-        kind: Any = import_target(self.graph, f"{where}.graph")
-        if not isinstance(kind, GraphKind):
-            raise ConfigError(
-                f"{where}.graph={self.graph} makes no graphs of units. Name weight_graph, co_activation_graph or "
-                "influence_graph of modulab.metrics.communities.unit_graphs, or a GraphKind of your own."
-            )
-        return kind
-
 
 def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Found | None]]:
     """Return the graphs of a measure's members, and what is found in each; None where weights are not finite."""
-    kind: GraphKind = import_target(measure.graph, "graph")
-    graph = probe.once(kind.build)
+    graph = probe.once(measure.kind.build)
     seeds = _seeds(probe.keys, measure.restarts + measure.randomised)
     graphs = _member_graphs(graph)
     # A single member is measured beside its copy, which has the same modules.
@@ -190,7 +190,7 @@ def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Foun
     ]
     by_chance: list[list[float]] = [[] for _ in searched]
     for number in range(measure.randomised):
-        others = _member_graphs(kind.by_chance(probe, graph, number))
+        others = _member_graphs(measure.kind.by_chance(probe, graph, number))
         for each, other, own, scores in zip(searched, others, seeds, by_chance, strict=False):
             if each.finite:
                 labels = measure.search(other, own[measure.restarts + number])

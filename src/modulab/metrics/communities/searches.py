@@ -30,6 +30,7 @@ LEFT_OUT = -1
 
 Adjacency = Float64[np.ndarray, "node node"]
 Labels = Int64[np.ndarray, " node"]
+Kept = Int64[np.ndarray, " kept"]
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -78,8 +79,8 @@ def infomap(adjacency: Adjacency, seed: int) -> Labels:
     search = library.Infomap(silent=True, two_level=True, seed=1 + seed % (_LARGEST_SEED - 1))
     for one, other, weight in _edges(adjacency, kept):
         search.add_link(one, other, weight)
-    search.run()
-    modules: dict[int, int] = dict(search.modules)
+    result = search.run()
+    modules: dict[int, int] = dict(result.modules())
     return _labels(len(adjacency), kept, np.array([modules[node] for node in range(len(kept))]))
 
 
@@ -147,7 +148,7 @@ def nats_saved(
 
 def _counted(
     adjacency: Adjacency, parts: Int64[np.ndarray, " node"] | None
-) -> tuple[Labels, Int64[np.ndarray, "kept kept"], CountedGraph]:
+) -> tuple[Kept, Int64[np.ndarray, "kept kept"], CountedGraph]:
     """Return the nodes whose edges count, the counts between them, and their graph."""
     counts = edge_counts(adjacency)
     kept = np.nonzero(counts.sum(axis=1))[0]
@@ -172,12 +173,12 @@ def extra(module: str) -> Any:
         ) from error
 
 
-def connected_nodes(adjacency: Adjacency) -> Labels:
+def connected_nodes(adjacency: Adjacency) -> Kept:
     """Return the nodes that have an edge."""
     return np.nonzero(adjacency.sum(axis=1))[0]
 
 
-def _edges(adjacency: Adjacency, kept: Labels) -> list[tuple[int, int, float]]:
+def _edges(adjacency: Adjacency, kept: Kept) -> list[tuple[int, int, float]]:
     """Return the edges between kept nodes, by their places among those; one from a node to itself counts half."""
     own = np.triu(adjacency[np.ix_(kept, kept)])
     own[np.diag_indices(len(own))] /= 2
@@ -185,14 +186,14 @@ def _edges(adjacency: Adjacency, kept: Labels) -> list[tuple[int, int, float]]:
     return list(zip(rows.tolist(), columns.tolist(), own[rows, columns].tolist(), strict=True))
 
 
-def _of_sets(nodes: int, modules: Any) -> Labels:
+def _of_sets(nodes: int, modules: Any) -> Kept:
     labels = np.zeros(nodes, dtype=np.int64)
     for number, members in enumerate(modules):
         labels[list(members)] = number
     return labels
 
 
-def _labels(nodes: int, kept: Labels, found: Labels) -> Labels:
+def _labels(nodes: int, kept: Kept, found: Kept) -> Labels:
     """Return labels of all nodes; modules are numbered by size, the largest first, then by their first node."""
     labels = np.full(nodes, LEFT_OUT, dtype=np.int64)
     names, first, sizes = np.unique(found, return_index=True, return_counts=True)
