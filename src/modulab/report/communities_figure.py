@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from modulab.report.communities import PicturedModules, SortedGraph, modules_data
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import panel_grid
-from modulab.report.style import COLOURS, MARKERS, drawing, label, set_measure_axis
+from modulab.report.style import COLOURS, MARKERS, drawing, set_measure_axis
 
 HOW_TO_READ = (
     "Nodes of a network's graph by the module that was found, nearest to the inputs first in each; lines divide "
@@ -130,5 +130,8 @@ def excess_figure(
         panels[1].set_ylim(-0.1, 1.04)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
-    caption = "Small marks are networks; large ones are means over fifths of them in the order of the axis. Agreement is adjusted mutual information: 0 by chance, and 0 where one module is found."
+    caption = (
+        "Small marks are networks; large ones are means over fifths of them in the order of the axis. Agreement is "
+        "adjusted mutual information: 0 by chance, and 0 where one module is found."
+    )
     return ReportFigure(name, title, caption, figure, pd.concat(parts, ignore_index=True))

@@ -1,4 +1,4 @@
-"""Units that predict functions, and modules enriched for them, against scikit-learn, enumeration and planted modules."""
+"""Units that predict functions, and modules enriched for them, against scikit-learn and by enumeration."""
 
 from __future__ import annotations
 
