@@ -48,11 +48,10 @@ class PicturedModules:
     def between(self) -> NDArray[np.float64]:
         """Return the share of all weight that lies between each two modules, or within one, on the diagonal."""
         belongs = np.eye(int(self.own.modules.max(initial=0)) + 1)[self.own.modules]
-        weights = belongs.T @ self.own.adjacency @ belongs
-        shares = weights + weights.T - np.diag(np.diagonal(weights))
-        total = weights.sum()
-        shares = shares / total if total > 0 else shares
-        return shares - np.diag(np.diagonal(shares)) + np.diag(np.diagonal(weights) / (total or 1.0))
+        weights = belongs.T @ self.own.adjacency @ belongs  # twice the weight within a module
+        shares = weights + weights.T
+        shares[np.diag_indices(len(shares))] /= 2
+        return shares / max(float(weights.sum()), np.finfo(np.float64).tiny)
 
 
 def chosen_search(member: Member) -> FoundModules | None:
