@@ -98,6 +98,20 @@ def test_commands_of_the_page_on_maps_run_as_written(tmp_path: Path) -> None:
         assert (ROOT / "docs" / picture).is_file(), picture
 
 
+@pytest.mark.slow
+def test_commands_of_the_page_on_communities_run_as_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "communities.md").read_text()
+    commands = [line for block in FENCE.finditer(page) for line in block["text"].strip().splitlines()]
+    assert len(commands) == 2
+    for command in commands:
+        run(command, tmp_path)
+    assert (tmp_path / "outputs/found/report/modules.png").is_file()
+    [row] = pd.read_parquet(tmp_path / "outputs/found/results.parquet").to_dict("records")
+    assert row["communities/louvain_modules"] >= 1
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
+        assert (ROOT / "docs" / picture).is_file(), picture
+
+
 def test_the_page_on_networks_names_every_architecture() -> None:
     page = (ROOT / "docs" / "networks.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
