@@ -33,7 +33,7 @@ _MOST_NAMED = 8
 def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) -> ReportFigure:
     """Draw what was found in networks, by name: a row of four pictures for each."""
     with drawing():
-        figure = Figure(figsize=(4 * _PANEL + 0.5, len(found) * (_PANEL + _HEADING)), layout="constrained")
+        figure = Figure(figsize=(4 * _PANEL + 0.9, len(found) * (_PANEL + _HEADING)), layout="constrained")
         rows = figure.subplots(len(found), 4, squeeze=False)
         for axes, (network, each) in zip(rows, found.items(), strict=True):
             largest = float(np.quantile(each.own.adjacency[each.own.adjacency > 0], 0.98))
@@ -46,8 +46,9 @@ def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) 
             _draw_modules(axes[3], each)
         weights = ScalarMappable(Normalize(0, 1), mpl.colormaps[_WEIGHTS])
         figure.colorbar(
-            weights, ax=rows[:, 1], label="weight / network's largest", extend="max", shrink=0.7, aspect=25
-        )
+            weights, ax=rows[:, 3], label="weight / network's largest", extend="max",
+            location="right", fraction=0.08, shrink=min(1.0, 1.6 / len(found)), aspect=18,
+        )  # fmt: skip
     return ReportFigure(name, title, HOW_TO_READ, figure, modules_data(found))
 
 
@@ -89,7 +90,7 @@ def _draw_modules(axes: Axes, found: PicturedModules) -> None:
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
     areas = 2200 * sizes / sizes.sum()
     colours = [COLOURS[module % len(COLOURS)] for module in range(len(sizes))]
-    axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.6, zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.9, zorder=2)
     for module, (place, size) in enumerate(zip(places, sizes, strict=True)):
         words = f"{size} nodes\n{shares[module, module]:.0%}"
         axes.text(*place, words, ha="center", va="center", fontsize=7, zorder=3)
@@ -124,7 +125,7 @@ def excess_figure(
                 means = groups[[against, "value"]].mean()
                 axes.plot(means[against], means["value"], ms=5, label=arm, **look)
             set_measure_axis(axes, against, results[against], "linear", "x")
-            axes.set_xlim(None, 1.04 * float(results[against].max()))
+            axes.set_xlim(float(results[against].min()) - 0.04, 1.04 * float(results[against].max()))
             axes.set_ylabel(words)
         panels[0].yaxis.get_major_locator().set_params(integer=True)
         panels[1].set_ylim(-0.1, 1.04)

@@ -105,11 +105,9 @@ class FoundModules(Measure):
         """Return the words for its values."""
         return (
             Column("communities/{name}_modules", "Modules found ({name})"),
-            Column(
-                "communities/{name}_agreement", "Found and served modules, AMI ({name})", ends_at_one=True
-            ),
-            Column("communities/{name}_rand", "Found and served modules, Rand ({name})", ends_at_one=True),
-            Column("communities/{name}_stability", "Agreement of restarts, AMI ({name})", ends_at_one=True),
+            Column("communities/{name}_agreement", "Agreement, AMI ({name})", ends_at_one=True),
+            Column("communities/{name}_rand", "Agreement, Rand ({name})", ends_at_one=True),
+            Column("communities/{name}_stability", "Stability, AMI ({name})", ends_at_one=True),
             Column("communities/{name}_left_out", "Nodes left out ({name})"),
             Column("communities/{name}_score", f"{self.score_label} ({{name}})"),
             Column("communities/{name}_null", f"{self.score_label} in random graphs ({{name}})"),
