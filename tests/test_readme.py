@@ -12,14 +12,24 @@ from typing import get_args
 import pandas as pd
 import pytest
 
-from modulab.metrics.measure import find_measure, shipped_measures
 from modulab.metrics.graphs.division import SCORES
 from modulab.metrics.graphs.kinds import KINDS
 from modulab.metrics.graphs.nulls import ShuffleKind
+from modulab.metrics.measure import find_measure, shipped_measures
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-LOOKED_AT = {"README", "sweeps", "loggers", "python", "extending", "networks", "maps", "graphs"}
+LOOKED_AT = {
+    "README",
+    "sweeps",
+    "loggers",
+    "python",
+    "extending",
+    "networks",
+    "maps",
+    "graphs",
+    "communities",
+}
 """Pages whose results are looked at, each by a test of its own."""
 FENCE = re.compile(r"(?:`(?P<file>[\w/]+\.\w+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
@@ -177,6 +187,14 @@ def test_the_page_on_graphs_names_every_graph_score_and_null() -> None:
     rows = {line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")}
     parts = [part for part in rows if not part.endswith(":")]
     assert sorted(parts) == sorted([*KINDS, *SCORES, *get_args(ShuffleKind), "frame", "partition"])
+
+
+@pytest.mark.slow
+def test_page_on_communities_runs_as_written(tmp_path: Path) -> None:
+    run_page("communities", tmp_path)
+    assert (tmp_path / "outputs/found/report/modules.png").is_file()
+    [row] = table_of(tmp_path / "outputs/found").to_dict("records")
+    assert row["communities/louvain_modules"] >= 1
 
 
 def test_the_page_on_networks_names_every_architecture() -> None:

@@ -123,6 +123,7 @@ def test_stream_numbers_are_the_recorded_ones():
         "ADAPTATION": 12,
         "FRAME_NULL": 13,
         "GRAPH_NULL": 14,
+        "COMMUNITIES": 20,
     }
 
 

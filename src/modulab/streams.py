@@ -39,6 +39,7 @@ class Stream(IntEnum):
     ADAPTATION = 12
     FRAME_NULL = 13
     GRAPH_NULL = 14
+    COMMUNITIES = 20
 
 
 def _signed(word: int) -> int:

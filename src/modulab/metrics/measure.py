@@ -108,6 +108,9 @@ class Measure(Settings):
         del probes
         return 0.0
 
+    def check(self, where: str, probes: Probes) -> None:
+        """Raise ConfigError where it cannot be taken with these probes or on this machine; `where` is its key."""
+
     def take(self, probe: Probe) -> Values:
         """Return one value a member for each name."""
         raise NotImplementedError
@@ -182,11 +185,14 @@ def find_measures(probes: Probes) -> dict[str, Measure]:
 
     Raises: ConfigError for one that cannot be used.
     """
-    return {
+    found = {
         key: find_measure(value, f"probes.measures.{key}")
         for key, value in probes.measures.items()
         if value is not None
     }
+    for key, each in found.items():
+        each.check(f"probes.measures.{key}", probes)
+    return found
 
 
 def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:

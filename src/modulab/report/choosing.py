@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,6 +96,13 @@ def measured_families(results: pd.DataFrame, kind: str, most: int | None = None)
         return found
     first = [f"robustness/{name}" for name in ("poisson", "weight_noise", "ablation")]
     return [*(name for name in first if name in found), *(name for name in found if name not in first)][:most]
+
+
+def found_searches(results: pd.DataFrame, most: int = 3) -> list[str]:
+    """Return the searches for modules that some member has a value of, at most so many: the first ones taken."""
+    pattern = re.compile(r"communities/(\w+)_modules")
+    named = ((column, pattern.fullmatch(str(column))) for column in results)
+    return [found[1] for column, found in named if found and any(results[column].notna())][:most]
 
 
 def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | None, str]:

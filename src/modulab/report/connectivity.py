@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,20 +88,31 @@ def connectivity(member: Member, network: NetworkPopulation) -> Connectivity:
     return Connectivity(weights, units, modules, float(structural[0]))
 
 
-def trained_connectivity(
-    folder: Path, run_ids: Sequence[str], modules: Collection[str] = ()
-) -> dict[str, tuple[Connectivity, Connectivity]]:
-    """Return members of a run's or sweep's folder before and after training, by run_id.
+@dataclass(frozen=True)
+class Pictured:
+    """A member that is to be drawn, and its network after training."""
 
-    Initial weights follow from a member's settings and are computed again. Members whose population left no
-    checkpoint, or whose config names code that is neither modulab's nor of the user's `modules`, are left out.
+    run_id: str
+    member: Member
+    trained: NetworkPopulation
+
+
+def pictured_members(
+    folder: Path,
+    run_ids: Sequence[str],
+    modules: Collection[str],
+    check: Callable[[Member, Network], str | None],
+) -> Iterator[Pictured]:
+    """Yield those of some members of a run's or sweep's folder that can be drawn.
+
+    Members whose population left no checkpoint, or whose config names code that is neither modulab's nor of the user's
+    `modules`, are left out, and so are those of which `check` returns why they cannot be drawn.
     """
-    found: dict[str, tuple[Connectivity, Connectivity]] = {}
     wanted = set(run_ids)
     for populations in sorted(folder.rglob(POPULATIONS)):
         for manifest, configs in read_manifests(populations.parent):
             checkpoint = manifest.with_name(manifest.name.partition(".")[0] + ".ckpt")
-            own = [run_id for run_id in configs if run_id in wanted and run_id not in found]
+            own = [run_id for run_id in configs if run_id in wanted]
             if not own or not checkpoint.exists():
                 continue
             trained = read_members(checkpoint)
@@ -110,28 +121,49 @@ def trained_connectivity(
                 try:
                     check_named_code(configs[run_id], manifest, modules)
                     member = read_run(configs[run_id]).member
-                    network = _drawable_network(member, trained)
+                    network = _drawable_network(member, trained, check)
                 except ConfigError as error:
                     print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)
                     continue
+                wanted.discard(run_id)
                 after = trained.parameters[places[run_id] : places[run_id] + 1]
-                before = initialise([member], network)[1]
-                found[run_id] = (
-                    connectivity(member, NetworkPopulation(network, before)),
-                    connectivity(member, NetworkPopulation(network, after)),
-                )
+                yield Pictured(run_id, member, NetworkPopulation(network, after))
+
+
+def trained_connectivity(
+    folder: Path, run_ids: Sequence[str], modules: Collection[str] = ()
+) -> dict[str, tuple[Connectivity, Connectivity]]:
+    """Return members of a run's or sweep's folder before and after training, by run_id; see `pictured_members`.
+
+    Initial weights follow from a member's settings and are computed again.
+    """
+    found: dict[str, tuple[Connectivity, Connectivity]] = {}
+    for each in pictured_members(folder, run_ids, modules, _connectivity_lacking):
+        network = each.trained.network
+        before = initialise([each.member], network)[1]
+        found[each.run_id] = (
+            connectivity(each.member, NetworkPopulation(network, before)),
+            connectivity(each.member, each.trained),
+        )
     return {run_id: found[run_id] for run_id in run_ids if run_id in found}
 
 
-def _drawable_network(member: Member, trained: TrainedMembers) -> Network:
+def _connectivity_lacking(member: Member, network: Network) -> str | None:
+    """Return why a network's connectivity cannot be drawn: it has no layers, or its task no modules."""
+    if not network.is_layered:
+        return "its network has no layers of weighted connections"
+    return measure_structural.lacking(network, member.task)
+
+
+def _drawable_network(
+    member: Member, trained: TrainedMembers, check: Callable[[Member, Network], str | None]
+) -> Network:
     """Return a member's network.
 
-    Raises: ConfigError where it has no layers, its task no modules, or its checkpoint other parameters.
+    Raises: ConfigError where it cannot be drawn, or where its checkpoint has other parameters.
     """
     network = network_of(member)
-    if not network.is_layered:
-        raise ConfigError("its network has no layers of weighted connections.")
-    reason = measure_structural.lacking(network, member.task)
+    reason = check(member, network)
     if reason is not None:
         raise ConfigError(f"{reason}.")
     if network.layout != trained.layout:

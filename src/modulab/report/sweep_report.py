@@ -17,6 +17,7 @@ from modulab.report.choosing import (
     choose_layout,
     choose_measures,
     choose_pictures,
+    found_searches,
     measured_families,
     split_for_curves,
 )
@@ -43,6 +44,7 @@ from modulab.results.summary import (
 SUMMARY = "summary.csv"
 _MOST_ROWS = 60
 _LARGEST_SHOWN = 1e100
+_FEWEST_FOR_EXCESS = 10
 
 
 def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
@@ -78,6 +80,7 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
         _levels_section(layout),
         _curves_section(layout, path),
         _connectivity_section(layout, folder, modules),
+        _modules_section(layout, folder, modules),
         _fixed_settings(results),
         _repeating(results, folder),
     ]
@@ -286,6 +289,43 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
         networks, name="connectivity", title="Connectivity before and after training"
     )
     return Section("Connectivity", figures=[figure])
+
+
+def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> Section | None:
+    """Return what searches found, where they were taken: their values by setting, and pictures of some networks."""
+    members = layout.results
+    searches = found_searches(members)
+    if not searches or not layout.readable:
+        return None
+    from modulab.report.communities import pictured_modules
+    from modulab.report.communities_figure import excess_figure, modules_figure
+
+    figures: list[ReportFigure] = []
+    excess = "modularity/structural_excess"
+    if len(members) >= _FEWEST_FOR_EXCESS and excess in members and members[excess].nunique() > 1:
+        named = {search: search.replace("_", " ") for search in searches}
+        figures.append(
+            excess_figure(members, named, excess, name="modules_and_excess", title="Modules found, by excess")
+        )
+    if layout.x is not None:
+        measures = [
+            f"communities/{search}_{kind}" for kind in ("modules", "stability") for search in searches
+        ]
+        figures.append(
+            lines_figure(
+                members, layout.x, measures, name="modules_found", title=f"Modules found, by {_words(layout.x)}",
+                arm=layout.arm, row=layout.row, styles=_page_styles(layout, layout.arm),
+            )
+        )  # fmt: skip
+    pictures = choose_pictures(layout, most=3)
+    try:
+        found = pictured_modules(folder, list(pictures.values()), modules)
+    except ConfigError as error:
+        return Section("Modules found", [f"No picture can be made. {error}"], figures)
+    drawn = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
+    if drawn:
+        figures.append(modules_figure(drawn, name="modules", title="Modules found in networks"))
+    return Section("Modules found", figures=figures) if figures else None
 
 
 def _has_checkpoints(folder: Path) -> bool:
