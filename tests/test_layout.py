@@ -16,6 +16,7 @@ LEVELS = [
     {"training", "results"},
     {"logger"},
     {"sweep"},
+    {"analysis"},
     {"api", "process", "report"},
     {"claims"},
     {"cli"},

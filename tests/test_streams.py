@@ -122,6 +122,8 @@ def test_stream_numbers_are_the_recorded_ones():
         "TASK": 11,
         "ADAPTATION": 12,
         "FRAME_NULL": 13,
+        "CUT": 31,
+        "TRANSPLANT": 32,
     }
 
 

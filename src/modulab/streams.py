@@ -38,6 +38,8 @@ class Stream(IntEnum):
     TASK = 11
     ADAPTATION = 12
     FRAME_NULL = 13
+    CUT = 31
+    TRANSPLANT = 32
 
 
 def _signed(word: int) -> int:
