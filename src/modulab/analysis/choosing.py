@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from yaml import YAMLError
 from modulab.analysis.analysis import Analysis, find_analysis
 from modulab.config.composing import config_folder
 from modulab.errors import ConfigError
+from modulab.metrics.measure import Column
 from modulab.schema import suggest
 
 _NAME = re.compile(r"\w+")
@@ -34,6 +35,15 @@ class Chosen:
 def shipped_analyses() -> dict[str, Path]:
     """Return the config files of the analyses that come with modulab, by name."""
     return {file.stem: file for file in sorted((config_folder() / "analysis").glob("*.yaml"))}
+
+
+def shipped_columns() -> list[Column]:
+    """Return the words for the columns of results that shipped analyses give under their own names."""
+    return [
+        replace(column, name=each.analysis.column_name(each.name, column.name))
+        for each in choose_analyses(list(shipped_analyses()))
+        for column in each.analysis.columns
+    ]
 
 
 def choose_analyses(wanted: Sequence[str], overrides: Sequence[str] = ()) -> list[Chosen]:

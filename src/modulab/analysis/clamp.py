@@ -8,7 +8,7 @@ averaged apart.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float64
@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
-from modulab.analysis.labels import Labels, find_labels
+from modulab.analysis.labels import Labels, LabelSource, find_labels
 from modulab.config.settings import Member
 from modulab.metrics.measure import Column
 from modulab.metrics.probe import Probe
@@ -30,9 +30,7 @@ _SECONDS_PER_VALUE = 6e-9
 class Clamp(Analysis):
     """Which outputs change when one module's units are scaled, or clamped to a multiple of their mean."""
 
-    labels: str | dict[str, Any] = Field(
-        description="dotted path of the function that says which unit is whose"
-    )
+    labels: LabelSource = Field(description="dotted path of the function that says which unit is whose")
     operation: Literal["scale", "clamp"] = Field(
         description="scale multiplies activity by the factor; clamp fixes it at the factor times its mean"
     )

@@ -7,15 +7,13 @@ module keep all of their connections.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
-from modulab.analysis.labels import Labels, find_labels, within
+from modulab.analysis.labels import Labels, LabelSource, find_labels, within
 from modulab.analysis.places import NO_PLACES, weight_places
 from modulab.config.settings import Member
 from modulab.metrics.measure import Column
@@ -30,9 +28,7 @@ _SECONDS_PER_VALUE = 6e-9
 class Cut(Analysis):
     """The rise of test error when all connections between modules are cut, against random partitions."""
 
-    labels: str | dict[str, Any] = Field(
-        description="dotted path of the function that says which unit is whose"
-    )
+    labels: LabelSource = Field(description="dotted path of the function that says which unit is whose")
     partitions: int = Field(ge=1, description="random partitions of equal sizes to compare with")
 
     @property

@@ -4,10 +4,10 @@ For two modules i and j, and two independent points x and x', the mixed second d
 
     D = f(x) - f(x with x'_i) - f(x with x'_j) + f(x with x'_i and x'_j).
 
-It is 0 for all pairs of points if and only if f is a sum of a function without x_i and one without x_j. In an analysis
-of variance over independent modules, E[D^2] / 4 is the variance of all terms of f that contain both (R. Liu and A. Owen,
-"Estimating mean dimensionality of analysis of variance decompositions", 2006). It is given as a share of the variance
-of f: 0 for an additive f, and 1 for a product of factors with mean 0.
+It is 0 for all pairs of points if and only if f is a sum of a function without x_i and one without x_j. In an
+analysis of variance over independent modules, E[D^2] / 4 is the variance of all terms of f that contain both (R. Liu
+and A. Owen, "Estimating mean dimensionality of analysis of variance decompositions", 2006). It is given as a share of
+the variance of f: 0 for an additive f, and 1 for a product of factors with mean 0.
 
 Inputs of a module are exchanged for others that it may have, so that the network is run at inputs as they occur, and no
 size of a step matters. A difference is on the training support if all four points are.

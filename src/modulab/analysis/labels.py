@@ -8,10 +8,11 @@ units that edges read (`Network.inputs_read`). Modules that were found in a netw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Int64
+from pydantic import AfterValidator
 from torch import Tensor
 
 from modulab.metrics.modularity import ablation_loss_rises, unit_strengths
@@ -41,6 +42,15 @@ def find_labels(value: str | Mapping[str, Any]) -> LabelFunction:
     if isinstance(found, type) and issubclass(found, LabelMethod):
         return found()
     return found
+
+
+def _checked(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    find_labels(value)
+    return value
+
+
+LabelSource = Annotated[str | dict[str, Any], AfterValidator(_checked)]
+"""A field that names a function of labels: by its dotted path, or a `LabelMethod` by `_target_` and its fields."""
 
 
 def served_modules(probe: Probe) -> Labels:

@@ -22,6 +22,7 @@ from modulab.results.files import check_links
 from modulab.results.lock import FolderLock
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
 from modulab.results.store import load_results, statuses
+from modulab.results.summary import metric_names
 from modulab.sweep.estimate import duration
 from modulab.sweep.rerun import row_number
 from modulab.sweep.trained import TrainedMembers, read_members
@@ -90,7 +91,7 @@ def plan_analyses(
             "with everything in it."
         )
     wanted = owned if members is None else _wanted(results, members, owned)
-    _check_columns(results, chosen)
+    _check_names(results, chosen)
     parts: list[Part] = []
     for folder in folders:
         for each in chosen:
@@ -153,18 +154,15 @@ def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str
     return found
 
 
-def _check_columns(results: pd.DataFrame, chosen: Sequence[Chosen]) -> None:
-    """Raise: ConfigError where an analysis would give a column that results have from training."""
+def _check_names(results: pd.DataFrame, chosen: Sequence[Chosen]) -> None:
+    """Raise: ConfigError for an analysis whose columns would be taken for measures that results have from training."""
     for each in chosen:
-        columns = [column.name for column in each.analysis.columns]
-        taken = [
-            name
-            for name in (each.analysis.column_name(each.name, column) for column in columns)
-            if name in results
-        ]
+        prefix = each.analysis.column_name(each.name, "")
+        taken = [name for name in metric_names(results) if prefix and name.startswith(prefix)]
         if taken:
             raise ConfigError(
-                f"--with {each.name}: these results have '{taken[0]}' already, since training. Nothing is to be done."
+                f"--with {each.name}: these results have measures of that name, such as {taken[0]}. Give it another: "
+                f"OTHER_NAME={each.name}."
             )
 
 

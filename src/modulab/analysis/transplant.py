@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int32
@@ -19,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
-from modulab.analysis.labels import Labels, find_labels
+from modulab.analysis.labels import Labels, LabelSource, find_labels
 from modulab.analysis.places import NO_PLACES, bias_places, weight_places
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
@@ -50,7 +49,7 @@ class _Draw:
 class Transplant(Analysis):
     """The test error of fresh networks with a part of a trained one, against random and shuffled parts."""
 
-    labels: str | dict[str, Any] = Field(
+    labels: LabelSource = Field(
         description="dotted path of the function that says which unit is whose; modules are the task's"
     )
     parts: list[str] | None = Field(

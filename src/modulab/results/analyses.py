@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from modulab.errors import ConfigError
 from modulab.results.parquet import ANALYSIS, read_table, write_table
@@ -20,6 +21,7 @@ from modulab.results.tables import concatenate, merge
 from modulab.schema import is_reserved
 
 ANALYSES = "analyses"
+_compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _FIXED = ("run_id", "settings", "skipped", "error")
 
 
@@ -79,40 +81,41 @@ def analysis_files(path: Path) -> list[Path]:
 def with_analyses(results: pa.Table, path: Path) -> pa.Table:
     """Return results with the columns of all analyses below a folder; `skipped` says what members lack, and why.
 
+    A value that a member has from training, or from an analysis that comes first by name, stands.
+
     Raises: ConfigError for a file that is damaged, or whose columns are not those of an analysis.
     """
     run_ids = results["run_id"].to_pylist()
     reasons: list[list[str]] = [[] if each is None else [each] for each in results["skipped"].to_pylist()]
-    columns: dict[str, list[float | None]] = {}
     for file in analysis_files(path):
         table = read_table(file)
-        names = _value_names(file, table, results.column_names)
+        rows = {run_id: row for row, run_id in enumerate(table["run_id"].to_pylist())}
+        places = pa.array([rows.get(run_id) for run_id in run_ids], pa.int64())
         name = file.name.removesuffix(f".{ANALYSIS}")
-        rows: dict[str, dict[str, Any]] = {row["run_id"]: row for row in table.to_pylist()}
-        for place, run_id in enumerate(run_ids):
-            row = rows.get(run_id)
-            if row is None:
-                continue
-            if row["skipped"] is not None:
-                reasons[place].append(f"{name}: {row['skipped']}")
-            if row["error"] is not None:
-                reasons[place].append(f"{name}: it failed with {row['error']}")
-            for column in names:
-                columns.setdefault(column, [None] * len(run_ids))[place] = row[column]
-    for column, values in columns.items():
-        results = results.append_column(column, pa.array(values, pa.float64()))
+        for fixed, words in (("skipped", ""), ("error", "it failed with ")):
+            for own, reason in zip(reasons, table[fixed].take(places).to_pylist(), strict=True):
+                if reason is not None:
+                    own.append(f"{name}: {words}{reason}")
+        for column in _value_names(file, table):
+            values = table[column].cast(pa.float64()).take(places)
+            if column in results.column_names:
+                place = results.column_names.index(column)
+                values = _compute.coalesce(results[column].cast(pa.float64()), values)
+                results = results.set_column(place, column, values)
+            else:
+                results = results.append_column(column, values)
     skipped = pa.array(["; ".join(each) or None for each in reasons], pa.string())
     results = results.set_column(results.column_names.index("skipped"), "skipped", skipped)
     return concatenate([results])
 
 
-def _value_names(file: Path, table: pa.Table, taken: Sequence[str]) -> list[str]:
+def _value_names(file: Path, table: pa.Table) -> list[str]:
     names = [name for name in table.column_names if name not in _FIXED]
-    wrong = [name for name in names if is_reserved(name) or name in taken or names.count(name) > 1]
+    wrong = [name for name in names if is_reserved(name) or names.count(name) > 1]
     if wrong:
         raise ConfigError(
-            f"{file}: its column {wrong[0]!r} is one that results have themselves. Move the file away, and run the "
-            "analysis again under another name."
+            f"{file}: its column {wrong[0]!r} is not one of an analysis. The file was changed by something else. "
+            "Restore it from a copy, or move it away and run the analysis again."
         )
     return names
 
