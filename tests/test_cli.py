@@ -29,7 +29,10 @@ from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_chec
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], *([name] for name in ("train", "table", "report", "rerun", "log", "dashboard", "claims"))],
+    [
+        [],
+        *([name] for name in ("train", "table", "report", "analyse", "rerun", "log", "dashboard", "claims")),
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_that_is_slow_to_import(arguments: list[str]) -> None:

@@ -119,7 +119,7 @@ class Transplant(Analysis):
         probe = trained.probe
         parameters, masks = transplants(trained, chosen)
         if self.steps > 0:
-            parameters = self._trained_further(trained.members, parameters, masks, chosen)
+            parameters = self.trained_further(trained.members, parameters, masks, chosen)
         task, network = probe.task, probe.network.network
         found: list[Tensor] = []
         for arm in parameters:
@@ -128,7 +128,7 @@ class Transplant(Analysis):
             found.append(task.loss_function.errors(outputs, probe.samples.targets, task.partition).double())
         return torch.stack(found)
 
-    def _trained_further(
+    def trained_further(
         self,
         members: Sequence[Member],
         parameters: Float[Tensor, "arm member parameter"],
