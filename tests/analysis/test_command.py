@@ -20,6 +20,7 @@ from modulab.results.lock import LOCK, FolderLock
 from tests.command_line import SMALL, Command
 
 SWEEP = ["train", "-m", *SMALL, "architecture=dense,premodular", "trainer.progress=off"]
+SWEEP.append("trainer.largest_population=2")  # so that there are several populations
 FAST = ["cut.partitions=3"]
 OWN = '''
 import torch
@@ -174,7 +175,7 @@ def test_an_analysis_of_ones_own_is_one_file_and_one_yaml(command: Command, swee
 
 
 def test_a_measure_taken_afterwards_is_the_one_taken_after_training(command: Command, sweep: Path) -> None:
-    assert command(*SWEEP, "seed=5", "~probes.measures.ablation", "hydra.sweep.dir=without")[0] == 0
+    assert command(*SWEEP, "seed=5", "probes.measures.ablation=null", "hydra.sweep.dir=without")[0] == 0
     assert command(*SWEEP, "seed=5", "hydra.sweep.dir=with")[0] == 0
     measure = "modulab.metrics.modularity.measure_ablation"
     assert "modularity/ablation" not in modulab.load_results("without")
@@ -245,7 +246,7 @@ def test_files_of_analyses_that_are_damaged_or_changed_are_refused(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_id = modulab.load_results(sweep)["run_id"][0]
-    for column in ("status", "config.seed"):
+    for column in ("version.own", "config.seed"):
         save_analysed(sweep, "evil", "{}", [Analysed([run_id], {column: [1.0]})])
         assert main(["table", str(sweep)]) == 2
         assert f"its column '{column}' is not one of an analysis" in capsys.readouterr().err

@@ -33,8 +33,8 @@ class Cut(Analysis):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return edges."""
-        return ("edges",)
+        """Return edges and output_modules."""
+        return ("edges", "output_modules")
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -87,9 +87,11 @@ def compare(
     end: str, rise: Float64[Tensor, " member"], random: Float64[Tensor, "draw member"]
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return a rise, its mean in random partitions, z and p; z is NaN where all random partitions give the same."""
-    spread = random.std(dim=0) if len(random) > 1 else torch.full_like(rise, torch.nan)
-    mean = random.mean(dim=0)
-    smaller = (random <= rise).sum(dim=0)
+    # A sum over the innermost axis adds in an order that does not depend on how many members there are.
+    drawn = random.T.contiguous()
+    spread = drawn.std(dim=1) if len(random) > 1 else torch.full_like(rise, torch.nan)
+    mean = drawn.mean(dim=1)
+    smaller = (drawn <= rise[:, None]).sum(dim=1)
     return {
         f"rise{end}": rise,
         f"rise_random{end}": mean,

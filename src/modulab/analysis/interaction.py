@@ -76,7 +76,11 @@ class Interaction(Analysis):
         """
         probe = trained.probe
         samples = evaluation_samples(probe.task, probe.keys, 2 * self.pairs, "full")
-        points, others = samples.inputs.split(self.pairs, dim=1)
+        # Laid out alike, with the batch innermost, so that equal inputs of a unit give equal bits.
+        points, others = (
+            half.transpose(1, 2).contiguous().transpose(1, 2)
+            for half in samples.inputs.split(self.pairs, dim=1)
+        )
         variance = probe.network.forward(points).double().var(dim=1, correction=0)
         found: dict[str, Tensor] = {}
         regions: dict[str, list[tuple[Tensor, Tensor]]] = {"on_support": [], "off_support": []}
@@ -90,9 +94,9 @@ class Interaction(Analysis):
             if on is not None:
                 regions["on_support"].append((squares, on))
                 regions["off_support"].append((squares, ~on))
-        every = torch.stack(shares)
-        found["share"] = every.mean(dim=(0, 2))
-        found["largest"] = every.amax(dim=(0, 2))
+        every = torch.cat(shares, dim=1)
+        found["share"] = every.mean(dim=1)
+        found["largest"] = every.amax(dim=1)
         for name, parts in regions.items():
             if parts and probe.task.withholds:
                 total = torch.stack([torch.where(on[:, :, None], each, 0.0).sum(dim=1) for each, on in parts])
@@ -119,7 +123,7 @@ def _corners(
     """Return x, x with x'_i, x with x'_j, and x with both."""
 
     def exchanged(*modules: int) -> Tensor:
-        changed = points.clone()  # keeps how the points lie in memory, with the batch innermost
+        changed = points.clone()
         for module in modules:
             own = list(partition.inputs_of(module))
             changed[:, :, own] = others[:, :, own]

@@ -7,6 +7,7 @@ in the place of their values, that function says which parameter each weight is;
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,15 +19,17 @@ from modulab.networks.base import Network
 NO_PLACES = "the weights of its connections are not parameters of their own"
 
 
-def weight_places(network: Network) -> list[Int64[Tensor, "target_unit source_unit"]] | None:
+@functools.lru_cache(maxsize=64)
+def weight_places(network: Network) -> tuple[Int64[Tensor, "_target_unit _source_unit"], ...] | None:
     """Return which parameter each weight of each connection is; None unless each is one, and no other's."""
     return _places(network, network.edge_weights)
 
 
-def bias_places(network: Network) -> list[Int64[Tensor, " target_unit"]] | None:
+@functools.lru_cache(maxsize=64)
+def bias_places(network: Network) -> tuple[Int64[Tensor, " _target_unit"], ...] | None:
     """Return which parameter the bias of each unit of each stage is, for a network of layers; None as above."""
     targets = [target for _, target in network.connections]
-    sources = [weights.shape[1] for weights in weight_places(network) or []]
+    sources = [weights.shape[1] for weights in weight_places(network) or ()]
     if not network.is_layered or len(sources) != len(targets):
         return None
 
@@ -39,11 +42,11 @@ def bias_places(network: Network) -> list[Int64[Tensor, " target_unit"]] | None:
     return _places(network, biases)
 
 
-def _places(network: Network, parts_of: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor] | None:
+def _places(network: Network, parts_of: Callable[[Tensor], Sequence[Tensor]]) -> tuple[Tensor, ...] | None:
     # Double precision holds the numbers of all parameters. From 1, for 0 stands for a part that is no parameter.
     numbers = torch.arange(1, network.num_parameters + 1, dtype=torch.float64)[None]
     found = [part[0] for part in parts_of(numbers)]
-    places = [part.round().long() - 1 for part in found]
+    places = tuple(part.round().long() - 1 for part in found)
     every = torch.cat([each.flatten() for each in places]) if places else torch.empty(0, dtype=torch.int64)
     if len(every) == 0 or len(every.unique()) < len(every):
         return None

@@ -29,8 +29,6 @@ from modulab.networks.self_trained import SelfTrained
 from modulab.partition import SHARED
 from modulab.schema import suggest
 from modulab.streams import Stream, fold_in, uniforms
-from modulab.training.data import PopulationData
-from modulab.training.learner import PopulationLearner
 
 _SECONDS_PER_VALUE = 5e-8
 """Of a training step, for each value of a sample at a site."""
@@ -97,7 +95,7 @@ class Transplant(Analysis):
         chosen = self._chosen(probe)
         every = torch.stack([self._errors(trained, each) for each in chosen])
         # Of modules, the error of each with its own transplant.
-        errors = torch.diagonal(every, dim1=0, dim2=3) if self.parts is None else every[0]
+        errors = torch.diagonal(every, dim1=0, dim2=3).contiguous() if self.parts is None else every[0]
         donors, random, shuffled = errors.mean(dim=2)
         found = {"error": donors, "error_random": random, "error_shuffled": shuffled}
         return found | {
@@ -136,6 +134,10 @@ class Transplant(Analysis):
         chosen: Bool[Tensor, "member parameter"],
     ) -> Float[Tensor, "arm member parameter"]:
         """Return the parameters after the steps of each member's own optimiser, noise and penalty."""
+        # Not above: importing Lightning takes seconds, and labels of columns are read without it.
+        from modulab.training.data import PopulationData
+        from modulab.training.learner import PopulationLearner
+
         frozen = chosen if self.frozen else torch.zeros_like(chosen)
         # Weight decay acts beside the gradient, which is all that a mask holds back: after each step it is undone.
         decays = any(member.training.weight_decay > 0 for member in members)
@@ -218,15 +220,19 @@ def named_parameters(network: Network, patterns: Sequence[str]) -> Bool[Tensor, 
 
 
 def module_parameters(probe: Probe, labels: Labels, module: int) -> Bool[Tensor, "member parameter"]:
-    """Return which parameters are weights between units of a module, or from shared inputs to it, or biases of it."""
+    """Return which parameters are weights between units of a module, or biases of them.
+
+    Units that belong to no module count as its own: so a dead unit stays dead, and shared inputs are read.
+    """
     network = probe.network.network
     weights, biases = weight_places(network), bias_places(network)
     assert weights is not None
     assert biases is not None
     found = torch.zeros_like(probe.mask, dtype=torch.bool)
     for (source, target), own, bias in zip(network.connections, weights, biases, strict=True):
-        targets = labels[target] == module
-        sources = (labels[source] == module) | (labels[source] == SHARED)
+        targets, sources = (
+            (labels[place] == module) | (labels[place] == SHARED) for place in (target, source)
+        )
         found[:, own.flatten().to(found.device)] = (targets[:, :, None] & sources[:, None, :]).flatten(1)
         found[:, bias.to(found.device)] = targets
     return found
