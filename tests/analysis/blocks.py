@@ -23,7 +23,11 @@ from tests.members import make_member
 def members(
     count: int = 3, architecture: str = "dense", task: str = "regression", **settings: Any
 ) -> list[Member]:
-    small = {"probes__num_samples": 48, "training__batch_size": 8, "data__num_samples": 32}
+    """Return members of the reference setting, in small; a name that ends in premodular keeps no cross connections."""
+    small: dict[str, Any] = {"probes__num_samples": 48, "training__batch_size": 8, "data__num_samples": 32}
+    if architecture.endswith("premodular"):
+        small["architecture__cross_connections"] = 0.0
+        architecture = architecture.removesuffix("premodular").removesuffix("_") or "dense"
     choices = {"architecture": architecture, "task": task}
     return [make_member(choices, seed=seed, **(small | settings)) for seed in range(count)]
 

@@ -14,7 +14,6 @@ import pytest
 import modulab
 from modulab.analysis import run
 from modulab.analysis.cut import Cut
-from modulab.cli import main
 from modulab.results.analyses import Analysed, analysis_path, save_analysed
 from modulab.results.lock import LOCK, FolderLock
 from tests.command_line import SMALL, Command
@@ -152,11 +151,15 @@ def test_an_interrupted_analysis_keeps_what_it_found_and_goes_on_to_the_same_end
 def test_a_crash_while_writing_leaves_the_earlier_file(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modulab.analyse(sweep, "cut", FAST, members=[0])
     before = contents(sweep)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        modulab.analyse(sweep, "cut", FAST)
-    monkeypatch.undo()
-    assert contents(Path(sweep).resolve()) == before
+
+    def full(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="disk full"):
+            modulab.analyse(sweep, "cut", FAST)
+    assert contents(sweep) == before
 
 
 def test_an_analysis_of_ones_own_is_one_file_and_one_yaml(command: Command, sweep: Path) -> None:
@@ -242,18 +245,16 @@ def test_a_folder_that_another_process_works_in_without_networks_or_with_links_i
     assert (code, "holds no finished networks" in err) == (2, True)
 
 
-def test_files_of_analyses_that_are_damaged_or_changed_are_refused(
-    sweep: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_of_analyses_that_are_damaged_or_changed_are_refused(command: Command, sweep: Path) -> None:
     run_id = modulab.load_results(sweep)["run_id"][0]
     for column in ("version.own", "config.seed"):
         save_analysed(sweep, "evil", "{}", [Analysed([run_id], {column: [1.0]})])
-        assert main(["table", str(sweep)]) == 2
-        assert f"its column '{column}' is not one of an analysis" in capsys.readouterr().err
+        code, _, err = command("table", "sweep")
+        assert (code, f"its column '{column}' is not one of an analysis" in err) == (2, True)
         analysis_path(sweep, "evil").unlink()
     analysis_path(sweep, "evil").write_bytes(b"PAR1")
-    assert main(["table", str(sweep)]) == 2
-    assert "is damaged and cannot be read" in capsys.readouterr().err
+    code, _, err = command("table", "sweep")
+    assert (code, "is damaged and cannot be read" in err) == (2, True)
 
 
 def test_a_value_from_training_stands_before_one_that_was_found_afterwards(sweep: Path) -> None:
