@@ -9,14 +9,23 @@ import pytest
 
 import modulab
 from modulab.cli import config_meaning
-from modulab.config.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
+from modulab.config.composing import (
+    OTHER_GROUPS,
+    Plan,
+    compose_checked,
+    config_folder,
+    hydra_composer,
+    plan_run,
+)
 from modulab.config.settings import Trainer
 from modulab.project import STARTER
 from modulab.results.store import load_results
 from tests.command_line import SMALL
 
 FILES = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml"))
-OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file]
+OPTIONS = [
+    file.removesuffix(".yaml") for file in FILES if "/" in file and file.split("/")[0] not in OTHER_GROUPS
+]
 
 
 def plan(*overrides: str) -> Plan:

@@ -21,6 +21,7 @@ LEVELS = [
     {"training", "results"},
     {"logger"},
     {"sweep"},
+    {"analysis"},
     {"api", "process", "report"},
     {"claims"},
     {"cli", "starter"},

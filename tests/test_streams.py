@@ -124,6 +124,8 @@ def test_stream_numbers_are_the_recorded_ones():
         "FRAME_NULL": 13,
         "GRAPH_NULL": 14,
         "COMMUNITIES": 20,
+        "CUT": 31,
+        "TRANSPLANT": 32,
     }
 
 

@@ -4,13 +4,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modulab.api import Results, load_members, load_results, train
+    from modulab.api import Results, analyse, load_members, load_results, train
     from modulab.errors import ConfigError
 
 # MKL otherwise picks kernels by memory alignment, and a member's rounding would depend on its place in the population.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
-__all__ = ["ConfigError", "Results", "load_members", "load_results", "train"]
+__all__ = ["ConfigError", "Results", "analyse", "load_members", "load_results", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,10 +65,13 @@ def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
-    """Return the results under a path: a run's or sweep's folder, a folder of such folders, or a file."""
+    """Return the results under a path: a run's or sweep's folder, a folder of such folders, or a file.
+
+    What `modulab analyse` found there is in further columns.
+    """
     from modulab.results import store
 
-    return store.load_results(path)
+    return store.load_results(path, analyses=True)
 
 
 def load_members(path: str | Path) -> Any:
@@ -84,3 +87,32 @@ def load_members(path: str | Path) -> Any:
     from modulab.sweep import trained
 
     return trained.load_members(path)
+
+
+def analyse(
+    path: str | Path,
+    with_: str | Sequence[str],
+    settings: Sequence[str] = (),
+    *,
+    members: Sequence[str | int] | None = None,
+    modules: Collection[str] = (),
+    again: bool = False,
+) -> pd.DataFrame:
+    """Analyse the finished networks of a folder as `modulab analyse` would; return the results with what was found.
+
+    `with_` names one or more analyses, `settings` set their fields (`cut.partitions=500`), `members` are numbers of
+    rows, ranges (`0-9`) or first letters of run_ids, and `modules` are the user's own that the results may name.
+    Members that have been analysed are left out, unless `again`.
+
+    Raises: ConfigError for whatever a user can set right.
+    """
+    from modulab.process import settings_kept
+
+    with settings_kept():
+        from modulab.analysis.choosing import choose_analyses
+        from modulab.analysis.run import plan_analyses, run_analyses
+
+        chosen = choose_analyses([with_] if isinstance(with_, str) else with_, settings)
+        wanted = None if members is None else [str(each) for each in members]
+        run_analyses(plan_analyses(Path(path), chosen, wanted, again), modules)
+    return load_results(path)

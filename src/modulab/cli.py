@@ -23,6 +23,7 @@ _COMMANDS = {
     "table": "print mean and interval over seeds, grouped by what varies",
     "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
     "report": "write figures of results and an HTML page that holds them",
+    "analyse": "cut, transplant or clamp modules of finished networks, and add what is found to their rows",
     "rerun": "train one row of a table again, alone, and compare",
     "log": "tell W&B, TensorBoard or CSV files of a folder of results, each member once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
@@ -69,6 +70,10 @@ def _answer(given: Sequence[str]) -> int:
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())
             return _train(given[1:])
+        if given[:1] == ["analyse"]:
+            from modulab.analysis.command import analyse
+
+            return analyse(given[1:], config_meaning)
         return _other(given)
     except ConfigError as error:
         from modulab.text import printable
@@ -109,7 +114,8 @@ def _other(given: Sequence[str]) -> int:
         prog="modulab", description="Find out when, why and to what end neural networks become modular."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("train", help=_COMMANDS["train"], add_help=False)
+    for name in ("train", "analyse"):
+        commands.add_parser(name, help=_COMMANDS[name], add_help=False)
     table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
     table.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
     table.add_argument("--csv", type=Path, metavar="FILE", help="also write every measure to a CSV file")
@@ -287,7 +293,7 @@ def _table(options: argparse.Namespace) -> int:
     from modulab.results.store import load_results
     from modulab.results.summary import show_results, summarise, to_csv
 
-    results = load_results(options.path)
+    results = load_results(options.path, analyses=True)
     by = None if options.by is None else [key.strip() for key in options.by.split(",")]
     metrics = None if options.metric is None else [name.strip() for name in options.metric.split(",")]
     show_results(results, by, metrics)
@@ -391,11 +397,11 @@ def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
 
 def train_help() -> str:
     """Return the help of `modulab train`: usage, groups with their options, every key with its meaning."""
-    from modulab.config.composing import config_folder
+    from modulab.config.composing import OTHER_GROUPS, config_folder
 
     folder = config_folder()
     lines = [_TRAIN_USAGE, "Groups, as GROUP=OPTION:"]
-    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in OTHER_GROUPS):
         lines.append(f"  {group.name}")
         for file in sorted(group.rglob("*.yaml")):
             option = file.relative_to(group).with_suffix("").as_posix()

@@ -40,6 +40,8 @@ class Stream(IntEnum):
     FRAME_NULL = 13
     GRAPH_NULL = 14
     COMMUNITIES = 20
+    CUT = 31
+    TRANSPLANT = 32
 
 
 def _signed(word: int) -> int:

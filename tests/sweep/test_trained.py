@@ -107,6 +107,6 @@ def test_a_manifest_of_other_members_is_refused(copied: Path) -> None:
 def test_configs_that_ask_for_other_parameters_are_refused(folder: Path) -> None:
     group = modulab.load_members(folder)[0]
     wider = [each | {"architecture": each["architecture"] | {"width": 40}} for each in group.configs]
-    changed = TrainedMembers(wider, group.parameters, group.layout, group.file)
+    changed = TrainedMembers(wider, group.parameters, group.layout, group.file, group.steps)
     with pytest.raises(ConfigError, match="other parameters"):
         changed.population()

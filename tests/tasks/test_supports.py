@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from modulab.errors import ConfigError
-from modulab.streams import fold_in, uniforms
+from modulab.streams import fold_in, member_keys, uniforms
 from modulab.tasks import supports
 
 LEAST_P = 1e-4
@@ -259,3 +259,19 @@ def test_combination_weights_are_products_in_the_order_of_itertools():
 def test_full_support_has_no_withheld_region(points):
     with pytest.raises(ConfigError, match=r"task\.support=full withholds nothing"):
         supports.region_inputs(*points(1, 1), "withheld", law("full"))
+
+
+@pytest.mark.parametrize("support", ["full", "band", "corner", "cross", "cells"])
+def test_a_support_covers_its_training_points_and_none_that_are_withheld(support):
+    chosen = law(support, coordinates=2, width=0.2, cells=3, fraction=0.3, seed=1)
+    keys, counters = member_keys([0, 1]), torch.arange(500, dtype=torch.int32).expand(2, -1)
+
+    def covered(region):
+        return supports.covers(supports.region_inputs(keys, counters, region, chosen), chosen)
+
+    assert covered("train").all()
+    if support != "full":
+        assert not covered("withheld").any()
+    # Of inputs in [-1, 1], two are within 2w of one another with probability 2w - w^2, in each coordinate.
+    expected = {"full": 1, "band": 0.36**2, "corner": 1 - 2**-4, "cross": 0, "cells": 1 - 24 / 81}
+    assert covered("full").double().mean().item() == pytest.approx(expected[support], abs=0.06)

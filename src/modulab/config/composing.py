@@ -46,6 +46,8 @@ else:
     Population = Sweep = Trainer = Settings
     Run = object
 
+OTHER_GROUPS = ("analysis",)
+"""Folders of configs that are no groups of a run: `modulab analyse` reads them."""
 _RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
 

@@ -11,7 +11,7 @@ import fnmatch
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,13 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
 """What a measure may need, and why a member without it lacks the measure."""
 
 
+def unmet(needs: Sequence[str], network: Network, task: Task) -> str | None:
+    """Return why a network on a task lacks some of what is needed, or None where it has all of it."""
+    if network.unmeasured is not None:
+        return network.unmeasured
+    return next((reason for name in needs for has, reason in [_NEEDS[name]] if not has(network, task)), None)
+
+
 class Measure(Settings):
     """A measure with parameters. Derive from it, add fields, and return values by name from `take`."""
 
@@ -117,11 +124,7 @@ class Measure(Settings):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return why members of this network and task cannot be measured, or None where they can."""
-        if network.unmeasured is not None:
-            return network.unmeasured
-        return next(
-            (reason for name in self.needs for has, reason in [_NEEDS[name]] if not has(network, task)), None
-        )
+        return unmet(self.needs, network, task)
 
     def __call__(self, probe: Probe) -> Any:
         """Return one value a member for each name; none for members that lack what it needs.

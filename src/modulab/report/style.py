@@ -131,13 +131,15 @@ _LABELS = {
 
 @functools.cache
 def described_columns() -> tuple[Column, ...]:
-    """Return what the measures that come with modulab say of their values."""
+    """Return what the measures and analyses that come with modulab say of their values."""
     # Not above: it takes seconds, and a misspelt command is answered without them.
+    from modulab.analysis.choosing import shipped_columns
     from modulab.metrics.measure import find_measure, shipped_measures
 
-    return tuple(
+    measured = (
         column for path, value in shipped_measures().items() for column in find_measure(value, path).columns
     )
+    return (*measured, *shipped_columns())
 
 
 def label(name: str) -> str:

@@ -57,7 +57,7 @@ def write_report(path: str | Path, output: str | Path | None = None, modules: Co
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    results = load_results(path)
+    results = load_results(path, analyses=True)
     if output is None:
         check_links(folder)
     target = Path(output) if output is not None else folder / "report"

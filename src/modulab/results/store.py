@@ -3,42 +3,31 @@
 While a run goes on, each population that ends leaves its rows in files of its own below parts/, so that the
 price of keeping a result does not grow with the number already kept, and processes on different machines do
 not write to one file. `gather` then joins them to the two files. Readers read both, and see every row at any
-time. Files are replaced whole; a member's new row replaces its old one. A file
-that cannot be read is never overwritten.
+time. What is found in finished networks afterwards has files of its own (see `analyses`). Files are replaced
+whole; a member's new row replaces its old one. A file that cannot be read is never overwritten.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from modulab.errors import ConfigError
-from modulab.results.files import check_links, replacing
+from modulab.results.analyses import with_analyses
+from modulab.results.files import check_links
+from modulab.results.parquet import CURVES, RESULTS, read_table, write_table
 from modulab.results.tables import Status, concatenate, merge
-from modulab.schema import RENAMED_KEYS
 
-FORMAT_VERSION = 1
-"""Goes up when a column changes its meaning; files of another version are refused."""
-
-RESULTS = "results.parquet"
-CURVES = "curves.parquet"
 PARTS = "parts"
-_FORMAT_KEY = b"modulab.format"
-_SHAPE_KEY = b"modulab.shape"
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _DONE = ("completed", "diverged")
-_NEEDED = {RESULTS: ("run_id", "status"), CURVES: ("run_id", "step", "measure", "value")}
-_RUN_ID = "^[0-9a-f]{1,16}$"
-"""A run_id names files: anything else, such as a path, is refused wherever a file says it."""
 
 
 def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
@@ -54,7 +43,7 @@ def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | Non
 def _write_part(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(exist_ok=True)
     try:
-        _write(path, table)
+        write_table(path, table)
     except FileNotFoundError:  # another process joined all parts meanwhile, and removed their folder
         _write_part(path, table)
 
@@ -74,7 +63,7 @@ def gather(folder: Path, planned: pa.Table | None = None) -> None:
         if name == RESULTS and planned is not None:
             table = _with_missing(table, planned)
         if table is not None and (parts or planned is not None):
-            _write(folder / name, table)
+            write_table(folder / name, table)
         for part in parts:
             part.unlink()
     with suppress(OSError):  # not there, or holds something else
@@ -115,7 +104,7 @@ def copy_rows(source: Path, target: Path, run_ids: Sequence[str]) -> None:
         files = _files(source, name)
         if files:
             table = _join(files, name)
-            _write(target / name, table.filter(_compute.is_in(table["run_id"], value_set=wanted)))
+            write_table(target / name, table.filter(_compute.is_in(table["run_id"], value_set=wanted)))
 
 
 def read_rows(
@@ -149,17 +138,18 @@ def check_folder(folder: Path) -> None:
     check_links(folder)
     for name in (RESULTS, CURVES):
         for file in _files(folder, name):
-            _read(file)
+            read_table(file)
 
 
-def load_results(path: str | Path) -> pd.DataFrame:
+def load_results(path: str | Path, analyses: bool = False) -> pd.DataFrame:
     """Return the results under a path: a run's or sweep's folder, a folder of such folders, or a file.
 
-    A member that stands in several folders appears once, completed rather than failed, else the latest.
+    A member that stands in several folders appears once, completed rather than failed, else the latest. With
+    `analyses`, what `modulab analyse` found there is in further columns.
 
     Raises: ConfigError where there are none, or where a file is damaged or of another version.
     """
-    return _load(path, RESULTS)
+    return _load(path, RESULTS, analyses)
 
 
 def load_curves(path: str | Path) -> pd.DataFrame:
@@ -167,7 +157,7 @@ def load_curves(path: str | Path) -> pd.DataFrame:
     return _load(path, CURVES)
 
 
-def _load(path: str | Path, name: str) -> pd.DataFrame:
+def _load(path: str | Path, name: str, analyses: bool = False) -> pd.DataFrame:
     path = Path(path)
     files = [path] if path.is_file() else _files(path, name)
     if not files:
@@ -181,9 +171,11 @@ def _load(path: str | Path, name: str) -> pd.DataFrame:
     try:
         table = _join(files, name)
     except FileNotFoundError:  # a run at work has joined its parts meanwhile
-        return _load(path, name)
+        return _load(path, name, analyses)
     if name == RESULTS:
         table = _readable(table, path)
+        if analyses:
+            table = with_analyses(table, path.parent if path.is_file() else path)
     types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     nullable = {field.type for field in table.schema if table[field.name].null_count}
 
@@ -201,7 +193,7 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _join(files: Sequence[Path], name: str, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of files, each member once: done rather than failed or missing, else the latest."""
-    tables = [_read(file, columns) for file in files]
+    tables = [read_table(file, columns) for file in files]
     if len(tables) == 1:
         return tables[0]
     if name == RESULTS:
@@ -224,82 +216,6 @@ def _join(files: Sequence[Path], name: str, columns: list[str] | None = None) ->
     return concatenate(kept)
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        table, shape = file.read(columns), _shape(file.schema_arrow, file.metadata.num_rows)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Arrow raises a different kind for each way a file can be broken
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(
-            f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
-            "Restore it from a copy, or move it away and run the same command again."
-        ) from error
-    metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
-    found = metadata.get(_FORMAT_KEY)
-    if found is None:
-        raise ConfigError(f"{path} was not written by modulab. Give another path, or move the file away.")
-    if found != str(FORMAT_VERSION).encode():
-        raise ConfigError(
-            f"{path} was written by another version of modulab (file format {found.decode()}; this one reads "
-            f"{FORMAT_VERSION}). Use that version for it, or another folder for new runs."
-        )
-    if metadata.get(_SHAPE_KEY, shape) != shape:
-        raise ConfigError(
-            f"{path} is damaged: its columns are not those that were written. It is left as it is. "
-            "Restore it from a copy, or move it away and run the same command again."
-        )
-    _check_content(path, table, columns)
-    return _with_current_names(table.replace_schema_metadata(None))
-
-
-def _with_current_names(table: pa.Table) -> pa.Table:
-    """Return results whose settings have the names of this version, with the values that these have."""
-    for (group, old), (new, values) in RENAMED_KEYS.items():
-        first, now = f"config.{group}.{old}", f"config.{group}.{new}"
-        names = table.column_names
-        if names.count(first) == 1 and now not in names and pa.types.is_boolean(table[first].type):
-            named = [None if value is None else values[value] for value in table[first].to_pylist()]
-            table = table.set_column(names.index(first), now, pa.array(named, pa.string()))
-    return table
-
-
-def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> None:
-    """Check that a table has the columns that every reader needs, and that its run_ids are names of members."""
-    kind = CURVES if path.name.endswith(CURVES) else RESULTS
-    missing = [name for name in columns or _NEEDED[kind] if name not in table.column_names]
-    if missing:
-        raise ConfigError(
-            f"{path} lacks the columns {', '.join(missing)}. Restore it from a copy, or move it away."
-        )
-    if "run_id" not in table.column_names or table.num_rows == 0:
-        return
-    for name in table.column_names:
-        if not _holds_its_type(name, table[name].type):
-            raise ConfigError(
-                f"{path}: the column {name} holds {table[name].type}, which modulab never writes there. Restore the "
-                "file from a copy, or move it away."
-            )
-    run_ids = table["run_id"]
-    valid = pa.types.is_string(run_ids.type) and run_ids.null_count == 0
-    if not valid or not _compute.all(_compute.match_substring_regex(run_ids, _RUN_ID)).as_py():
-        raise ConfigError(
-            f"{path} has a run_id that is not one: modulab writes 16 hexadecimal digits. The file was changed by "
-            "something else. Restore it from a copy, or move it away."
-        )
-
-
-def _holds_its_type(name: str, kind: pa.DataType) -> bool:
-    """Return whether a column of results or curves may have a type; settings and versions may have any."""
-    types = pa.types
-    if types.is_null(kind) or name.startswith(("config.", "version.")):
-        return True
-    if name in ("run_id", "status", "error", "skipped", "engine", "device", "measure"):
-        return types.is_string(kind) or types.is_large_string(kind)
-    return types.is_floating(kind) or types.is_integer(kind)
-
-
 def _readable(table: pa.Table, path: Path) -> pa.Table:
     """Return results with all columns that readers need; an earlier version did not write some of them.
 
@@ -313,20 +229,3 @@ def _readable(table: pa.Table, path: Path) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
     return table
-
-
-def _shape(schema: pa.Schema, rows: int) -> bytes:
-    """Return a hash of what no page's checksum covers: names and types of columns, and the number of rows."""
-    columns = [(field.name, str(field.type)) for field in schema]
-    return hashlib.sha256(repr((columns, rows)).encode()).hexdigest().encode()
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with replacing(path) as beside:
-        pq.write_table(
-            table.replace_schema_metadata(
-                {_FORMAT_KEY: str(FORMAT_VERSION), _SHAPE_KEY: _shape(table.schema, table.num_rows)}
-            ),
-            beside,
-            write_page_checksum=True,
-        )

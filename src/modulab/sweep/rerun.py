@@ -63,7 +63,7 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
     it names other code.
     """
     results = load_results(path)
-    row = _row(results, _row_number(results, member))
+    row = _row(results, row_number(results, member))
     if row["status"] not in _RESULTS_OF:
         raise ConfigError(
             f"--member {member}: that member is {row['status']}; there is nothing to compare with. "
@@ -89,7 +89,11 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
     )
 
 
-def _row_number(results: pd.DataFrame, member: str) -> int:
+def row_number(results: pd.DataFrame, member: str, option: str = "--member") -> int:
+    """Return the place of a row that is given by its number or by the beginning of its run_id.
+
+    Raises: ConfigError, which names the option, where there is none or are several.
+    """
     if member.isdecimal() and int(member) < len(results):
         return int(member)
     found = [
@@ -99,7 +103,7 @@ def _row_number(results: pd.DataFrame, member: str) -> int:
         reason = "several rows have" if found else "no row has"
         hint = "" if found else suggest(member, results["run_id"]) if len(member) > 6 else ""
         raise ConfigError(
-            f"--member {member}: {reason} that number or run_id. Give a number from 0 to {len(results) - 1}, "
+            f"{option} {member}: {reason} that number or run_id. Give a number from 0 to {len(results) - 1}, "
             f"or the first letters of a run_id. {hint}".rstrip()
         )
     return found[0]

@@ -31,6 +31,8 @@ class TrainedMembers:
     layout: tuple[Parameter, ...]
     file: Path
     """The checkpoint."""
+    steps: int
+    """How many steps they were trained for when it was written."""
 
     @property
     def weights(self) -> dict[str, Float[Tensor, "member ..."]]:
@@ -117,4 +119,6 @@ def read_members(file: Path) -> TrainedMembers:
                 f"{manifest} and {file.name} do not list the same members. Restore them from a copy."
             )
         configs = full
-    return TrainedMembers(configs, parameters, layout_of(content), file)
+    return TrainedMembers(
+        configs, parameters, layout_of(content), file, int(content["state_dict"]["next_step"])
+    )

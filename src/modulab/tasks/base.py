@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -144,6 +144,15 @@ class Task(Settings):
 
         `scales` multiplies each module's inputs by a factor; only where `ranges` says that it can.
         """
+
+    def covers(self, inputs: Float[Tensor, "member batch coordinate"]) -> Bool[Tensor, "member batch"] | None:
+        """Return which inputs, as `draw` gives them in the `full` region, lie on the training support.
+
+        None for a task that does not say.
+        """
+        if self.withholds:
+            return None
+        return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
 
     def encode(
         self, inputs: Float[Tensor, "member batch coordinate"]

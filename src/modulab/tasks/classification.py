@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int32
+from jaxtyping import Bool, Float, Float64, Int32
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -138,6 +138,12 @@ class ClassificationTask(Task):
         inputs = supports.widen(inputs, scales)
         labels = [_LABELS[name].of(inputs[:, :, module]) for module, name in enumerate(functions)]
         return Samples(inputs.flatten(2), torch.stack(labels, dim=2).float())
+
+    def covers(self, inputs: Float[Tensor, "member batch coordinate"]) -> Bool[Tensor, "member batch"] | None:
+        """Return which inputs lie on the support; None where that is one of labels."""
+        if self.support == "labels":
+            return None
+        return supports.covers(inputs.unflatten(2, (self.modules, 2)), self._law(self.support))
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -114,6 +114,10 @@ class ContinuousTask(Task):
 
     def _samples_at(self, inputs: Float[Tensor, "member batch module coordinate"]) -> Samples:
         return Samples(inputs.flatten(2), self.targets_at(inputs))
+
+    def covers(self, inputs: Float[Tensor, "member batch coordinate"]) -> Bool[Tensor, "member batch"]:
+        """Return which inputs lie on the support."""
+        return supports.covers(inputs.unflatten(2, (self.modules, self.inputs_per_module)), self._law)
 
     def encode(
         self, inputs: Float[Tensor, "member batch coordinate"]

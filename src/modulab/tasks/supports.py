@@ -359,6 +359,28 @@ def _withheld_inputs(keys: Tensor, counters: Tensor, law: SupportLaw) -> Tensor:
             return cells_region(keys, counters, law, _withheld_cells(law))
 
 
+def covers(
+    inputs: Float[Tensor, "member batch module coordinate"], law: SupportLaw
+) -> Bool[Tensor, "member batch"]:
+    """Return which inputs, each in [-1, 1], lie on a support."""
+    match law.support:
+        case "full":
+            return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        case "band":
+            return spread(inputs) <= 2 * law.band_width
+        case "corner":
+            return (inputs <= 0.0).flatten(2).any(dim=2)
+        case "cross":
+            return (inputs != 0.0).any(dim=3).sum(dim=2) <= 1
+        case "cells":
+            inner = cell_edges(law.cells)[1:-1].to(inputs.device)
+            places = torch.bucketize(inputs.contiguous(), inner, right=True).flatten(2)
+            combination = torch.zeros_like(places[:, :, 0])
+            for place in places.unbind(2):
+                combination = combination * law.cells + place
+            return ~_withheld_cells(law).to(inputs.device)[combination]
+
+
 def _withheld_cells(law: SupportLaw) -> Tensor:
     return withheld_combinations(law.num_values, law.modules, law.withheld_fraction, law.withheld_seed)
 

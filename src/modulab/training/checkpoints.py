@@ -77,8 +77,9 @@ def _is_consistent(content: Mapping[str, Any]) -> bool:
             and (len(parameters), sum(part.size for part in layout_of(content))) == tuple(parameters.shape)
             and bool(((rows >= 0) & (rows < len(parameters))).all())
             and len(rows) == len(content["modulab"]["members"])
+            and int(content["state_dict"]["next_step"]) >= 0
         )
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, RuntimeError, TypeError, ValueError):
         return False
 
 

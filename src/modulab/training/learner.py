@@ -96,8 +96,9 @@ class PopulationLearner(LightningModule):
         self._places = arrange(members, device)
         rows = [index for place in self._places for index in place.members]
         self._row_members = [members[index] for index in rows]
+        self.member_of_row: Int64[Tensor, " row"] = torch.tensor(rows)
         row_of_member = torch.empty(len(members), dtype=torch.int64)
-        row_of_member[torch.tensor(rows)] = torch.arange(len(rows))
+        row_of_member[self.member_of_row] = torch.arange(len(rows))
         self.row_of_member: Int64[Tensor, " member"] = row_of_member
         self.network = self._places[0].program.network
         keys = member_keys([member.seed for member in self._row_members])

@@ -1,0 +1,145 @@
+"""What an analysis is: a function of trained networks, with its parameters, needs, cost, and words for its values.
+
+A config names an analysis by `_target_`, a class derived from `Analysis`, with its parameters. It must be pure, and
+draw what is random from streams folded from `trained.probe.keys`, so that a member analysed with others gives what it
+gives alone, bit for bit. A measure (`metrics/measure.py`) can be taken as an analysis, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from modulab.config.settings import Member
+from modulab.errors import ConfigError
+from modulab.metrics.measure import Column, Measure, Values, find_measure, unmet
+from modulab.metrics.probe import Probe
+from modulab.networks.base import Network
+from modulab.schema import Settings, import_target, is_reserved, read_settings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A block of trained networks that share a structure and a task."""
+
+    members: tuple[Member, ...]
+    """Their settings."""
+    probe: Probe
+    """The networks, and the points at which they were measured after training."""
+
+
+class Analysis(Settings):
+    """An analysis with its parameters. Derive from it, add fields, and return values by name from `take`."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return what a member must have, as `Measure.needs` does."""
+        return ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Return the words for its values, under the names that `take` gives them."""
+        return ()
+
+    def lacking(self, network: Network, member: Member) -> str | None:
+        """Return why a member of this network cannot be analysed, or None where it can."""
+        return unmet(self.needs, network, member.task)
+
+    def seconds(self, network: Network, member: Member) -> float:
+        """Return about how long it takes for a network."""
+        del network, member
+        return 0.0
+
+    def take(self, trained: Trained) -> Values:
+        """Return one value per member for each name."""
+        raise NotImplementedError
+
+    def column_name(self, key: str, name: str) -> str:
+        """Return the column of results that a value stands in, where the analysis is called `key`."""
+        return f"{key}/{name}"
+
+
+class MeasureAnalysis(Analysis):
+    """A measure taken of networks that were trained without it, under the names that it has as a measure."""
+
+    measure: Measure
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return what the measure needs."""
+        return self.measure.needs
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Return what the measure says of its values."""
+        return self.measure.columns
+
+    def lacking(self, network: Network, member: Member) -> str | None:
+        """Return why the measure cannot be taken."""
+        return self.measure.lacking(network, member.task)
+
+    def seconds(self, network: Network, member: Member) -> float:
+        """Return what the measure says."""
+        del network
+        return self.measure.seconds(member.probes)
+
+    def take(self, trained: Trained) -> Values:
+        """Return what the measure finds."""
+        return self.measure(trained.probe)
+
+    def column_name(self, key: str, name: str) -> str:
+        """Return the name that the measure gives."""
+        del key
+        return name
+
+
+def find_analysis(value: str | Mapping[str, Any], where: str) -> Analysis:
+    """Return the analysis that a config names: a class, or a function or class of a measure; `where` is its key.
+
+    Raises: ConfigError where it names something else, or parameters that it does not take.
+    """
+    node: Mapping[str, Any] = {"_target_": value} if isinstance(value, str) else value
+    if "_target_" not in node:
+        raise ConfigError(
+            f"{where}._target_: a value is missing. It names a class derived from modulab.analysis.analysis.Analysis."
+        )
+    found = import_target(node["_target_"], f"{where}._target_")
+    if isinstance(found, type) and issubclass(found, Analysis):
+        return read_settings(node, where, Analysis)
+    if isinstance(found, type) and not issubclass(found, Measure):
+        raise ConfigError(
+            f"{where}._target_={node['_target_']}: it is no analysis. Name a class derived from "
+            "modulab.analysis.analysis.Analysis, or a measure."
+        )
+    return MeasureAnalysis(measure=find_measure(node if len(node) > 1 else node["_target_"], where))
+
+
+def take_checked(analysis: Analysis, key: str, trained: Trained) -> dict[str, Float64[Tensor, " member"]]:
+    """Return what an analysis finds by the columns that it stands in, checked: one value per member.
+
+    Raises: ConfigError where an analysis returns something else.
+    """
+    members = len(trained.members)
+    with torch.no_grad():
+        values: Any = analysis.take(trained)
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{key}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
+        )
+    found: dict[str, Tensor] = {}
+    for name, value in values.items():  # pyright: ignore[reportUnknownVariableType]
+        column = analysis.column_name(key, str(name))  # pyright: ignore[reportUnknownArgumentType]
+        if not isinstance(name, str) or not name or is_reserved(column):
+            raise ConfigError(f"{key}: {name!r} cannot be the name of a value. Rename it, as in 'rise'.")
+        if not isinstance(value, Tensor) or value.shape != (members,):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
+            raise ConfigError(
+                f"{key}: '{name}' has {got}, for {members} members. Return one value per member."
+            )
+        found[column] = value.double()
+    return found

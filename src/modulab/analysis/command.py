@@ -1,0 +1,124 @@
+"""The command `modulab analyse`, and what it prints. Torch is imported only once there is something to analyse."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from modulab.config.composing import config_folder
+from modulab.errors import ConfigError
+
+_USAGE = """usage: modulab analyse PATH --with NAMES [NAME.FIELD=VALUE ...]
+
+Analyse finished networks of a folder of results, and add what is found to their rows. Nothing that is there is changed;
+members that have been analysed are left out, so that the same command goes on where it stopped, or where a sweep has
+been extended.
+
+  modulab analyse outputs/grid --with cut                         what is lost when modules are cut apart
+  modulab analyse outputs/grid --with cut,interaction             two analyses
+  modulab analyse outputs/grid --with cut cut.partitions=500      with a field of its own
+  modulab analyse outputs/grid --with long=transplant long.steps=2000   under another name, beside the first
+  modulab analyse outputs/grid --with my_analysis.yaml            one of your own: _target_ and fields, in a file
+  modulab analyse outputs/grid --with modulab.metrics.modularity.measure_structural  a measure, taken afterwards
+  modulab table outputs/grid --metric 'cut/*'                     what was found
+
+  PATH                 folder that modulab train wrote
+  --with NAMES         analyses, with commas between
+  --members ROWS       rows by number, from 0, ranges of them (0-9), or first letters of run_ids, with commas between
+  --again              also members that have been analysed
+  --dry-run            print how much there is to analyse, and analyse nothing
+  --import MODULES     your own modules that the results may name, with commas between; others are not imported
+"""
+
+
+def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
+    """Perform the command and return its exit code: 0, or 1 where an analysis failed with some members.
+
+    `meaning` returns what the config file of an analysis says of itself.
+    """
+    if any(word in ("-h", "--help") for word in given) or not given:
+        print(_USAGE)
+        print("Analyses:")
+        for file in sorted((config_folder() / "analysis").glob("*.yaml")):
+            print(f"  {file.stem:<12} {meaning(file)}")
+        return 0 if given else 2
+    parser = argparse.ArgumentParser(
+        prog="modulab analyse", usage=_USAGE.partition("\n")[0].removeprefix("usage: "), add_help=False
+    )
+    parser.add_argument("path", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--with", dest="names", required=True)
+    parser.add_argument("--members")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--import", dest="modules")
+    options = parser.parse_intermixed_args(given)
+    return _perform(options)
+
+
+def _perform(options: argparse.Namespace) -> int:
+    from modulab.process import import_training
+
+    import_training()
+    from modulab.analysis.choosing import choose_analyses
+    from modulab.analysis.run import describe_analyses, plan_analyses, run_analyses
+    from modulab.text import printable
+
+    names, modules = _words(options.names), _words(options.modules)
+    if not names:
+        raise ConfigError("--with: name an analysis, such as cut. See modulab analyse --help.")
+    # One of the user's own may lie in the current folder, and so may the modules that the results name.
+    if (modules or any("." in name for name in names)) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    chosen = choose_analyses(names, options.overrides)
+    members = None if options.members is None else _words(options.members)
+    plan = plan_analyses(options.path, chosen, members, options.again)
+    if options.dry_run:
+        print(printable_lines(describe_analyses(plan, modules)))
+        return 0
+    try:
+        run_analyses(plan, modules)
+    except KeyboardInterrupt:
+        print(
+            f"Interrupted. What is found is kept in {printable(str(options.path))}. The same command goes on.",
+            file=sys.stderr,
+        )
+        return 130
+    return _show(options.path, [each.name for each in chosen], plan.wanted)
+
+
+def _words(given: str | None) -> list[str]:
+    return [word.strip() for word in (given or "").split(",") if word.strip()]
+
+
+def printable_lines(text: str) -> str:
+    """Return lines of text in which each is safe to show."""
+    from modulab.text import printable
+
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def _show(path: Path, names: Sequence[str], wanted: frozenset[str]) -> int:
+    """Print the table of what was found in some members, and why others have nothing."""
+    from modulab.results.analyses import ANALYSES, found_by
+    from modulab.results.store import load_results
+    from modulab.results.summary import show_results
+
+    results = load_results(path, analyses=True)
+    rows = [place for place, name in enumerate(results["run_id"].tolist()) if name in wanted]
+    results = results.iloc[rows].reset_index(drop=True)
+    found = {name: found_by(path, name, wanted) for name in names}
+    columns = [column for each in found.values() for column in each.columns if column in results]
+    short = [name for name in columns if "@" not in name and "module" not in name.partition("/")[2]]
+    if columns:
+        show_results(results, None, short or columns)
+    for name, each in found.items():
+        for reason, count in each.skipped.items():
+            print(printable_lines(f"{name}: {count} skipped, as {reason}"))
+        for error, count in each.errors.items():
+            print(printable_lines(f"error: {name}: it failed with {count}: {error}"), file=sys.stderr)
+    print(f"Kept in {path / ANALYSES}; modulab table {path} --metric '{names[0]}/*' shows all of it.")
+    return 1 if any(each.errors for each in found.values()) else 0

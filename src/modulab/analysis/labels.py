@@ -1,0 +1,100 @@
+"""Labels: which module each unit of a network is taken to belong to, member by member.
+
+An analysis takes labels from a function of a probe that its config names under `labels`. The function returns, for each
+place of a network, the inputs and outputs among them, the module of each unit, or `SHARED` for none. Inputs are the
+units that edges read (`Network.inputs_read`). Modules that were found in a network may be given in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Bool, Int64
+from pydantic import AfterValidator
+from torch import Tensor
+
+from modulab.metrics.modularity import ablation_loss_rises, unit_strengths
+from modulab.metrics.probe import Probe
+from modulab.networks.base import INPUT, OUTPUT, Network
+from modulab.partition import SHARED, Partition
+from modulab.schema import Settings, find_function
+
+Labels = Mapping[str, Int64[Tensor, "member _unit"]]
+LabelFunction = Callable[[Probe], Labels]
+
+
+class LabelMethod(Settings):
+    """A function that gives labels and has parameters. Derive from it, add fields, and define `__call__`."""
+
+    def __call__(self, probe: Probe) -> Labels:
+        """Return the labels of each place."""
+        raise NotImplementedError
+
+
+def find_labels(value: str | Mapping[str, Any]) -> LabelFunction:
+    """Return the function that a config names under `labels`.
+
+    Raises: ConfigError where it names none, or parameters that it does not take.
+    """
+    found = find_function(value, "labels", LabelMethod)
+    if isinstance(found, type) and issubclass(found, LabelMethod):
+        return found()
+    return found
+
+
+def _checked(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    find_labels(value)
+    return value
+
+
+LabelSource = Annotated[str | dict[str, Any], AfterValidator(_checked)]
+"""A field that names a function of labels: by its dotted path, or a `LabelMethod` by `_target_` and its fields."""
+
+
+def served_modules(probe: Probe) -> Labels:
+    """Return the task's module of each input and output, and of each unit the one that it serves most strongly.
+
+    In a network of layers a unit serves modules by its paths (`modularity.unit_strengths`). In any other network, or
+    where a module has no inputs of its own, it is by the change of each module's loss when the unit is silenced. Units
+    that serve none, such as dead ones, are `SHARED`.
+    """
+    task, network = probe.task, probe.network.network
+    members, device = probe.network.num_members, probe.keys.device
+    ends = {
+        INPUT: input_labels(network, task.partition),
+        OUTPUT: torch.tensor(task.partition.outputs),
+    }
+    found = {place: labels.to(device).expand(members, -1) for place, labels in ends.items()}
+    if not network.sites:
+        return found
+    if network.is_layered and set(range(task.modules)) <= set(task.partition.inputs):
+        strengths, _ = unit_strengths(probe.network, probe.samples.inputs, task.partition)
+    else:
+        strengths = ablation_loss_rises(probe.network, probe.samples, probe.clean, task).abs()
+    served = torch.where(strengths.amax(dim=2) > 0, strengths.argmax(dim=2), SHARED)
+    sizes = [site.units for site in network.sites]
+    return found | dict(zip((site.name for site in network.sites), served.split(sizes, dim=1), strict=True))
+
+
+def input_labels(network: Network, partition: Partition) -> Int64[Tensor, " unit"]:
+    """Return the module of each unit that edges from the inputs read: that of all of its inputs, or `SHARED`.
+
+    Those inputs are found by having the network read the labels themselves.
+    """
+    labels = torch.tensor(partition.inputs, dtype=torch.float32)[None, None]
+    read = network.inputs_read(labels)[0]
+    same = (read == read[:, :1]).all(dim=1)
+    return torch.where(same, read[:, 0], float(SHARED)).round().long()
+
+
+def within(
+    targets: Int64[Tensor, "member target"], sources: Int64[Tensor, "member source"]
+) -> Bool[Tensor, "member target source"]:
+    """Return which pairs of units belong to one module; what is shared belongs to all of them.
+
+    It is `partition.within_modules` with labels of each member's own.
+    """
+    rows, columns = targets[:, :, None], sources[:, None, :]
+    return (rows == columns) | (rows == SHARED) | (columns == SHARED)

@@ -1,0 +1,277 @@
+"""Analyse the finished networks of a folder, keep what is found as it comes, and go on after a break."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from modulab.analysis.choosing import Chosen
+from modulab.analysis.taking import analyse_members
+from modulab.errors import ConfigError
+from modulab.progress import ProgressReport, Style
+from modulab.results.analyses import Analysed, analysed, save_analysed
+from modulab.results.files import check_links
+from modulab.results.lock import FolderLock
+from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
+from modulab.results.store import load_results, statuses
+from modulab.results.summary import metric_names
+from modulab.sweep.estimate import duration
+from modulab.sweep.rerun import row_number
+from modulab.sweep.trained import TrainedMembers, read_members
+from modulab.training.program import network_of
+
+_SECONDS_BETWEEN_WRITES = 5.0
+_START_SECONDS = 3
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The finished networks of one folder: by run_id, the checkpoint and the place in it that hold a member."""
+
+    folder: Path
+    files: dict[Path, list[str]]
+    """The run_ids that each checkpoint holds, in its order."""
+    owners: dict[str, Path]
+    """The checkpoint of each completed member."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Members of one checkpoint that one analysis has still to be taken of."""
+
+    folder: Path
+    chosen: Chosen
+    file: Path
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be analysed, and what is done already."""
+
+    path: Path
+    wanted: frozenset[str]
+    """The run_ids of all members that are asked for."""
+    chosen: list[Chosen]
+    parts: list[Part]
+
+    def pending(self, name: str) -> int:
+        """Return the number of members that an analysis has still to be taken of."""
+        return sum(len(part.run_ids) for part in self.parts if part.chosen.name == name)
+
+
+def plan_analyses(
+    path: Path, chosen: Sequence[Chosen], members: Sequence[str] | None = None, again: bool = False
+) -> Plan:
+    """Return what analyses lack in the folders of results below a path.
+
+    `members` are rows by number or run_id, or ranges of numbers such as 0-9; by default all that are completed. With
+    `again`, those that have been analysed are analysed once more.
+
+    Raises: ConfigError where there are no finished networks, or no such members.
+    """
+    if not path.is_dir():
+        reason = "it is a file" if path.exists() else "there is no such folder"
+        raise ConfigError(f"{path}: {reason}. Give the folder that modulab train printed.")
+    results = load_results(path)
+    folders = [_finished(folder) for folder in _folders(path)]
+    owned = {run_id for folder in folders for run_id in folder.owners}
+    if not owned:
+        raise ConfigError(
+            f"{path}: holds no finished networks in {POPULATIONS}/*.ckpt. Give the folder that modulab train printed, "
+            "with everything in it."
+        )
+    wanted = owned if members is None else _wanted(results, members, owned)
+    _check_names(results, chosen)
+    parts: list[Part] = []
+    for folder in folders:
+        for each in chosen:
+            done = analysed(folder.folder, each.name)
+            pending = {
+                run_id
+                for run_id in wanted & folder.owners.keys()
+                if again or done.get(run_id) != each.settings
+            }
+            for file, run_ids in folder.files.items():
+                own = tuple(name for name in run_ids if name in pending and folder.owners[name] == file)
+                if own:
+                    parts.append(Part(folder.folder, each, file, own))
+    return Plan(path, frozenset(wanted), list(chosen), parts)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted({file.parent.parent for file in path.rglob(f"{POPULATIONS}/*.ckpt")})
+
+
+def _finished(folder: Path) -> Finished:
+    """Return the completed members of a folder, each in the checkpoint that was trained for longest."""
+    completed = {run_id for run_id, status in statuses(folder).items() if status == "completed"}
+    files: dict[Path, list[str]] = {}
+    holders: defaultdict[str, list[Path]] = defaultdict(list)
+    for file in sorted((folder / POPULATIONS).glob("*.ckpt")):
+        if not manifest_of(file).exists():
+            continue  # the settings of its members are not kept in full
+        files[file] = list(read_manifest(manifest_of(file)))
+        for run_id in completed.intersection(files[file]):
+            holders[run_id].append(file)
+    steps = {
+        file: read_members(file).steps
+        for file in {file for found in holders.values() if len(found) > 1 for file in found}
+    }
+    owners = {
+        run_id: found[0] if len(found) == 1 else max(found, key=lambda file: (steps[file], file))
+        for run_id, found in holders.items()
+    }
+    return Finished(folder, files, owners)
+
+
+def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str]) -> set[str]:
+    found: set[str] = set()
+    names: list[str] = results["run_id"].tolist()
+    for each in members:
+        ends = _RANGE.fullmatch(each)
+        first, last = (each, each) if ends is None else ends.groups()
+        rows = [row_number(results, end, "--members") for end in (first, last)]
+        if rows[0] > rows[1]:
+            raise ConfigError(f"--members {each}: it begins after its end. Write {last}-{first}.")
+        for row in range(rows[0], rows[1] + 1):
+            if names[row] not in owned:
+                status = results["status"].tolist()[row]
+                reason = (
+                    "its network is not kept in the folder" if status == "completed" else f"it is {status}"
+                )
+                raise ConfigError(f"--members {each}: row {row} cannot be analysed, as {reason}.")
+            found.add(names[row])
+    return found
+
+
+def _check_names(results: pd.DataFrame, chosen: Sequence[Chosen]) -> None:
+    """Raise: ConfigError for an analysis whose columns would be taken for measures that results have from training."""
+    for each in chosen:
+        prefix = each.analysis.column_name(each.name, "")
+        taken = [name for name in metric_names(results) if prefix and name.startswith(prefix)]
+        if taken:
+            raise ConfigError(
+                f"--with {each.name}: these results have measures of that name, such as {taken[0]}. Give it another: "
+                f"OTHER_NAME={each.name}."
+            )
+
+
+def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
+    """Return what analysing would come to, on this machine.
+
+    Raises: ConfigError as `TrainedMembers.members` does.
+    """
+    lines = ["dry run: nothing is analysed", f"networks     {len(plan.wanted)}"]
+    for each in plan.chosen:
+        seconds = 0.0
+        reasons: dict[str, int] = {}
+        for part in (part for part in plan.parts if part.chosen == each):
+            group = read_members(part.file)
+            rows = _rows(group, part)
+            for member in _only(group, rows).members(modules):
+                network = network_of(member)
+                reason = each.analysis.lacking(network, member)
+                if reason is None:
+                    seconds += each.analysis.seconds(network, member)
+                else:
+                    reasons[reason] = reasons.get(reason, 0) + 1
+        count = plan.pending(each.name)
+        done = len(plan.wanted) - count
+        time_taken = f", about {duration(_START_SECONDS + seconds)}" if count else ""
+        lines.append(f"{each.name:<12} {done} have it and {count} are to be analysed{time_taken}")
+        lines += [f"             {number} will be skipped: {reason}" for reason, number in reasons.items()]
+    return "\n".join(lines)
+
+
+def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
+    """Take the analyses that are planned. What is found is written every few seconds, at the end, and on Ctrl-C.
+
+    Raises: ConfigError where another process is at work in a folder, a file cannot be used, or code that its results
+    name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same goes on where this stopped.
+    """
+    for folder in {part.folder for part in plan.parts}:
+        check_links(folder)
+    total = sum(len(part.run_ids) for part in plan.parts)
+    threads = torch.get_num_threads()
+    # Sums over several threads are rounded otherwise.
+    torch.set_num_threads(1)
+    try:
+        with ProgressReport(style, total, total) as progress:
+            for folder in sorted({part.folder for part in plan.parts}):
+                with FolderLock(folder):
+                    for part in (part for part in plan.parts if part.folder == folder):
+                        progress.say(part.chosen.name)
+                        _run_part(part, modules, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_part(part: Part, modules: Collection[str], progress: ProgressReport) -> None:
+    group = read_members(part.file)
+    group = _only(group, _rows(group, part))
+    members = dict(zip(part.run_ids, group.members(modules), strict=True))
+    population = group.population(modules)
+    found = analyse_members(
+        part.chosen.analysis, part.chosen.name, population.network, members, population.parameters
+    )
+    with _kept(part) as keep:
+        for each in found:
+            keep(each)
+            progress.finish(len(each.run_ids))
+            progress.advance(len(each.run_ids))
+
+
+class _Keeper:
+    """Collects what is found, and writes it every few seconds."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._waiting: list[Analysed] = []
+        self._written = time.monotonic()
+
+    def __call__(self, found: Analysed) -> None:
+        self._waiting.append(found)
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        chosen = self._part.chosen
+        save_analysed(self._part.folder, chosen.name, chosen.settings, waiting)
+        self._written = time.monotonic()
+
+
+@contextmanager
+def _kept(part: Part) -> Generator[_Keeper]:
+    keeper = _Keeper(part)
+    try:
+        yield keeper
+    finally:
+        keeper.write()
+
+
+def _rows(group: TrainedMembers, part: Part) -> list[int]:
+    """Return the places of a part's members among those of its checkpoint."""
+    places = {run_id: place for place, run_id in enumerate(read_manifest(manifest_of(part.file)))}
+    assert len(places) == len(group.configs)
+    return [places[run_id] for run_id in part.run_ids]
+
+
+def _only(group: TrainedMembers, rows: Sequence[int]) -> TrainedMembers:
+    return TrainedMembers(
+        [group.configs[row] for row in rows],
+        group.parameters[list(rows)],
+        group.layout,
+        group.file,
+        group.steps,
+    )

@@ -1,0 +1,128 @@
+"""Tables in Parquet files: written whole, and read with care, as a folder of results may come from anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from modulab.errors import ConfigError
+from modulab.results.files import replacing
+from modulab.schema import RENAMED_KEYS
+
+FORMAT_VERSION = 1
+"""Goes up when a column changes its meaning; files of another version are refused."""
+
+RESULTS = "results.parquet"
+CURVES = "curves.parquet"
+ANALYSIS = "analysis.parquet"
+"""The kinds of files, by the ends of their names."""
+_FORMAT_KEY = b"modulab.format"
+_SHAPE_KEY = b"modulab.shape"
+_compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
+_NEEDED = {
+    RESULTS: ("run_id", "status"),
+    CURVES: ("run_id", "step", "measure", "value"),
+    ANALYSIS: ("run_id", "settings", "skipped", "error"),
+}
+_RUN_ID = "^[0-9a-f]{1,16}$"
+"""A run_id names files: anything else, such as a path, is refused wherever a file says it."""
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return a table, or some of its columns. Raises: ConfigError where it is damaged or of another version."""
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        table, shape = file.read(columns), _shape(file.schema_arrow, file.metadata.num_rows)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Arrow raises a different kind for each way a file can be broken
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
+            "Restore it from a copy, or move it away and run the same command again."
+        ) from error
+    metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
+    found = metadata.get(_FORMAT_KEY)
+    if found is None:
+        raise ConfigError(f"{path} was not written by modulab. Give another path, or move the file away.")
+    if found != str(FORMAT_VERSION).encode():
+        raise ConfigError(
+            f"{path} was written by another version of modulab (file format {found.decode()}; this one reads "
+            f"{FORMAT_VERSION}). Use that version for it, or another folder for new runs."
+        )
+    if metadata.get(_SHAPE_KEY, shape) != shape:
+        raise ConfigError(
+            f"{path} is damaged: its columns are not those that were written. It is left as it is. "
+            "Restore it from a copy, or move it away and run the same command again."
+        )
+    _check_content(path, table, columns)
+    return _with_current_names(table.replace_schema_metadata(None))
+
+
+def _with_current_names(table: pa.Table) -> pa.Table:
+    """Return results whose settings have the names of this version, with the values that these have."""
+    for (group, old), (new, values) in RENAMED_KEYS.items():
+        first, now = f"config.{group}.{old}", f"config.{group}.{new}"
+        names = table.column_names
+        if names.count(first) == 1 and now not in names and pa.types.is_boolean(table[first].type):
+            named = [None if value is None else values[value] for value in table[first].to_pylist()]
+            table = table.set_column(names.index(first), now, pa.array(named, pa.string()))
+    return table
+
+
+def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> None:
+    """Check that a table has the columns that every reader needs, and that its run_ids are names of members."""
+    kind = next((kind for kind in (CURVES, ANALYSIS) if path.name.endswith(kind)), RESULTS)
+    missing = [name for name in columns or _NEEDED[kind] if name not in table.column_names]
+    if missing:
+        raise ConfigError(
+            f"{path} lacks the columns {', '.join(missing)}. Restore it from a copy, or move it away."
+        )
+    if "run_id" not in table.column_names or table.num_rows == 0:
+        return
+    for name in table.column_names:
+        if not _holds_its_type(name, table[name].type):
+            raise ConfigError(
+                f"{path}: the column {name} holds {table[name].type}, which modulab never writes there. Restore the "
+                "file from a copy, or move it away."
+            )
+    run_ids = table["run_id"]
+    valid = pa.types.is_string(run_ids.type) and run_ids.null_count == 0
+    if not valid or not _compute.all(_compute.match_substring_regex(run_ids, _RUN_ID)).as_py():
+        raise ConfigError(
+            f"{path} has a run_id that is not one: modulab writes 16 hexadecimal digits. The file was changed by "
+            "something else. Restore it from a copy, or move it away."
+        )
+
+
+def _holds_its_type(name: str, kind: pa.DataType) -> bool:
+    """Return whether a column of results or curves may have a type; settings and versions may have any."""
+    types = pa.types
+    if types.is_null(kind) or name.startswith(("config.", "version.")):
+        return True
+    if name in ("run_id", "status", "error", "skipped", "engine", "device", "measure", "settings"):
+        return types.is_string(kind) or types.is_large_string(kind)
+    return types.is_floating(kind) or types.is_integer(kind)
+
+
+def _shape(schema: pa.Schema, rows: int) -> bytes:
+    """Return a hash of what no page's checksum covers: names and types of columns, and the number of rows."""
+    columns = [(field.name, str(field.type)) for field in schema]
+    return hashlib.sha256(repr((columns, rows)).encode()).hexdigest().encode()
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table, in the place of an earlier one."""
+    with replacing(path) as beside:
+        pq.write_table(
+            table.replace_schema_metadata(
+                {_FORMAT_KEY: str(FORMAT_VERSION), _SHAPE_KEY: _shape(table.schema, table.num_rows)}
+            ),
+            beside,
+            write_page_checksum=True,
+        )
