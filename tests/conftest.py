@@ -7,11 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
+import lightning.pytorch  # noqa: F401 below checked modules, libraries are compiled anew instead of read from __pycache__
 import pytest
 import torch
 from hypothesis import settings
 
 from tests.command_line import Command
+from tests.type_checks import check_annotations
+
+check_annotations()
 
 # A test passes however busy the machine is, and draws the same examples every time.
 settings.register_profile("modulab", deadline=None, derandomize=True)
@@ -28,6 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("slurm")
     }
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without checks of shapes, which take several times as long as the step, in tests that train for long.
+
+    Others train all that these do, for a few steps, and have the shapes checked.
+    """
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
