@@ -1,6 +1,7 @@
 """Calls modulab.train once, in a process of its own, and prints what the call left changed in it as JSON.
 
-    python -m tests.process_checks CASE ENGINE FOLDER
+    python -m tests.process_checks CASE ENGINE FOLDER CACHE
+    python -m tests.process_checks < LINES    for each line of these words, in a process forked once libraries are there
 
 Cases: `plain`; `first`, before torch and Lightning are imported; `misspelt`, a call that fails; `interrupted`, by
 Ctrl-C while it trains; `thread`, in a thread that is not the main one; `own`, in a process with its own settings.
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 import threading
+import traceback
 from typing import Any
 
 import modulab
@@ -74,8 +77,9 @@ def make_settings() -> None:
     initialize(version_base=None, config_path=None).__enter__()
 
 
-def main(case: str, engine: str, folder: str) -> None:
+def main(case: str, engine: str, folder: str, cache: str) -> None:
     """Call, and print."""
+    os.environ["MODULAB_CACHE_DIR"] = cache
     overrides = [*QUICK, f"trainer.engine={engine}"]
     import_libraries(["setuptools"] if case == "first" else LIBRARIES)
     if case == "own":
@@ -103,8 +107,27 @@ def main(case: str, engine: str, folder: str) -> None:
         thread.join()
     else:
         call()
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
+
+
+def serve() -> None:
+    """Call once for each line, in a process of its own that has imported the libraries before it is forked."""
+    import_libraries(LIBRARIES)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                main(*line.split())
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            print("{}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) > 1:
+        main(*sys.argv[1:])
+    else:
+        serve()

@@ -80,8 +80,8 @@ def test_commands_of_the_page_on_networks_run_as_written(tmp_path: Path) -> None
             (tmp_path / block["file"]).write_text(block["text"])
     commands = [line for block in blocks if not block["file"] for line in block["text"].strip().splitlines()]
     assert len(commands) == 6
-    for number, command in enumerate(commands):
-        run(f"{command} hydra.run.dir={number}", tmp_path)
+    run_together([f"{command} hydra.run.dir={each}" for each, command in enumerate(commands)], tmp_path)
+    for number in range(len(commands)):
         assert pd.read_parquet(tmp_path / f"{number}/results.parquet")["modularity/functional"].notna().all()
 
 
@@ -90,8 +90,7 @@ def test_commands_of_the_page_on_maps_run_as_written(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "maps.md").read_text()
     commands = [line for block in FENCE.finditer(page) for line in block["text"].strip().splitlines()]
     assert len(commands) == 2
-    for command in commands:
-        run(command, tmp_path)
+    run_together(commands, tmp_path)
     assert (tmp_path / "outputs/map/map.html").is_file()
     assert len(pd.read_parquet(tmp_path / "outputs/settings/results.parquet")) == 16
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
