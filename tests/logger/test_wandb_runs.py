@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,17 @@ def killed_when(condition: Callable[[], bool], command: list[str], cwd: Path) ->
     process.wait()
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the folder of temporary files, by a short path, as that of a socket may be."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
 @pytest.mark.slow
 def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_files_say(
-    tmp_path: Path,
+    tmp_path: Path, temporary: Path
 ) -> None:
     (tmp_path / "brittle.py").write_text(BRITTLE)
     command = [
@@ -101,10 +110,13 @@ def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_fil
     before = {path.name for path in folder.glob("wandb/offline-run-*")}
     assert "111 of 111" in run_command(["log", "sweep", *WANDB], tmp_path).stdout
     assert len(before - {path.name for path in folder.glob("wandb/offline-run-*")}) <= 1
+    assert not list(temporary.glob("modulab-wandb-*"))
 
 
 @pytest.mark.slow
-def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(
+    tmp_path: Path, temporary: Path
+) -> None:
     long = [word for word in SMALL if not word.startswith(("training.steps", "training.curve_every"))]
     long += ["training.steps=2000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
     command = ["train", *long, *WANDB, "population.seeds=2", "hydra.run.dir=run"]
@@ -122,6 +134,7 @@ def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(
     assert differences(members_of(runs), load_results(folder), load_curves(folder)) == []
     for run in members_of(runs).values():
         assert max(run.times) - min(run.times) > 0.02, "written all at once"
+    assert not list(temporary.glob("modulab-wandb-*"))
 
 
 @pytest.fixture
