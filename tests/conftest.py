@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jaxtyping
@@ -13,7 +16,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.command_line import Command
+from tests.command_line import Command, WholeCommand
+from tests.forked_calls import forked_calls
 from tests.type_checks import check_annotations
 
 check_annotations()
@@ -33,6 +37,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("slurm")
     }
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def whole_command() -> Iterator[WholeCommand]:
+    """Give a function that runs a command in a process of its own, forked from one that has imported everything."""
+    with forked_calls("tests.whole_commands") as calls:
+
+        def run(
+            command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+        ) -> subprocess.CompletedProcess[str]:
+            variables = json.dumps(dict(os.environ if environment is None else environment))
+            return subprocess.CompletedProcess(command, *calls.call(str(cwd), variables, *command))
+
+        yield run
 
 
 @pytest.fixture

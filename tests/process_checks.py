@@ -1,7 +1,6 @@
 """Calls modulab.train once, in a process of its own, and prints what the call left changed in it as JSON.
 
     python -m tests.process_checks CASE ENGINE FOLDER CACHE
-    python -m tests.process_checks < LINES    for each line of these words, in a process forked once libraries are there
 
 Cases: `plain`; `first`, before torch and Lightning are imported; `misspelt`, a call that fails; `interrupted`, by
 Ctrl-C while it trains; `thread`, in a thread that is not the main one; `own`, in a process with its own settings.
@@ -15,7 +14,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from typing import Any
 
 import modulab
@@ -77,8 +75,8 @@ def make_settings() -> None:
     initialize(version_base=None, config_path=None).__enter__()
 
 
-def main(case: str, engine: str, folder: str, cache: str) -> None:
-    """Call, and print."""
+def main(case: str, engine: str, folder: str, cache: str) -> dict[str, Any]:
+    """Call, and return what that changed and whether it raised what it should."""
     os.environ["MODULAB_CACHE_DIR"] = cache
     overrides = [*QUICK, f"trainer.engine={engine}"]
     import_libraries(["setuptools"] if case == "first" else LIBRARIES)
@@ -107,27 +105,8 @@ def main(case: str, engine: str, folder: str, cache: str) -> None:
         thread.join()
     else:
         call()
-    print(json.dumps(found), flush=True)
-
-
-def serve() -> None:
-    """Call once for each line, in a process of its own that has imported the libraries before it is forked."""
-    import_libraries(LIBRARIES)
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            try:
-                main(*line.split())
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        if os.waitpid(child, 0)[1]:
-            print("{}", flush=True)
+    return found
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(*sys.argv[1:])
-    else:
-        serve()
+    print(json.dumps(main(*sys.argv[1:])))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from modulab.process import settings_kept
+from tests.forked_calls import Calls, forked_calls
 from tests.process_state import differences, state
 
 ROOT = Path(__file__).parents[1]
@@ -30,33 +31,22 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Iterator[subprocess.Popen[str]]:
-    """Give a process that has imported what a call imports, and forks itself for each call: importing takes longer."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.process_checks"], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        yield process
-        process.communicate()
+def prepared() -> Iterator[Calls]:
+    with forked_calls("tests.process_checks") as calls:
+        yield calls
 
 
-def call(
-    case: str, engine: str, folder: Path, cache: Path, prepared: subprocess.Popen[str]
-) -> dict[str, Any]:
+def call(case: str, engine: str, folder: Path, cache: Path, prepared: Calls) -> dict[str, Any]:
     """Return what a call of modulab.train in a new process changed there, and whether it failed as it should."""
     words = [case, engine, str(folder / "run"), str(cache)]
-    if case == "first":
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.process_checks", *words],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        return json.loads(ran.stdout.splitlines()[-1])
-    assert prepared.stdin is not None
-    assert prepared.stdout is not None
-    print(*words, file=prepared.stdin, flush=True)
-    # Of what a call prints, only the findings begin so. Where it fails, there are none, and a traceback on stderr.
-    return json.loads(next(line for line in prepared.stdout if line.startswith("{")))
+    if case != "first":
+        return prepared.call(*words)
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.process_checks", *words],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 CASES: list[Any] = [(case, "eager") for case in ("plain", "first", "own", "thread", "interrupted")]
@@ -68,7 +58,7 @@ CASES += [
 
 @pytest.mark.parametrize(("case", "engine"), CASES)
 def test_training_leaves_the_process_as_it_found_it(
-    case: str, engine: str, tmp_path: Path, compiled: Path, prepared: subprocess.Popen[str]
+    case: str, engine: str, tmp_path: Path, compiled: Path, prepared: Calls
 ) -> None:
     # The first compiled case fills the folder that the others load their steps from.
     own = engine == "eager" and case in ("first", "own")
@@ -77,9 +67,7 @@ def test_training_leaves_the_process_as_it_found_it(
     assert found["raised"] == (case == "interrupted")
 
 
-def test_a_call_that_fails_leaves_the_process_as_it_found_it(
-    tmp_path: Path, prepared: subprocess.Popen[str]
-) -> None:
+def test_a_call_that_fails_leaves_the_process_as_it_found_it(tmp_path: Path, prepared: Calls) -> None:
     found = call("misspelt", "eager", tmp_path, tmp_path, prepared)
     assert found["changed"] == {}, sorted(found["changed"])
     assert found["raised"]
