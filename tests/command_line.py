@@ -29,6 +29,9 @@ MODULAB = [sys.executable, "-m", "modulab.cli"]
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command in an empty folder and returns its exit code, output and errors."""
 
+WholeCommand = Callable[..., "subprocess.CompletedProcess[str]"]
+"""Runs a command, a list of words, in a folder, with an environment or this one's, in a process of its own."""
+
 
 def interrupted_after_a_checkpoint(arguments: list[str], cwd: Path, folder: str) -> str:
     """Run a command that writes to `folder`, press Ctrl-C at its first checkpoint, and return what it says."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import jaxtyping
+import lightning.pytorch  # noqa: F401 below checked modules, libraries are compiled anew instead of read from __pycache__
 import pytest
 import torch
 from hypothesis import settings
 
-from tests.command_line import Command
+from tests.command_line import Command, WholeCommand
+from tests.forked_calls import forked_calls
+from tests.type_checks import check_annotations
+
+check_annotations()
 
 # A test passes however busy the machine is, and draws the same examples every time.
 settings.register_profile("modulab", deadline=None, derandomize=True)
@@ -28,6 +37,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("slurm")
     }
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def whole_command() -> Iterator[WholeCommand]:
+    """Give a function that runs a command in a process of its own, forked from one that has imported everything."""
+    with forked_calls("tests.whole_commands") as calls:
+
+        def run(
+            command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+        ) -> subprocess.CompletedProcess[str]:
+            variables = json.dumps(dict(os.environ if environment is None else environment))
+            return subprocess.CompletedProcess(command, *calls.call(str(cwd), variables, *command))
+
+        yield run
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without checks of shapes, which take several times as long as the step, in tests that train for long.
+
+    Others train all that these do, for a few steps, and have the shapes checked.
+    """
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

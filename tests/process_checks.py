@@ -1,6 +1,6 @@
 """Calls modulab.train once, in a process of its own, and prints what the call left changed in it as JSON.
 
-    python -m tests.process_checks CASE ENGINE FOLDER
+    python -m tests.process_checks CASE ENGINE FOLDER CACHE
 
 Cases: `plain`; `first`, before torch and Lightning are imported; `misspelt`, a call that fails; `interrupted`, by
 Ctrl-C while it trains; `thread`, in a thread that is not the main one; `own`, in a process with its own settings.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -74,8 +75,9 @@ def make_settings() -> None:
     initialize(version_base=None, config_path=None).__enter__()
 
 
-def main(case: str, engine: str, folder: str) -> None:
-    """Call, and print."""
+def main(case: str, engine: str, folder: str, cache: str) -> dict[str, Any]:
+    """Call, and return what that changed and whether it raised what it should."""
+    os.environ["MODULAB_CACHE_DIR"] = cache
     overrides = [*QUICK, f"trainer.engine={engine}"]
     import_libraries(["setuptools"] if case == "first" else LIBRARIES)
     if case == "own":
@@ -103,8 +105,8 @@ def main(case: str, engine: str, folder: str) -> None:
         thread.join()
     else:
         call()
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps(main(*sys.argv[1:])))

@@ -24,7 +24,7 @@ from modulab.config.overrides import leaf_keys
 from modulab.results import store
 from modulab.results.store import load_curves, load_results
 from modulab.text import say_once
-from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
+from tests.command_line import MODULAB, SMALL, Command, WholeCommand, interrupted_after_a_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,9 @@ def test_a_reader_that_stops_early_is_no_error(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     dropped = ("training.steps", "training.curve_every")
     overrides = [word for word in SMALL if not word.startswith(dropped)]
     overrides += ["training.steps=2000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
@@ -173,8 +175,8 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(tmp_path: 
     assert load_results(tmp_path / "run")["status"].tolist() == ["missing"]
     to_go_on = shlex.split(err.rstrip().splitlines()[-1])
     assert to_go_on[:2] == ["modulab", "train"]
-    subprocess.run([*MODULAB, *to_go_on[1:]], cwd=tmp_path, check=True, capture_output=True)
-    subprocess.run([*MODULAB, *command, "hydra.run.dir=whole"], cwd=tmp_path, check=True, capture_output=True)
+    for words in (to_go_on[1:], [*command, "hydra.run.dir=whole"]):
+        whole_command(words, tmp_path).check_returncode()
     resumed, whole = (load_results(tmp_path / name).drop(columns="seconds") for name in ("run", "whole"))
     results = [name for name in whole if not name.startswith("version.")]
     pd.testing.assert_frame_equal(resumed[results], whole[results])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modulab.process import settings_kept
+from tests.forked_calls import Calls, forked_calls
 from tests.process_state import differences, state
 
 ROOT = Path(__file__).parents[1]
@@ -29,12 +30,20 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def call(case: str, engine: str, folder: Path, cache: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Calls]:
+    with forked_calls("tests.process_checks") as calls:
+        yield calls
+
+
+def call(case: str, engine: str, folder: Path, cache: Path, prepared: Calls) -> dict[str, Any]:
     """Return what a call of modulab.train in a new process changed there, and whether it failed as it should."""
+    words = [case, engine, str(folder / "run"), str(cache)]
+    if case != "first":
+        return prepared.call(*words)
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.process_checks", case, engine, str(folder / "run")],
-        cwd=ROOT, env=os.environ | {"MODULAB_CACHE_DIR": str(cache)}, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-m", "tests.process_checks", *words],
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
@@ -49,17 +58,17 @@ CASES += [
 
 @pytest.mark.parametrize(("case", "engine"), CASES)
 def test_training_leaves_the_process_as_it_found_it(
-    case: str, engine: str, tmp_path: Path, compiled: Path
+    case: str, engine: str, tmp_path: Path, compiled: Path, prepared: Calls
 ) -> None:
     # The first compiled case fills the folder that the others load their steps from.
     own = engine == "eager" and case in ("first", "own")
-    found = call(case, engine, tmp_path, tmp_path / "cache" if own else compiled)
+    found = call(case, engine, tmp_path, tmp_path / "cache" if own else compiled, prepared)
     assert found["changed"] == {}, sorted(found["changed"])
     assert found["raised"] == (case == "interrupted")
 
 
-def test_a_call_that_fails_leaves_the_process_as_it_found_it(tmp_path: Path) -> None:
-    found = call("misspelt", "eager", tmp_path, tmp_path)
+def test_a_call_that_fails_leaves_the_process_as_it_found_it(tmp_path: Path, prepared: Calls) -> None:
+    found = call("misspelt", "eager", tmp_path, tmp_path, prepared)
     assert found["changed"] == {}, sorted(found["changed"])
     assert found["raised"]
 

@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from modulab.results.store import load_curves, load_results
-from tests.command_line import MODULAB, SMALL
+from tests.command_line import MODULAB, SMALL, WholeCommand
 from tests.logger.offline_runs import differences, members_of, offline_runs
 from tests.logger.wandb_server import wandb_server
 
@@ -33,15 +34,6 @@ class BrittleTask(RegressionTask):
 """
 
 
-Done = subprocess.CompletedProcess[str]
-
-
-def run_command(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> Done:
-    return subprocess.run(
-        [*MODULAB, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def killed_when(condition: Callable[[], bool], command: list[str], cwd: Path) -> None:
     """Start a command, and kill it with SIGKILL as soon as a condition holds."""
     process = subprocess.Popen(
@@ -54,9 +46,17 @@ def killed_when(condition: Callable[[], bool], command: list[str], cwd: Path) ->
     process.wait()
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the folder of temporary files, by a short path, as that of a socket may be."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
 @pytest.mark.slow
 def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_files_say(
-    tmp_path: Path,
+    tmp_path: Path, temporary: Path, whole_command: WholeCommand
 ) -> None:
     (tmp_path / "brittle.py").write_text(BRITTLE)
     command = [
@@ -72,9 +72,9 @@ def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_fil
     killed_when(lambda: len(list(folder.glob("parts/*.results.parquet"))) >= 3, command, tmp_path)
     assert (load_results(folder)["status"] == "missing").any()
     killed_when(lambda: len(list(folder.glob("wandb/offline-run-*/*.wandb"))) >= 25, command, tmp_path)
-    assert run_command(command, tmp_path).returncode == 0
+    assert whole_command(command, tmp_path).returncode == 0
     once_more = [word for word in command if not word.startswith("population.")] + bad
-    assert run_command(once_more, tmp_path).returncode == 1
+    assert whole_command(once_more, tmp_path).returncode == 1
 
     runs = offline_runs(folder)
     members, results = members_of(runs), load_results(folder)
@@ -99,12 +99,15 @@ def test_a_sweep_killed_and_resumed_leaves_a_run_a_member_that_says_what_its_fil
     assert whole.summary["results.nrows"] == 111
     # Nothing new to tell: nothing is written again.
     before = {path.name for path in folder.glob("wandb/offline-run-*")}
-    assert "111 of 111" in run_command(["log", "sweep", *WANDB], tmp_path).stdout
+    assert "111 of 111" in whole_command(["log", "sweep", *WANDB], tmp_path).stdout
     assert len(before - {path.name for path in folder.glob("wandb/offline-run-*")}) <= 1
+    assert not list(temporary.glob("modulab-wandb-*"))
 
 
 @pytest.mark.slow
-def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(
+    tmp_path: Path, temporary: Path, whole_command: WholeCommand
+) -> None:
     long = [word for word in SMALL if not word.startswith(("training.steps", "training.curve_every"))]
     long += ["training.steps=2000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
     command = ["train", *long, *WANDB, "population.seeds=2", "hydra.run.dir=run"]
@@ -116,12 +119,13 @@ def test_a_small_population_is_written_while_it_trains_and_goes_on_after_a_kill(
 
     killed_when(visible, command, tmp_path)
     assert load_results(folder)["status"].tolist() == ["missing"] * 2
-    assert run_command(command, tmp_path).returncode == 0
+    assert whole_command(command, tmp_path).returncode == 0
     runs = offline_runs(folder)
     assert len(runs) == 3
     assert differences(members_of(runs), load_results(folder), load_curves(folder)) == []
     for run in members_of(runs).values():
         assert max(run.times) - min(run.times) > 0.02, "written all at once"
+    assert not list(temporary.glob("modulab-wandb-*"))
 
 
 @pytest.fixture
@@ -155,7 +159,7 @@ LONG = [*SMALL, "training.steps=1500", "training.curve_every=50", "population.se
 
 @pytest.mark.slow
 def test_a_service_that_is_killed_is_reported_once_and_all_can_be_logged_later(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, environment: dict[str, str], whole_command: WholeCommand
 ) -> None:
     folder = tmp_path / "run"
     command = [*MODULAB, "train", *LONG, *WANDB, f"hydra.run.dir={folder}"]
@@ -174,14 +178,14 @@ def test_a_service_that_is_killed_is_reported_once_and_all_can_be_logged_later(
     assert (load_results(folder)["status"] == "completed").all()
     assert err.count("W&B: ") == 1, err
     assert "Traceback" not in err
-    assert run_command(["log", str(folder), *WANDB], tmp_path, environment).returncode == 0
+    assert whole_command(["log", str(folder), *WANDB], tmp_path, environment).returncode == 0
     runs = offline_runs(folder)
     assert len(runs) == 3
     assert differences(members_of(runs), load_results(folder), load_curves(folder)) == []
 
 
 def test_the_command_of_a_wandb_agent_runs_and_reports_the_mean_as_its_trial(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, environment: dict[str, str], whole_command: WholeCommand
 ) -> None:
     sweep = yaml.safe_load((ROOT / "scripts" / "wandb-sweep.yaml").read_text())
     chosen = {"noise.scale": 0.25, "regulariser.strength": 0.001, "architecture": "premodular"}
@@ -195,7 +199,7 @@ def test_the_command_of_a_wandb_agent_runs_and_reports_the_mean_as_its_trial(
     trial = {"WANDB_RUN_ID": "trial1", "WANDB_SWEEP_ID": "sweep1"}
     small = [*SMALL, "population.seeds=2", "logger.wandb.mode=offline", f"hydra.run.dir={tmp_path}"]
     given = [word for word in line if not word.startswith(("population.seeds", "training.steps"))]
-    ran = run_command([*given, *small], tmp_path, environment | trial)
+    ran = whole_command([*given, *small], tmp_path, environment | trial)
     assert ran.returncode == 0, ran.stderr
     runs, results = offline_runs(tmp_path), load_results(tmp_path)
     assert results["config.noise.scale"].tolist() == [0.25] * 2
@@ -210,12 +214,12 @@ def test_the_command_of_a_wandb_agent_runs_and_reports_the_mean_as_its_trial(
 @pytest.mark.slow
 @pytest.mark.parametrize("live_up_to", [0, 16])
 def test_online_the_server_has_a_run_a_member_with_its_curves_once(
-    tmp_path: Path, environment: dict[str, str], live_up_to: int
+    tmp_path: Path, environment: dict[str, str], live_up_to: int, whole_command: WholeCommand
 ) -> None:
     command = ["train", *SMALL, "logger=wandb", f"logger.wandb.live_up_to={live_up_to}", "population.seeds=2"]
     with wandb_server() as (found, runs):
         for _ in range(2):  # The second time there is nothing new.
-            ran = run_command([*command, "hydra.run.dir=run"], tmp_path, environment | found)
+            ran = whole_command([*command, "hydra.run.dir=run"], tmp_path, environment | found)
             assert ran.returncode == 0, ran.stderr
             assert "W&B" not in ran.stderr
     results, curves = (load(tmp_path / "run") for load in (load_results, load_curves))
@@ -237,12 +241,12 @@ def test_online_the_server_has_a_run_a_member_with_its_curves_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("live_up_to", [0, 16])
 def test_without_a_network_all_is_kept_for_a_later_upload_and_said_once(
-    tmp_path: Path, environment: dict[str, str], live_up_to: int
+    tmp_path: Path, environment: dict[str, str], live_up_to: int, whole_command: WholeCommand
 ) -> None:
     offline = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     settings = ["logger=wandb", "logger.wandb.patience_seconds=2", f"logger.wandb.live_up_to={live_up_to}"]
     train = ["train", *SMALL, *settings, "population.seeds=2", "hydra.run.dir=run"]
-    ran = run_command(train, tmp_path, environment | offline)
+    ran = whole_command(train, tmp_path, environment | offline)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("W&B: ") == 1, ran.stderr
     assert "wandb sync" in ran.stderr
@@ -252,15 +256,15 @@ def test_without_a_network_all_is_kept_for_a_later_upload_and_said_once(
 
 
 def test_a_folder_that_wandb_cannot_write_to_stops_nothing_and_is_said_once(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, environment: dict[str, str], whole_command: WholeCommand
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "wandb").write_text("in the way")
-    ran = run_command(["train", *SMALL, *WANDB, "hydra.run.dir=run"], tmp_path, environment)
+    ran = whole_command(["train", *SMALL, *WANDB, "hydra.run.dir=run"], tmp_path, environment)
     assert ran.returncode == 0, ran.stderr
     assert load_results(folder)["status"].tolist() == ["completed"]
     assert len(re.findall("W&B: ", ran.stderr)) == 1, ran.stderr
     (folder / "wandb").unlink()
-    assert run_command(["log", "run", *WANDB], tmp_path, environment).returncode == 0
+    assert whole_command(["log", "run", *WANDB], tmp_path, environment).returncode == 0
     assert differences(members_of(offline_runs(folder)), load_results(folder), load_curves(folder)) == []

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+import modulab.sweep.jobs
+import modulab.sweep.run  # noqa: F401 imported for the processes that are forked: it takes longer than the sweep
 from modulab.cli import main
 from modulab.results.store import load_curves, load_results, statuses
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from modulab.results.store import load_curves, load_results, save_part
 from modulab.results.tables import result_table
 from modulab.sweep.jobs import MembersFailed, return_values
 from modulab.tasks.regression import RegressionTask
-from tests.command_line import MODULAB, SMALL, Command, interrupted_after_a_checkpoint
+from tests.command_line import SMALL, Command, WholeCommand, interrupted_after_a_checkpoint
 from tests.members import EAGER
 
 GRID = ["noise.scale=0,0.2", "architecture=dense,premodular", "seed=range(3)", "architecture.width=6,7"]
@@ -130,7 +129,9 @@ def test_new_points_are_added_and_finished_rows_kept(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_stopped_by_ctrl_c_has_missing_rows_and_goes_on_with_new_points(tmp_path: Path) -> None:
+def test_a_sweep_stopped_by_ctrl_c_has_missing_rows_and_goes_on_with_new_points(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     words = [word for word in SMALL if not word.startswith("training.")]
     words += ["training.steps=600", "training.curve_every=20", "training.batch_size=8"]
     words += ["trainer.checkpoint_seconds=0", "trainer.largest_population=2"]
@@ -140,15 +141,10 @@ def test_a_sweep_stopped_by_ctrl_c_has_missing_rows_and_goes_on_with_new_points(
     missing = load_results(tmp_path / "sweep")
     assert len(missing) == 4
     assert "missing" in missing["status"].tolist()
-    shown = subprocess.run(
-        [*MODULAB, "table", "sweep"], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
+    shown = whole_command(["table", "sweep"], tmp_path).stdout
     assert re.search(r"^[2-4] missing$", shown, re.MULTILINE)
     for folder in ("sweep", "whole"):
-        ended = subprocess.run(
-            [*MODULAB, "train", "-m", *words, "seed=range(6)", f"hydra.sweep.dir={folder}"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        ended = whole_command(["train", "-m", *words, "seed=range(6)", f"hydra.sweep.dir={folder}"], tmp_path)
         assert ended.returncode == 0, ended.stderr
     one, other = numbers(str(tmp_path / "sweep")), numbers(str(tmp_path / "whole"))
     pd.testing.assert_frame_equal(one[other.columns], other, check_exact=True)

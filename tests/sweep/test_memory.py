@@ -1,11 +1,11 @@
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modulab.memory import check_plan, free_bytes
 from tests.command_line import Command
+from tests.forked_calls import Calls, forked_calls
 
 GIB = 2**30
 
@@ -76,14 +76,11 @@ def test_what_cannot_fit_is_refused_with_its_size(command: Command, overrides: l
     assert len(err.splitlines()) == 1
 
 
-def peak_and_estimate(*overrides: str) -> tuple[float, float]:
-    """Return a process's peak of memory and what it was estimated at, in MiB."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.peak_memory", *overrides],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    peak, estimate = map(float, ended.stdout.split())
-    return peak, estimate
+@pytest.fixture(scope="module")
+def calls() -> Iterator[Calls]:
+    """Give calls that return a process's peak of memory and what it was estimated at, in MiB."""
+    with forked_calls("tests.peak_memory") as calls:
+        yield calls
 
 
 @pytest.mark.slow
@@ -119,8 +116,10 @@ def peak_and_estimate(*overrides: str) -> tuple[float, float]:
         ),
     ],
 )
-def test_peak_of_memory_is_within_what_populations_are_cut_by(engine: str, overrides: str) -> None:
-    peak, estimate = peak_and_estimate(
+def test_peak_of_memory_is_within_what_populations_are_cut_by(
+    engine: str, overrides: str, calls: Calls
+) -> None:
+    peak, estimate = calls.call(
         *overrides.split(), f"trainer.engine={engine}", "trainer.threads=2", "probes.num_samples=256"
     )
     assert peak < 1.3 * estimate
@@ -128,10 +127,10 @@ def test_peak_of_memory_is_within_what_populations_are_cut_by(engine: str, overr
 
 
 @pytest.mark.slow
-def test_large_data_that_a_thousand_networks_share_is_held_and_estimated_once() -> None:
+def test_large_data_that_a_thousand_networks_share_is_held_and_estimated_once(calls: Calls) -> None:
     tenths = "[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]"
     keys = ("architecture.initial_scale", "training.weight_decay", "regulariser.strength")
-    peak, estimate = peak_and_estimate(
+    peak, estimate = calls.call(
         f"population.grid={{{', '.join(f'{key}: {tenths}' for key in keys)}}}",
         "regulariser=l2", "task._target_=tests.wide_task.WideTask", "data.num_samples=60000",
         "architecture.width=8", "training.steps=4", "training.batch_size=16",
@@ -144,7 +143,7 @@ def test_large_data_that_a_thousand_networks_share_is_held_and_estimated_once() 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
-def test_peak_of_memory_does_not_grow_with_steps(engine: str) -> None:
+def test_peak_of_memory_does_not_grow_with_steps(engine: str, calls: Calls) -> None:
     steps = {"eager": 1500, "compiled": 20000}[engine]
     given = [
         "population.seeds=24",
@@ -152,6 +151,6 @@ def test_peak_of_memory_does_not_grow_with_steps(engine: str) -> None:
         f"trainer.engine={engine}",
         "trainer.threads=2",
     ]
-    few, _ = peak_and_estimate("training.steps=500", *given)
-    many, _ = peak_and_estimate(f"training.steps={steps}", *given)
+    few, _ = calls.call("training.steps=500", *given)
+    many, _ = calls.call(f"training.steps={steps}", *given)
     assert many < 1.1 * few

@@ -430,6 +430,7 @@ def test_optuna_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_killed_search_goes_on_to_the_same_bits(command: Command, tmp_path: Path) -> None:
     search = [
         *SEARCH, "noise.scale=interval(0,1)", "training.steps=500", "hydra.sweeper.n_trials=6",
@@ -455,6 +456,7 @@ def test_killed_search_goes_on_to_the_same_bits(command: Command, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_optuna_finds_the_noise_that_makes_networks_robust_in_parallel_batches(command: Command) -> None:
     search = [
         "train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=16", "hydra.sweeper.n_jobs=8",

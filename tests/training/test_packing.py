@@ -88,6 +88,7 @@ def test_company_of_any_kind_leaves_a_members_weights_bit_identical(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_member_among_149_others_ends_bit_identical_after_300_steps() -> None:
     torch.set_num_threads(1)
     shared = {

@@ -48,6 +48,7 @@ class WandbProcess:
         self._inbox: SimpleQueue[Message] = SimpleQueue()
         self._log = folder / LOGGED / LOG
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = Path(tempfile.mkdtemp(prefix="modulab-wandb-"))
         command = [
             sys.executable,
             "-P",  # without the current folder, whose netrc.py or queue.py would be taken for Python's own
@@ -55,8 +56,8 @@ class WandbProcess:
             "modulab.logger.wandb_worker",
             settings.model_dump_json(),
             str(folder),
+            str(self._temporary),
         ]
-        self._temporary = Path(tempfile.mkdtemp(prefix="modulab-wandb-"))
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 command,

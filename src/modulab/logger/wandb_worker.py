@@ -1,4 +1,7 @@
-"""The process that talks to W&B: `python -P -m modulab.logger.wandb_worker SETTINGS FOLDER`, led through its stdin."""
+"""The process that talks to W&B, led through its stdin.
+
+python -P -m modulab.logger.wandb_worker SETTINGS FOLDER TEMPORARY
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import netrc
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -56,6 +60,8 @@ def main() -> None:
     finally:
         with suppress(Exception):
             wandb.teardown()
+        # The process that trains removes it as well, unless it was killed.
+        shutil.rmtree(sys.argv[3], ignore_errors=True)
         sys.stderr.flush()
         os._exit(0)  # W&B's own hooks may wait for a service that is gone.
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from modulab.networks.base import Architecture
 from modulab.tasks.base import Task
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, LightningModule
+else:
+    # Annotations are checked in tests. Every command imports this module, and most do without Lightning, which takes
+    # seconds to import.
+    LightningDataModule = LightningModule = object
 
 
 class SelfTrained(Architecture):

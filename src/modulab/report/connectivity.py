@@ -29,8 +29,7 @@ from modulab.results.manifest import POPULATIONS, read_manifests
 from modulab.streams import member_keys
 from modulab.sweep.trained import TrainedMembers, read_members
 from modulab.text import printable
-from modulab.training.learner import initialise
-from modulab.training.program import network_of
+from modulab.training.program import initialise, network_of
 
 STATES = ("before training", "after training")
 SILENT = -1

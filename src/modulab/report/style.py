@@ -20,6 +20,9 @@ from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from modulab.metrics.measure import Column
+else:
+    # Annotations are checked in tests, and importing modulab.metrics imports torch.
+    Column = object
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; without its yellow, too pale for lines."""

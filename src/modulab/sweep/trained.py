@@ -17,9 +17,8 @@ from modulab.errors import ConfigError
 from modulab.networks.base import NetworkPopulation, Parameter, split_parameters
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
 from modulab.training.checkpoints import layout_of, read_checkpoint
-from modulab.training.learner import initialise
 from modulab.training.measuring import measure_each
-from modulab.training.program import network_of
+from modulab.training.program import initialise, network_of
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,20 @@ import zipfile
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.errors import ConfigError
 from modulab.networks.base import Network, Parameter
 from modulab.networks.perceptron import Perceptron
 from modulab.results.files import replacing
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer as LightningTrainer
+else:
+    # Annotations are checked in tests. A checkpoint is read without Lightning, which takes seconds to import.
+    LightningTrainer = object
 
 CHECKPOINT_FORMAT = 2
 """Goes up when a checkpoint changes its meaning. Format 1, of perceptrons alone, is read as well."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
-from modulab.networks.base import Network, NetworkPopulation
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, block_size, run_chunk, step_function
-from modulab.training.program import Program, program_of, stack_coefficients
+from modulab.training.program import Program, initialise, program_of, stack_coefficients
 from modulab.training.step import Block
 
 _WORTH_SHARING = 8
@@ -62,14 +62,6 @@ def _cut(indices: list[int], largest: int, shared: bool) -> list[list[int]]:
         count += count % 2
     ends = [len(indices) * part // count for part in range(count + 1)]
     return [indices[start:end] for start, end in pairwise(ends)]
-
-
-def initialise(
-    members: Sequence[Member], network: Network
-) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
-    """Return each member's mask and its parameters before training, which its seed and settings determine."""
-    keys = member_keys([member.seed for member in members])
-    return network.initialise([member.architecture for member in members], members[0].task.partition, keys)
 
 
 class PopulationLearner(LightningModule):

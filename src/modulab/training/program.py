@@ -22,6 +22,7 @@ from modulab.networks.base import Network
 from modulab.noise import Distribution
 from modulab.partition import Partition
 from modulab.regularisers import Regulariser
+from modulab.streams import member_keys
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Program:
 def network_of(member: Member) -> Network:
     """Return the structure of a member's network."""
     return member.architecture.network(member.task)
+
+
+def initialise(
+    members: Sequence[Member], network: Network
+) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
+    """Return each member's mask and its parameters before training, which its seed and settings determine."""
+    keys = member_keys([member.seed for member in members])
+    return network.initialise([member.architecture for member in members], members[0].task.partition, keys)
 
 
 def _noisy_sites(member: Member) -> tuple[str, ...]:

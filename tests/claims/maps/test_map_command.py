@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import modulab
-from tests.command_line import MODULAB
+from tests.command_line import WholeCommand
 
 
 @pytest.mark.slow
-def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing(tmp_path: Path) -> None:
-    command = [
-        *MODULAB,
-        "claims",
-        "--map",
-        "--preset",
-        "smoke",
-        "--only",
-        "C1,C6a",
-        "--folder",
-        str(tmp_path),
-    ]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
+    command = ["claims", "--map", "--preset", "smoke", "--only", "C1,C6a", "--folder", str(tmp_path)]
+    ran = whole_command(command, tmp_path)
     assert ran.returncode == 0, ran.stderr
     page, record = (tmp_path / "map.html").read_text(), json.loads((tmp_path / "map.json").read_text())
     assert "decides anything" in page
@@ -39,17 +30,15 @@ def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing
         assert {"place", "setting"} == set(pd.read_csv(tmp_path / f"map_{each['claim']}.csv")["shown"])
     results = {name: modulab.load_results(tmp_path / "maps" / name) for name in ("noise", "robustness")}
     assert [len(table) for table in results.values()] == [32, 32]
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = whole_command(command, tmp_path)
     assert again.returncode == 0, again.stderr
     for name, table in results.items():
         pd.testing.assert_frame_equal(modulab.load_results(tmp_path / "maps" / name), table)
     assert (tmp_path / "map.html").read_text() == page
 
 
-def test_a_claim_without_a_map_is_refused_in_one_line() -> None:
-    ran = subprocess.run(
-        [*MODULAB, "claims", "--map", "--only", "C2"], capture_output=True, text=True, check=False
-    )
+def test_a_claim_without_a_map_is_refused_in_one_line(tmp_path: Path, whole_command: WholeCommand) -> None:
+    ran = whole_command(["claims", "--map", "--only", "C2"], tmp_path)
     assert ran.returncode == 2
     assert "there is no map of such a claim" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
