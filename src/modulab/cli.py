@@ -191,7 +191,7 @@ def _own_modules(given: str | None) -> list[str]:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    from modulab.claims.presets import PRESETS
+    from modulab.claims.presets import PRESETS, banner
     from modulab.schema import suggest
 
     if options.preset not in PRESETS:
@@ -206,10 +206,12 @@ def _claims(options: argparse.Namespace) -> int:
 
     folder = options.folder or Path("outputs", "claims", options.preset)
     names = None if options.only is None else [name.strip() for name in options.only.split(",")]
+    presets = PRESETS
     try:
         if options.map:
             from modulab.claims.maps import command as maps
 
+            presets = maps.PRESETS
             drawn, reasons = maps.run_maps(options.preset, names, folder, options.processes, "auto")
             headings, rows, place = maps.summary(drawn, folder)
         else:
@@ -222,6 +224,8 @@ def _claims(options: argparse.Namespace) -> int:
             f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
         )
         return 130
+    if warning := banner(options.preset, presets[options.preset]):
+        print(warning)
     show(headings, rows)
     print(place)
     for reason in reasons:
