@@ -43,6 +43,7 @@ _RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "lines.linewidth": 1.6,
+    "text.parse_math": False,  # names that users choose may hold dollar signs
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.constrained_layout.h_pad": 0.06,
