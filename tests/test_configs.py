@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import modulab
-from modulab.cli import config_meaning
 from modulab.config.composing import Plan, compose_checked, config_folder, hydra_composer, plan_run
 from modulab.config.settings import Trainer
+from modulab.help import option_meaning
 from modulab.results.store import load_results
 from tests.command_line import SMALL
 
@@ -45,7 +45,7 @@ def test_every_file_composes_to_members_that_read(option: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_says_first_what_it_means(file: str) -> None:
-    assert config_meaning(config_folder() / file).endswith((".", "?"))
+    assert option_meaning(config_folder() / file).endswith((".", "?"))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ LEVELS = [
     {"sweep"},
     {"api", "process", "report"},
     {"claims"},
-    {"cli"},
+    {"cli", "help"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 
