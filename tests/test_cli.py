@@ -88,7 +88,7 @@ def test_train_help_names_every_group_option_and_key_with_its_default() -> None:
             for key in leaf_keys(config):
                 if key.endswith("._target_"):
                     continue
-                assert re.search(rf"^  {re.escape(key)}(=|$)", text, re.MULTILINE), key
+                assert re.search(rf"^  {re.escape(key)}(=| |$)", text, re.MULTILINE), key
                 value = OmegaConf.select(OmegaConf.create(config), key)
                 if task == "regression" and isinstance(value, int | float) and not key.startswith("task."):
                     own = re.findall(rf"^  {re.escape(key)}=(\S+)", text, re.MULTILINE)
@@ -342,9 +342,7 @@ def test_a_measure_that_fails_is_named_and_the_others_are_printed(command: Comma
     told = "2 without a measure: probes.measures.mine: failed with ValueError: a [bug] of mine"
     assert told in out.splitlines()
     assert load_results("run")["error/test"].notna().all()
-    assert command("report", "run")[0] == 0
-    assert f"{told}." in Path("run/report/report.html").read_text()
-    assert "agrees bit for bit" in command("rerun", "run", "--member", "0", "--import", "faulty")[1]
+    assert told in command("table", "run")[1].splitlines()
 
 
 @pytest.mark.parametrize(
@@ -352,7 +350,6 @@ def test_a_measure_that_fails_is_named_and_the_others_are_printed(command: Comma
     [
         (["experiment=claims/nois"], "experiment=claims/nois: there is no such option. Did you mean 'claims/noise'?"),
         (["experiment=nois"], "experiment=nois: there is no such option. Did you mean 'claims/noise'?"),
-        (["experiment=claim/noise"], "Did you mean 'claims/noise'?"),
         (["-m", "experiment=regression,claims/maps/nois"], "Did you mean 'claims/maps/noise'?"),
         (["hydra/sweeper/sampler=tpee", "hydra/sweeper=optuna", "-m"], "Did you mean 'tpe'?"),
         (["--shell-completion", "install=bash"], "modulab has no completion of shells"),
@@ -369,12 +366,17 @@ def test_suggestions_come_from_the_group_that_was_meant(
 def test_options_and_arguments_may_stand_in_any_order(command: Command) -> None:
     seeds = ["seed=0,1", "noise.scale=0,0.1"]
     for place, given in enumerate(([*seeds[:1], "-m", *seeds[1:]], [*seeds, "-m"], ["-m", *seeds])):
-        code, _, err = command("train", *SMALL[:6], *given, *SMALL[6:], f"hydra.sweep.dir={place}")
+        dry = ["sweep.dry_run=true", f"hydra.sweep.dir={place}"]
+        code, out, err = command("train", *SMALL[:6], *given, *SMALL[6:], *dry)
         assert code == 0, err
-        assert len(load_results(str(place))) == 4
-    assert command("table", "--by", "noise.scale", "0", "--metric", "error/test")[0] == 0
-    code, _, err = command("log", "0", "logger=csv", "--again", "logger.csv.live_up_to=3")
-    assert code == 0, err
+        assert "networks     4, of which 0 have their results" in out
+    for words in (
+        ["table", "--by", "x", "nowhere", "--metric", "y"],
+        ["log", "nowhere", "logger=csv", "--again", "logger.csv.live_up_to=3"],
+    ):
+        code, _, err = command(*words)
+        assert code == 2
+        assert err.startswith("error: nowhere: there is no such path")
     code, _, err = command("-m", "train", "seed=0,1")
     assert (code, err) == (
         2,

@@ -358,8 +358,10 @@ def _train_with_hydra(given: Sequence[str]) -> int:
             try:
                 main(job.__call__)()
             finally:
-                job.release()
-                if not job.accepted:
+                if job.accepted:
+                    job.release()
+                else:
+                    job.withdraw()
                     files.restore()
     except MembersFailed:
         pass  # The table below tells.
@@ -450,7 +452,7 @@ def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
 
 
 def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
-    if job.folder is None:
+    if job.folder is None or not job.accepted:
         return "Interrupted before training began; nothing was written."
     key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"
     words = [word for word in given if not word.startswith(f"{key}=")]

@@ -298,13 +298,17 @@ def test_odd_names_of_settings_and_measures_are_text_everywhere(
     results = sweep_results(seeds=2, architecture__name=list(ODD), noise__name=["$x_{$", "[bold]"])
     results["my/$\\frac[1]"] = results["my/{level}"] = results["error/test"]
     results.loc[0, ["status", "error"]] = ["failed", "[/oops] $_{ {0}"]
+    results["skipped"] = "mine: failed with ValueError: [my] $bug"
+    told = f"{len(results)} without a measure: probes.measures.mine: failed with ValueError: [my] $bug"
     monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda console: True))
     monkeypatch.setenv("COLUMNS", "400")
     show_results(results, None, ["my/$\\frac[1]", "my/{level}"])
     shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
     for name in (*ODD[:-1], "a\\x1b[2J", "$x_{$", "[bold]", "my/$\\frac[1]", "[/oops] $_{ {0}"):
         assert name in shown
+    assert told in shown
     page = render_page(describe(results, tmp_path))
+    assert f"<p>{told}.</p>" in page
     for name in ODD[:-1]:
         assert html.escape(name) in page
 
