@@ -134,6 +134,14 @@ def test_help_shows_configs_of_ones_own(help_of: Help) -> None:
     assert re.search(r"^  loud +Very loud\.$", help_of("train", "noise", "--config-dir", "conf"), re.M)
 
 
+def test_completion_is_not_offered(command: Command) -> None:
+    code, out, _ = command("train", "--hydra-help")
+    assert code == 0
+    assert "--multirun,-m" in out
+    assert "--config-dir,-cd" in out
+    assert "completion" not in out
+
+
 def test_version_is_that_of_modulab(command: Command) -> None:
     for words in (["--version"], ["train", "--version"]):
         code, out, _ = command(*words)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import errno
 import gc
+import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -329,7 +332,20 @@ def _train(given: Sequence[str]) -> int:
             "--shell-completion: modulab has no completion of shells; Hydra's takes no commands such as train. "
             "modulab train --help GROUP lists options and keys."
         )
+    if "--hydra-help" in given:
+        return _hydra_help(given)
     return _train_with_hydra(given)
+
+
+def _hydra_help(given: Sequence[str]) -> int:
+    """Print Hydra's help without what it says of completion."""
+    text, code = io.StringIO(), 0
+    with redirect_stdout(text), suppress(SystemExit):  # Hydra leaves so
+        code = _train_with_hydra(given)
+    print(
+        re.sub(r"--shell-completion.*?(?=^--)", "", text.getvalue(), flags=re.DOTALL | re.MULTILINE), end=""
+    )
+    return code
 
 
 def _train_with_hydra(given: Sequence[str]) -> int:
