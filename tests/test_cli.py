@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import hydra
@@ -15,16 +18,33 @@ import pytest
 from hydra import version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobRuntime
+from omegaconf import OmegaConf
 
 import modulab
-from modulab.cli import train_help
+from modulab.cli import main
 from modulab.config.composing import OTHER_GROUPS, config_folder, hydra_composer
 from modulab.config.hydra_private import compatibility
 from modulab.config.overrides import leaf_keys
+from modulab.help import train_help
 from modulab.results import store
 from modulab.results.store import load_curves, load_results
 from modulab.text import say_once
 from tests.command_line import MODULAB, SMALL, Command, WholeCommand, interrupted_after_a_checkpoint
+
+Help = Callable[..., str]
+
+
+@pytest.fixture
+def help_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Help:
+    """Give a function that returns the help of a command."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str:
+        with contextlib.suppress(SystemExit):  # argparse leaves so
+            assert main([*words[:1], "--help", *words[1:]]) == 0
+        return capfd.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -55,25 +75,83 @@ def test_importing_modulab_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_train_help_names_every_group_option_and_key() -> None:
-    text = train_help()
+def test_train_help_names_every_group_option_and_key_with_its_default() -> None:
+    text = train_help(width=100)
+    shown = dict(re.findall(r"^  ([\w.]+)=(\S*)", text, re.MULTILINE))
     for file in config_folder().rglob("*.yaml"):
         if file.parent != config_folder():
             group, *option = file.relative_to(config_folder()).with_suffix("").parts
             if group in OTHER_GROUPS:
                 continue
-            assert re.search(rf"^    {'/'.join(option)} ", text, re.MULTILINE), file
-            assert re.search(rf"^  {group}$", text, re.MULTILINE), file
+            assert re.search(rf"^  {'/'.join(option)}( |$)", text, re.MULTILINE), file
+            assert f"\n{group}=OPTION\n" in text, file
     with hydra_composer() as compose:
-        from omegaconf import OmegaConf
-
         for task in ("regression", "classification", "digits"):
             config = OmegaConf.to_container(compose([f"task={task}", "logger=[csv,tensorboard,wandb]"]))
             assert isinstance(config, dict)
             config["probes"]["measures"] = 0
             for key in leaf_keys(config):
-                leaf = key.rsplit(".", 1)[-1]
-                assert leaf == "_target_" or re.search(rf"^    {leaf} +\w", text, re.MULTILINE), key
+                if key.endswith("._target_"):
+                    continue
+                assert re.search(rf"^  {re.escape(key)}(=| |$)", text, re.MULTILINE), key
+                value = OmegaConf.select(OmegaConf.create(config), key)
+                if task == "regression" and isinstance(value, int | float) and not key.startswith("task."):
+                    own = re.findall(rf"^  {re.escape(key)}=(\S+)", text, re.MULTILINE)
+                    assert own[0].lower() == str(value).lower() or float(own[0]) == value, key
+    assert shown["training.gradient_clip"] == "null"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_help_is_wrapped_to_the_terminal(width: int, help_of: Help, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    commands = re.findall(r"^    ([a-z]+)", help_of(), re.MULTILINE)
+    assert len(commands) > 6
+    for name in ([], *([each] for each in commands), ["train", "noise"]):
+        lines = help_of(*name).splitlines()
+        unbroken = [line for line in lines if len(line) >= width and not line.startswith("  modulab train")]
+        assert unbroken == [], name
+
+
+def test_help_speaks_of_keys_and_not_of_code(help_of: Help) -> None:
+    text = help_of("train")
+    sources = "".join(path.read_text() for path in Path(modulab.__file__).parent.rglob("*.py"))
+    classes = re.findall(r"^class (\w+)", sources, re.MULTILINE)
+    camel = {name for name in classes if re.search(r"[a-z][A-Z]", name)}
+    found = {word for word in re.findall(r"\w+", re.sub(r"\w+\.\w+\.\w+\S*", "", text)) if word in camel}
+    assert found == set()
+    assert "supports." not in text
+    assert "one of full, band, corner, cross, cells, labels" in " ".join(text.split())
+
+
+def test_help_of_one_group_is_that_group(command: Command, help_of: Help) -> None:
+    noise = help_of("train", "noise")
+    assert noise.startswith("noise=OPTION\n")
+    assert "noise.scale=0.0" in noise
+    assert "training." not in noise
+    assert command("train", "noise.scale=1", "--help")[1] == noise == command("help", "train", "noise")[1]
+    code, _, err = command("train", "--help", "nois")
+    assert (code, err) == (2, "error: --help nois: there is no such group. Did you mean 'noise'?\n")
+
+
+def test_help_shows_configs_of_ones_own(help_of: Help) -> None:
+    Path("conf/noise").mkdir(parents=True)
+    Path("conf/noise/loud.yaml").write_text("# Very loud.\ndefaults: [poisson, _self_]\nscale: 9\n")
+    assert re.search(r"^  loud +Very loud\.$", help_of("train", "noise", "--config-dir", "conf"), re.M)
+
+
+def test_completion_is_not_offered(command: Command) -> None:
+    code, out, _ = command("train", "--hydra-help")
+    assert code == 0
+    assert "--multirun,-m" in out
+    assert "--config-dir,-cd" in out
+    assert "completion" not in out
+
+
+def test_version_is_that_of_modulab(command: Command) -> None:
+    for words in (["--version"], ["train", "--version"]):
+        code, out, _ = command(*words)
+        assert code == 0
+        assert out.startswith(f"modulab {metadata.version('modulab')}")
 
 
 def test_train_writes_results_and_prints_the_measures_of_one_member(command: Command) -> None:
@@ -101,7 +179,7 @@ def test_train_prints_the_table_of_a_population_and_table_prints_it_again(comman
     ]
     code, again, err = command("table", "run")
     assert code == 0
-    assert again.splitlines() == lines[:5]
+    assert again.splitlines()[:5] == lines[:5]
     code, out, err = command("table", "run", "--by", "architecture", "--metric", "error/*", "--csv", "x.csv")
     assert code == 0
     assert pd.read_csv("x.csv")["architecture.name"].tolist() == ["dense", "premodular"]
@@ -242,3 +320,81 @@ def test_a_renamed_key_works_in_commands_sweeps_and_tables_with_a_notice(command
     code, _, errors = command("train", *SMALL, "task.mixing=1", "hydra.run.dir=run")
     assert code == 2
     assert "task.mixing=1 should be true or false. It is called task.code now" in errors
+
+
+def test_a_folder_in_which_every_network_failed_says_so_and_shows_its_rows(command: Command) -> None:
+    Path("brittle.py").write_text(
+        "from modulab.tasks.regression import RegressionTask\n"
+        "class Brittle(RegressionTask):\n"
+        "    def draw(self, *given, **more):\n"
+        "        raise ValueError('no such [red] $x$ function')\n"
+    )
+    task = ["task._target_=brittle.Brittle", "population.seeds=2", "hydra.run.dir=run"]
+    code, trained, _ = command("train", *SMALL, *task)
+    assert code == 1
+    told = (
+        "None of these 2 networks has completed, so that there are no measures. "
+        "The first error: ValueError: no such [red] $x$ function. "
+        "Mend what failed, and run the same command again"
+    )
+    assert told in trained
+    for words in (["table"], ["table", "--metric", "error/test"], ["table", "--csv", "x.csv"], ["report"]):
+        code, out, err = command(words[0], "run", *words[1:])
+        assert (code, err) == (0, "")
+        assert told in out
+        if words[0] == "table":
+            assert out.splitlines()[:2] == ["n  failed", "0  2"]
+    assert told in Path("run/report/report.html").read_text()
+    assert pd.read_csv("run/report/summary.csv")["failed"].tolist() == [2]
+
+
+def test_a_measure_that_fails_is_named_and_the_others_are_printed(command: Command) -> None:
+    Path("faulty.py").write_text("def faulty(probe):\n    raise ValueError('a [bug] of mine')\n")
+    code, out, err = command(
+        "train", *SMALL, "+probes.measures.mine=faulty.faulty", "population.seeds=2", "hydra.run.dir=run"
+    )
+    assert code == 1, err
+    told = "2 without a measure: probes.measures.mine: failed with ValueError: a [bug] of mine"
+    assert told in out.splitlines()
+    assert load_results("run")["error/test"].notna().all()
+    assert told in command("table", "run")[1].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["experiment=claims/nois"], "experiment=claims/nois: there is no such option. Did you mean 'claims/noise'?"),
+        (["experiment=nois"], "experiment=nois: there is no such option. Did you mean 'claims/noise'?"),
+        (["-m", "experiment=regression,claims/maps/nois"], "Did you mean 'claims/maps/noise'?"),
+        (["hydra/sweeper/sampler=tpee", "hydra/sweeper=optuna", "-m"], "Did you mean 'tpe'?"),
+        (["--shell-completion", "install=bash"], "modulab has no completion of shells"),
+    ],
+)  # fmt: skip
+def test_suggestions_come_from_the_group_that_was_meant(
+    command: Command, words: list[str], message: str
+) -> None:
+    code, out, err = command("train", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_options_and_arguments_may_stand_in_any_order(command: Command) -> None:
+    seeds = ["seed=0,1", "noise.scale=0,0.1"]
+    for place, given in enumerate(([*seeds[:1], "-m", *seeds[1:]], [*seeds, "-m"], ["-m", *seeds])):
+        dry = ["sweep.dry_run=true", f"hydra.sweep.dir={place}"]
+        code, out, err = command("train", *SMALL[:6], *given, *SMALL[6:], *dry)
+        assert code == 0, err
+        assert "networks     4, of which 0 have their results" in out
+    for words in (
+        ["table", "--by", "x", "nowhere", "--metric", "y"],
+        ["log", "nowhere", "logger=csv", "--again", "logger.csv.live_up_to=3"],
+    ):
+        code, _, err = command(*words)
+        assert code == 2
+        assert err.startswith("error: nowhere: there is no such path")
+    code, _, err = command("-m", "train", "seed=0,1")
+    assert (code, err) == (
+        2,
+        "error: modulab -m train seed=0,1: the command comes first, as in modulab train -m seed=0,1.\n",
+    )
+    assert "as in modulab train noise.scale=1." in command("noise.scale=1")[2]

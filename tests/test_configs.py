@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import modulab
-from modulab.cli import config_meaning
 from modulab.config.composing import (
     OTHER_GROUPS,
     Plan,
@@ -19,6 +18,7 @@ from modulab.config.composing import (
     plan_run,
 )
 from modulab.config.settings import Trainer
+from modulab.help import option_meaning
 from modulab.project import STARTER
 from modulab.results.store import load_results
 from tests.command_line import SMALL
@@ -70,7 +70,7 @@ def test_every_file_composes_to_members_that_read(option: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_says_first_what_it_means(file: str) -> None:
-    assert config_meaning(config_folder() / file).endswith((".", "?"))
+    assert option_meaning(config_folder() / file).endswith((".", "?"))
 
 
 @pytest.mark.parametrize(

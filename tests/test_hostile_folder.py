@@ -61,6 +61,12 @@ def rewrite_manifest(folder: Path, change: Callable[[dict[str, dict]], object]) 
     return [run_id(each) for each in configs.values()]
 
 
+def write_hydras_command(folder: Path, content: str) -> None:
+    """Leave a folder Hydra's own record of a command alone."""
+    (folder / "commands.jsonl").unlink()
+    (folder / "multirun.yaml").write_text(content)
+
+
 def plant(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a module beside the results, which says when it is imported, and make it importable."""
     mark = folder.parent / "imported"
@@ -218,8 +224,10 @@ OTHERS: dict[str, Callable[[Path], object]] = {
         folder, lambda each: each.update(modulab=[])
     ),
     "a manifest lacks a group": lambda folder: rewrite_manifest(folder, lambda config: config.pop("task")),
-    "a command is cut": lambda folder: (folder / "multirun.yaml").write_text("hydra: {overrides"),
-    "a command is empty": lambda folder: (folder / "multirun.yaml").write_text(""),
+    "a command is cut": lambda folder: write_hydras_command(folder, "hydra: {overrides"),
+    "the list of commands is cut": lambda folder: (folder / "commands.jsonl").write_text('{"command": '),
+    "the list of commands holds a number": lambda folder: (folder / "commands.jsonl").write_text("3\n"),
+    "a command is empty": lambda folder: write_hydras_command(folder, ""),
     "a ledger has a bad line": lambda folder: write_ledger(folder, "{bad\n"),
     "a ledger has no pair": lambda folder: write_ledger(folder, "3\n"),
     "a ledger has a list for a name": lambda folder: write_ledger(folder, "[[1], 2]\n"),

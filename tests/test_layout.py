@@ -24,7 +24,7 @@ LEVELS = [
     {"analysis"},
     {"api", "process", "report"},
     {"claims"},
-    {"cli", "starter"},
+    {"cli", "help", "starter"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from modulab.report.commands import recorded_commands
+import modulab
+from modulab.results.commands import COMMANDS, recorded_commands
 from modulab.results.lock import LOCK, FolderLock
 from tests.command_line import SMALL, Command
 
@@ -21,6 +22,14 @@ REFUSED = {
     "a logger": ["logger=wandb", "logger.wandb.mode=sometimes"],
     "a class": ["task._target_=nowhere.Task"],
     "a measure": ["probes.measures={mine: nowhere.measure}"],
+}
+WRITTEN_BY_HYDRA = {
+    "a description": (False, ["hydra.output_subdir=described"]),
+    "a log in another working folder": (False, ["hydra/job_logging=default", "hydra.job.chdir=true"]),
+    "a sweep": (True, ["hydra/sweeper=basic"]),
+    "a sweep one by one": (True, ["hydra/sweeper=basic", "hydra/launcher=basic"]),
+    "a log of a job": (True, ["hydra/launcher=basic", "hydra/job_logging=default"]),
+    "a search": (True, ["hydra/sweeper=optuna", "sweep.objective=error/test", "noise.linear=interval(0,1)"]),
 }
 FOLDER_KEYS = {False: "hydra.run.dir", True: "hydra.sweep.dir"}
 
@@ -45,6 +54,21 @@ def test_refused_command_leaves_nothing_behind(command: Command, sweep: bool, wh
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("what", WRITTEN_BY_HYDRA)
+def test_what_hydra_writes_of_a_refused_command_is_put_back(command: Command, what: str) -> None:
+    sweep, given = WRITTEN_BY_HYDRA[what]
+    code, _, err = command(*words(sweep, *given, "noise.scale=-1"))
+    assert code == 2
+    assert err.count("error: ") == 1
+    assert list(Path().iterdir()) == []
+    Path("kept/described").mkdir(parents=True)
+    for name in ("multirun.yaml", "train.log", "described/config.yaml", "described/hydra.yaml"):
+        Path("kept", name).write_text("as it was")
+    before = contents(Path("kept"))
+    assert command(*words(sweep, *given, "noise.scale=-1", f"{FOLDER_KEYS[sweep]}=kept"))[0] == 2
+    assert contents(Path("kept")) == before
 
 
 @pytest.mark.parametrize("sweep", [False, True])
@@ -73,7 +97,8 @@ def test_refused_locked_and_dry_commands_leave_a_finished_folder_as_it_was(
 def test_dry_run_leaves_nothing_behind(command: Command) -> None:
     for sweep in (False, True):
         assert command(*words(sweep, "sweep.dry_run=true", f"{FOLDER_KEYS[sweep]}=a/b/c"))[0] == 0
-    assert command(*words(True, "sweep.dry_run=true", "hydra.sweep.dir=a", "hydra/launcher=basic"))[0] == 0
+    for by in (["hydra/launcher=basic", "hydra/job_logging=default"], ["hydra/sweeper=basic"]):
+        assert command(*words(True, "sweep.dry_run=true", "hydra.sweep.dir=a", *by))[0] == 0
     assert list(Path().iterdir()) == []
 
 
@@ -101,6 +126,75 @@ def test_accepted_commands_are_written_down(command: Command, launcher: str) -> 
     (repeat,) = recorded_commands(Path("sweep"))
     given = ["modulab", *words(True, "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}")]
     assert sorted(shlex.split(repeat)) == sorted(given)
+
+
+def test_folder_of_the_other_kind_of_command_is_refused(command: Command) -> None:
+    for sweep, used in FOLDER_KEYS.items():
+        code, _, err = command(*words(sweep, f"{FOLDER_KEYS[not sweep]}=here"))
+        assert code == 2
+        assert err.endswith(f"give {used}=here.\n")
+
+
+def test_every_command_that_gave_rows_is_kept_once_and_printed(command: Command) -> None:
+    grid = "population.grid={noise.scale: [0, 0.1]}"
+    given = [
+        ["train", *SMALL, "hydra.run.dir=run", "seed=1"],
+        ["train", *SMALL, "hydra.run.dir=run", "seed=2", "noise=none"],
+        ["train", "-m", *SMALL, "hydra.sweep.dir=run", "seed=3,4", grid],
+    ]
+    outputs: list[str] = []
+    for each in [*given, given[1], ["train", *SMALL, "hydra.run.dir=run", "seed=1", "sweep.dry_run=true"]]:
+        code, out, err = command(*each)
+        assert code == 0, err
+        outputs.append(out + err)
+    kept = recorded_commands(Path("run"))
+    assert [sorted(shlex.split(line)) for line in kept] == [sorted(["modulab", *each]) for each in given]
+    _, table, _ = command("table", "run")
+    assert table.splitlines()[-4:] == ["Trained by:", *(f"  {line}" for line in kept)]
+    assert "of other settings" not in outputs[0]
+    assert "notice: run holds 1 network of other settings, to which this command adds." in outputs[1]
+    assert "1 of these 2 networks is of other settings: run held them before." in outputs[1]
+    assert "2 of these 6 networks are of other settings" in outputs[2]
+    assert "notice" not in outputs[3]  # it trains nothing
+    assert "5 of these 6 networks are of other settings" in outputs[3]
+
+
+def test_commands_of_python_of_searches_and_of_inner_folders_are_kept(command: Command) -> None:
+    modulab.train([*SMALL, "seed=5"], folder="all/python")
+    assert recorded_commands(Path("all/python")) == [
+        shlex.join(["modulab", "train", *SMALL, "seed=5", "hydra.run.dir=all/python"])
+    ]
+    search = ["train", "-m", *SMALL, "hydra/sweeper=optuna", "sweep.objective=error/test"]
+    search += ["noise.scale=interval(0,1)", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=all/search"]
+    one_by_one = words(True, "hydra/launcher=basic", "hydra.sweep.dir=all/one_by_one")
+    for each in (search, one_by_one):
+        code, _, err = command(*each)
+        assert code == 0, err
+    kept = recorded_commands(Path("all"))
+    assert len(kept) == 3
+    assert sorted(shlex.split(kept[0])) == sorted(["modulab", *one_by_one])
+    assert sorted(shlex.split(kept[2])) == sorted(["modulab", *search])
+    assert "seed=1" in recorded_commands(Path("all/one_by_one/1"))[0]
+
+
+def test_the_command_of_an_earlier_version_is_kept_beside_a_new_one(command: Command) -> None:
+    for seed in (1, 2):
+        assert command("train", *SMALL, "hydra.run.dir=run", f"seed={seed}")[0] == 0
+        if seed == 1:
+            Path("run", COMMANDS).unlink()
+    assert [line.count(f"seed={seed}") for seed, line in enumerate(recorded_commands(Path("run")), 1)] == [
+        1,
+        1,
+    ]
+
+
+def test_an_empty_log_is_removed_and_one_with_words_stays(command: Command) -> None:
+    Path("noisy.py").write_text("import logging\ndef told(probe):\n    logging.info('hello'); return {}\n")
+    log = ["hydra/job_logging=default"]
+    assert command("train", *SMALL, "hydra.run.dir=quiet", *log)[0] == 0
+    assert not Path("quiet", "train.log").exists()
+    assert command("train", *SMALL, "hydra.run.dir=loud", *log, "+probes.measures.told=noisy.told")[0] == 0
+    assert "hello" in Path("loud", "train.log").read_text()
 
 
 def test_second_command_in_a_process_is_as_the_first(command: Command) -> None:

@@ -44,23 +44,30 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
         return Results(load_results(path), load_curves(path), path)
 
 
-def train_planned(overrides: Sequence[str], folder: Path) -> list[str]:
+def train_planned(overrides: Sequence[str], folder: Path, command: Sequence[str] | None = None) -> list[str]:
     """Train and measure what these overrides ask for and `folder` lacks; return the run_ids of all they ask for.
+
+    `command` is what the folder keeps as the command that gave its rows, by default the same overrides.
 
     Raises: ConfigError for whatever a user can set right.
     """
     from modulab.config.composing import compose_checked, hydra_composer, plan_run
     from modulab.config.overrides import replace_grid
+    from modulab.results.commands import record_command
     from modulab.results.lock import FolderLock
     from modulab.results.store import check_folder
     from modulab.sweep.run import plan_work, run_work
 
+    command = command or ["modulab", "train", *overrides, f"hydra.run.dir={folder}"]
     overrides = replace_grid(overrides)
     with hydra_composer() as compose:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     check_folder(folder)
     with FolderLock(folder):
-        run_work(plan_work(plan.runs, plan.trainer, folder), folder, plan.logger)
+        work = plan_work(plan.runs, plan.trainer, folder)
+        if work.pending:
+            record_command(folder, command)
+        run_work(work, folder, plan.logger)
     return plan.run_ids
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import errno
 import gc
+import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,26 +34,6 @@ _COMMANDS = {
 
 _IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
 
-_TRAIN_USAGE = """usage: modulab train [-m] [KEY=VALUE ...] [GROUP=OPTION ...]
-
-Train a network, or many, measure them, print a table, and write results.parquet to a folder below outputs/.
-
-  modulab train noise.scale=0.2                                one network
-  modulab train population.seeds=16                            the same at seeds 0 to 15, trained at once
-  modulab train 'population.grid={noise.scale: [0, 0.1, 0.2]}' every value of a grid, trained at once
-  modulab train experiment=regression                          a prepared experiment
-  modulab train -m architecture=dense,premodular 'seed=range(8)'  a sweep, packed and trained together
-
-  hydra.run.dir=FOLDER   where to write; the same folder again goes on where it stopped
-  hydra.sweep.dir=FOLDER the same for a sweep
-  logger=wandb           also tell W&B, each network as a run; or csv, tensorboard, '[csv,wandb]'
-  sweep.dry_run=true     print how much there is to train, and train nothing
-  hydra/launcher=population_slurm   train a sweep on a SLURM cluster; its keys are those of hydra.launcher
-  --config-dir FOLDER    a folder of further configs; modules in the current folder can be named as _target_
-  --cfg job              print the composed config and train nothing
-  --hydra-help           Hydra's own options
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if members lack a result, 2 for a user's error, 130 on Ctrl-C."""
@@ -65,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(given: Sequence[str]) -> int:
     try:
+        if given[:1] == ["help"]:
+            given = [*given[1:], "--help"]
         if given[:1] == ["train"]:
             # Only here: the other commands read folders, which must not have code of theirs imported.
             if os.getcwd() not in sys.path:
@@ -72,8 +56,9 @@ def _answer(given: Sequence[str]) -> int:
             return _train(given[1:])
         if given[:1] == ["analyse"]:
             from modulab.analysis.command import analyse
+            from modulab.help import option_meaning
 
-            return analyse(given[1:], config_meaning)
+            return analyse(given[1:], option_meaning)
         return _other(given)
     except ConfigError as error:
         from modulab.text import printable
@@ -90,6 +75,9 @@ def _answer(given: Sequence[str]) -> int:
         print(f"error: {_system_error(error, given[0])}", file=sys.stderr)
         return 2
 
+
+_MOST_COMMANDS = 5
+"""So many commands are printed below a table; the page has them all."""
 
 _OTHER_FOLDER = {
     "train": "Choose another folder: hydra.run.dir=FOLDER.",
@@ -113,7 +101,8 @@ def _other(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="modulab", description="Find out when, why and to what end neural networks become modular."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="store_true", help="print the version of modulab")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in ("train", "analyse"):
         commands.add_parser(name, help=_COMMANDS[name], add_help=False)
     table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
@@ -175,12 +164,19 @@ def _other(given: Sequence[str]) -> int:
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
     begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
     begin.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
-    if given and not given[0].startswith("-") and given[0] not in _COMMANDS:
-        raise ConfigError(f"modulab {given[0]}: there is no such command. {suggest(given[0], _COMMANDS)}")
     if not given:
         parser.print_help()
         return 2
-    options = parser.parse_args(given)
+    named = next((place for place, word in enumerate(given) if word in _COMMANDS), None)
+    if given[0] not in _COMMANDS:
+        if given[0] == "--version":
+            return _version()
+        if given[0] not in ("-h", "--help"):
+            raise ConfigError(_no_command(given, named, suggest(given[0], _COMMANDS)))
+        parser.print_help()
+        return 0
+    # Each by itself: an argument may then stand between options, and after them.
+    options = commands.choices[given[0]].parse_intermixed_args(given[1:])
     perform = {
         "claims": _claims,
         "dashboard": _dashboard,
@@ -190,7 +186,18 @@ def _other(given: Sequence[str]) -> int:
         "rerun": _rerun,
         "table": _table,
     }
-    return perform[options.command](options)
+    return perform[given[0]](options)
+
+
+def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:
+    """Return what to say of a command line that does not begin with a command."""
+    words = shlex.join(given)
+    if named is not None:
+        order = shlex.join([given[named], *given[:named], *given[named + 1 :]])
+        return f"modulab {words}: the command comes first, as in modulab {order}."
+    if "=" in given[0]:
+        return f"modulab {words}: the command is missing, as in modulab train {words}."
+    return f"modulab {given[0]}: there is no such command. {hint}"
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -212,7 +219,7 @@ def _own_modules(given: str | None) -> list[str]:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    from modulab.claims.presets import PRESETS
+    from modulab.claims.presets import PRESETS, banner
     from modulab.schema import suggest
 
     if options.preset not in PRESETS:
@@ -227,10 +234,12 @@ def _claims(options: argparse.Namespace) -> int:
 
     folder = options.folder or Path("outputs", "claims", options.preset)
     names = None if options.only is None else [name.strip() for name in options.only.split(",")]
+    presets = PRESETS
     try:
         if options.map:
             from modulab.claims.maps import command as maps
 
+            presets = maps.PRESETS
             drawn, reasons = maps.run_maps(options.preset, names, folder, options.processes, "auto")
             headings, rows, place = maps.summary(drawn, folder)
         else:
@@ -243,6 +252,8 @@ def _claims(options: argparse.Namespace) -> int:
             f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
         )
         return 130
+    if warning := banner(options.preset, presets[options.preset]):
+        print(warning)
     show(headings, rows)
     print(place)
     for reason in reasons:
@@ -268,9 +279,20 @@ def _rerun(options: argparse.Namespace) -> int:
 
 
 def _write_report(options: argparse.Namespace) -> int:
-    from modulab.report.sweep_report import write_report
+    from modulab.progress import working
 
-    print(f"Report: {write_report(options.path, options.output, _own_modules(options.modules))}")
+    with working("starting"):
+        from modulab.report.sweep_report import write_report
+    from modulab.results.store import load_results
+    from modulab.results.summary import unfinished
+    from modulab.text import printable
+
+    with working("drawing figures"):
+        page = write_report(options.path, options.output, _own_modules(options.modules))
+    print(f"Report: {page}")
+    for line in unfinished(load_results(options.path)):
+        print(printable(line))
+    _print_commands(options.path if options.path.is_dir() else options.path.parent)
     return 0
 
 
@@ -294,18 +316,61 @@ def _table(options: argparse.Namespace) -> int:
     from modulab.results.summary import show_results, summarise, to_csv
 
     results = load_results(options.path, analyses=True)
+    folder = options.path if options.path.is_dir() else options.path.parent
     by = None if options.by is None else [key.strip() for key in options.by.split(",")]
     metrics = None if options.metric is None else [name.strip() for name in options.metric.split(",")]
     show_results(results, by, metrics)
     if options.csv is not None:
         options.csv.write_text(to_csv(summarise(results, by, ["*"] if metrics is None else metrics)))
+    _print_commands(folder)
     return 0
+
+
+def _print_commands(folder: Path) -> None:
+    """Print the commands that gave a folder its rows."""
+    from modulab.results.commands import COMMANDS, recorded_commands
+    from modulab.text import printable
+
+    try:
+        commands = recorded_commands(folder)
+    except ConfigError as error:
+        print(printable(str(error)), file=sys.stderr)
+        return
+    if commands:
+        print("Trained by:")
+    for command in commands[:_MOST_COMMANDS]:
+        print(f"  {printable(command)}")
+    if len(commands) > _MOST_COMMANDS:
+        print(f"  and {len(commands) - _MOST_COMMANDS} more, which {COMMANDS} and the report list")
 
 
 def _train(given: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in given):
-        print(train_help())
-        return 0
+        return _train_help(given)
+    if "--version" in given:
+        return _version()
+    if "--shell-completion" in given or "-sc" in given:
+        raise ConfigError(
+            "--shell-completion: modulab has no completion of shells; Hydra's takes no commands such as train. "
+            "modulab train --help GROUP lists options and keys."
+        )
+    if "--hydra-help" in given:
+        return _hydra_help(given)
+    return _train_with_hydra(given)
+
+
+def _hydra_help(given: Sequence[str]) -> int:
+    """Print Hydra's help without what it says of completion."""
+    text, code = io.StringIO(), 0
+    with redirect_stdout(text), suppress(SystemExit):  # Hydra leaves so
+        code = _train_with_hydra(given)
+    print(
+        re.sub(r"--shell-completion.*?(?=^--)", "", text.getvalue(), flags=re.DOTALL | re.MULTILINE), end=""
+    )
+    return code
+
+
+def _train_with_hydra(given: Sequence[str]) -> int:
     # Imports make a million objects that stay. Going through them for garbage takes a fifth of the time of importing.
     gc.set_threshold(100_000)
     import hydra
@@ -313,12 +378,11 @@ def _train(given: Sequence[str]) -> int:
     from modulab.config.composing import config_folder, hydra_composer
     from modulab.config.hydra_private import compatibility
     from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
+    from modulab.sweep.hydra_files import files_noted
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
     options, overrides = split_words(given)
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    folders: list[str] = parser.parse_known_args(options)[0].config_dir
+    folders = _config_folders(options)[0]
 
     # Hydra prints tracebacks and exits by itself unless it is told to let errors through.
     earlier_arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -328,7 +392,15 @@ def _train(given: Sequence[str]) -> int:
     job = TrainTask()
     main = hydra.main(**compatibility(), config_path=str(config_folder()), config_name="train")
     try:
-        main(job.__call__)()
+        with files_noted() as files:
+            try:
+                main(job.__call__)()
+            finally:
+                if job.accepted:
+                    job.release()
+                else:
+                    job.withdraw()
+                    files.restore()
     except MembersFailed:
         pass  # The table below tells.
     except KeyboardInterrupt:
@@ -341,10 +413,9 @@ def _train(given: Sequence[str]) -> int:
             or ((job.began or isinstance(error, OSError)) and not isinstance(error, READING_ERRORS))
         ):
             raise
-        with hydra_composer([folder for folder in folders if Path(folder).is_dir()]) as compose:
+        with hydra_composer(folders) as compose:
             raise ConfigError(explain(error, overrides, compose)) from error
     finally:
-        job.release()
         sys.argv = earlier_arguments
         os.environ.pop("HYDRA_FULL_ERROR")
         if full_error is not None:
@@ -354,8 +425,34 @@ def _train(given: Sequence[str]) -> int:
     if job.folder is None or job.dry_run:
         return 0
     # Of a search that was over before, in another folder, only its best trials are here.
-    code = 0 if job.findings is not None and not job.planned else _report(job.folder, job.planned)
+    searched = job.findings is not None
+    code = 0 if searched and not job.planned else _report(job.folder, job.planned, searched)
     return code if job.findings is None else max(code, _show_best(*job.findings))
+
+
+def _config_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return the folders of configs that words of a command name, where they are there, and the other words."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=Path)
+    found, others = parser.parse_known_args(words)
+    return [folder for folder in found.config_dir if folder.is_dir()], others
+
+
+def _train_help(given: Sequence[str]) -> int:
+    from modulab.help import train_help
+
+    folders, others = _config_folders(given)
+    print(train_help([word.partition("=")[0] for word in others if not word.startswith("-")], folders))
+    return 0
+
+
+def _version() -> int:
+    from modulab.results.versions import versions
+
+    made_of = {name: text for name, text in versions().items() if text is not None}
+    commit = f", commit {made_of['git_commit']}" if "git_commit" in made_of else ""
+    print(f"modulab {made_of['modulab']}{commit}")
+    return 0
 
 
 def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
@@ -369,13 +466,19 @@ def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     return 0
 
 
-def _report(folder: Path, planned: Collection[str]) -> int:
+def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
     from modulab.results.store import RESULTS, load_results
-    from modulab.results.summary import show_results
+    from modulab.results.summary import lost_measures, show_results
 
     results = load_results(folder)
     show_results(results, None, None)
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
+    others = len(set(results["run_id"]).difference(planned))
+    if others and not searched:  # a stored search has trials of earlier commands
+        are = "is" if others == 1 else "are"
+        print(
+            f"{others} of these {len(results)} networks {are} of other settings: {folder} held them before."
+        )
     if lost := set(planned).difference(results["run_id"]):
         print(
             f"{len(lost)} of {len(planned)} planned members have no row in {folder}: files were removed from it during "
@@ -383,90 +486,16 @@ def _report(folder: Path, planned: Collection[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    return 1 if bool(results["status"].isin(["failed", "missing"]).any()) else 0
+    return 1 if bool(results["status"].isin(["failed", "missing"]).any()) or lost_measures(results) else 0
 
 
 def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
-    if job.folder is None:
+    if job.folder is None or not job.accepted:
         return "Interrupted before training began; nothing was written."
     key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"
     words = [word for word in given if not word.startswith(f"{key}=")]
     command = shlex.join(["modulab", "train", *words, f"{key}={job.folder}"])
     return f"Interrupted. What is finished is kept in {job.folder}. To go on:\n  {command}"
-
-
-def train_help() -> str:
-    """Return the help of `modulab train`: usage, groups with their options, every key with its meaning."""
-    from modulab.config.composing import OTHER_GROUPS, config_folder
-
-    folder = config_folder()
-    lines = [_TRAIN_USAGE, "Groups, as GROUP=OPTION:"]
-    for group in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in OTHER_GROUPS):
-        lines.append(f"  {group.name}")
-        for file in sorted(group.rglob("*.yaml")):
-            option = file.relative_to(group).with_suffix("").as_posix()
-            lines.append(f"    {option:<18} {config_meaning(file)}")
-    lines.append("")
-    lines.append("Keys, as GROUP.KEY=VALUE:")
-    for heading, fields in _documented_settings():
-        lines.append(f"  {heading}")
-        lines += [f"    {key:<24} {meaning}" for key, meaning in fields]
-    return "\n".join(lines)
-
-
-def config_meaning(file: Path) -> str:
-    """Return the comment that opens a config file, after Hydra's own header."""
-    lines = (line for line in file.read_text().splitlines() if not line.startswith("# @"))
-    return next((line[1:].strip() for line in lines if line.startswith("#")), "")
-
-
-def _documented_settings() -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return what each settings class is and its keys mean, read from source: importing it imports torch."""
-    package = Path(__file__).parent
-    found: list[tuple[str, list[tuple[str, str]]]] = []
-    for path in (
-        package / "config" / "settings.py",
-        package / "config" / "sobol.py",
-        *sorted((package / "networks").glob("*.py")),
-        package / "noise.py",
-        package / "regularisers.py",
-        package / "config" / "loggers.py",
-        *sorted((package / "tasks").glob("*.py")),
-    ):
-        for name, text, fields in _settings_classes(path):
-            if not name.startswith("_"):
-                own = [field for field in fields if name != "Member" or field[0] == "seed"]
-                found.append((f"{name}: {text}", own))
-    return found
-
-
-def _settings_classes(path: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    classes: list[tuple[str, str, list[tuple[str, str]]]] = []
-    for node in ast.parse(path.read_text()).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        fields = [
-            (item.target.id, meaning)
-            for item in node.body
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            for meaning in [_description(item)]
-            if meaning
-        ]
-        if fields:
-            classes.append((node.name, (ast.get_docstring(node) or "").partition("\n")[0], fields))
-    return classes
-
-
-def _description(field: ast.AnnAssign) -> str:
-    if not isinstance(field.value, ast.Call):
-        return ""
-    options = ""
-    if isinstance(field.annotation, ast.Subscript) and ast.unparse(field.annotation.value) == "Literal":
-        options = f" ({ast.unparse(field.annotation.slice).strip('()')})".replace("'", "")
-    for word in field.value.keywords:
-        if word.arg == "description" and isinstance(word.value, ast.Constant):
-            return f"{word.value.value}{options}"
-    return ""
 
 
 if __name__ == "__main__":

@@ -14,6 +14,16 @@ class ForeignError(Exception):
     """Other people's code failed: a task, measure, regulariser or logger. The message holds the error's type."""
 
 
+class MeasureFailed(ForeignError):
+    """A measure failed; the network was trained, and its other measures are not concerned."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        """`key` is the measure's, below `probes.measures`."""
+        super().__init__(f"probes.measures.{key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
 @contextmanager
 def foreign_code() -> Generator[None]:
     """Turn whatever other people's code raises, `SystemExit` too, into ForeignError.

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 Style = Literal["auto", "bar", "lines", "off"]
 
+_SECONDS_TO_FIRST_LINE = 3.0
 _SECONDS_BETWEEN_LINES = 10.0
+_BAR_WIDTHS = ((120, 40), (100, 20), (0, 10))
+"""Least width of a terminal, and that of the bar there: what stands beside it must not be cut off."""
 
 
 class ProgressReport:
     """Shows how many of a sweep's runs have finished and how fast, measured by network-steps, while it is open.
 
-    Lines are first printed after ten seconds, so that short runs stay quiet in logs.
+    Lines are first printed after three seconds, so that short runs stay quiet in logs.
     """
 
     def __init__(self, style: Style, runs: int, steps: int) -> None:
@@ -32,22 +38,27 @@ class ProgressReport:
         self._done = 0
         self._begun = time.monotonic()
         self._resumed = 0
-        self._last_line = self._begun
+        self._aside = 0.0
+        """Seconds in which no step could be done."""
+        self._next_line = self._begun + _SECONDS_TO_FIRST_LINE
         self._bar: Progress | None = None
         self._label = "training"
 
     def __enter__(self) -> ProgressReport:
         if self._style == "bar" and self._runs:
+            console = Console(stderr=True)
+            width = next(width for least, width in _BAR_WIDTHS if console.width >= least)
             self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[pace]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
+                TextColumn("{task.description}", markup=False, table_column=Column(ratio=1)),
+                BarColumn(width, table_column=Column(no_wrap=True)),
+                TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[pace]}", markup=False, table_column=Column(no_wrap=True)),
+                TimeElapsedColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True)),
+                console=console,
+                expand=True,
             )
-            self._bar.add_task(self._count(), total=self._total, pace="")
+            self._bar.add_task(self._count(), total=self._total, pace="", left="")
             self._bar.start()
         return self
 
@@ -65,14 +76,24 @@ class ProgressReport:
         elif self._style == "lines" and at_once:
             print(f"{self._count()}: {label}", file=sys.stderr, flush=True)
 
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Leave out of the pace the time that is spent within: nothing trains meanwhile."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._aside += time.monotonic() - begun
+
     def advance(self, steps: int, resumed: bool = False) -> None:
         """Count network-steps as done; `resumed` ones were done before this process began."""
         self._done += steps
         if resumed:
             self._resumed += steps
         if self._bar is not None:
-            pace = self._pace()
-            self._bar.update(self._bar.task_ids[0], completed=self._done, pace=pace)
+            self._bar.update(
+                self._bar.task_ids[0], completed=self._done, pace=self._pace(), left=self._left()
+            )
         elif self._style == "lines":
             self._print_line()
 
@@ -86,7 +107,13 @@ class ProgressReport:
         return f"{self._finished} of {self._runs} runs" if self._runs != 1 else "1 run"
 
     def _steps_per_second(self) -> float:
-        return max(self._done - self._resumed, 1) / max(time.monotonic() - self._begun, 1e-9)
+        seconds = time.monotonic() - self._begun - self._aside
+        return max(self._done - self._resumed, 1) / max(seconds, 1e-9)
+
+    def _left(self) -> str:
+        if self._done <= self._resumed:
+            return ""
+        return f"about {(self._total - self._done) / self._steps_per_second():.0f} s left"
 
     def _pace(self) -> str:
         runs_per_second = self._steps_per_second() * self._runs / self._total
@@ -94,11 +121,27 @@ class ProgressReport:
 
     def _print_line(self) -> None:
         now = time.monotonic()
-        if now - self._last_line < _SECONDS_BETWEEN_LINES:
+        if now < self._next_line:
             return
-        self._last_line = now
+        self._next_line = now + _SECONDS_BETWEEN_LINES
         line = f"{self._count()}: {self._label}, {100 * self._done / self._total:.0f}% of all steps"
         if self._done > self._resumed:
-            left = (self._total - self._done) / self._steps_per_second()
-            line += f", {self._pace()}, about {left:.0f} s left"
+            line += f", {self._pace()}, {self._left()}"
         print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working(label: str) -> Generator[None]:
+    """Show on a terminal what is being done, and for how long, until it is done; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as shown:
+        shown.add_task(label, total=None)
+        yield

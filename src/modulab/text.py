@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import sys
 
@@ -11,6 +12,11 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
     )
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern such as modularity/* stands for a name; a name, whatever is in it, stands for itself."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 @functools.cache

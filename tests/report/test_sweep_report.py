@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,12 +11,15 @@ import torch
 
 import modulab
 from modulab.config.overrides import replace_grid, restore_grid
+from modulab.metrics.measure import Column
 from modulab.report.choosing import ARM, choose_layout, choose_pictures, split_for_curves
 from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, page_figures, render_page
+from modulab.report.panels import legend_below, panel_grid
+from modulab.report.style import arm_styles
 from modulab.report.sweep_report import describe, write_report
-from modulab.results.summary import summarise
+from modulab.results.summary import show_results, summarise
 from modulab.training.learner import initialise
 from tests.command_line import SMALL, Command
 from tests.report.tables import sweep_results
@@ -295,3 +299,40 @@ def test_rows_of_a_table_lead_to_sections_and_have_sentences_across_all_columns(
     assert page.count(f'<a href="#{section.anchor}">') == 2
     assert f'id="{section.anchor}"' in page
     assert re.findall(r'<tr class="note"><td colspan="(\d)">(.*?)</td>', page) == [("2", "on &lt;noise&gt;")]
+
+
+ODD = ("$\\frac", "[/red]", "[red]x", "{0}", "_hidden", "<b>&", "%s", ":smile:", "a\x1b[2J")
+
+
+def test_odd_names_of_settings_and_measures_are_text_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = sweep_results(seeds=2, architecture__name=list(ODD), noise__name=["$x_{$", "[bold]"])
+    results["my/$\\frac[1]"] = results["my/{level}"] = results["error/test"]
+    results.loc[0, ["status", "error"]] = ["failed", "[/oops] $_{ {0}"]
+    results["skipped"] = "mine: failed with ValueError: [my] $bug"
+    told = f"{len(results)} without a measure: probes.measures.mine: failed with ValueError: [my] $bug"
+    monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda console: True))
+    monkeypatch.setenv("COLUMNS", "400")
+    show_results(results, None, ["my/$\\frac[1]", "my/{level}"])
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    for name in (*ODD[:-1], "a\\x1b[2J", "$x_{$", "[bold]", "my/$\\frac[1]", "[/oops] $_{ {0}"):
+        assert name in shown
+    assert told in shown
+    page = render_page(describe(results, tmp_path))
+    assert f"<p>{told}.</p>" in page
+    for name in ODD[:-1]:
+        assert html.escape(name) in page
+
+
+def test_a_legend_names_every_arm_as_it_is() -> None:
+    styles = arm_styles(ODD)
+    figure, _ = panel_grid(1)
+    legend_below(figure, list(ODD), styles, "$title_{")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(ODD)
+
+
+def test_a_label_with_braces_of_its_own_is_text() -> None:
+    column = Column("my/{level}", "Set {0, 1} at {level}")
+    assert column.label_of("my/{x}") == "Set {0, 1} at {x}"

@@ -16,7 +16,7 @@ from modulab.claims.evidence import (
     rank_correlation,
 )
 from modulab.claims.samples import crossing
-from modulab.results.intervals import draw_means, mean_interval
+from modulab.results.intervals import draw_means, mean_interval, pooled_interval
 
 LEAST_COVERAGE = 0.94
 
@@ -114,3 +114,33 @@ def test_fewer_than_two_seeds_have_no_interval() -> None:
     assert low[1] < 4.0 < high[1]
     with pytest.raises(ValueError, match="at least two seeds"):
         draw_means(np.array([[1.0], [np.nan]]))
+
+
+def test_interval_over_cells_is_that_of_each_seeds_mean_whatever_the_cells() -> None:
+    random = np.random.default_rng(4)
+    by_seed = random.normal(size=(6, 1)) + random.normal(size=(6, 3))
+    expected = mean_interval(by_seed.mean(axis=1, keepdims=True))
+    cells, seeds = np.tile(np.arange(3), 6), np.repeat(np.arange(6), 3)
+    for offsets in (np.zeros(3), np.array([0.0, 50.0, -7.0])):
+        values = (by_seed + offsets).reshape(-1, 1)
+        found = pooled_interval(values, cells, seeds)
+        np.testing.assert_allclose(found, np.array(expected) + offsets.mean(), rtol=1e-12)
+
+
+def test_interval_over_cells_of_unequal_seeds_covers_the_mean_of_their_means() -> None:
+    random, repeats, covered = np.random.default_rng(5), 400, 0
+    # Three cells far apart: the first has 8 seeds, and the others 6 of them, with noise that a seed's rows share.
+    cells = np.repeat([0, 1, 2], [8, 6, 6])
+    seeds = np.concatenate([np.arange(8), np.arange(6), np.arange(2, 8)])
+    truth = np.array([0.0, 20.0, -9.0])[cells].mean()
+    for _ in range(repeats):
+        values = np.array([0.0, 20.0, -9.0])[cells] + random.normal(size=8)[seeds] + random.normal(size=20)
+        low, high = pooled_interval(values[:, None], cells, seeds)
+        covered += bool(low[0] <= truth <= high[0])
+    assert 0.92 <= covered / repeats <= 0.99
+
+
+def test_cells_of_a_single_seed_have_no_interval() -> None:
+    values = np.array([[1.0, 1.0], [2.0, 2.0], [4.0, np.nan], [5.0, 5.0]])
+    low, _ = pooled_interval(values, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    assert np.isnan(low).tolist() == [False, True]

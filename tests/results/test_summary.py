@@ -14,6 +14,7 @@ from modulab.results.summary import (
     member_cells,
     plain_text,
     show,
+    show_results,
     summarise,
     to_csv,
 )
@@ -39,6 +40,34 @@ def test_means_and_counts_are_those_of_each_group() -> None:
     assert summary.settings["noise.scale"].tolist() == [0.1, 0.2]
     assert summary.mean["error/test"].tolist() == [2.5, 3.5]
     assert summary.counts["completed"].tolist() == [4, 4]
+
+
+def test_a_table_names_what_it_pools_over_and_its_intervals_are_over_seeds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frame = pd.concat(
+        [
+            grid([0.1, 0.2], 4, lambda scale, seed: 10 * scale + seed).assign(
+                **{"config.architecture.name": name, "config.architecture.width": width}
+            )
+            for name, width in (("dense", 8), ("premodular", 9))
+        ],
+        ignore_index=True,
+    )
+    frame.loc[frame["config.architecture.name"] == "premodular", "error/test"] += 100
+    alone = summarise(grid([0.1, 0.2], 4, lambda scale, seed: 10 * scale + seed))
+    pooled = summarise(frame, ["noise.scale"])
+    assert pooled.pooled == ("architecture.name",)
+    for name in ("mean", "low", "high"):
+        np.testing.assert_allclose(getattr(pooled, name), getattr(alone, name) + 50, rtol=1e-12)
+    assert pooled.counts["completed"].tolist() == [8, 8]
+    assert pd.read_csv(io.StringIO(to_csv(pooled)))["pooled_over"].tolist() == ["architecture.name"] * 2
+    show_results(frame, ["noise.scale"], None)
+    assert "Pooled over architecture.name, which --by does not name" in capsys.readouterr().out
+    assert summarise(frame, ["architecture"]).pooled == ("noise.scale",)
+    for by in (None, ["noise.scale", "architecture"]):
+        assert summarise(frame, by).pooled == ()
+        assert "pooled_over" not in to_csv(summarise(frame, by))
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:

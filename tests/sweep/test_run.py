@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,8 +12,9 @@ import torch
 from modulab.config.settings import Run, Trainer, read_run
 from modulab.errors import describe
 from modulab.metrics.probe import Probe
-from modulab.results.store import RESULTS, load_curves, load_results
-from modulab.results.summary import metric_names
+from modulab.results.store import RESULTS, completed, load_curves, load_results
+from modulab.results.summary import lost_measures, metric_names
+from modulab.results.tables import failed_measures
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
 from modulab.sweep.run import plan_populations, plan_work, run_work
@@ -77,9 +80,12 @@ class ShapelessTask(RegressionTask):
         return super().in_features
 
 
+BROKEN_SEEDS = [2]
+
+
 def fails_for_seed_2(probe: Probe) -> dict[str, torch.Tensor]:
-    """Return a measure that cannot be taken of members with seed 2."""
-    if (probe.keys == member_keys([2])).all(dim=1).any():
+    """Return a measure that cannot be taken of members with seed 2, until it is mended."""
+    if any((probe.keys == member_keys([seed])).all(dim=1).any() for seed in BROKEN_SEEDS):
         raise SystemExit(3)
     return {"my/measure": probe.network.edges()[0].weights.sum(dim=(1, 2))}
 
@@ -205,12 +211,31 @@ def test_a_task_that_cannot_say_its_size_fails_its_own_members_only(tmp_path: Pa
     _check_failed(tmp_path, {1: "LookupError: no size"}, members)
 
 
-def test_a_measure_that_fails_for_one_member_costs_no_other_its_training(tmp_path: Path) -> None:
+def test_a_measure_that_fails_costs_its_members_that_measure_alone_until_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measures = member_config()["probes"]["measures"] | {"mine": f"{__name__}.fails_for_seed_2"}
     members = configs(range(5), probes__measures=measures)
     train(members, EAGER, _made(tmp_path))
     assert len(list((tmp_path / "populations").glob("*.ckpt"))) == 1
-    _check_failed(tmp_path, {2: "SystemExit: 3"}, members)
+    table = load_results(tmp_path / RESULTS).set_index("config.seed").sort_index()
+    assert table["status"].tolist() == ["completed"] * 5
+    assert failed_measures(table.loc[2, "skipped"]) == ["mine: failed with SystemExit: 3"]
+    assert lost_measures(table) == ["1 without a measure: probes.measures.mine: failed with SystemExit: 3"]
+    assert np.isnan(table["my/measure"]).tolist() == [False, False, True, False, False]
+    # The other measures are those that they are without it.
+    others = {key: value for key, value in measures.items() if key != "mine"}
+    train(configs(range(5), probes__measures=others), EAGER, _made(tmp_path / "without"))
+    names = [name for name in metric_names(table) if name != "my/measure"]
+    without = load_results(tmp_path / "without").set_index("config.seed").sort_index()
+    pd.testing.assert_frame_equal(table[names], without[names])
+    assert len(completed(tmp_path)) == 4
+    monkeypatch.setattr(sys.modules[__name__], "BROKEN_SEEDS", [])
+    train(members, EAGER, tmp_path)
+    mended = load_results(tmp_path / RESULTS).set_index("config.seed").sort_index()
+    assert not lost_measures(mended)
+    assert mended["my/measure"].notna().all()
+    pd.testing.assert_frame_equal(mended[names], table[names])
 
 
 def test_same_folder_again_keeps_rows_and_adds_new_members(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from modulab.claims.claim import Claim
 from modulab.claims.evidence import Estimate, Evidence
+from modulab.claims.presets import not_decided
 from modulab.claims.rules import RULE, Finding, Verdict, decide, decide_settings, describe_region, judge_all
 from modulab.claims.where import describe_settings
 from modulab.results.summary import cells, summarise
@@ -20,7 +21,8 @@ class Judgement:
 
     claim: Claim
     findings: tuple[Finding, ...]
-    verdict: Verdict
+    verdict: str
+    """A `Verdict`, or that a preset decides none."""
     where: str = ""
     """Of a claim that is stated for several settings, in which of them it is supported and in which not."""
 
@@ -49,6 +51,15 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
     together = tuple(finding for found in each for finding in found)
     where = describe_settings(claim.settings, verdicts)
     return Judgement(claim, (*together, *findings), decide_settings(verdicts), where)
+
+
+def left_open(judgement: Judgement, preset: str) -> Judgement:
+    """Return a judgement of networks of a preset that decides nothing: its estimates without outcomes."""
+    findings = tuple(
+        finding if finding.outcome is None else replace(finding, outcome="not decided")
+        for finding in judgement.findings
+    )
+    return Judgement(judgement.claim, findings, not_decided(preset))
 
 
 def tables_of(claim: Claim, evidence: Mapping[str, Evidence]) -> list[TableOfArms]:
@@ -87,7 +98,9 @@ def verdict_words(judgement: Judgement) -> str:
 
 
 def held(judgement: Judgement) -> str:
-    """Return how many of the criteria that decide hold: "6 of 7"."""
+    """Return how many of the criteria that decide hold: "6 of 7", unless nothing is decided."""
+    if any(finding.outcome == "not decided" for finding in judgement.deciding):
+        return "not decided"
     number = sum(finding.outcome == "holds" for finding in judgement.deciding)
     return f"{number} of {len(judgement.deciding)}"
 

@@ -15,6 +15,8 @@ class Preset:
     """Given to every experiment that is not in `replaced`."""
     replaced: Mapping[str, str] = field(default_factory=dict[str, str])
     """Experiments for which another one, of its own size, stands in."""
+    decides: bool = True
+    """Whether its networks are trained long enough for verdicts."""
 
 
 HARDLY_TRAINED = (
@@ -31,6 +33,7 @@ PRESETS: dict[str, Preset] = {
         "a few steps at two seeds: shows that everything runs, decides nothing",
         ("population.seeds=2", *HARDLY_TRAINED),
         {"duration": "duration_smoke"},
+        decides=False,
     ),
     "quick": Preset("minutes on two cores, ten seeds for whatever a verdict rests on"),
     "full": Preset(
@@ -42,6 +45,21 @@ PRESETS: dict[str, Preset] = {
         },
     ),
 }
+
+
+def not_decided(preset: str) -> str:
+    """Return what stands in the place of a verdict where a preset decides nothing."""
+    return f"not decided ({preset})"
+
+
+def banner(name: str, preset: Preset) -> str:
+    """Return what a reader must know before anything else of a preset that decides nothing; empty for others."""
+    if preset.decides:
+        return ""
+    return (
+        f"The preset {name} only shows that everything runs. Its networks are hardly trained, so that nothing is "
+        "decided, and the numbers mean nothing. For verdicts, use --preset quick or full."
+    )
 
 
 def experiment_overrides(experiment: str, preset: str) -> list[str]:

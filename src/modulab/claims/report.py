@@ -21,10 +21,11 @@ from modulab.claims.judgement import (
     finding_row,
     held,
     judge,
+    left_open,
     tables_of,
     verdict_words,
 )
-from modulab.claims.presets import PRESETS
+from modulab.claims.presets import PRESETS, banner
 from modulab.claims.rules import RULE, Finding
 from modulab.claims.run import Experiment
 from modulab.report.figure import ReportFigure
@@ -62,7 +63,7 @@ def write_claims_report(
 
     `command` is what runs all of it again.
     """
-    parts = [_judge(claim, experiments, results) for claim in claims]
+    parts = [_judge(claim, experiments, results, preset) for claim in claims]
     facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
     record = {
         **facts,
@@ -89,11 +90,14 @@ def write_claims_report(
     return [part.judgement for part in parts]
 
 
-def _judge(claim: Claim, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame]) -> _Part:
+def _judge(
+    claim: Claim, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame], preset: str
+) -> _Part:
     evidence = {name: Evidence(results[name], experiments[name].folder) for name in claim.experiments}
     empty = any(table.completed.empty for table in evidence.values())
+    judgement = judge(claim, evidence)
     return _Part(
-        judge(claim, evidence),
+        judgement if PRESETS[preset].decides else left_open(judgement, preset),
         [experiments[name] for name in claim.experiments],
         {name: _counts(results[name]) for name in claim.experiments},
         tables_of(claim, evidence),
@@ -113,6 +117,7 @@ def _counts(results: pd.DataFrame) -> dict[str, int]:
 def _facts(results: Mapping[str, pd.DataFrame], preset: str) -> dict[str, Any]:
     return {
         "preset": preset,
+        "banner": banner(preset, PRESETS[preset]),
         "networks": sum(len(table) for table in results.values()),
         "versions": {name: text for name, text in versions().items() if text is not None},
     }
@@ -134,7 +139,8 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str) -> Page
             ("Made with", made_with),
             ("All again", facts["command"]),
         ],
-        sections=[_verdicts(parts), *(_section(part) for part in parts)],
+        sections=[_verdicts(parts), *(_section(part, PRESETS[preset].decides) for part in parts)],
+        banner=facts["banner"],
     )
 
 
@@ -167,7 +173,7 @@ def _findings(findings: Sequence[Finding]) -> PageTable:
     return PageTable(_FINDINGS, [finding_row(finding) for finding in findings])
 
 
-def _section(part: _Part) -> Section:
+def _section(part: _Part, decided: bool) -> Section:
     claim = part.judgement.claim
     troubled = [
         f"Of {counts['networks']} networks of {name}, "
@@ -185,7 +191,7 @@ def _section(part: _Part) -> Section:
             f"First rule: {first.rule} By that rule the claim was {first.verdict} ({first.effect}). "
             f"Why it was replaced: {first.reason}"
         ]
-        if first is not None
+        if first is not None and decided
         else []
     )
     return Section(
@@ -195,7 +201,8 @@ def _section(part: _Part) -> Section:
             f"Measure: {claim.measure}",
             f"Comparison: {claim.comparison}",
             *([f"Prediction: {claim.prediction}"] if claim.prediction else []),
-            f"Verdict: {verdict_words(part.judgement)}. {held(part.judgement)} criteria hold.",
+            f"Verdict: {verdict_words(part.judgement)}."
+            + (f" {held(part.judgement)} criteria hold." if decided else ""),
             *replaced,
             *troubled,
             *(f"Caveat: {caveat}" for caveat in claim.caveats),

@@ -26,7 +26,7 @@ from typing import Literal
 from modulab.claims.evidence import Estimate, Evidence
 from modulab.results.intervals import LEVEL
 
-Outcome = Literal["holds", "fails", "unclear"]
+Outcome = Literal["holds", "fails", "unclear", "not decided"]
 Verdict = Literal["supported", "not supported", "depends", "inconclusive"]
 Scale = Literal["difference", "factor"]
 

@@ -152,7 +152,11 @@ def _work(send: Send, experiment: Experiment, own: Sequence[str]) -> None:
         try:
             send(
                 "done",
-                train_planned([*experiment.overrides, *own, "trainer.progress=lines"], experiment.folder),
+                train_planned(
+                    [*experiment.overrides, *own, "trainer.progress=lines"],
+                    experiment.folder,
+                    experiment.command,
+                ),
             )
         except ConfigError as error:
             send("error", str(error))

@@ -131,6 +131,24 @@ def parser_with(functions: Mapping[str, Callable[..., Any]]) -> OverridesParser:
         return OverridesParser.create()
 
 
+def group_options(group: str) -> list[str]:
+    """Return all options of a config group, those of groups in it as group/option, while Hydra is initialised.
+
+    Where Hydra keeps its configs elsewhere, there are none.
+    """
+    try:
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.object_type import ObjectType
+
+        loader = GlobalHydra.instance().config_loader()
+        found = list(loader.get_group_options(group, results_filter=ObjectType.CONFIG))
+        for inner in loader.get_group_options(group, results_filter=ObjectType.GROUP):
+            found += [f"{inner}/{option}" for option in group_options(f"{group}/{inner}")]
+        return found
+    except (ImportError, AttributeError, TypeError, AssertionError, ValueError):
+        return []
+
+
 def quoted_value(override: Any) -> Any:
     """Return the value of an override with its quotes; where Hydra keeps it elsewhere, without them."""
     return vars(override)["_value"] if "_value" in vars(override) else override.value()

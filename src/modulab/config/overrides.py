@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from modulab.config.hydra_private import arguments_parser, hydra_schema
+from modulab.config.hydra_private import arguments_parser, group_options, hydra_schema
 from modulab.errors import ConfigError
 from modulab.schema import is_renamed, suggest, suggest_key
 
@@ -155,10 +156,10 @@ def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
     """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        options = error.options or _options(group, name, compose)
+        group, name = _missing_option(error.missing_cfg_file, overrides)
+        options = group_options(group) or error.options or _options(group, name, compose)
         place = f"{group}={name}" if group else f"--config-name {name}"
-        return f"{place}: there is no such option. {suggest(name, options)}".rstrip()
+        return f"{place}: there is no such option. {_suggest_option(name, options)}".rstrip()
     text = str(error)
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
@@ -192,6 +193,24 @@ def _explain_unreadable(error: OverrideParseException) -> str:
             f"{error.override}: a value is missing beside a comma. Leave the comma out, or quote the value."
         )
     return f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
+
+
+def _missing_option(file: str, overrides: Sequence[str]) -> tuple[str, str]:
+    """Return the group and the option of a config file that is not there, as they were given."""
+    for override in overrides:
+        key, value = override_key(override), override.partition("=")[2]
+        if file.startswith(f"{key}/") and file.removeprefix(f"{key}/") in value:
+            return key, file.removeprefix(f"{key}/")
+    group, _, name = file.rpartition("/")
+    return group, name
+
+
+def _suggest_option(name: str, options: Sequence[str]) -> str:
+    """Return a sentence that names the option closest to a name, or to its end: of those in groups, the last part."""
+    found = suggest(name, options)
+    by_end = {option.rpartition("/")[2]: option for option in reversed(options)}
+    close = difflib.get_close_matches(name.rpartition("/")[2], by_end, n=1)
+    return f"Did you mean '{by_end[close[0]]}'?" if close and found.startswith("Known") else found
 
 
 def _options(group: str, name: str, compose: Compose) -> Sequence[str]:

@@ -15,7 +15,7 @@ from modulab.config.overrides import override_key
 from modulab.errors import ConfigError
 from modulab.logger.ledger import Ledger, remembered
 from modulab.logger.records import outcomes
-from modulab.logger.run_log import open_log
+from modulab.logger.run_log import logged_so_far, open_log
 from modulab.results.files import check_links
 from modulab.results.lock import FolderLock
 from modulab.results.store import gather, load_results
@@ -47,8 +47,7 @@ def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> l
             Ledger(folder, name).forget()
         with open_log(settings, folder, "auto"):
             pass
-    lacking = {name: len(Ledger(folder, name).lacks(ended)) for name in chosen}
-    return [f"{name}: {len(ended) - count} of {len(ended)} members logged" for name, count in lacking.items()]
+    return logged_so_far(folder, chosen)
 
 
 def show_dashboard(folder: Path, project: str | None, entity: str | None, as_json: bool) -> str:

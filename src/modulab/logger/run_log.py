@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from modulab.config.loggers import CsvLogger, Loggers, TensorboardLogger
+from modulab.config.loggers import CsvLogger, Loggers, TensorboardLogger, wandb_folder
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.journal import Heads, Journal
 from modulab.logger.ledger import Ledger
+from modulab.logger.records import outcomes
 from modulab.logger.wandb_process import WandbProcess
 from modulab.progress import Style
 from modulab.text import printable
@@ -76,6 +78,11 @@ class RunLog:
         """Tell that the run was interrupted."""
         self._tell(lambda channel: channel.abandon())
 
+    @property
+    def names(self) -> list[str]:
+        """Return the loggers that have not failed."""
+        return list(self._channels)
+
     def _tell(self, what: Callable[[Channel], None]) -> None:
         for name, channel in list(self._channels.items()):
             with self._guard(name):
@@ -92,6 +99,23 @@ class RunLog:
                 f"logger={name} failed and is left out from here on ({error}). "
                 f"To log everything later: modulab log {self._folder} logger={name}"
             )
+
+
+def logged_so_far(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each logger: how many members it has been told of, where, and how to upload what waits."""
+    if not names:
+        return []
+    ended = outcomes(folder)
+    sentences: list[str] = []
+    for name in names:
+        known = len(ended) - len(Ledger(folder, name).lacks(ended))
+        place = wandb_folder(folder) if name == "wandb" else folder / name
+        sentences.append(f"{name}: {known} of {len(ended)} members logged, in {place}")
+    waiting = [run for run in wandb_folder(folder).glob("offline-run-*") if not list(run.glob("*.synced"))]
+    if "wandb" in names and waiting:
+        upload = shlex.join(["wandb", "sync", str(wandb_folder(folder))])
+        sentences.append(f"wandb: {len(waiting)} runs are kept offline. To upload them: {upload}")
+    return sentences
 
 
 def say(sentence: str) -> None:

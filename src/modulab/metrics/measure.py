@@ -7,7 +7,6 @@ A config names a measure under `probes.measures`: a function or measure by its d
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import re
 from collections import Counter
@@ -26,6 +25,7 @@ from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
 from modulab.schema import Settings, find_function, read_settings, suggest
 from modulab.tasks.base import Task
+from modulab.text import matches
 
 Values = Mapping[str, Float[Tensor, " member"]]
 
@@ -53,13 +53,14 @@ class Column:
     def matches(self, pattern: str) -> bool:
         """Return whether a name, or a pattern such as modularity/*, stands for some of these values."""
         example = re.sub(r"\{\w+\}", "0", self.name)
-        return self.describes(pattern) is not None or fnmatch.fnmatchcase(example, pattern)
+        return self.describes(pattern) is not None or matches(example, pattern)
 
     def label_of(self, name: str) -> str | None:
         """Return the label of a value, or of the family that `name` stands for; None for any other."""
         parts = self.describes(name)
         if parts is not None:
-            return self.label.format(**parts)
+            # Not str.format: braces of other text are text.
+            return re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), self.label)
         return self.family if self.family is not None and name == self.name.partition("@")[0] else None
 
 

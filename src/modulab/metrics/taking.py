@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int32
 from torch import Tensor
 
 from modulab.config.settings import Probes
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import Measure, find_measures
 from modulab.metrics.probe import BLOCK_BYTES, Probe, bytes_per_member, make_probe
 from modulab.networks.base import NetworkPopulation
@@ -34,7 +34,7 @@ def measure_population(
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
     nor threads change a result.
 
-    Raises: ConfigError where `probes.measures` names something that is no measure.
+    Raises: ConfigError where `probes.measures` names something that is no measure; MeasureFailed where one fails.
     """
     measures = find_measures(settings)
     parameters = networks.parameters
@@ -72,7 +72,12 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
     members = len(probe.keys)
     for key, measure in measures.items():
         where = f"probes.measures.{key}"
-        values: Any = measure(probe)
+        values: Any
+        try:
+            with foreign_code():
+                values = measure(probe)
+        except ForeignError as error:
+            raise MeasureFailed(key, str(error)) from error
         if not isinstance(values, Mapping):
             raise ConfigError(
                 f"{where}: returned {type(values).__name__}. Return a dict from names to (member,) tensors."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,6 +14,7 @@ from matplotlib.text import Text
 
 from modulab.report.style import drawing
 from modulab.results.files import write_whole
+from modulab.text import printable
 
 DPI = 200
 
@@ -38,8 +40,11 @@ class ReportFigure:
 
     def _drawn(self, kind: str, metadata: dict[str, str | None]) -> bytes:
         # The salt and the empty metadata keep what is random, or of the day, out of the file.
-        with drawing(**{"svg.hashsalt": self.name, "svg.fonttype": "path"}):
-            _show_dollars(self.figure)
+        settings = {"svg.hashsalt": self.name, "svg.fonttype": "path"}
+        with drawing(**settings), warnings.catch_warnings():
+            # Of letters that the font lacks, an empty box is drawn.
+            warnings.filterwarnings("ignore", message=r"Glyph \d+")
+            _show_as_text(self.figure)
             if self.figure.get_layout_engine() is not None:
                 # Laid out once for all files, which takes as long as drawing one.
                 self.figure.draw_without_rendering()
@@ -49,10 +54,11 @@ class ReportFigure:
         return buffer.getvalue()
 
 
-def _show_dollars(figure: Figure) -> None:
-    """Have names with dollar signs, which users choose, drawn as they are and not read as mathematics."""
+def _show_as_text(figure: Figure) -> None:
+    """Have names, which users choose, drawn as they are: dollar signs, and control characters as escapes."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
 
 
 def save_figures(figures: Iterable[ReportFigure], folder: Path) -> list[Path]:

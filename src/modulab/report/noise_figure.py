@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -46,7 +47,13 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
     arms = noise_arms(results)
     regularised = bool((arms["config.regulariser.strength"] > 0).any())
     matched = " (matched, for the regulariser)" if regularised else ""
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    settings: dict[Any, Any] = {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.parse_math": False,
+    }
+    with mpl.rc_context(settings):
         figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         for axes, measure in zip(figure.subplots(1, 2), measures, strict=True):
             for index, (arm, members) in enumerate(arms.groupby("arm", sort=True)):

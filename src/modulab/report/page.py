@@ -65,6 +65,8 @@ class Page:
     lead: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
     sections: Sequence[Section] = field(default=())
+    banner: str = ""
+    """What a reader must not miss, above all else."""
 
 
 def page_figures(page: Page) -> list[ReportFigure]:

@@ -48,7 +48,6 @@ def legend_below(
             marker=styles[arm].marker,
             ls=styles[arm].dashes,
             ms=5,
-            label=arm,
         )
         for arm in arms
     ]
@@ -56,14 +55,18 @@ def legend_below(
     columns = max(1, min(len(arms), int(figure.get_figwidth() / widest)))
     rows = -(-len(arms) // columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * rows + (0.2 if title else 0))
-    figure.legend(
-        handles=handles,
+    legend = figure.legend(
+        handles,
+        [str(place) for place in range(len(arms))],
         loc="outside lower center",
         ncols=columns,
         title=title,
         title_fontsize=8,
         handlelength=3.2,
     )
+    # Only now: a legend leaves out labels that begin with an underscore.
+    for text, arm in zip(legend.get_texts(), arms, strict=True):
+        text.set_text(arm)
 
 
 def share_ends(panels: Sequence[Axes], columns: int) -> None:

@@ -18,6 +18,8 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
+from modulab.text import printable
+
 if TYPE_CHECKING:
     from modulab.metrics.measure import Column
 else:
@@ -46,6 +48,7 @@ _RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "lines.linewidth": 1.6,
+    "text.parse_math": False,  # names that users choose may hold dollar signs
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.constrained_layout.h_pad": 0.06,
@@ -95,7 +98,7 @@ def arm_text(arm: object) -> str:
     """Return how a legend calls a value: numbers short, and what is absent as a dash."""
     if arm is None or arm is pd.NA or (isinstance(arm, float) and math.isnan(arm)):
         return "-"
-    return f"{arm:g}" if isinstance(arm, float) else str(arm)
+    return f"{arm:g}" if isinstance(arm, float) else printable(str(arm))
 
 
 _LABELS = {

@@ -21,24 +21,26 @@ from modulab.report.choosing import (
     measured_families,
     split_for_curves,
 )
-from modulab.report.commands import recorded_commands
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
+from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
 from modulab.results.manifest import POPULATIONS
 from modulab.results.store import load_curves, load_results
 from modulab.results.summary import (
     cells,
     choose_settings,
+    lost_measures,
     member_cells,
     metric_names,
     problems,
     summarise,
     to_csv,
+    unfinished,
 )
 
 SUMMARY = "summary.csv"
@@ -138,11 +140,11 @@ def _summary(results: pd.DataFrame) -> Section:
 
 
 def _troubles(results: pd.DataFrame) -> Section | None:
-    lines = problems(results)
-    if not lines:
-        return None
-    words = "No mean and no figure holds these."
-    return Section("Networks left out", [words, *(f"{line}." for line in lines)])
+    lines = [f"{line}." for line in problems(results)]
+    if lines:
+        lines.insert(0, "No mean and no figure holds these.")
+    lines += [*(f"{line}." for line in lost_measures(results)), *unfinished(results)]
+    return Section("Networks left out", lines) if lines else None
 
 
 def _beyond_section(beyond: str) -> Section | None:
@@ -351,13 +353,9 @@ def _repeating(results: pd.DataFrame, folder: Path) -> Section:
     except ConfigError as error:
         words = str(error)
     if commands:
-        words = (
-            "The last command given for this folder; in an empty folder it trains the same networks again."
-        )
+        words = "The command that trained these networks; in an empty folder it trains them again."
         if len(commands) > 1:
-            words = (
-                "The commands given for these folders; in empty folders they train the same networks again."
-            )
+            words = "The commands that trained these networks; in empty folders they train them again."
     elif not words:
         words = "The folder keeps no command: it was written from Python, or copied without one."
     done = [row for row, status in enumerate(results["status"]) if status == "completed"]

@@ -45,6 +45,37 @@ def mean_interval(
         return np.where(several, mean - half, np.nan), np.where(several, mean + half, np.nan)
 
 
+def pooled_interval(
+    values: NDArray[np.float64], cells: NDArray[np.int64], seeds: NDArray[np.int64], level: float = LEVEL
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the interval of each column's mean over rows of several cells, NaN left out.
+
+    Rows of a cell differ in their seed alone, and what a cell's mean is counts as known: the interval speaks of other
+    seeds, not of other cells. Seeds are drawn anew as a whole, as the rows of a seed share its random numbers in all
+    cells. To first order the mean then errs by the sum over seeds of the seed's deviations from its cells' means, over
+    the number of rows (Liang and Zeger, Biometrika 73, 1986, 13-22, clustered by seed); `mean_interval` is given
+    one value per seed with that mean and error. NaN where a cell has fewer than two seeds.
+    """
+    present = ~np.isnan(values)
+    number = np.maximum(present.sum(axis=0), 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        kept = np.where(present, values, 0.0)
+        of_cells = _sums(present.astype(np.float64), cells)
+        deviations = np.where(present, values - (_sums(kept, cells) / np.maximum(of_cells, 1))[cells], 0.0)
+        of_seeds = _sums(present.astype(np.float64), seeds)
+        each = (of_seeds > 0).sum(axis=0) * _sums(deviations, seeds) / number + kept.sum(axis=0) / number
+    low, high = mean_interval(np.where(of_seeds > 0, each, np.nan), level)
+    known = (of_cells != 1).all(axis=0)
+    return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+def _sums(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sums of rows by group, which are numbered from 0."""
+    sums = np.zeros((int(groups.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(sums, groups, values)
+    return sums
+
+
 @cache
 def multiplier_weights(seeds: int, freedom: int) -> NDArray[np.float64]:
     """Return the seeds' weights in each draw, the same for every statistic, every draw with its opposite."""

@@ -18,12 +18,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.parquet as pq
 
 from modulab.errors import ConfigError
 from modulab.results.analyses import with_analyses
 from modulab.results.files import check_links
 from modulab.results.parquet import CURVES, RESULTS, read_table, write_table
-from modulab.results.tables import Status, concatenate, merge
+from modulab.results.tables import Status, concatenate, failed_measures, merge
 
 PARTS = "parts"
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
@@ -93,8 +94,26 @@ def statuses(folder: Path) -> dict[str, Status]:
 
 
 def completed(folder: Path) -> set[str]:
-    """Return the run_ids that a folder holds as completed or diverged: training again changes neither."""
-    return {run_id for run_id, status in statuses(folder).items() if status in _DONE}
+    """Return the run_ids that a folder holds as completed or diverged: training again changes neither.
+
+    Those of which a measure raised an error are left out: the measure may have been mended.
+    """
+    files = _files(folder, RESULTS)
+    try:
+        told = files and all("skipped" in pq.read_schema(file).names for file in files)
+        table = _join(files, RESULTS, ["run_id", "status", "skipped"]) if told else None
+    except FileNotFoundError:  # another process has joined the parts meanwhile
+        return completed(folder)
+    except (OSError, pa.ArrowInvalid):  # which reading the statuses puts into words
+        table = None
+    if table is None:
+        return {run_id for run_id, status in statuses(folder).items() if status in _DONE}
+    columns = (table[name].to_pylist() for name in ("run_id", "status", "skipped"))
+    return {
+        run_id
+        for run_id, status, skipped in zip(*columns, strict=True)
+        if status in _DONE and not failed_measures(skipped)
+    }
 
 
 def copy_rows(source: Path, target: Path, run_ids: Sequence[str]) -> None:

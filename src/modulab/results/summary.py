@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
-from modulab.results.intervals import mean_interval
+from modulab.results.intervals import mean_interval, pooled_interval
+from modulab.results.tables import failed_measures
 from modulab.schema import current_name, is_reserved, suggest, suggest_key
-from modulab.text import printable
+from modulab.text import matches, printable
 
 DEFAULT_METRICS = (
     "error/test",
@@ -43,6 +43,8 @@ class Summary:
     mean: pd.DataFrame
     low: pd.DataFrame
     high: pd.DataFrame
+    pooled: tuple[str, ...] = ()
+    """Settings that vary within a group, beside the seed: its means are over them too, its intervals over seeds."""
 
 
 def metric_names(results: Iterable[str]) -> list[str]:
@@ -60,7 +62,9 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
         return [name for name in DEFAULT_METRICS if name in names]
     chosen: list[str] = []
     for pattern in patterns:
-        found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        found = [name for name in names if matches(name, pattern)]
+        if not found and "completed" not in set(results["status"]):
+            continue  # `unfinished` says that there are no measures yet, and why
         if not found:
             reasons = sorted(set(results["skipped"].dropna())) if "skipped" in results else []
             skipped = f" Measures that were skipped: {reasons[0]}." if reasons else ""
@@ -126,7 +130,10 @@ def _tells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
 def summarise(
     results: pd.DataFrame, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None
 ) -> Summary:
-    """Return mean and interval of each metric over the completed members of each group of settings."""
+    """Return mean and interval of each metric over the completed members of each group of settings.
+
+    Where settings vary within a group, intervals are still over seeds: see `pooled_interval`.
+    """
     columns = choose_settings(results, by)
     chosen = choose_metrics(results, metrics)
     groups = [np.arange(len(results))]
@@ -137,11 +144,15 @@ def summarise(
         sizes = np.bincount(np.asarray(inverse).reshape(-1))
         groups = np.split(order, np.cumsum(sizes)[:-1])
         groups = [groups[place] for place in _reading_order(results, columns, first)]
+    pooled = _pooled(results, columns, groups) if by is not None else []
+    inner = _joined_codes(results, pooled)
+    seeds = _codes(results, "config.seed")
     status = results["status"].to_numpy(dtype=str)
     values = results[chosen].to_numpy(dtype=np.float64, na_value=np.nan)
     means, lows, highs = (np.full((len(groups), len(chosen)), np.nan) for _ in range(3))
-    for row, members in enumerate(groups):
-        completed = values[members[status[members] == "completed"]]
+    for row, group in enumerate(groups):
+        members = group[status[group] == "completed"]
+        completed = values[members]
         present = ~np.isnan(completed)
         counts = present.sum(axis=0)
         with np.errstate(
@@ -149,7 +160,11 @@ def summarise(
         ):  # of numbers near the largest, the mean is infinite
             totals = np.where(present, completed, 0.0).sum(axis=0)
             np.divide(totals, counts, out=means[row], where=counts > 0)
-            lows[row], highs[row] = mean_interval(completed)
+            lows[row], highs[row] = (
+                pooled_interval(completed, _numbered(inner[members]), _numbered(seeds[members]))
+                if len(set(inner[members].tolist())) > 1
+                else mean_interval(completed)
+            )
     tally = {
         name: [int((status[members] == name).sum()) for members in groups]
         for name in ("completed", "diverged", "failed", "missing")
@@ -157,7 +172,25 @@ def summarise(
     settings = results.iloc[[int(members[0]) for members in groups]][columns].reset_index(drop=True)
     settings.columns = [name.removeprefix("config.") for name in columns]
     frames = (pd.DataFrame(array, columns=chosen) for array in (means, lows, highs))
-    return Summary(settings, pd.DataFrame(tally), *frames)
+    names = tuple(name.removeprefix("config.") for name in pooled)
+    return Summary(settings, pd.DataFrame(tally), *frames, pooled=names)
+
+
+def _pooled(results: pd.DataFrame, columns: Sequence[str], groups: Sequence[NDArray[np.intp]]) -> list[str]:
+    """Return the settings that vary within a group."""
+    codes = {name: _codes(results, name) for name in choose_settings(results, None) if name not in columns}
+    return [name for name, each in codes.items() if any(np.ptp(each[members]) > 0 for members in groups)]
+
+
+def _joined_codes(results: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each combination of values that rows have."""
+    codes = np.stack([np.zeros(len(results), np.int64), *(_codes(results, name) for name in columns)], axis=1)
+    return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _numbered(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return codes numbered from 0 without gaps."""
+    return np.unique(codes, return_inverse=True)[1].reshape(-1)
 
 
 def _reading_order(results: pd.DataFrame, columns: Sequence[str], first: NDArray[np.intp]) -> list[int]:
@@ -183,7 +216,10 @@ def to_csv(summary: Summary) -> str:
     for name in summary.mean:
         columns |= {f"{name}.low": summary.low[name], f"{name}.high": summary.high[name]}
     ordered = [f"{name}{end}" for name in summary.mean for end in ("", ".low", ".high")]
-    frame = pd.concat([summary.settings, summary.counts, pd.DataFrame(columns)[ordered]], axis=1)
+    parts = [summary.settings, summary.counts, pd.DataFrame(columns)[ordered]]
+    if summary.pooled:
+        parts.insert(1, pd.DataFrame({"pooled_over": [" ".join(summary.pooled)] * len(summary.counts)}))
+    frame = pd.concat(parts, axis=1)
     return frame.to_csv(index=False)
 
 
@@ -273,9 +309,17 @@ def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Seque
     """Print the table of some results; one member alone gets a row a measure."""
     if len(results) == 1 and by is None:
         show(*member_cells(results, metrics))
+        for problem in [*lost_measures(results), *unfinished(results)]:
+            print(printable(problem))
         return
-    show(*cells(summarise(results, by, metrics)))
-    for problem in problems(results):
+    summary = summarise(results, by, metrics)
+    show(*cells(summary))
+    if summary.pooled:
+        print(
+            f"Pooled over {printable(', '.join(summary.pooled))}, which --by does not name: "
+            "means are over all of its values, intervals over seeds alone."
+        )
+    for problem in [*problems(results), *lost_measures(results), *unfinished(results)]:
         print(printable(problem))
 
 
@@ -287,3 +331,36 @@ def problems(results: pd.DataFrame) -> list[str]:
         f"{count} {status}: {error}" if isinstance(error, str) else f"{count} {status}"
         for (status, error), count in troubles.items()
     ]
+
+
+def lost_measures(results: pd.DataFrame) -> list[str]:
+    """Return one line for each measure and error for which networks lack the measure, though they were trained."""
+    if "skipped" not in results:
+        return []
+    texts = (str(text) for text in results["skipped"].dropna())
+    lost = Counter(each for text in texts for each in failed_measures(text))
+    return [f"{count} without a measure: probes.measures.{each}" for each, count in lost.items()]
+
+
+def unfinished(results: pd.DataFrame) -> list[str]:
+    """Return, where no network has completed, a line that says so, with the first error and how to go on."""
+    statuses: list[str] = results["status"].tolist()
+    if "completed" in statuses:
+        return []
+    errors = [error for error in results["error"].tolist() if isinstance(error, str)]
+    words = (
+        "The network has not completed"
+        if len(statuses) == 1
+        else f"None of these {len(statuses)} networks has completed"
+    )
+    words += (
+        f", so that there are no measures. The first error: {errors[0]}."
+        if errors
+        else ", so that there are no measures."
+    )
+    if set(statuses) == {"diverged"}:
+        return [
+            f"{words} Diverged networks are not trained again: change a setting, such as training.learning_rate."
+        ]
+    how = "Mend what failed, and run" if "failed" in statuses else "Run"
+    return [f"{words} {how} the same command again: it trains those that are not completed."]

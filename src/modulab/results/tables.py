@@ -63,6 +63,15 @@ def result_table(
     )
 
 
+FAILED_WITH = "failed with"
+"""How the reason begins for which a member lacks a measure that raised an error."""
+
+
+def failed_measures(skipped: str | None) -> list[str]:
+    """Return what `skipped_text` says of measures that raised errors."""
+    return [each for each in (skipped or "").split("; ") if f": {FAILED_WITH} " in each]
+
+
 def skipped_text(reasons: Mapping[str, str]) -> str | None:
     """Return why a member lacks measures, by their keys under probes.measures, in one line; None if it lacks none."""
     return "; ".join(f"{key}: {reason}" for key, reason in reasons.items()) or None

@@ -19,11 +19,15 @@ from modulab.config.composing import Plan, plan_run, plan_sweep
 from modulab.config.hydra_private import job_name
 from modulab.config.overrides import check_hydra_keys
 from modulab.errors import ConfigError
+from modulab.progress import working
+from modulab.results.commands import command_words, record_command
 from modulab.results.files import write_whole
 from modulab.results.lock import FolderLock
-from modulab.results.store import check_folder, copy_rows, load_results
+from modulab.results.store import check_folder, copy_rows, load_results, statuses
 from modulab.results.summary import metric_names
 from modulab.schema import suggest
+from modulab.sweep.hydra_files import remove_empty
+from modulab.text import say_once
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -64,13 +68,15 @@ class TrainTask:
 
     def __init__(self) -> None:
         self.began = False
+        self.accepted = False
+        """Whether any job was found to ask for what can be trained, and is not dry."""
         self.folder: Path | None = None
         self.multirun = False
         self.dry_run = False
         self.error: ConfigError | None = None
         self.planned: set[str] = set()
         self.sweep_config: DictConfig | None = None
-        """Of jobs trained one by one: the sweep's config, until the first of them has written it down."""
+        """Of jobs trained one by one: the sweep's config, which the first of them that is right writes down."""
         self.findings: tuple[list[str], list[list[str]]] | None = None
         """Of a search: headings and rows of a table of its best trials."""
         self._locks: dict[Path, FolderLock] = {}
@@ -122,10 +128,12 @@ class TrainTask:
 
         hydra_config = HydraConfig.get()
         check_hydra_keys(hydra_config)
+        _check_folder_key(hydra_config)
         name = str(hydra_config.job.config_name)
         # Unresolved: an override may hold an interpolation, which would resolve here, or fail.
         overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-        plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
+        with working("planning"):
+            plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
         self.planned.update(plan.run_ids)
         if plan.sweep.dry_run:
             from modulab.sweep.estimate import describe_work
@@ -134,14 +142,22 @@ class TrainTask:
             print(describe_work(plan, folder))
             remove_empty(folder)
             return None
-        from modulab.sweep.run import plan_work, run_work
-
         self.hold(folder)
-        work = plan_work(plan.runs, plan.trainer, folder)
-        _write_description(config, HydraConfig.instance().cfg, folder)
-        if self.sweep_config is not None:
+        with working("starting"):
+            from modulab.sweep.run import plan_work, run_work
+
+            work = plan_work(plan.runs, plan.trainer, folder)
+        whole = HydraConfig.instance().cfg
+        if work.pending:
+            _say_of_others(folder, plan, f"hydra.run.dir={hydra_config.run.dir}")
+            if self.sweep_config is not None:
+                record_command(Path(str(self.sweep_config.hydra.sweep.dir)), _words(self.sweep_config))
+            elif not self.multirun:
+                record_command(folder, _words(whole))
+        _write_description(config, whole, folder)
+        if self.sweep_config is not None and not self.accepted:
             write_multirun(self.sweep_config)
-            self.sweep_config = None
+        self.accepted = True
         logger = plan.logger.in_group(Path(hydra_config.sweep.dir).name) if self.multirun else plan.logger
         run_work(work, folder, logger)
         return _required(return_values(plan, folder)[0]) if self.multirun else None
@@ -164,14 +180,17 @@ def run_jobs(
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
     check_hydra_keys(config.hydra)
+    _check_folder_key(config.hydra)
     previous = HydraConfig.instance().cfg
     held_before = task.holds(folder)
+    in_batches = OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None
 
     def compose_job(overrides: Sequence[str], place: int) -> DictConfig:
         return _task_config(_compose_job(config, loader, overrides, first_number + place))
 
     try:
-        plan = plan_sweep(jobs, compose_job)
+        with working("planning"):
+            plan = plan_sweep(jobs, compose_job)
         task.planned.update(plan.run_ids)
         job_configs: list[DictConfig] = []
         if plan.sweep.job_folders:
@@ -184,8 +203,14 @@ def run_jobs(
             values: list[Any] = [None] * len(jobs)
         else:
             task.hold(folder)
-            work = launcher.prepare(plan, folder)
+            with working("starting"):
+                work = launcher.prepare(plan, folder)
+            if work.pending:
+                if not held_before and not in_batches:
+                    _say_of_others(folder, plan, f"hydra.sweep.dir={config.hydra.sweep.dir}")
+                record_command(folder, _words(config))
             write_multirun(config)
+            task.accepted = True
             launcher.train(plan, work, folder)
             values = return_values(plan, folder)
             for job_config, run_ids in zip(job_configs, plan.jobs, strict=False):
@@ -282,6 +307,35 @@ def _task_config(composed: DictConfig) -> DictConfig:
     return composed
 
 
+def _check_folder_key(hydra_config: Any) -> None:
+    """Raise: ConfigError for a folder that is given by the key of the other kind of command, and would not be used."""
+    unused, used = "hydra.sweep.dir", "hydra.run.dir"
+    words = "is for sweeps. Without -m"
+    if hydra_config.mode == RunMode.MULTIRUN:
+        unused, used = used, unused
+        words = "is for single commands. With -m"
+    given = dict(str(each).split("=", 1) for each in hydra_config.overrides.hydra if "=" in str(each))
+    if unused in given and used not in given:
+        raise ConfigError(f"{unused}={given[unused]} {words}, give {used}={given[unused]}.")
+
+
+def _words(whole: Any) -> list[str]:
+    """Return the words of the command that a whole config was composed from."""
+    plain: Any = OmegaConf.to_container(whole, resolve=False)
+    return command_words(plain["hydra"])
+
+
+def _say_of_others(folder: Path, plan: Plan, given: str) -> None:
+    """Print how many networks a folder, given by an override, holds that a plan, which adds some, does not ask for."""
+    held = {run_id for run_id, status in statuses(folder).items() if status != "missing"}
+    if others := len(held.difference(plan.run_ids)):
+        count = "1 network" if others == 1 else f"{others} networks"
+        key, _, name = given.partition("=")
+        say_once(
+            f"{name} holds {count} of other settings, to which this command adds. Another folder: {key}=FOLDER."
+        )
+
+
 def _check_job_folder(composed: DictConfig) -> None:
     """Raise: ConfigError for a job's folder with a name that no file system takes."""
     for part in Path(str(composed.hydra.sweep.subdir)).parts:
@@ -323,16 +377,3 @@ def _write_description(config: DictConfig, whole: Any, folder: Path) -> None:
         ("config.yaml", config),
     ):
         write_whole(described / name, OmegaConf.to_yaml(content).encode())
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing, and those around it, up to the current one, that then hold nothing."""
-    current = Path.cwd()
-    folder = folder.absolute()
-    for place in (folder, *folder.parents):
-        if place in (current, *current.parents):
-            return
-        try:
-            place.rmdir()
-        except OSError:
-            return

@@ -12,7 +12,7 @@ import pyarrow as pa
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Member, Run, Trainer, structural_key
 from modulab.errors import ForeignError, foreign_code
-from modulab.logger.run_log import RunLog, open_log
+from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.metrics.measure import curve_measures
 from modulab.progress import ProgressReport
 from modulab.results.manifest import (
@@ -148,6 +148,8 @@ def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
             train_populations(work, folder, log)
         finally:
             gather(folder)
+    for sentence in logged_so_far(folder, log.names):
+        say(sentence)
 
 
 def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) -> None:

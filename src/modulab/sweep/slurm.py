@@ -19,7 +19,7 @@ import torch
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Run, Trainer
 from modulab.errors import ConfigError
-from modulab.logger.run_log import RunLog, open_log
+from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
 from modulab.sweep.run import Work, begin, plan_work, plannable_members
@@ -68,6 +68,8 @@ def run_on_slurm(
         finally:
             gather(folder)
     _note_lost(tasks, work, folder)
+    for sentence in logged_so_far(folder, log.names):
+        say(sentence)
 
 
 def plan_slurm_work(runs: Sequence[Run], trainer: Trainer, folder: Path, settings: SlurmSettings) -> Work:

@@ -155,7 +155,8 @@ def _compile(programs: Sequence[Program], device: torch.device, progress: Progre
                 f"compiling training step {number} of {len(programs)}, 20 to 60 s, kept for later runs",
                 at_once=True,
             )
-        step_function("compiled", program, device)
+        with progress.aside():
+            step_function("compiled", program, device)
     progress.say("training")
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from modulab.config.settings import Member, Probes
-from modulab.errors import ForeignError, foreign_code
+from modulab.errors import ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import find_measures, skipped_measures
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
+from modulab.results.tables import FAILED_WITH
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
 
@@ -53,8 +55,9 @@ def measure_each(
 ) -> Measured:
     """Return every measure of every member, in member order, and why members lack some or all.
 
-    If members cannot be measured together, each half of them is measured by itself, down to single members.
-    Those that fail have NaN everywhere. Without `narrow` the first error is raised.
+    A measure that fails is taken apart from the others: members for which it fails lack it alone. If members cannot be
+    measured at all, each half of them is measured by itself, down to single members, which then have NaN everywhere.
+    Without `narrow` the first error is raised.
 
     Raises: ConfigError for a measure that cannot be used; ForeignError without `narrow`.
     """
@@ -67,26 +70,34 @@ def measure_each(
     skipped: dict[int, dict[str, str]] = {}
     configured = find_measures(settings)
 
-    def measure(task: Task, places: list[int]) -> None:
+    failed: defaultdict[int, dict[str, str]] = defaultdict(dict)
+
+    def measure(task: Task, places: list[int], taken: Mapping[str, Any]) -> None:
         try:
             with foreign_code():
                 found = measure_population(
                     task,
                     NetworkPopulation(networks.network, networks.parameters[places]),
                     keys[places],
-                    settings,
+                    settings.model_copy(update={"measures": dict(taken)}),
                     masks[places],
                     threads=threads,
                 )
         except ForeignError as error:
             if not narrow:
                 raise
-            if len(places) == 1:
+            key = error.key if isinstance(error, MeasureFailed) else None
+            if key is not None and len(taken) > 1:
+                measure(task, places, {name: value for name, value in taken.items() if name != key})
+                measure(task, places, {key: taken[key]})
+            elif len(places) > 1:
+                middle = len(places) // 2
+                measure(task, places[:middle], taken)
+                measure(task, places[middle:], taken)
+            elif isinstance(error, MeasureFailed):
+                failed[places[0]][error.key] = f"{FAILED_WITH} {error.reason}"
+            else:
                 failures[places[0]] = str(error)
-                return
-            middle = len(places) // 2
-            measure(task, places[:middle])
-            measure(task, places[middle:])
             return
         for name, values in found.items():
             column = measures.setdefault(name, [float("nan")] * len(members))
@@ -95,8 +106,9 @@ def measure_each(
 
     for task, places in by_task.items():
         if networks.network.unmeasured is None:
-            measure(task, places)
+            measure(task, places, settings.measures)
         with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
             reasons = skipped_measures(configured, networks.network, task)
             skipped.update(dict.fromkeys(places, reasons))
-    return Measured(measures, failures, [skipped.get(place, {}) for place in range(len(members))])
+    lacking = [skipped.get(place, {}) | failed[place] for place in range(len(members))]
+    return Measured(measures, failures, lacking)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from modulab.errors import ConfigError, describe
 from modulab.metrics.measure import curve_measures
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
+from modulab.text import matches
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
@@ -164,7 +164,7 @@ class Recorder(Callback):
         return {
             name: values
             for name, values in found.items()
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._settings.curves)
+            if any(matches(name, pattern) for pattern in self._settings.curves)
         }
 
     def _save_if_due(self, trainer: LightningTrainer, last: bool) -> None:

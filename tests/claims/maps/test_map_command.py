@@ -20,7 +20,9 @@ def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing
     ran = whole_command(command, tmp_path)
     assert ran.returncode == 0, ran.stderr
     page, record = (tmp_path / "map.html").read_text(), json.loads((tmp_path / "map.json").read_text())
-    assert "decides anything" in page
+    assert "The preset smoke only shows that everything runs." in page
+    assert "The preset smoke only shows that everything runs." in ran.stdout
+    assert all(each["opening"].endswith(": not decided (smoke).") for each in record["maps"])
     assert [each["claim"] for each in record["maps"]] == ["C1", "C6a"]
     for each in record["maps"]:
         assert each["opening"].split(":")[0] in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,18 @@ def test_too_few_settings_leave_a_map_undecided() -> None:
     assert not found.regions.any()
     assert "undecided" in opening(found)
     assert len(map_figure(found).svg()) > 1000
+
+
+def test_a_map_of_a_preset_that_decides_nothing_has_no_region_and_no_boundary(drawn: Any) -> None:
+    left_open = replace(drawn, surface=None, left_open="not decided (smoke)")
+    assert opening(left_open) == "C0. A planted claim: not decided (smoke)."
+    record = as_record(left_open)
+    assert record["shares"] == {"supported": 0.0, "undecided": 1.0, "not supported": 0.0}
+    assert record["boundaries"] == []
+    for panel, row in zip(left_open.plan.panels, panel_rows(left_open), strict=True):
+        assert boundary_words(left_open, panel) == row[4] == "not decided (smoke)"
+    texts = [text.get_text() for axes in map_figure(left_open).figure.axes for text in axes.texts]
+    assert set(texts) == {"undecided"}
 
 
 def at(**values: Any) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class DrawnMap:
     """None where too few settings have an effect."""
     margins: Array
     """The prediction's, at all places shown."""
+    left_open: str = ""
+    """What stands in the place of all that a map says, where a preset decides nothing."""
 
     @property
     def threshold(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from modulab.claims.maps.definitions import PRESETS, ClaimMap, choose_maps
 from modulab.claims.maps.page import PAGE, write_map_page
 from modulab.claims.maps.places import Plan
 from modulab.claims.maps.words import boundary_words, predicted_words
+from modulab.claims.presets import not_decided
 from modulab.claims.run import Experiment, asked_rows, claims_command, run_on_this_machine
 from modulab.config.sobol import Axis, Sobol
 from modulab.errors import ConfigError
@@ -50,6 +52,9 @@ def run_maps(
         for each in maps
         if each.experiment in run_ids
     ]
+    if not PRESETS[preset].decides:
+        # Without its surface a map has neither regions nor a boundary.
+        drawn = [replace(each, surface=None, left_open=not_decided(preset)) for each in drawn]
     if not drawn:
         raise ConfigError("\n".join(reasons))
     command = claims_command(preset, names, folder, "--map")

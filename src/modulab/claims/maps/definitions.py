@@ -93,6 +93,7 @@ PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         "a few settings, hardly trained: shows that everything runs, decides nothing",
         ("population.sobol.settings=16", *HARDLY_TRAINED),
+        decides=False,
     ),
     "quick": Preset("some hundreds of settings per claim: a first map, in minutes on two cores"),
     "full": Preset(

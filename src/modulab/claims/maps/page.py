@@ -11,6 +11,7 @@ from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.definitions import PRESETS
 from modulab.claims.maps.figure import map_figure
 from modulab.claims.maps.words import HEADINGS, as_record, facts, opening, panel_rows
+from modulab.claims.presets import banner
 from modulab.claims.run import Experiment
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.results.files import write_whole
@@ -18,6 +19,8 @@ from modulab.results.versions import versions
 
 PAGE = "map.html"
 RECORD = "map.json"
+
+_LEAD = "One sentence per claim: where it holds, and where it was predicted to hold."
 
 RULE = (
     "The effect of each setting is a contrast of networks of one seed, or the value of one. It is fitted as a smooth "
@@ -36,6 +39,7 @@ def write_map_page(
     record = {
         "command": command,
         "preset": preset,
+        "banner": banner(preset, PRESETS[preset]),
         "rule": RULE,
         "versions": made_with,
         "maps": [
@@ -45,7 +49,7 @@ def write_map_page(
     }
     page = Page(
         title="Where each claim holds: measured and predicted boundaries",
-        lead=[_decides(preset), *(opening(each) for each in maps), RULE],
+        lead=[_LEAD, *(opening(each) for each in maps), RULE],
         facts=[
             ("Preset", f"{preset}: {PRESETS[preset].meaning}"),
             ("Networks", str(sum(each.members for each in maps))),
@@ -56,16 +60,11 @@ def write_map_page(
             ("All again", command),
         ],
         sections=[_section(each, experiments[each.of.experiment]) for each in maps],
+        banner=banner(preset, PRESETS[preset]),
     )
     path = write_page(page, folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return path
-
-
-def _decides(preset: str) -> str:
-    if preset == "smoke":
-        return "This is the preset smoke: its networks are hardly trained, and nothing on this page decides anything."
-    return "One sentence per claim: where it holds, and where it was predicted to hold."
 
 
 def _section(drawn: DrawnMap, experiment: Experiment) -> Section:

@@ -39,6 +39,8 @@ def level_words(panel: Panel) -> list[str]:
 
 def opening(drawn: DrawnMap) -> str:
     """Return the sentence that a map's part of the page begins with: where the claim holds, and where it should."""
+    if drawn.left_open:
+        return f"{drawn.of.claim}. {drawn.of.title}: {drawn.left_open}."
     if drawn.surface is None:
         few = len(drawn.effects)
         return f"{drawn.of.claim}. {drawn.of.title}: undecided, because only {few} settings have an effect."
@@ -51,6 +53,8 @@ def opening(drawn: DrawnMap) -> str:
 
 def boundary_words(drawn: DrawnMap, panel: Panel | None) -> str:
     """Return where the mean effect matters, with an interval: along x if it passes its threshold there, else y."""
+    if drawn.left_open:
+        return drawn.left_open
     for key in (drawn.plan.x, drawn.plan.y):
         found = drawn.crossings(key, panel)
         if found:

@@ -1,0 +1,104 @@
+"""What Hydra writes before a command is checked: put back where the command is refused, or dry."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+
+from modulab.results.files import write_whole
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+else:
+    # Annotations are checked in tests, with a warning of the deprecated generics that DictConfig derives from.
+    DictConfig = object
+
+_DESCRIPTION = ("config.yaml", "hydra.yaml", "overrides.yaml")
+
+
+class HydraFiles:
+    """The files that Hydra may write in the folder of a command, as they were before."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._before: dict[Path, bytes | None] = {}
+
+    def note(self, folder: Path, subfolder: str | None) -> None:
+        """Remember the files of a folder; `subfolder` is where Hydra is told to describe a run."""
+        self._folder = folder.absolute()
+        names = ["multirun.yaml", *(f"{subfolder}/{name}" for name in _DESCRIPTION if subfolder)]
+        for path in (self._folder / name for name in names):
+            self._before[path] = path.read_bytes() if path.is_file() else None
+
+    def restore(self) -> None:
+        """Put the files back, and leave no folder behind that holds nothing."""
+        for path, content in self._before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+                if path.parent != self._folder:
+                    remove_empty(path.parent)
+            elif not path.is_file() or path.read_bytes() != content:
+                write_whole(path, content)
+        if self._folder is not None:
+            remove_empty(self._folder)
+
+
+_files: ContextVar[HydraFiles | None] = ContextVar("hydra_files", default=None)
+
+
+@contextmanager
+def files_noted() -> Generator[HydraFiles]:
+    """Have Hydra's callback note files within; give what notes them."""
+    files = HydraFiles()
+    token = _files.set(files)
+    try:
+        yield files
+    finally:
+        _files.reset(token)
+
+
+class NoteFiles(Callback):
+    """Tells of a command's folder before Hydra writes there, and removes logs in which nothing was written."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the files of a run's folder."""
+        del kwargs
+        _note(Path(str(config.hydra.run.dir)), config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the files of a sweep's folder."""
+        del kwargs
+        _note(Path(str(config.hydra.sweep.dir)), config)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Remove the job's log if it is empty, and its folder if that then holds nothing."""
+        del job_return, kwargs
+        log = Path(str(config.hydra.runtime.output_dir), f"{config.hydra.job.name}.log")
+        if log.is_file() and not log.stat().st_size:
+            log.unlink()
+            remove_empty(log.parent)
+
+
+def _note(folder: Path, config: DictConfig) -> None:
+    files = _files.get()
+    if files is not None:
+        files.note(folder, config.hydra.output_subdir)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing, and those around it, up to the current one, that then hold nothing."""
+    current = Path.cwd()
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        if place in (current, *current.parents):
+            return
+        try:
+            place.rmdir()
+        except OSError:
+            return

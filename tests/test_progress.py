@@ -1,0 +1,83 @@
+"""What a long run says of itself: how long it still takes, whole on a narrow terminal, and never nothing for long."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from modulab.progress import ProgressReport, working
+
+
+class Clock:
+    """Stands in for the time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def test_time_left_is_that_of_training_without_compiling(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressReport("lines", 1, 1000) as progress:
+        with progress.aside():
+            clock.now += 60
+        clock.now += 4
+        progress.advance(250)
+    line = capsys.readouterr().err
+    assert line == "1 run: training, 25% of all steps, 0.0625 runs/s, about 12 s left\n"
+
+
+def test_lines_begin_after_a_few_seconds_and_then_come_at_intervals(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressReport("lines", 1, 100) as progress:
+        times: list[int] = []
+        for second in range(1, 31):
+            clock.now = float(second)
+            progress.advance(1)
+            times += [second] if capsys.readouterr().err else []
+    assert times == [3, 13, 23]
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_nothing_is_cut_off_on_a_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with ProgressReport("bar", 10_000, 10_000_000) as progress:
+        progress.say("compiling training step 1 of 12, 20 to 60 s, kept for later runs")
+        progress.advance(5000)
+    shown = capsys.readouterr().err
+    lines = shown.rstrip().splitlines()
+    assert max(map(len, lines)) <= width
+    first = lines[0]
+    assert re.search(r"\d:\d\d:\d\d", first)
+    assert re.search(r"runs/s", first)
+    assert re.search(r"about \d+ s left", first)
+    words = " ".join(re.sub(r"  .*", "", line) for line in lines)
+    assert words == "0 of 10000 runs: compiling training step 1 of 12, 20 to 60 s, kept for later runs"
+
+
+def test_work_is_shown_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with working("drawing [red]figures"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with working("drawing [red]figures"):
+        pass
+    assert "drawing [red]figures" in capsys.readouterr().err
