@@ -60,9 +60,6 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
 
 
 def _perform(options: argparse.Namespace) -> int:
-    from modulab.process import import_training
-
-    import_training()
     from modulab.analysis.choosing import choose_analyses
     from modulab.analysis.run import describe_analyses, plan_analyses, run_analyses
     from modulab.text import printable
