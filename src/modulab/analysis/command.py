@@ -60,9 +60,6 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
 
 
 def _perform(options: argparse.Namespace) -> int:
-    from modulab.process import import_training
-
-    import_training()
     from modulab.analysis.choosing import choose_analyses
     from modulab.analysis.run import describe_analyses, plan_analyses, run_analyses
     from modulab.text import printable
@@ -70,8 +67,9 @@ def _perform(options: argparse.Namespace) -> int:
     names, modules = _words(options.names), _words(options.modules)
     if not names:
         raise ConfigError("--with: name an analysis, such as cut. See modulab analyse --help.")
-    # One of the user's own may lie in the current folder, and so may the modules that the results name.
-    if (modules or any("." in name for name in names)) and os.getcwd() not in sys.path:
+    # What is the user's own may lie in the current folder: an analysis, its labels, modules that the results name.
+    values = [override.partition("=")[2] for override in options.overrides]
+    if (modules or any("." in word for word in (*names, *values))) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     chosen = choose_analyses(names, options.overrides)
     members = None if options.members is None else _words(options.members)
