@@ -39,7 +39,8 @@ def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) 
         for axes, (network, each) in zip(rows, found.items(), strict=True):
             largest = float(np.quantile(each.own.adjacency[each.own.adjacency > 0], 0.98))
             _draw_graph(axes[0], each.own, largest)
-            axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
+            heading = axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
+            heading.set_in_layout(False)  # long ones run on above the pictures beside
             _draw_graph(axes[1], each.random, largest)
             axes[1].set_title(f"Random graph: {_count(each.random)}", loc="left")
             _draw_matrix(axes[2], each.together, each.own.modules, _SHARES, 1.0)
@@ -81,7 +82,7 @@ def _draw_modules(axes: Axes, found: PicturedModules) -> None:
     angles = np.pi / 2 + 2 * np.pi * np.arange(len(sizes)) / len(sizes)
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (0 if len(sizes) == 1 else 1)
     for one in range(len(sizes)):
-        for other in range(one):
+        for other in (other for other in range(one) if shares[one, other] > 0):
             ends = places[[one, other]]
             axes.plot(ends[:, 0], ends[:, 1], color="0.6", lw=0.3 + 18 * shares[one, other], zorder=1)
             middle = ends.mean(axis=0)
@@ -97,7 +98,8 @@ def _draw_modules(axes: Axes, found: PicturedModules) -> None:
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
     areas = 2200 * sizes / sizes.sum()
     colours = [COLOURS[module % len(COLOURS)] for module in range(len(sizes))]
-    axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.9, zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], s=areas, c="white", zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.6, zorder=2)
     for module, (place, size) in enumerate(zip(places, sizes, strict=True)):
         words = f"{size} nodes\n{shares[module, module]:.0%}"
         axes.text(place[0], place[1], words, ha="center", va="center", fontsize=7, zorder=3)
