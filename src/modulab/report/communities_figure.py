@@ -42,9 +42,9 @@ def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) 
             heading = axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
             heading.set_in_layout(False)  # long ones run on above the pictures beside
             _draw_graph(axes[1], each.random, largest)
-            axes[1].set_title(f"Random graph: {_count(each.random)}", loc="left")
+            axes[1].set_title(f"\nRandom graph: {_count(each.random)}", loc="left")
             _draw_matrix(axes[2], each.together, each.own.modules, _SHARES, 1.0)
-            axes[2].set_title("In one module over restarts", loc="left")
+            axes[2].set_title("\nIn one module over restarts", loc="left")
             _draw_modules(axes[3], each)
         weights = ScalarMappable(Normalize(0, 1), mpl.colormaps[_WEIGHTS])
         figure.colorbar(
