@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from modulab.report.communities import PicturedModules, SortedGraph, modules_data
@@ -38,11 +39,12 @@ def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) 
         for axes, (network, each) in zip(rows, found.items(), strict=True):
             largest = float(np.quantile(each.own.adjacency[each.own.adjacency > 0], 0.98))
             _draw_graph(axes[0], each.own, largest)
-            axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
+            heading = axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
+            heading.set_in_layout(False)  # long ones run on above the pictures beside
             _draw_graph(axes[1], each.random, largest)
-            axes[1].set_title(f"Random graph: {_count(each.random)}", loc="left")
+            axes[1].set_title(f"\nRandom graph: {_count(each.random)}", loc="left")
             _draw_matrix(axes[2], each.together, each.own.modules, _SHARES, 1.0)
-            axes[2].set_title("In one module over restarts", loc="left")
+            axes[2].set_title("\nIn one module over restarts", loc="left")
             _draw_modules(axes[3], each)
         weights = ScalarMappable(Normalize(0, 1), mpl.colormaps[_WEIGHTS])
         figure.colorbar(
@@ -80,20 +82,27 @@ def _draw_modules(axes: Axes, found: PicturedModules) -> None:
     angles = np.pi / 2 + 2 * np.pi * np.arange(len(sizes)) / len(sizes)
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (0 if len(sizes) == 1 else 1)
     for one in range(len(sizes)):
-        for other in range(one):
+        for other in (other for other in range(one) if shares[one, other] > 0):
             ends = places[[one, other]]
             axes.plot(ends[:, 0], ends[:, 1], color="0.6", lw=0.3 + 18 * shares[one, other], zorder=1)
             middle = ends.mean(axis=0)
             text = axes.text(
-                *middle, f"{shares[one, other]:.0%}", ha="center", va="center", fontsize=7, zorder=4
+                middle[0],
+                middle[1],
+                f"{shares[one, other]:.0%}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                zorder=4,
             )
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
     areas = 2200 * sizes / sizes.sum()
     colours = [COLOURS[module % len(COLOURS)] for module in range(len(sizes))]
-    axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.9, zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], s=areas, c="white", zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.6, zorder=2)
     for module, (place, size) in enumerate(zip(places, sizes, strict=True)):
         words = f"{size} nodes\n{shares[module, module]:.0%}"
-        axes.text(*place, words, ha="center", va="center", fontsize=7, zorder=3)
+        axes.text(place[0], place[1], words, ha="center", va="center", fontsize=7, zorder=3)
     axes.set_xlim(-1.7, 1.7)
     axes.set_ylim(-1.7, 1.7)
     axes.set_aspect("equal")
@@ -110,24 +119,31 @@ def excess_figure(
     about the same value: fifths of them.
     """
     kinds = {"modules": "Modules found", "agreement": "Found and served modules, AMI"}
+    excess = results[against].to_numpy(dtype=float, na_value=np.nan)
     parts: list[pd.DataFrame] = []
     with drawing():
         figure, panels = panel_grid(2, height=3.0)
         for axes, (kind, words) in zip(panels, kinds.items(), strict=True):
             for place, (search, arm) in enumerate(searches.items()):
-                points = results[["run_id", against, f"communities/{search}_{kind}"]].dropna()
-                points.columns = ["run_id", against, "value"]
-                parts.append(points.assign(search=search, measure=kind))
+                values = results[f"communities/{search}_{kind}"].to_numpy(dtype=float, na_value=np.nan)
+                rows = np.nonzero(np.isfinite(excess) & np.isfinite(values))[0]
+                columns = {"run_id": results["run_id"].to_numpy()[rows], against: excess[rows]}
+                parts.append(
+                    pd.DataFrame({**columns, "search": search, "measure": kind, "value": values[rows]})
+                )
                 shift = 0.05 * (place - (len(searches) - 1) / 2) if kind == "modules" else 0.0
-                look = {"color": COLOURS[place], "marker": MARKERS[place]}
-                axes.plot(points[against], points["value"] + shift, ls="", ms=2.5, alpha=0.35, **look)
-                groups = points.groupby(pd.qcut(points[against], 5, labels=False, duplicates="drop"))
-                means = groups[[against, "value"]].mean()
-                axes.plot(means[against], means["value"], ms=5, label=arm, **look)
-            set_measure_axis(axes, against, results[against], "linear", "x")
-            axes.set_xlim(float(results[against].min()) - 0.04, 1.04 * float(results[against].max()))
+                colour, marker = COLOURS[place], MARKERS[place]
+                axes.plot(
+                    excess[rows], values[rows] + shift, color=colour, marker=marker, ls="", ms=2.5, alpha=0.35
+                )
+                fifths = np.array_split(rows[np.argsort(excess[rows], kind="stable")], 5)
+                kept = [own for own in fifths if len(own)]
+                across, up = ([float(each[own].mean()) for own in kept] for each in (excess, values))
+                axes.plot(across, up, color=colour, marker=marker, ms=5, label=arm)
+            set_measure_axis(axes, against, excess, "linear", "x")
+            axes.set_xlim(float(np.nanmin(excess)) - 0.04, 1.04 * float(np.nanmax(excess)))
             axes.set_ylabel(words)
-        panels[0].yaxis.get_major_locator().set_params(integer=True)
+        panels[0].yaxis.set_major_locator(MaxNLocator(integer=True))
         panels[1].set_ylim(-0.1, 1.04)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))

@@ -304,7 +304,11 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
 
     figures: list[ReportFigure] = []
     excess = "modularity/structural_excess"
-    if len(members) >= _FEWEST_FOR_EXCESS and excess in members and members[excess].nunique() > 1:
+    if (
+        len(members) >= _FEWEST_FOR_EXCESS
+        and excess in members
+        and len(set(members[excess].dropna().tolist())) > 1
+    ):
         named = {search: search.replace("_", " ") for search in searches}
         figures.append(
             excess_figure(members, named, excess, name="modules_and_excess", title="Modules found, by excess")

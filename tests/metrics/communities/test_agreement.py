@@ -10,11 +10,11 @@ from modulab.metrics.communities.agreement import adjusted_mutual_information, a
 
 @pytest.mark.parametrize("agreement", [adjusted_mutual_information, adjusted_rand])
 def test_agreement_is_zero_on_average_over_all_permutations_and_one_for_equal_partitions(agreement) -> None:
-    one, other = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 1])
-    assert np.mean([agreement(one, other[list(order)]) for order in permutations(range(6))]) == pytest.approx(
+    one, other = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 1])
+    assert np.mean([agreement(one, other[list(order)]) for order in permutations(range(5))]) == pytest.approx(
         0, abs=1e-12
     )
-    assert agreement(one, np.array([5, 5, 5, 3, 3, 4])) == pytest.approx(1)
+    assert agreement(one, np.array([5, 5, 3, 3, 4])) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("agreement", [adjusted_mutual_information, adjusted_rand])

@@ -91,7 +91,7 @@ def test_diverged_networks_have_no_modules() -> None:
     task = make_task()
     network = make_network(task, 6, members=2)
     parameters = network.parameters.clone()
-    parameters[0, 0] = torch.nan
+    parameters[0] = torch.nan
     probe = probe_of(task, NetworkPopulation(network.network, parameters), num_samples=32)
     for key in KEYS:
         found = measure(key, restarts=1, randomised=2).take(probe)

@@ -77,7 +77,8 @@ class Enrichment(Measure):
         rows: list[tuple[float, float, float]] = []
         for each, own in zip(found, scores, strict=True):
             if each is None or not np.isfinite(own).all():
-                rows.append((float("nan"),) * 3)
+                nan = float("nan")
+                rows.append((nan, nan, nan))
                 continue
             share, times = enrichment(each.best[is_unit], own, self.top_fraction, self.level)
             rows.append((share, times, float(own.max(axis=0).mean())))

@@ -101,7 +101,8 @@ def spectral(adjacency: Adjacency, seed: int, modules: int | None = None, most: 
     rows = rows / np.where(lengths > 0, lengths, 1.0)
     if count == 1 or len(np.unique(rows.round(9), axis=0)) < count:  # fewer points than clusters
         return _labels(len(adjacency), kept, np.zeros(len(kept), dtype=np.int64))
-    clusters: Any = KMeans(count, n_init=10, random_state=seed % _LARGEST_SEED).fit(rows)
+    make: Any = KMeans
+    clusters = make(count, n_init=10, random_state=seed % _LARGEST_SEED).fit(rows)
     return _labels(len(adjacency), kept, clusters.labels_.astype(np.int64))
 
 
