@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ class HydraFiles:
         self._folder = folder.absolute()
         names = ["multirun.yaml", *(f"{subfolder}/{name}" for name in _DESCRIPTION if subfolder)]
         for path in (self._folder / name for name in names):
-            self._before[path] = path.read_bytes() if path.is_file() else None
+            with suppress(OSError):  # what cannot be read, Hydra cannot write either
+                self._before[path] = path.read_bytes() if path.is_file() else None
 
     def restore(self) -> None:
         """Put the files back, and leave no folder behind that holds nothing."""
