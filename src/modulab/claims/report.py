@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from modulab.claims.claim import Claim
 from modulab.claims.evidence import Evidence
 from modulab.claims.judgement import (
     Judgement,
@@ -20,7 +19,7 @@ from modulab.claims.judgement import (
     effect,
     finding_row,
     held,
-    judge,
+    spent,
     tables_of,
     verdict_words,
 )
@@ -51,18 +50,18 @@ class _Part:
 
 
 def write_claims_report(
-    claims: Sequence[Claim],
+    judgements: Sequence[Judgement],
     experiments: Mapping[str, Experiment],
     results: Mapping[str, pd.DataFrame],
     preset: str,
     command: str,
     folder: Path,
-) -> list[Judgement]:
-    """Judge claims by the results of their experiments; write the page, its figures and claims.json.
+) -> None:
+    """Write the page on claims that were judged by these results, its figures and claims.json.
 
     `command` is what runs all of it again.
     """
-    parts = [_judge(claim, experiments, results) for claim in claims]
+    parts = [_part(judgement, experiments, results) for judgement in judgements]
     facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
     record = {
         **facts,
@@ -86,14 +85,16 @@ def write_claims_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_page(_page(parts, facts, preset), folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-    return [part.judgement for part in parts]
 
 
-def _judge(claim: Claim, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame]) -> _Part:
+def _part(
+    judgement: Judgement, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame]
+) -> _Part:
+    claim = judgement.claim
     evidence = {name: Evidence(results[name], experiments[name].folder) for name in claim.experiments}
     empty = any(table.completed.empty for table in evidence.values())
     return _Part(
-        judge(claim, evidence),
+        judgement,
         [experiments[name] for name in claim.experiments],
         {name: _counts(results[name]) for name in claim.experiments},
         tables_of(claim, evidence),
@@ -148,6 +149,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
             held(part.judgement),
             part.judgement.deciding[0].criterion.quantity,
             effect(part.judgement.deciding[0]),
+            spent(part.judgement),
         ]
         for part in parts
     ]
@@ -159,6 +161,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
         "criteria that hold",
         "first quantity",
         "effect [95% interval]",
+        "networks",
     )
     return Section("Verdicts", tables=[PageTable(headings, rows)])
 
@@ -195,7 +198,8 @@ def _section(part: _Part) -> Section:
             f"Measure: {claim.measure}",
             f"Comparison: {claim.comparison}",
             *([f"Prediction: {claim.prediction}"] if claim.prediction else []),
-            f"Verdict: {verdict_words(part.judgement)}. {held(part.judgement)} criteria hold.",
+            f"Verdict: {verdict_words(part.judgement)}. {held(part.judgement)} criteria hold. "
+            f"Networks: {spent(part.judgement)}.",
             *replaced,
             *troubled,
             *(f"Caveat: {caveat}" for caveat in claim.caveats),
