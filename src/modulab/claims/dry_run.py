@@ -12,7 +12,7 @@ from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.registry import choose_claims
 from modulab.claims.spending import first_networks, networks_of
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
-from modulab.results.tables import result_table
+from modulab.results.tables import Status, result_table
 
 Counts = tuple[list[str], list[list[str]], str]
 """Headings, rows, and a line to print below them."""
@@ -55,5 +55,6 @@ def _planned(overrides: Sequence[str]) -> Evidence:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     configs = [run.config for run in plan.runs]
     number = len(configs)
-    table = result_table(configs, plan.run_ids, ["missing"] * number, [None] * number, [0.0] * number, {})
+    statuses: list[Status] = ["missing"] * number
+    table = result_table(configs, plan.run_ids, statuses, [None] * number, [0.0] * number, {})
     return Evidence(table.to_pandas())
