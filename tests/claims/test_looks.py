@@ -15,9 +15,11 @@ from modulab.api import load_results, train_planned
 from modulab.claims import spending
 from modulab.claims.claim import Claim, Setting
 from modulab.claims.comparisons import contrast
+from modulab.claims.dry_run import count_map_networks, count_networks
 from modulab.claims.evidence import Estimate, Evidence, Statistic, estimate
 from modulab.claims.judgement import Judgement, judge
 from modulab.claims.looks import Look, worth_more_seeds
+from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.rules import Criterion, Finding, Outcome, Region
 from modulab.claims.run import Experiment
 from modulab.claims.spending import judge_in_looks, networks_of
@@ -199,7 +201,7 @@ def test_only_criteria_that_may_decide_their_setting_have_more_seeds(findings, e
 
 
 def test_networks_of_a_criterion_are_those_of_its_arms_with_results_or_without() -> None:
-    rows = planned("noise").assign(status="missing")
+    rows = planned("noise", "quick").assign(status="missing")
     arms = [{"architecture.activation": "relu", "noise.scale": scale} for scale in (0.0, 0.2)]
     criterion = Criterion("", "", contrast("noise", "modularity/structural", *arms))
     expected = rows.loc[
@@ -309,3 +311,20 @@ def test_further_seeds_of_an_arm_leave_rows_as_they_are_and_other_arms_alone(tmp
     assert sorted(after.loc[again, "config.seed"]) == [0, 1, 2, 3]
     assert set(after.loc[again, "config.noise.scale"]) == {0.2}
     pd.testing.assert_frame_equal(after.loc[first], before.loc[first])
+
+
+def test_a_dry_run_counts_the_arms_that_decide_at_the_ceiling_and_all_arms_at_the_first_look() -> None:
+    # 6 scales and 5 strengths at 10 seeds; noise 0, 0.1, 0.2, 0.4 and the 3 strengths that match them decide.
+    _, rows, note = count_networks("quick", ["C2"])
+    assert [row[2:] for row in rows] == [["110", str(110 + 7 * 30)]]
+    assert note.startswith("110 to 320 networks in all, in up to 3 looks.")
+    _, rows, note = count_map_networks("smoke", ["C1"])
+    assert rows[0][2] == "32"
+    assert note == "32 networks in all."
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_networks_that_decide_have_other_seeds_than_those_that_thresholds_were_chosen_by(preset: str) -> None:
+    for experiment in ("regulariser", "duration"):
+        assert "seed=1000" in experiment_overrides(experiment, preset)
+    assert max(PRESETS[preset].looks) * 50 <= 9000, "maps begin at seed 10000"

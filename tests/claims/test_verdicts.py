@@ -83,7 +83,7 @@ def test_every_criterion_finds_its_arms_and_gives_an_interval(claim: Claim) -> N
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_every_criterion_that_decides_names_its_networks_before_they_are_trained(claim: Claim) -> None:
-    evidence = {name: Evidence(planned(name).assign(status="missing")) for name in claim.experiments}
+    evidence = {name: Evidence(planned(name, "quick").assign(status="missing")) for name in claim.experiments}
     for criterion in claim.deciding:
         assert len(networks_of([criterion], evidence)) >= 10, criterion.statement
 
