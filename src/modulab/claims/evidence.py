@@ -76,7 +76,12 @@ class Evidence:
 
     def rows(self, condition: Condition) -> pd.DataFrame:
         """Return the completed members of an arm. Raises: ValueError for an arm that the experiment does not have."""
-        return self.results.loc[self._places(condition), :]
+        members = self.members(condition)
+        return members.loc[members["status"] == "completed", :]
+
+    def members(self, condition: Condition) -> pd.DataFrame:
+        """Return the members of an arm, whatever became of them. Raises: ValueError as `rows` does."""
+        return self.results.loc[self._of_arm(condition), :]
 
     def whole_numbers(self, key: str, condition: Condition) -> list[int]:
         """Return the values that a setting takes in an arm, in rising order, whether its members completed or not."""

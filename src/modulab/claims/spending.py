@@ -37,7 +37,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Design(Evidence):
-    """The rows of an experiment without their results, which remembers those that are asked for."""
+    """The rows of an experiment as if none were trained, which remembers those that are asked for."""
 
     asked: set[int] = field(default_factory=set[int])
 
@@ -120,14 +120,7 @@ def first_networks(
 
 def networks_of(criteria: Iterable[Criterion], evidence: Mapping[str, Evidence]) -> frozenset[Network]:
     """Return the networks that criteria compare, whether they have results or not."""
-    designs = {
-        name: _Design(
-            table.results[[column for column in table.results if _is_setting(str(column))]].assign(
-                status="missing"
-            )
-        )
-        for name, table in evidence.items()
-    }
+    designs = {name: _Design(table.results.assign(status="missing")) for name, table in evidence.items()}
     for criterion in criteria:
         criterion.find(designs)
     return frozenset(
@@ -135,7 +128,3 @@ def networks_of(criteria: Iterable[Criterion], evidence: Mapping[str, Evidence])
         for name, design in designs.items()
         for run_id in design.results["run_id"].iloc[sorted(design.asked)].tolist()
     )
-
-
-def _is_setting(column: str) -> bool:
-    return column == "run_id" or column.startswith("config.")
