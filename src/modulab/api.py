@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from modulab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from modulab.config.settings import Run
+else:
+    # Annotations are checked in tests, and importing modulab.config.settings imports torch.
+    Run = object
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,16 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None) -> Re
         return Results(load_results(path), load_curves(path), path)
 
 
-def train_planned(overrides: Sequence[str], folder: Path, command: Sequence[str] | None = None) -> list[str]:
+def train_planned(
+    overrides: Sequence[str],
+    folder: Path,
+    command: Sequence[str] | None = None,
+    like: Sequence[str] = (),
+) -> list[str]:
     """Train and measure what these overrides ask for and `folder` lacks; return the run_ids of all they ask for.
 
-    `command` is what the folder keeps as the command that gave its rows, by default the same overrides.
+    `command` is what the folder keeps as the command that gave its rows, by default the same overrides. Given run_ids
+    in `like`, only members that differ from one of those in nothing but the seed are asked for.
 
     Raises: ConfigError for whatever a user can set right.
     """
@@ -63,12 +76,21 @@ def train_planned(overrides: Sequence[str], folder: Path, command: Sequence[str]
     with hydra_composer() as compose:
         plan = plan_run(compose_checked(compose, overrides), overrides, compose)
     check_folder(folder)
+    runs = _of_equal_settings(plan.runs, like) if like else plan.runs
     with FolderLock(folder):
-        work = plan_work(plan.runs, plan.trainer, folder)
+        work = plan_work(runs, plan.trainer, folder)
         if work.pending:
             record_command(folder, command)
         run_work(work, folder, plan.logger)
-    return plan.run_ids
+    return [run.run_id for run in runs]
+
+
+def _of_equal_settings(runs: Sequence[Run], run_ids: Sequence[str]) -> list[Run]:
+    """Return the runs that differ from one of those named in nothing but the seed."""
+    arms = [json.dumps({**run.config, "seed": None}, sort_keys=True) for run in runs]
+    named = set(run_ids)
+    wanted = {arm for arm, run in zip(arms, runs, strict=True) if run.run_id in named}
+    return [run for arm, run in zip(arms, runs, strict=True) if arm in wanted]
 
 
 def load_results(path: str | Path) -> pd.DataFrame:

@@ -142,6 +142,9 @@ def _other(given: Sequence[str]) -> int:
         "--processes", type=int, metavar="N", help="experiments to run at once; default one a core"
     )
     claims.add_argument(
+        "--dry-run", action="store_true", help="print how many networks would be trained, and train nothing"
+    )
+    claims.add_argument(
         "--map",
         action="store_true",
         help="draw where each claim holds, over settings drawn from a Sobol sequence",
@@ -235,6 +238,13 @@ def _claims(options: argparse.Namespace) -> int:
     folder = options.folder or Path("outputs", "claims", options.preset)
     names = None if options.only is None else [name.strip() for name in options.only.split(",")]
     presets = PRESETS
+    if options.dry_run:
+        from modulab.claims.dry_run import count_map_networks, count_networks
+
+        headings, rows, note = (count_map_networks if options.map else count_networks)(options.preset, names)
+        show(headings, rows)
+        print(note)
+        return 0
     try:
         if options.map:
             from modulab.claims.maps import command as maps

@@ -15,8 +15,9 @@ from modulab.claims.claim import Claim
 from modulab.claims.evidence import Evidence
 from modulab.claims.judgement import Judgement, judge
 from modulab.claims.registry import CLAIMS
+from modulab.claims.spending import networks_of
 from modulab.results import intervals
-from tests.claims.worlds import null_world, shuffle_arms, simulate, true_world
+from tests.claims.worlds import null_world, planned, shuffle_arms, simulate, true_world
 
 REPEATS = 100
 
@@ -78,6 +79,13 @@ def test_every_criterion_finds_its_arms_and_gives_an_interval(claim: Claim) -> N
         assert math.isfinite(finding.estimate.value), finding.criterion.statement
         assert finding.estimate.low <= finding.estimate.value <= finding.estimate.high
         assert finding.estimate.seeds >= 5
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_every_criterion_that_decides_names_its_networks_before_they_are_trained(claim: Claim) -> None:
+    evidence = {name: Evidence(planned(name, "quick").assign(status="missing")) for name in claim.experiments}
+    for criterion in claim.deciding:
+        assert len(networks_of([criterion], evidence)) >= 10, criterion.statement
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)

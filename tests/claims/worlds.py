@@ -51,9 +51,9 @@ OTHERS = (
 
 
 @cache
-def planned(experiment: str, preset: str = "quick") -> pd.DataFrame:
+def planned(experiment: str, preset: str = "quick", *more: str) -> pd.DataFrame:
     """Return the rows of an experiment's members as if each had completed, without measures."""
-    overrides = experiment_overrides(experiment, preset)
+    overrides = [*experiment_overrides(experiment, preset), *more]
     with hydra_composer() as compose:
         plan = plan_run(compose(overrides), overrides, compose)
     number = len(plan.runs)
@@ -130,13 +130,13 @@ World = Callable[[pd.DataFrame], Mapping[str, NDArray[np.float64]]]
 
 
 def simulate(
-    experiment: str, world: World, random: np.random.Generator, spread: float = 0.05
+    experiment: str, world: World, random: np.random.Generator, spread: float = 0.05, seeds: int | None = None
 ) -> pd.DataFrame:
     """Return results of an experiment in a world, with what seeds have in common and what each network adds."""
-    rows = planned(experiment)
+    rows = planned(experiment, "quick", *([] if seeds is None else [f"population.seeds={seeds}"]))
     expected = world(rows)
-    seeds = rows["config.seed"].to_numpy(dtype=int)
-    shared = random.normal(size=seeds.max() + 1)[seeds]
+    own = rows["config.seed"].to_numpy(dtype=int)
+    shared = random.normal(size=own.max() + 1)[own]
     measures: dict[str, NDArray[np.float64]] = {}
     for name in (*ERRORS, *OTHERS):
         family = name.split("/")[0]

@@ -62,6 +62,12 @@ class Claim:
     settings: tuple[Setting, ...] = ()
     """Where the answer may depend on an axis: the settings that decide, instead of `criteria`."""
 
+    @property
+    def deciding(self) -> list[Criterion]:
+        """Return the criteria that have a region."""
+        everything = [*self.criteria, *(each for setting in self.settings for each in setting.criteria)]
+        return [criterion for criterion in everything if criterion.region is not None]
+
     def __post_init__(self) -> None:
         """Raise ValueError where both the claim and its settings would decide."""
         if self.settings and any(criterion.region is not None for criterion in self.criteria):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modulab.claims.judgement import Judgement, effect, verdict_words
-from modulab.claims.presets import experiment_overrides
+from modulab.claims.judgement import Judgement, effect, left_open, spent, verdict_words
+from modulab.claims.looks import Look
+from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST, choose_claims
 from modulab.claims.report import PAGE, write_claims_report
-from modulab.claims.run import Experiment, asked_rows, claims_command, run_on_this_machine
+from modulab.claims.run import Experiment, claims_command, run_on_this_machine
+from modulab.claims.spending import judge_in_looks
 from modulab.errors import ConfigError
 from modulab.results.store import check_folder
 
@@ -32,15 +35,26 @@ def run_claims(
         if name in needed
     }
     check_folder(folder)
-    run_ids, errors = run_on_this_machine(list(experiments.values()), processes, progress)
-    reasons = [f"{name}: {error}" for name, error in errors.items()]
-    whole = [claim for claim in claims if not errors.keys() & set(claim.experiments)]
-    if not whole:
+
+    def train(chosen: Sequence[Experiment], look: Look) -> tuple[dict[str, list[str]], dict[str, str]]:
+        if look.number > 1 and progress != "off":
+            more = ", ".join(experiment.name for experiment in chosen)
+            print(f"look {look.number} of {look.planned}: more seeds of {more}", file=sys.stderr, flush=True)
+        return run_on_this_machine(chosen, processes, progress)
+
+    found = judge_in_looks(claims, list(experiments.values()), PRESETS[preset].looks, train)
+    reasons = [f"{name}: {error}" for name, error in found.errors.items()]
+    if not found.judgements:
         raise ConfigError("\n".join(reasons))
-    results = {name: asked_rows(experiments[name], own) for name, own in run_ids.items()}
     command = claims_command(preset, names, folder)
-    judgements = write_claims_report(whole, experiments, results, preset, command, folder)
-    left_out = [claim.name for claim in claims if claim not in whole]
+    judgements = (
+        found.judgements
+        if PRESETS[preset].decides
+        else [left_open(each, preset) for each in found.judgements]
+    )
+    write_claims_report(judgements, experiments, found.results, preset, command, folder)
+    judged = {judgement.claim.name for judgement in judgements}
+    left_out = [claim.name for claim in claims if claim.name not in judged]
     if left_out:
         reasons.append(f"Left out of the report: {', '.join(left_out)}. The same command again tries them.")
     return judgements, reasons
@@ -48,9 +62,10 @@ def run_claims(
 
 def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], list[list[str]], str]:
     """Return headings and rows of the table of verdicts, and where the report is."""
-    headings = ["claim", "", "verdict", "effect"]
+    headings = ["claim", "", "verdict", "effect", "networks"]
     rows = [
-        [each.claim.name, each.claim.title, each.verdict, effect(each.deciding[0])] for each in judgements
+        [each.claim.name, each.claim.title, each.verdict, effect(each.deciding[0]), spent(each)]
+        for each in judgements
     ]
     where = [f"{each.claim.name} {verdict_words(each)}." for each in judgements if each.where]
     return headings, rows, "\n".join([*where, f"Report: {folder / PAGE}"])

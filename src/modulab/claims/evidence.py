@@ -76,14 +76,22 @@ class Evidence:
 
     def rows(self, condition: Condition) -> pd.DataFrame:
         """Return the completed members of an arm. Raises: ValueError for an arm that the experiment does not have."""
-        return self.results.loc[self._places(condition), :]
+        members = self.members(condition)
+        return members.loc[members["status"] == "completed", :]
+
+    def members(self, condition: Condition) -> pd.DataFrame:
+        """Return the members of an arm, whatever became of them. Raises: ValueError as `rows` does."""
+        return self.results.loc[self._of_arm(condition), :]
 
     def whole_numbers(self, key: str, condition: Condition) -> list[int]:
-        """Return the values that a setting takes in an arm, in rising order."""
-        found = self._values_of(f"config.{key}")[self._places(condition)]
+        """Return the values that a setting takes in an arm, in rising order, whether its members completed or not."""
+        found = self._values_of(f"config.{key}")[self._of_arm(condition)]
         return np.unique(found.astype(np.int64)).tolist()
 
     def _places(self, condition: Condition) -> NDArray[np.bool_]:
+        return self._of_arm(condition) & (self._values_of("status") == "completed")
+
+    def _of_arm(self, condition: Condition) -> NDArray[np.bool_]:
         keep = np.ones(len(self.results), dtype=bool)
         for key, wanted in condition.items():
             if (key, wanted) not in self._matches:
@@ -91,7 +99,7 @@ class Evidence:
             keep &= self._matches[key, wanted]
         if not keep.any():
             raise ValueError(f"{dict(condition)} is no arm of this experiment.")
-        return keep & (self._values_of("status") == "completed")
+        return keep
 
     def _equal(self, key: str, wanted: Any) -> NDArray[np.bool_]:
         column = self._values_of(f"config.{key}")

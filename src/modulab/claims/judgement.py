@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,10 +10,22 @@ from typing import Any
 
 from modulab.claims.claim import Claim
 from modulab.claims.evidence import Estimate, Evidence
+from modulab.claims.looks import Look, Spent, worth_more_seeds
 from modulab.claims.presets import not_decided
-from modulab.claims.rules import RULE, Finding, Verdict, decide, decide_settings, describe_region, judge_all
+from modulab.claims.rules import (
+    RULE,
+    Criterion,
+    Finding,
+    Verdict,
+    decide,
+    decide_settings,
+    describe_region,
+    judge_all,
+)
 from modulab.claims.where import describe_settings
 from modulab.results.summary import cells, summarise
+
+_ONLY_LOOK = Look()
 
 
 @dataclass(frozen=True)
@@ -25,11 +38,34 @@ class Judgement:
     """A `Verdict`, or that a preset decides none."""
     where: str = ""
     """Of a claim that is stated for several settings, in which of them it is supported and in which not."""
+    look: Look = _ONLY_LOOK
+    """The last that it took."""
+    networks: frozenset[tuple[str, str]] = frozenset()
+    """Those that it took, by experiment and run_id."""
+    spent: Spent | None = None
 
     @property
     def deciding(self) -> list[Finding]:
         """Return the findings that the verdict rests on."""
         return [finding for finding in self.findings if finding.outcome is not None]
+
+    @property
+    def open(self) -> list[Criterion]:
+        """Return the criteria that seeds of later looks may decide."""
+        return [self.findings[place].criterion for place in self._open_places()]
+
+    @property
+    def kept(self) -> list[Finding | None]:
+        """Return the findings that stay at later looks, and None where later seeds are still to be judged."""
+        places = self._open_places()
+        return [None if place in places else finding for place, finding in enumerate(self.findings)]
+
+    def _open_places(self) -> list[int]:
+        return [
+            part.start + place
+            for part in _parts(self.claim)
+            for place in worth_more_seeds(self.findings[part], self.look)
+        ]
 
 
 @dataclass(frozen=True)
@@ -41,16 +77,31 @@ class TableOfArms:
     rows: list[list[str]]
 
 
-def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
-    """Return what the evidence says of a claim."""
-    findings = judge_all(claim.criteria, evidence)
+def judge(
+    claim: Claim, evidence: Mapping[str, Evidence], look: Look = _ONLY_LOOK, before: Judgement | None = None
+) -> Judgement:
+    """Return what the evidence of a look says of a claim, of which the looks before found what is given."""
     if not claim.settings:
-        return Judgement(claim, findings, decide(findings))
-    each = [judge_all(setting.criteria, evidence, len(claim.settings)) for setting in claim.settings]
+        findings = judge_all(claim.criteria, evidence, 1, look.planned, before.kept if before else ())
+        return Judgement(claim, findings, decide(findings), look=look)
+    parts, number = _parts(claim), len(claim.settings)
+    each = [
+        judge_all(setting.criteria, evidence, number, look.planned, before.kept[part] if before else ())
+        for setting, part in zip(claim.settings, parts, strict=True)
+    ]
     verdicts: list[Verdict] = [decide(found) for found in each]
     together = tuple(finding for found in each for finding in found)
+    beside = before.findings[len(together) :] if before else judge_all(claim.criteria, evidence)
     where = describe_settings(claim.settings, verdicts)
-    return Judgement(claim, (*together, *findings), decide_settings(verdicts), where)
+    return Judgement(claim, (*together, *beside), decide_settings(verdicts), where, look)
+
+
+def _parts(claim: Claim) -> list[slice]:
+    """Return where the findings of each setting stand among a claim's, those of a claim without settings in one."""
+    if not claim.settings:
+        return [slice(0, len(claim.criteria))]
+    ends = list(itertools.accumulate(len(setting.criteria) for setting in claim.settings))
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def left_open(judgement: Judgement, preset: str) -> Judgement:
@@ -59,7 +110,7 @@ def left_open(judgement: Judgement, preset: str) -> Judgement:
         finding if finding.outcome is None else replace(finding, outcome="not decided")
         for finding in judgement.findings
     )
-    return Judgement(judgement.claim, findings, not_decided(preset))
+    return replace(judgement, findings=findings, verdict=not_decided(preset), where="")
 
 
 def tables_of(claim: Claim, evidence: Mapping[str, Evidence]) -> list[TableOfArms]:
@@ -95,6 +146,11 @@ def effect(finding: Finding) -> str:
 def verdict_words(judgement: Judgement) -> str:
     """Return a verdict in words, and where it holds for a claim that is stated for several settings."""
     return f"{judgement.verdict}: {judgement.where}" if judgement.where else judgement.verdict
+
+
+def spent(judgement: Judgement) -> str:
+    """Return how many networks a verdict took, at how many looks, and the most that it might have taken."""
+    return "-" if judgement.spent is None else str(judgement.spent)
 
 
 def held(judgement: Judgement) -> str:
@@ -136,6 +192,9 @@ def as_record(
         "rule": RULE,
         "verdict": judgement.verdict,
         "where": judgement.where,
+        "networks": None
+        if judgement.spent is None
+        else {**asdict(judgement.spent), "shown": str(judgement.spent)},
         "criteria that hold": held(judgement),
         "criteria": [_finding_record(finding) for finding in judgement.findings],
         "experiments": list(experiments),

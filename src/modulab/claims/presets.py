@@ -17,6 +17,9 @@ class Preset:
     """Experiments for which another one, of its own size, stands in."""
     decides: bool = True
     """Whether its networks are trained long enough for verdicts."""
+    looks: tuple[int, ...] = (1,)
+    """Numbers of seeds at which verdicts are sought, as multiples of the first, which is that of the experiment."""
+    first_seed: int = 0
 
 
 HARDLY_TRAINED = (
@@ -28,6 +31,10 @@ HARDLY_TRAINED = (
 )
 """Overrides by which everything is run, and nothing decided."""
 
+LOOKS = (1, 2, 4)
+REPLICATION = 1000
+"""The first seed of runs that decide: thresholds were chosen with results of seeds from 0 on in view."""
+
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         "a few steps at two seeds: shows that everything runs, decides nothing",
@@ -35,14 +42,20 @@ PRESETS: dict[str, Preset] = {
         {"duration": "duration_smoke"},
         decides=False,
     ),
-    "quick": Preset("minutes on two cores, ten seeds for whatever a verdict rests on"),
+    "quick": Preset(
+        "minutes on two cores, ten seeds or more for whatever a verdict rests on",
+        looks=LOOKS,
+        first_seed=REPLICATION,
+    ),
     "full": Preset(
-        "50 seeds, longer training, more modules and layers: for a cluster, a GPU or a night",
+        "50 seeds or more, longer training, more modules and layers: for a cluster, a GPU or a night",
         ("population.seeds=50", "training.steps=4000"),
         {
             name: f"{name}_full"
             for name in ("samples", "robustness", "forgetting", "duration", "depth", "depth_long")
         },
+        looks=LOOKS,
+        first_seed=REPLICATION,
     ),
 }
 
@@ -65,6 +78,7 @@ def banner(name: str, preset: Preset) -> str:
 def experiment_overrides(experiment: str, preset: str) -> list[str]:
     """Return the overrides of `modulab train` that run an experiment at a preset's size."""
     chosen = PRESETS[preset]
+    first = [f"seed={chosen.first_seed}"] if chosen.first_seed else []
     if experiment in chosen.replaced:
-        return [f"experiment=claims/{chosen.replaced[experiment]}"]
-    return [f"experiment=claims/{experiment}", *chosen.overrides]
+        return [f"experiment=claims/{chosen.replaced[experiment]}", *first]
+    return [f"experiment=claims/{experiment}", *chosen.overrides, *first]

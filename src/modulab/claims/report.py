@@ -20,8 +20,7 @@ from modulab.claims.judgement import (
     effect,
     finding_row,
     held,
-    judge,
-    left_open,
+    spent,
     tables_of,
     verdict_words,
 )
@@ -52,18 +51,18 @@ class _Part:
 
 
 def write_claims_report(
-    claims: Sequence[Claim],
+    judgements: Sequence[Judgement],
     experiments: Mapping[str, Experiment],
     results: Mapping[str, pd.DataFrame],
     preset: str,
     command: str,
     folder: Path,
-) -> list[Judgement]:
-    """Judge claims by the results of their experiments; write the page, its figures and claims.json.
+) -> None:
+    """Write the page on claims that were judged by these results, its figures and claims.json.
 
     `command` is what runs all of it again.
     """
-    parts = [_judge(claim, experiments, results, preset) for claim in claims]
+    parts = [_part(judgement, experiments, results) for judgement in judgements]
     facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
     record = {
         **facts,
@@ -87,17 +86,16 @@ def write_claims_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_page(_page(parts, facts, preset), folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-    return [part.judgement for part in parts]
 
 
-def _judge(
-    claim: Claim, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame], preset: str
+def _part(
+    judgement: Judgement, experiments: Mapping[str, Experiment], results: Mapping[str, pd.DataFrame]
 ) -> _Part:
+    claim = judgement.claim
     evidence = {name: Evidence(results[name], experiments[name].folder) for name in claim.experiments}
     empty = any(table.completed.empty for table in evidence.values())
-    judgement = judge(claim, evidence)
     return _Part(
-        judgement if PRESETS[preset].decides else left_open(judgement, preset),
+        judgement,
         [experiments[name] for name in claim.experiments],
         {name: _counts(results[name]) for name in claim.experiments},
         tables_of(claim, evidence),
@@ -150,10 +148,10 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
             part.judgement.claim.name,
             part.judgement.claim.title,
             part.judgement.verdict,
-            part.judgement.where,
             held(part.judgement),
             part.judgement.deciding[0].criterion.quantity,
             effect(part.judgement.deciding[0]),
+            spent(part.judgement),
         ]
         for part in parts
     ]
@@ -161,12 +159,22 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
         "claim",
         "in words",
         "verdict",
-        "where",
         "criteria that hold",
         "first quantity",
         "effect [95% interval]",
+        "networks",
     )
-    return Section("Verdicts", tables=[PageTable(headings, rows)])
+    table = PageTable(
+        headings,
+        rows,
+        notes=[part.judgement.where and f"Depends on {part.judgement.where}." for part in parts],
+        links=[Section(_title(part.judgement.claim)).anchor for part in parts],
+    )
+    return Section("Verdicts", tables=[table])
+
+
+def _title(claim: Claim) -> str:
+    return f"{claim.name}. {claim.title}"
 
 
 def _findings(findings: Sequence[Finding]) -> PageTable:
@@ -195,14 +203,15 @@ def _section(part: _Part, decided: bool) -> Section:
         else []
     )
     return Section(
-        f"{claim.name}. {claim.title}",
+        _title(claim),
         paragraphs=[
             f"Hypothesis: {claim.hypothesis}",
             f"Measure: {claim.measure}",
             f"Comparison: {claim.comparison}",
             *([f"Prediction: {claim.prediction}"] if claim.prediction else []),
             f"Verdict: {verdict_words(part.judgement)}."
-            + (f" {held(part.judgement)} criteria hold." if decided else ""),
+            + (f" {held(part.judgement)} criteria hold." if decided else "")
+            + f" Networks: {spent(part.judgement)}.",
             *replaced,
             *troubled,
             *(f"Caveat: {caveat}" for caveat in claim.caveats),

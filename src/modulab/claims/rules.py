@@ -14,13 +14,15 @@ The rule errs to either side with a probability of at most 5%, whatever the numb
 Where one criterion lies on its threshold and the others clearly hold, both errors are 2.5% at most, the second divided
 by K. Where several lie on their thresholds, "supported" becomes rarer still, and "not supported" stays below
 its bound; most verdicts are then "inconclusive".
+
+Where seeds are added look by look (modulab.claims.looks), each look has an equal share of the 5%.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from modulab.claims.evidence import Estimate, Evidence
@@ -37,7 +39,9 @@ RULE = (
     "region, and not supported if the interval of any lies wholly outside, at a level of 100% less 5% divided by the "
     "number of criteria; otherwise it is inconclusive. A claim that is stated for several settings depends on the "
     "setting if it is supported in some and not supported in others, each setting's share of the 5% being equal. "
-    "Quantities without a region are reported and decide nothing."
+    "Seeds are added in looks that were planned before, to what is undecided and may yet be decided; each look has an "
+    "equal share of the 5%, so that the intervals of all looks hold together. "
+    "Quantities without a region are reported by the seeds of the first look and decide nothing."
 )
 
 
@@ -75,21 +79,41 @@ class Finding:
 
 
 def judge_all(
-    criteria: Sequence[Criterion], evidence: Mapping[str, Evidence], settings: int = 1
+    criteria: Sequence[Criterion],
+    evidence: Mapping[str, Evidence],
+    settings: int = 1,
+    looks: int = 1,
+    kept: Sequence[Finding | None] = (),
 ) -> tuple[Finding, ...]:
-    """Return what the evidence says of the criteria of a claim, or of one of several settings of it."""
+    """Return what the evidence of a look says of the criteria of a claim, or of one of several settings of it.
+
+    `kept` has a place for each criterion, with its finding of an earlier look where that one stays.
+    """
     deciding = sum(criterion.region is not None for criterion in criteria)
-    share = ERROR_RATE / settings
-    holds, fails = 1 - share, 1 - share / max(1, deciding)
-    return tuple(judge_criterion(criterion, evidence, holds, fails) for criterion in criteria)
+    share = ERROR_RATE / looks
+    holds, fails = 1 - share / settings, 1 - share / settings / max(1, deciding)
+    return tuple(
+        before or judge_criterion(criterion, evidence, holds, fails, 1 - share)
+        for criterion, before in zip(criteria, kept or [None] * len(criteria), strict=True)
+    )
 
 
 def judge_criterion(
-    criterion: Criterion, evidence: Mapping[str, Evidence], holds: float = LEVEL, fails: float = LEVEL
+    criterion: Criterion,
+    evidence: Mapping[str, Evidence],
+    holds: float = LEVEL,
+    fails: float = LEVEL,
+    shown: float = LEVEL,
 ) -> Finding:
-    """Return what the evidence says of a criterion, by intervals at the levels at which it holds and fails."""
+    """Return what the evidence says of a criterion, by intervals at the levels at which it holds and fails.
+
+    The finding has the interval at the level to be shown; of a quantity without a region, the 95% interval.
+    """
     found = criterion.find(evidence)
     inner, outer = (_shown(criterion, found.interval(level)) for level in (holds, fails))
+    if criterion.region is not None:
+        low, high = found.interval(shown)
+        found = replace(found, low=low, high=high)
     if criterion.scale == "factor":
         value, low, high = _shown(criterion, (found.value, found.low, found.high))
         found = Estimate(value, low, high, found.seeds)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import TextIOBase
 from pathlib import Path
@@ -32,6 +32,14 @@ class Experiment:
     name: str
     overrides: tuple[str, ...]
     folder: Path
+    arms: tuple[str, ...] = ()
+    """The run_ids of networks to train with all others of their settings, at whatever seed; none for all arms."""
+
+    def at_seeds(self, number: int, arms: Iterable[str]) -> Experiment:
+        """Return this experiment at so many seeds of some of its arms."""
+        key = "population.seeds="
+        others = [override for override in self.overrides if not override.startswith(key)]
+        return replace(self, overrides=(*others, f"{key}{number}"), arms=tuple(sorted(arms)))
 
     @property
     def command(self) -> list[str]:
@@ -156,6 +164,7 @@ def _work(send: Send, experiment: Experiment, own: Sequence[str]) -> None:
                     [*experiment.overrides, *own, "trainer.progress=lines"],
                     experiment.folder,
                     experiment.command,
+                    experiment.arms,
                 ),
             )
         except ConfigError as error:

@@ -1,0 +1,20 @@
+"""Fewer draws for an interval, which tests of the rules take by the thousand."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from modulab.claims import evidence
+from modulab.results import intervals
+
+DRAWS = 4000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _draws() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (intervals, evidence):
+            patch.setattr(module, "DRAWS", DRAWS)
+        intervals.multiplier_weights.cache_clear()
+        yield
+    intervals.multiplier_weights.cache_clear()
