@@ -38,7 +38,15 @@ PRESETS: dict[str, Preset] = {
         ("population.seeds=50", "training.steps=4000"),
         {
             name: f"{name}_full"
-            for name in ("samples", "robustness", "forgetting", "duration", "depth", "depth_long")
+            for name in (
+                "samples",
+                "robustness",
+                "forgetting",
+                "duration",
+                "depth",
+                "depth_long",
+                "solutions",
+            )
         },
     ),
 }
