@@ -107,10 +107,8 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         "modularity/structural": structural,
         "modularity/structural_frame_null": np.full(len(rows), 0.2),
         "modularity/structural_excess": gain * nonlinearity * grown,
-        # without noise four of five networks are modular with two modules, and none with more
-        "modularity/structural_excess_scaled": np.where(
-            (sigma > 0) | ((modules == 2) & (rows["config.seed"].to_numpy(dtype=int) % 5 > 0)), 0.9, 0.2
-        ),
+        # without noise all networks are modular with two modules, and none with more
+        "modularity/structural_excess_scaled": np.where((sigma > 0) | (modules == 2), 0.9, 0.2),
         "error/test": error + constant * (1 - grown),
         "robustness": under_noise,
         "extrapolation": elsewhere,

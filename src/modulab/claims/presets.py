@@ -15,6 +15,8 @@ class Preset:
     """Given to every experiment that is not in `replaced`."""
     replaced: Mapping[str, str] = field(default_factory=dict[str, str])
     """Experiments for which another one, of its own size, stands in."""
+    resized: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Experiments that have overrides of their own instead of those for all."""
 
 
 HARDLY_TRAINED = (
@@ -38,16 +40,9 @@ PRESETS: dict[str, Preset] = {
         ("population.seeds=50", "training.steps=4000"),
         {
             name: f"{name}_full"
-            for name in (
-                "samples",
-                "robustness",
-                "forgetting",
-                "duration",
-                "depth",
-                "depth_long",
-                "solutions",
-            )
+            for name in ("samples", "robustness", "forgetting", "duration", "depth", "depth_long")
         },
+        {"solutions": ("population.seeds=10000",)},
     ),
 }
 
@@ -57,4 +52,4 @@ def experiment_overrides(experiment: str, preset: str) -> list[str]:
     chosen = PRESETS[preset]
     if experiment in chosen.replaced:
         return [f"experiment=claims/{chosen.replaced[experiment]}"]
-    return [f"experiment=claims/{experiment}", *chosen.overrides]
+    return [f"experiment=claims/{experiment}", *chosen.resized.get(experiment, chosen.overrides)]
