@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from modulab.claims.evidence import Evidence
+from modulab.claims.presets import experiment_overrides
 from modulab.claims.solutions import (
     LEARNED,
     MODULAR,
@@ -95,3 +96,10 @@ def test_the_predictions_of_the_claim_follow_from_the_volume() -> None:
     for (units, modules), predicted in PREDICTED.items():
         found = ModularVolume(modules, MODULAR).probability(units * modules)
         assert found == pytest.approx(predicted, rel=0.02)
+
+
+def test_full_size_is_10_000_seeds_of_the_experiment_as_it_stands() -> None:
+    assert experiment_overrides("solutions", "full") == [
+        "experiment=claims/solutions",
+        "population.seeds=10000",
+    ]
