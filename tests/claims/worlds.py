@@ -41,6 +41,7 @@ OTHERS = (
     "modularity/structural",
     "modularity/structural_frame_null",
     "modularity/structural_excess",
+    "modularity/structural_excess_scaled",
     "modularity/functional",
     "activity/mean",
     "forgetting/others_rise",
@@ -106,6 +107,8 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         "modularity/structural": structural,
         "modularity/structural_frame_null": np.full(len(rows), 0.2),
         "modularity/structural_excess": gain * nonlinearity * grown,
+        # without noise all networks are modular with two modules, and none with more
+        "modularity/structural_excess_scaled": np.where((sigma > 0) | (modules == 2), 0.9, 0.2),
         "error/test": error + constant * (1 - grown),
         "robustness": under_noise,
         "extrapolation": elsewhere,
@@ -119,6 +122,7 @@ def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     return {
         "modularity/structural": np.full(len(rows), 0.5),
         "modularity/structural_excess": np.full(len(rows), 0.2),
+        "modularity/structural_excess_scaled": np.full(len(rows), 0.5),
         "error/test": np.full(len(rows), 0.005 * constant),
         "robustness": np.full(len(rows), 0.1 * constant),
         "extrapolation": np.full(len(rows), 0.1 * constant),

@@ -15,6 +15,8 @@ class Preset:
     """Given to every experiment that is not in `replaced`."""
     replaced: Mapping[str, str] = field(default_factory=dict[str, str])
     """Experiments for which another one, of its own size, stands in."""
+    resized: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Experiments that have overrides of their own instead of those for all."""
     decides: bool = True
     """Whether its networks are trained long enough for verdicts."""
     looks: tuple[int, ...] = (1,)
@@ -54,6 +56,7 @@ PRESETS: dict[str, Preset] = {
             name: f"{name}_full"
             for name in ("samples", "robustness", "forgetting", "duration", "depth", "depth_long")
         },
+        {"solutions": ("population.seeds=10000",)},
         looks=LOOKS,
         first_seed=REPLICATION,
     ),
@@ -81,4 +84,4 @@ def experiment_overrides(experiment: str, preset: str) -> list[str]:
     first = [f"seed={chosen.first_seed}"] if chosen.first_seed else []
     if experiment in chosen.replaced:
         return [f"experiment=claims/{chosen.replaced[experiment]}", *first]
-    return [f"experiment=claims/{experiment}", *chosen.overrides, *first]
+    return [f"experiment=claims/{experiment}", *chosen.resized.get(experiment, chosen.overrides), *first]

@@ -16,6 +16,7 @@ from modulab.claims import (
     regulariser,
     robustness,
     samples,
+    solutions,
 )
 from modulab.claims.claim import Claim
 from modulab.errors import ConfigError
@@ -33,6 +34,7 @@ CLAIMS = (
     *classification.CLAIMS,
     depth.CLAIM,
     mediation.CLAIM,
+    solutions.CLAIM,
 )
 
 LONGEST_FIRST = (
@@ -44,6 +46,7 @@ LONGEST_FIRST = (
     "depth",
     "digits",
     "mediation",
+    "solutions",
     "classification",
     "powers",
     "premodular",

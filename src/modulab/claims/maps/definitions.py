@@ -46,6 +46,18 @@ MAPS = (
         "Part of a gain in structural modularity is units that are aligned with what they read, in any direction.",
     ),
     ClaimMap(
+        "C3",
+        "Noise makes networks modular where their targets are nonlinear",
+        "nonlinearity",
+        Effect(
+            "excess of structural modularity over that of rotated module axes",
+            "modularity/structural_excess",
+            thresholds.MODULARITY,
+        ),
+        predictions.NONLINEARITY,
+        "Linear networks cannot learn what is nonlinear in the targets.",
+    ),
+    ClaimMap(
         "C5",
         "The samples needed grow with the number of modules",
         "samples",
@@ -73,6 +85,22 @@ MAPS = (
         ),
         predictions.ROBUSTNESS,
         "At equal width a premodular network has fewer weights than a dense one.",
+    ),
+    ClaimMap(
+        "C6b",
+        "Networks that became modular generalise further",
+        "generalisation",
+        Effect(
+            "error on combinations that training withheld, of dense networks over those trained under noise",
+            "extrapolation/combination",
+            thresholds.GENERALISATION,
+            arm="noise.scale",
+            base=0.0,
+            scale="factor",
+            falls=True,
+        ),
+        predictions.GENERALISATION,
+        "Noise costs clean error, which is part of the error on withheld combinations.",
     ),
     ClaimMap(
         "C7",

@@ -1,0 +1,330 @@
+"""Beside the claims: with what probability training finds a modular solution, by modules, units and noise.
+
+A network is a modular solution if both hold, levels that were fixed before any network was trained:
+
+- Its scaled excess of structural modularity is above 1/2: it is nearer to separate modules than to aligned units of
+  isotropic directions (metrics.frame_null). Unlike structural modularity itself, the level means the same for any
+  number of modules.
+- Its test error is below 20% of that of the best constant answer: it has learned the task (claims.thresholds), since
+  a network that has not can look modular.
+
+Every module has the same function, the parabola 2 x^2 - 1, so that modules are exchangeable and the number of modules
+is all that changes. Without noise, were it not for the task, nothing in training would tell the module axes from
+others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
+interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1934, 404-413).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy.stats import beta
+
+from modulab.claims import thresholds
+from modulab.claims.claim import Claim, Setting
+from modulab.claims.comparisons import ERROR, Find
+from modulab.claims.evidence import Estimate, Evidence
+from modulab.claims.rules import Criterion, Region
+from modulab.report.figure import ReportFigure
+from modulab.report.panels import legend_below, panel_grid
+from modulab.report.style import ArmStyle, arm_styles, drawing, label
+from modulab.results.intervals import LEVEL
+
+SCALED_EXCESS = "modularity/structural_excess_scaled"
+MODULAR = 0.5
+"""Least scaled excess of a modular solution: half of the way from aligned units to separate modules."""
+CONSTANT_ERROR = 16 / 45
+"""Variance of 2 x^2 - 1 for x uniform on [-1, 1]: 4 (1/5 - 1/9)."""
+LEARNED = thresholds.LEARNED_SHARE * CONSTANT_ERROR
+
+MODULES = (2, 3, 4, 6)
+UNITS = (2, 4, 8)
+"""For each module."""
+NOISES = (0.0, 0.4)
+HALVING = 0.5 ** (MODULES[-1] - MODULES[0])
+"""A probability vanishes if every module that is added at least halves it."""
+PREDICTED = {
+    (2, 2): 7.5e-3, (2, 3): 6.7e-7, (2, 4): 7.1e-14, (2, 6): 3.5e-38,
+    (4, 2): 2.1e-4, (4, 3): 2.9e-12, (4, 4): 4.5e-26, (4, 6): 1.7e-74,
+    (8, 2): 2.3e-7, (8, 3): 7.8e-23, (8, 4): 2.6e-50, (8, 6): 5.6e-147,
+}  # fmt: skip
+"""Probability without noise by units for each module and modules: that of isotropic directions (claims.volume)."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A number of modules, units for each, and noise in training."""
+
+    modules: int
+    units: int
+    noise: float
+
+    @property
+    def words(self) -> str:
+        """Return the point in words."""
+        noise = f"noise {self.noise:g}" if self.noise else "no noise"
+        return f"{self.modules} modules, {self.units} units for each, {noise}"
+
+    def counts(self, evidence: Mapping[str, Evidence]) -> tuple[int, int, int]:
+        """Return how many networks have been trained, have learned the task, and are modular solutions.
+
+        A network that diverged has been trained, and found no solution.
+        """
+        results = evidence["solutions"].results
+        wanted = {
+            "task.modules": self.modules,
+            "architecture.width": self.modules * self.units,
+            "noise.scale": self.noise,
+        }
+        keep = results["status"].isin(["completed", "diverged"]).to_numpy()
+        for key, value in wanted.items():
+            keep = keep & np.isclose(results[f"config.{key}"].to_numpy(dtype=np.float64), value)
+        error, excess = (
+            results.loc[keep, measure].to_numpy(dtype=np.float64, na_value=np.nan)
+            for measure in (ERROR, SCALED_EXCESS)
+        )
+        learned = error < LEARNED
+        return int(keep.sum()), int(learned.sum()), int((learned & (excess > MODULAR)).sum())
+
+
+@dataclass(frozen=True)
+class Proportion(Estimate):
+    """A share of networks, with its exact interval at any level."""
+
+    found: int = 0
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the interval of Clopper and Pearson at a level."""
+        return clopper_pearson(self.found, self.seeds, level)
+
+
+def clopper_pearson(found: int, trained: int, level: float) -> tuple[float, float]:
+    """Return the interval of a probability: no coverage below the level at any probability."""
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, found, trained - found + 1)) if found else 0.0
+    high = float(beta.ppf(1 - tail, found + 1, trained - found)) if found < trained else 1.0
+    return low, high
+
+
+def proportion(found: int, trained: int) -> Proportion:
+    """Return a share with its 95% interval; NaN of no networks."""
+    if not trained:
+        return Proportion(math.nan, math.nan, math.nan, 0)
+    return Proportion(found / trained, *clopper_pearson(found, trained, LEVEL), trained, found=found)
+
+
+@dataclass(frozen=True)
+class LogRatio(Estimate):
+    """The logarithm of a ratio of two probabilities, whose interval holds at least the level's share at any level.
+
+    Each of the two intervals errs with half the probability, so that their ratio covers by Bonferroni.
+    """
+
+    first: Proportion | None = None
+    second: Proportion | None = None
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the logarithms of the smallest and largest ratio within both intervals."""
+        if self.first is None or self.second is None or not (self.first.seeds and self.second.seeds):
+            return math.nan, math.nan
+        (low, high), (below, above) = (each.interval((1 + level) / 2) for each in (self.first, self.second))
+        return _log(low) - _log(above), _log(high) - _log(below)
+
+
+def log_ratio(first: Proportion, second: Proportion) -> LogRatio:
+    """Return ln(first / second). Half a network is added to each count, so that none found gives a number."""
+    if not (first.seeds and second.seeds):
+        return LogRatio(math.nan, math.nan, math.nan, 0, first=first, second=second)
+    value = math.log((first.found + 0.5) / (first.seeds + 1)) - math.log(
+        (second.found + 0.5) / (second.seeds + 1)
+    )
+    seeds = min(first.seeds, second.seeds)
+    low, high = LogRatio(value, value, value, seeds, first=first, second=second).interval(LEVEL)
+    return LogRatio(value, low, high, seeds, first=first, second=second)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _probability(point: Point) -> Find:
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        trained, _, modular = point.counts(evidence)
+        return proportion(modular, trained)
+
+    return find
+
+
+def _learning(point: Point) -> Find:
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        trained, learned, _ = point.counts(evidence)
+        return proportion(learned, trained)
+
+    return find
+
+
+def _ratio(first: Point, second: Point) -> Find:
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        counts = [point.counts(evidence) for point in (first, second)]
+        one, other = (proportion(modular, trained) for trained, _, modular in counts)
+        return log_ratio(one, other)
+
+    return find
+
+
+def _deciding(units: int) -> tuple[Criterion, ...]:
+    fewest, most = MODULES[0], MODULES[-1]
+    quiet = [Point(modules, units, NOISES[0]) for modules in (most, fewest)]
+    return (
+        Criterion(
+            f"Without noise modular solutions vanish as modules are added, {units} units for each",
+            f"probability of a modular solution, {most} modules / {fewest}",
+            _ratio(quiet[0], quiet[1]),
+            Region(high=HALVING),
+            scale="factor",
+            predicted=f"below {HALVING:g} times",
+        ),
+        Criterion(
+            f"Under noise {NOISES[1]} most networks find one at {most} modules, {units} units for each",
+            "probability of a modular solution",
+            _probability(Point(most, units, NOISES[1])),
+            Region(low=0.5),
+            predicted="above 0.5",
+        ),
+    )
+
+
+def _reported() -> tuple[Criterion, ...]:
+    points = [Point(modules, units, noise) for noise in NOISES for units in UNITS for modules in MODULES]
+    return (
+        *(
+            Criterion(
+                f"A modular solution: {point.words}",
+                "probability",
+                _probability(point),
+                predicted="above 0.5"
+                if point.noise
+                else f"{PREDICTED[point.units, point.modules]:.2g} or more",
+            )
+            for point in points
+        ),
+        *(
+            Criterion(f"The task is learned: {point.words}", "probability", _learning(point))
+            for point in points
+        ),
+    )
+
+
+def _table(evidence: Mapping[str, Evidence]) -> pd.DataFrame:
+    """Return a row per point: how many were trained, learned and modular, the probability and its interval."""
+    rows: list[dict[str, float]] = []
+    for noise in NOISES:
+        for units in UNITS:
+            for modules in MODULES:
+                trained, learned, modular = Point(modules, units, noise).counts(evidence)
+                share = proportion(modular, trained)
+                rows.append(
+                    {
+                        "noise": noise,
+                        "units_per_module": units,
+                        "modules": modules,
+                        "trained": trained,
+                        "learned": learned,
+                        "modular": modular,
+                        "probability": share.value,
+                        "low": share.low,
+                        "high": share.high,
+                        "isotropic": PREDICTED[units, modules] if noise == 0 else math.nan,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
+    table = _table(evidence)
+    table = table.loc[table["trained"] > 0]
+    styles = arm_styles(list(UNITS))
+    floor = 0.3 / max(1, int(table["trained"].max()))
+    with drawing():
+        figure, panels = panel_grid(len(NOISES), height=3.0)
+        for axes, noise in zip(panels, NOISES, strict=True):
+            for units in UNITS:
+                own = table.loc[(table["noise"] == noise) & (table["units_per_module"] == units)]
+                _draw_line(axes, own, styles[str(units)], floor)
+            axes.set_title(f"Noise {noise:g}")
+            axes.set_yscale("log")
+            axes.set_ylim(floor, 1.5)
+            axes.set_xticks(MODULES)
+            axes.set_xlabel(label("task.modules"))
+        panels[0].set_ylabel("Probability of a modular solution")
+        legend_below(figure, [str(units) for units in UNITS], styles, "Units for each module")
+    return [
+        ReportFigure(
+            "solutions",
+            "With what probability training finds a modular solution",
+            "Bars are exact 95% intervals; an arrow is the upper end where no network was modular. Dotted: predicted "
+            "for isotropic directions, which cannot be told from 0 beyond two modules.",
+            figure,
+            table,
+        )
+    ]
+
+
+def _draw_line(axes: Axes, own: pd.DataFrame, style: ArmStyle, floor: float) -> None:
+    """Draw a probability against modules, with intervals, and the predicted line beside it."""
+    seen = own.loc[own["modular"] > 0]
+    bars = [seen["probability"] - seen["low"], seen["high"] - seen["probability"]]
+    axes.errorbar(
+        seen["modules"],
+        seen["probability"],
+        yerr=bars,
+        color=style.colour,
+        marker=style.marker,
+        ms=5,
+        capsize=2,
+    )
+    none = own.loc[own["modular"] == 0]
+    axes.errorbar(
+        none["modules"], none["high"], yerr=0.5 * none["high"], uplims=True, color=style.colour, ls="",
+        marker=style.marker, mfc="none", ms=5,
+    )  # fmt: skip
+    axes.plot(own["modules"], np.maximum(own["isotropic"], floor / 10), color=style.colour, ls=":")
+
+
+CLAIM = Claim(
+    name="solutions",
+    title="Training finds modular solutions by noise, not by chance",
+    hypothesis=(
+        "Modular solutions take up a share of the space of networks that vanishes as modules are added, so that "
+        "training does not find them by chance; under noise it does."
+    ),
+    measure=(
+        f"The share of networks with a scaled excess of structural modularity above {MODULAR} and a test error below "
+        f"{thresholds.LEARNED_SHARE:.0%} of the best constant answer's."
+    ),
+    comparison=(
+        f"Dense networks of {MODULES[-1]} modules against {MODULES[0]} at equal units for each module, trained "
+        f"without noise and under Poisson noise {NOISES[1]}."
+    ),
+    experiments=("solutions",),
+    criteria=_reported(),
+    settings=tuple(Setting({"units per module": str(units)}, _deciding(units)) for units in UNITS),
+    draw=_draw,
+    caveats=(
+        "Not one of the paper's claims: a measurement of what its abstract calls vanishing subspaces.",
+        "One hidden layer, one function for all modules, 600 steps; a probability depends on both levels.",
+        "The predicted line is that of networks whose task prefers no axes, a lower bound where the task does.",
+    ),
+    prediction=(
+        "Without noise the probability is at least that of isotropic aligned units, exp(-H I) with a rate I that grows "
+        "with the number of modules d; since the targets are functions of single inputs it is expected to lie above. "
+        "In any case it is exponential in the units H, so that twice as many units square it, and "
+        "each further module at least halves it. Under noise more than half of all networks are modular, however many "
+        "modules there are."
+    ),
+)
