@@ -63,6 +63,7 @@ OPTIONS: dict[str, Any] = {
     "realize_opcount_threshold": 30,
     # A precompiled header takes 6 s and 150 MB, and saves a program about 1 s.
     "cpp_cache_precompile_headers": False,
+    "aot_inductor.precompile_headers": False,
 }
 LARGEST_BLOCK = 64
 """The most members that a compiled step is checked to be right for."""
