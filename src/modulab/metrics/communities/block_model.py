@@ -1,4 +1,8 @@
-"""The partition under which a graph has the shortest description: one module where none pays for itself."""
+"""The partition under which a graph has the shortest description: one module where none pays for itself.
+
+A description can also be short because modules avoid connections within them. A search that starts from a partition of
+high modularity ends in modules that have them.
+"""
 
 from __future__ import annotations
 
