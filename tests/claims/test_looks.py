@@ -23,7 +23,6 @@ from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.rules import Criterion, Finding, Outcome, Region
 from modulab.claims.run import Experiment
 from modulab.claims.spending import judge_in_looks, networks_of
-from tests.claims.worlds import planned
 
 MULTIPLES = (1, 2, 4)
 FIRST = 10
@@ -200,18 +199,6 @@ def test_only_criteria_that_may_decide_their_setting_have_more_seeds(findings, e
     assert worth_more_seeds(findings, Look(3, MULTIPLES)) == []
 
 
-def test_networks_of_a_criterion_are_those_of_its_arms_with_results_or_without() -> None:
-    rows = planned("noise", "quick").assign(status="missing")
-    arms = [{"architecture.activation": "relu", "noise.scale": scale} for scale in (0.0, 0.2)]
-    criterion = Criterion("", "", contrast("noise", "modularity/structural", *arms))
-    expected = rows.loc[
-        (rows["config.architecture.activation"] == "relu") & rows["config.noise.scale"].isin([0.0, 0.2])
-    ]
-    assert networks_of([criterion], {"noise": Evidence(rows)}) == {
-        ("noise", run_id) for run_id in expected["run_id"]
-    }
-
-
 ARMS = ("far", "near", "level", "unused")
 EFFECTS = {"far": 5.0, "near": 0.5, "level": 0.0, "unused": 0.0}
 
@@ -221,6 +208,15 @@ def row(arm: str, seed: int) -> dict[str, object]:
     return {
         "run_id": f"{arm}-{seed}", "status": "completed", "config.arm": arm, "config.seed": seed, "value": value,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["completed", "missing"])
+def test_networks_of_a_criterion_are_those_of_its_arms_with_results_or_without(status: str) -> None:
+    rows = pd.DataFrame([row(arm, seed) for arm in ARMS for seed in range(3)]).assign(status=status)
+    criterion = Criterion("", "", contrast("one", "value", {"arm": "far"}, {"arm": "level"}))
+    expected = {("one", f"{arm}-{seed}") for arm in ("far", "level") for seed in range(3)}
+    assert networks_of([criterion], {"one": Evidence(rows)}) == expected
+    assert networks_of([criterion], {"one": Evidence(rows.drop(columns="value"))}) == expected
 
 
 class Trainer:
