@@ -147,7 +147,13 @@ class _Writer:
             group = self._groups[min(numbers)]
             outer = len(group.outer)
             steps = {access.strides[:outer] for _, access in uses}
-            if buffer in outputs or len(numbers) > 1 or group.product is not None or len(steps) > 1 or not outer:
+            if (
+                buffer in outputs
+                or len(numbers) > 1
+                or group.product is not None
+                or len(steps) > 1
+                or not outer
+            ):
                 continue
             if 0 in min(steps) or any(access.is_pointer for _, access in uses):
                 continue
@@ -194,7 +200,9 @@ class _Writer:
         found: dict[Buffer, None] = {}
         for group in self._groups:
             for member in group.members:
-                found |= {_buffer(access): None for access in member.reads if _buffer(access).values is not None}
+                found |= {
+                    _buffer(access): None for access in member.reads if _buffer(access).values is not None
+                }
         for buffer in found:
             assert buffer.values is not None
             kind = _memory_type(buffer)
@@ -215,7 +223,9 @@ class _Writer:
             number = self._arguments[buffer]
             return f"  const {kind} *const {buffer.name} = (const {kind} *)arguments[{number}];"
         if read_only:
-            return f"  const {kind} *const {buffer.name} = (const {kind} *)(workspace + {self.places[buffer]});"
+            return (
+                f"  const {kind} *const {buffer.name} = (const {kind} *)(workspace + {self.places[buffer]});"
+            )
         return f"  {kind} *const __restrict {buffer.name} = ({kind} *)(workspace + {self.places[buffer]});"
 
     def _group(self, group: Group, inner: Sequence[Loop]) -> str:

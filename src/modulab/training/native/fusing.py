@@ -9,7 +9,7 @@ values for one unit, which stays in the first cache, or no memory at all.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modulab.training.native.statements import Access, Body, Buffer, Product, Statement
@@ -184,6 +184,7 @@ def _sink(groups: list[Group], body: Body) -> None:
 def _compute_again(groups: list[Group], body: Body) -> None:
     """Copy cheap statements into later groups that read them, where fewer values then pass between groups."""
     place = {member: number for number, group in enumerate(groups) for member in group.members}
+    ranks = {statement: rank for rank, statement in enumerate(body.statements)}
     for number, group in enumerate(groups):
         wanted: dict[Buffer, Statement] = {}
         for statement in group.statements:
@@ -192,15 +193,13 @@ def _compute_again(groups: list[Group], body: Body) -> None:
                 if writer is not None and place[writer] < number:
                     assert access.buffer is not None
                     wanted[access.buffer] = writer
-        chains = {buffer: _chain(writer, group, place, number) for buffer, writer in wanted.items()}
+        chains = {buffer: _chain(writer, place, number) for buffer, writer in wanted.items()}
         chains = {buffer: chain for buffer, chain in chains.items() if len(chain) <= _MOST_AGAIN}
         kept = {
             access.buffer
             for statement in group.statements
             for access in _full_inputs(statement)
-            if access.buffer not in chains and not any(
-                place[writer] == number for writer in _writers(access)
-            )
+            if access.buffer not in chains and not any(place[writer] == number for writer in _writers(access))
         }
         needed = {
             access.buffer
@@ -212,12 +211,10 @@ def _compute_again(groups: list[Group], body: Body) -> None:
         if not chains or len(needed - kept) > len(chains):
             continue
         copied = dict.fromkeys(each for chain in chains.values() for each in chain)
-        _copy_into(group, sorted(copied, key=_order(body)), place, number)
-
-
-def _order(body: Body):
-    ranks = {statement: rank for rank, statement in enumerate(body.statements)}
-    return lambda statement: ranks[statement]
+        originals = sorted(copied, key=ranks.__getitem__)
+        copies = _copy_into(group, originals, number)
+        place |= dict.fromkeys(copies, number)
+        ranks |= {copy: ranks[original] for copy, original in zip(copies, originals, strict=True)}
 
 
 def _cheap_writer(statement: Statement, access: Access) -> Statement | None:
@@ -235,9 +232,7 @@ def _cheap_writer(statement: Statement, access: Access) -> Statement | None:
     return None
 
 
-def _chain(
-    writer: Statement, group: Group, place: dict[Statement | Product, int], number: int
-) -> list[Statement]:
+def _chain(writer: Statement, place: Mapping[Statement | Product, int], number: int) -> list[Statement]:
     """Return the cheap statements from which a value follows, itself among them."""
     chain = [writer]
     for statement in chain:
@@ -250,24 +245,22 @@ def _chain(
     return chain
 
 
-def _copy_into(
-    group: Group, statements: Sequence[Statement], place: dict[Statement | Product, int], number: int
-) -> None:
+def _copy_into(group: Group, statements: Sequence[Statement], number: int) -> list[Statement]:
     copies: dict[Buffer, Buffer] = {}
     added: list[Statement] = []
     for statement in statements:
         old = statement.output.buffer
         assert old is not None
-        new = Buffer(f"{old.name}_{number}", old.dtype, old.size)
+        new = Buffer(f"{old.name}g{number}", old.dtype, old.size)
         copies[old] = new
         copy = replace(statement, output=replace(statement.output, buffer=new))
         _redirect(copy, copies)
         new.writers.append(copy)
-        place[copy] = number
         added.append(copy)
     for statement in group.statements:
         _redirect(statement, copies)
     group.statements[:0] = added
+    return added
 
 
 def _redirect(statement: Statement, copies: dict[Buffer, Buffer]) -> None:

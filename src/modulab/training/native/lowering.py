@@ -30,7 +30,7 @@ from modulab.training.native.statements import (
 C_TYPES = {torch.float32: "float", torch.int32: "int32_t", torch.int64: "int64_t", torch.bool: "bool"}
 _LARGEST_ANGLE = 2.0**13
 _VIEWS = frozenset(
-    "view _unsafe_view reshape expand permute transpose t slice select unsqueeze squeeze alias detach split unbind "
+    "view _unsafe_view expand permute transpose t slice select unsqueeze squeeze alias detach split unbind "
     "split_with_sizes".split()
 )
 
@@ -72,7 +72,12 @@ def _constant(value: float, sizes: Sequence[int], dtype: torch.dtype) -> Value:
     return Value(None, _shape(sizes, [0] * len(sizes)), dtype, literal=value)
 
 
-class Lowering:
+def lowered(graph: GraphModule) -> Body:
+    """Return the statements of a graph. Raises: Unsupported for an operation that is not known."""
+    return _Lowering().body(graph)
+
+
+class _Lowering:
     """Statements collected node by node."""
 
     def __init__(self) -> None:
@@ -123,7 +128,7 @@ class Lowering:
             return arguments[0][arguments[1]]
         name = str(target.overloadpacket).removeprefix("aten.")
         if name in _VIEWS:
-            return self._view(target, name, arguments)
+            return self._view(target, arguments)
         if name.endswith("_") and not name.endswith("__"):
             return self._in_place(node, values, name, arguments)
         special: Any = getattr(self, f"_op_{name}", None)
@@ -147,7 +152,7 @@ class Lowering:
 
     # Views.
 
-    def _view(self, target: Any, name: str, arguments: list[Any]) -> Any:
+    def _view(self, target: Any, arguments: list[Any]) -> Any:
         value: Value = arguments[0]
         rest = arguments[1:]
         try:
@@ -156,8 +161,6 @@ class Lowering:
             value = self._contiguous(value)
             found = target(value.shape, *rest)
         if isinstance(found, Tensor):
-            if found.shape.numel() and found._base is None and name in ("reshape",):
-                raise Unsupported("a reshaped copy")
             return replace(value, shape=found)
         return [replace(value, shape=each) for each in found]
 
@@ -243,8 +246,7 @@ class Lowering:
         if node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("rounding_mode") is not None:
             raise Unsupported(f"{node.target} with further arguments")
         tensors = [
-            each if isinstance(each, Value) else _constant(each, (), _scalar_type(each))
-            for each in arguments
+            each if isinstance(each, Value) else _constant(each, (), _scalar_type(each)) for each in arguments
         ]
         if operation.floats_only and result.dtype != torch.float32:
             raise Unsupported(f"{node.target} of {result.dtype}")
@@ -316,7 +318,7 @@ class Lowering:
         start = 0
         for part in parts:
             size = part.sizes[axis]
-            self._fill(whole, [(axis, start, size)], part)
+            self._fill(whole, [(axis, slice(start, start + size))], part)
             start += size
         return whole
 
@@ -330,15 +332,16 @@ class Lowering:
             self._new_buffer(result.dtype, result.numel()), _shape(result.shape, strides), result.dtype
         )
 
-    def _fill(self, whole: Value, ranges: Sequence[tuple[int, int, int]], part: Value) -> None:
-        shape = whole.shape
-        for axis, start, size in ranges:
-            shape = shape.narrow(axis, start, size)
+    def _fill(self, whole: Value, ranges: Sequence[tuple[int, slice]], part: Value) -> None:
+        places = [slice(None)] * len(whole.sizes)
+        for axis, taken in ranges:
+            places[axis] = taken
+        shape = whole.shape[tuple(places)]
         order = sorted(range(shape.dim()), key=lambda axis: -shape.stride(axis))
         into = replace(whole, shape=shape)
         self._assign("{0}", [part], tuple(shape.shape), whole.dtype, is_cheap=True, order=order, into=into)
 
-    def _padded(self, part: Value, ranges: Sequence[tuple[int, int, int]], fill: float, node: Node) -> Value:
+    def _padded(self, part: Value, ranges: Sequence[tuple[int, slice]], fill: float, node: Node) -> Value:
         """Return a tensor that has a part in these ranges of axes, and one number elsewhere."""
         result: Tensor = node.meta["val"]
         whole = self._uninitialised(result, range(result.dim()))
@@ -348,25 +351,22 @@ class Lowering:
 
     def _op_slice_backward(self, node: Node, arguments: list[Any]) -> Value:
         part, sizes, axis, start, end, step = arguments
-        if step != 1:
-            raise Unsupported("slices with a step")
-        start, end, _ = slice(start, end).indices(sizes[axis])
-        return self._padded(part, [(axis, start, end - start)], 0, node)
+        return self._padded(part, [(axis % len(sizes), slice(start, end, step))], 0, node)
 
     def _op_select_backward(self, node: Node, arguments: list[Any]) -> Value:
         part, sizes, axis, index = arguments
         axis %= len(sizes)
         part = replace(part, shape=part.shape.unsqueeze(axis))
-        return self._padded(part, [(axis, index % sizes[axis], 1)], 0, node)
+        return self._padded(part, [(axis, slice(index % sizes[axis], index % sizes[axis] + 1))], 0, node)
 
     def _op_constant_pad_nd(self, node: Node, arguments: list[Any]) -> Value:
         part, widths, fill = [*arguments, 0][:3]
-        ranges: list[tuple[int, int, int]] = []
+        ranges: list[tuple[int, slice]] = []
         for place in range(len(widths) // 2):
             axis = len(part.sizes) - 1 - place
             if min(widths[2 * place : 2 * place + 2]) < 0:
                 raise Unsupported("padding that takes away")
-            ranges.append((axis, widths[2 * place], part.sizes[axis]))
+            ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))
         return self._padded(part, ranges, fill, node)
 
     def _op_index(self, node: Node, arguments: list[Any]) -> Value:
@@ -479,18 +479,14 @@ class Lowering:
 
 def _is_view(node: Node) -> bool:
     target: Any = node.target
-    return (
-        hasattr(target, "overloadpacket") and str(target.overloadpacket).removeprefix("aten.") in _VIEWS
-    )
+    return hasattr(target, "overloadpacket") and str(target.overloadpacket).removeprefix("aten.") in _VIEWS
 
 
 def _access(value: Value, axes: Sequence[int]) -> Access:
     if value.literal is not None:
         return Access(None, (), 0, C_TYPES[value.dtype], literal=_literal(value.literal, value.dtype))
     strides = value.strides
-    return Access(
-        value.buffer, tuple(strides[axis] for axis in axes), value.offset, C_TYPES[value.dtype]
-    )
+    return Access(value.buffer, tuple(strides[axis] for axis in axes), value.offset, C_TYPES[value.dtype])
 
 
 def _literal(value: float, dtype: torch.dtype) -> str:
