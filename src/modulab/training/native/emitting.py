@@ -44,7 +44,7 @@ __attribute__((noinline)) void step(int32_t *const workspace, const void *const 
 
 }}
 
-// Losses are (step, member), rows (step, 3, member) and coefficients (coefficient, member); all else has a row for each
+// Losses are (step, member), rows (step, 3, member) and coefficients (coefficient, member); all else has a row per
 // member. Returns 0, or 1 where memory is lacking.
 extern "C" int run(
     int64_t members, int64_t all_members, int64_t steps, int32_t first_step, float *parameters, float *first_moments,
@@ -83,7 +83,7 @@ def _buffer(access: Access) -> Buffer:
 
 
 def _memory_type(buffer: Buffer) -> str:
-    """Return what a buffer's elements are in memory: truth values as wide as numbers, so that loops over both are fast."""
+    """Return what a buffer's elements are in memory: truth values are as wide as numbers, for loops over both."""
     return "int32_t" if buffer.dtype == "bool" else buffer.dtype
 
 
@@ -139,7 +139,7 @@ class _Writer:
         return found
 
     def _row_buffers(self) -> dict[Buffer, int]:
-        """Return the buffers that are used within iterations of one group's outer loops alone, with the size of a row."""
+        """Return the buffers that are used within iterations of one group's outer loops alone, with a row's size."""
         outputs = {_buffer(output) for output in self._body.outputs}
         rows: dict[Buffer, int] = {}
         for buffer, uses in self._accesses().items():
@@ -157,25 +157,16 @@ class _Writer:
                 continue
             if 0 in min(steps) or any(access.is_pointer for _, access in uses):
                 continue
-            inner = {
-                statement.output.buffer: statement.inner for statement in group.statements
-            } | {access.buffer: statement.inner for statement in group.statements for access in statement.reads}  # fmt: skip
-            size = max(
-                access.offset + sum(access.strides[outer:]) * (inner[buffer] - 1) + 1 for _, access in uses
-            )
             rows[buffer] = max(
-                size,
-                *(
-                    access.offset + sum(access.strides[outer:]) * (statement.inner - 1) + 1
-                    for statement in group.statements
-                    for access in (*statement.reads, statement.output)
-                    if access.buffer is buffer
-                ),
+                access.offset + sum(access.strides[outer:]) * (statement.inner - 1) + 1
+                for statement in group.statements
+                for access in (*statement.reads, statement.output)
+                if access.buffer is buffer
             )
         return rows
 
     def _laid_out(self) -> tuple[dict[Buffer, int], int]:
-        """Return where each buffer begins in the workspace, and its size: buffers share what is not in use at once."""
+        """Return where each buffer begins in the workspace, and its size: they share what is not in use at once."""
         outputs = {_buffer(output) for output in self._body.outputs}
         lives: list[tuple[int, int, Buffer]] = []
         for buffer, uses in self._accesses().items():

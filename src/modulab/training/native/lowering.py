@@ -30,8 +30,23 @@ from modulab.training.native.statements import (
 C_TYPES = {torch.float32: "float", torch.int32: "int32_t", torch.int64: "int64_t", torch.bool: "bool"}
 _LARGEST_ANGLE = 2.0**13
 _VIEWS = frozenset(
-    "view _unsafe_view expand permute transpose t slice select unsqueeze squeeze alias detach split unbind "
-    "split_with_sizes".split()
+    (
+        "view",
+        "_unsafe_view",
+        "expand",
+        "permute",
+        "transpose",
+        "t",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "alias",
+        "detach",
+        "split",
+        "unbind",
+        "split_with_sizes",
+    )
 )
 
 
@@ -49,6 +64,7 @@ class Value:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Return the number of elements along each axis."""
         return tuple(self.shape.shape)
 
     @property
@@ -61,6 +77,7 @@ class Value:
 
     @property
     def offset(self) -> int:
+        """Return where the first element lies."""
         return int(self.shape.storage_offset())
 
 
@@ -118,7 +135,9 @@ class _Lowering:
         return Value(buffer, _shape(tensor.shape, tensor.stride()), tensor.dtype)
 
     def _call(self, node: Node, values: dict[Node, Any]) -> Any:
-        take: Callable[[Any], Any] = lambda each: values[each] if isinstance(each, Node) else each
+        def take(each: Any) -> Any:
+            return values[each] if isinstance(each, Node) else each
+
         arguments = [
             [take(item) for item in each] if isinstance(each, list | tuple) else take(each)
             for each in node.args
@@ -179,6 +198,7 @@ class _Lowering:
         return Access(copied.buffer, (), 0, copied.buffer.dtype)
 
     def _op_clone(self, node: Node, arguments: list[Any]) -> Value:
+        del node
         return arguments[0]
 
     def _op_as_strided(self, node: Node, arguments: list[Any]) -> Value:
@@ -191,9 +211,11 @@ class _Lowering:
     # Constants.
 
     def _op_ones_like(self, node: Node, arguments: list[Any]) -> Value:
+        del arguments
         return _constant(1, node.meta["val"].shape, node.meta["val"].dtype)
 
     def _op_zeros_like(self, node: Node, arguments: list[Any]) -> Value:
+        del arguments
         return _constant(0, node.meta["val"].shape, node.meta["val"].dtype)
 
     _op_zeros, _op_ones, _op_new_zeros = _op_zeros_like, _op_ones_like, _op_zeros_like
@@ -221,6 +243,7 @@ class _Lowering:
         return self._elementwise("copy", arguments[:1], node)
 
     def _op_lift_fresh_copy(self, node: Node, arguments: list[Any]) -> Value:
+        del node
         return arguments[0]
 
     def _op_pow(self, node: Node, arguments: list[Any]) -> Value:
@@ -431,9 +454,8 @@ class _Lowering:
         order = _loop_order([value], value.sizes)
         axes = [axis for axis in order if value.sizes[axis] > 1]
         if not any(axis in gone for axis in axes):
-            return replace(
-                value, shape=_shape(result.shape, [value.strides[axis] for axis in every if keeps or axis not in gone], value.offset)
-            )  # fmt: skip
+            strides = [value.strides[axis] for axis in every if keeps or axis not in gone]
+            return replace(value, shape=_shape(result.shape, strides, value.offset))
         left = [axis for axis in axes if axis not in gone]
         steps = dict(zip(left, contiguous_strides([value.sizes[axis] for axis in left]), strict=True))
         buffer = self._new_buffer(result.dtype, math.prod(value.sizes[axis] for axis in left))
@@ -469,9 +491,6 @@ class _Lowering:
             )
         )
         return whole
-
-    def _op_mm(self, node: Node, arguments: list[Any]) -> Value:
-        raise Unsupported(f"the operation {node.target}")
 
     def _in_memory(self, value: Value) -> Value:
         return self._contiguous(value) if value.buffer is None else value
