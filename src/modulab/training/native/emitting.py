@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modulab.training.native.fusing import Group, Loop, fused, loops, shares_loop
@@ -57,13 +57,14 @@ extern "C" int run(
   float own_coefficients[COEFFICIENTS];
   for (int64_t member = 0; member < members; member++) {{
     for (int64_t i = 0; i < COEFFICIENTS; i++) own_coefficients[i] = coefficients[i * all_members + member];
-    float *const state[3] = {{parameters + member * SIZE, first_moments + member * SIZE, second_moments + member * SIZE}};
+    const int64_t place = member * SIZE;
+    float *const state[3] = {{parameters + place, first_moments + place, second_moments + place}};
     for (int64_t number = 0; number < steps; number++) {{
       float row[3];
       for (int64_t i = 0; i < 3; i++) row[i] = rows[(number * 3 + i) * all_members + member];
       const int32_t at = first_step + (int32_t)number, position = (int32_t)(number * BATCH);
       const void *const arguments[] = {{
-          state[0], state[1], state[2], mask + member * SIZE, own_coefficients, minibatch_keys + member * 2,
+          state[0], state[1], state[2], mask + place, own_coefficients, minibatch_keys + member * 2,
           noise_keys + member * 2, offsets + member, counts + member, table, row, &at, &position}};
       step(workspace, arguments);
       memcpy(losses + number * all_members + member, workspace + {losses}, sizeof(float));
@@ -338,8 +339,7 @@ class _Writer:
         ]
         if output.strides[1] == 1 and output.strides[2] != 1:
             rows, columns, names = columns, rows, [names[1], names[0], names[2]]
-            left, right = (Access(each.buffer, (each.strides[0], each.strides[2], each.strides[1]), each.offset, each.dtype)
-                           for each in (right, left))  # fmt: skip
+            left, right = _transposed(right), _transposed(left)
         row = columns
         if left.strides[2] in (0, 1) and right.strides[1] == 1 and right.strides[2] != 1:
             sizes = (rows, columns, terms, left.strides[1], right.strides[2], row)
@@ -348,6 +348,11 @@ class _Writer:
             sizes = (rows, columns, terms, left.strides[1], left.strides[2], right.strides[1], row)
             lines.append(f"  product<{', '.join(map(str, sizes))}>({', '.join(names)});")
         return lines + (["  }"] if count > 1 else [])
+
+
+def _transposed(factor: Access) -> Access:
+    batch, rows, columns = factor.strides
+    return replace(factor, strides=(batch, columns, rows))
 
 
 def _is_given(buffer: Buffer) -> bool:
