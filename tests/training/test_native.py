@@ -242,7 +242,9 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_fit_by_the_native_engine_says_so_and_measures_what_the_eager_one_does() -> None:
     population = [member for member in varied(2) if member.noise.linear == 0]
     results = {
-        engine: fit_population(population, replace(EAGERLY, engine=engine), None, ProgressReport("off", 0))
+        engine: fit_population(
+            population, replace(EAGERLY, engine=engine), None, ProgressReport("off", 2, 120)
+        )
         for engine in ("eager", "native")
     }
     assert {name: result.engine for name, result in results.items()} == {"eager": "eager", "native": "native"}

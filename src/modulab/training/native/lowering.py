@@ -116,9 +116,8 @@ class _Lowering:
             elif node.op == "call_function":
                 values[node] = self._call(node, values)
             elif node.op == "output":
-                found = [self._contiguous(values[each]) for each in node.args[0]]  # type: ignore[union-attr]
-                outputs = [self._copy(value) for value in found]
-                return Body(self.statements, arguments, outputs)
+                results: Any = node.args[0]
+                return Body(self.statements, arguments, [self._copy(values[each]) for each in results])
         raise AssertionError("a graph without an output")
 
     def _new_buffer(self, dtype: torch.dtype, size: int, **facts: Any) -> Buffer:
