@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark_contenders import answers, kinds, sweeps
+from benchmark_contenders import answers, kinds, limit, sweeps
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -367,7 +367,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
-        "Kinds of networks: scripts/benchmark kinds. Start-up: scripts/benchmark answers.",
+        "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
+        "Start-up: scripts/benchmark answers.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"
@@ -409,6 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return sweeps.main(given[1:])
     if given[:1] == ["kinds"]:
         return kinds.main(given[1:])
+    if given[:1] == ["limit"]:
+        return limit.main(given[1:])
     if given[:1] == ["answers"]:
         return answers.main(given[1:])
     options = read_options(given)

@@ -21,7 +21,7 @@ from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.regularisers import Pass, Regulariser
 from modulab.text import say_once
-from modulab.training import compiled_step, step_code
+from modulab.training import compiled_step, libraries, step_code
 from modulab.training.cache import cache_folder
 from modulab.training.compiled_step import CompiledStep, build, is_built
 from modulab.training.fit import fit_population
@@ -147,7 +147,7 @@ def test_a_library_is_named_after_program_code_torch_and_processor(monkeypatch: 
     names.add(library_name(program))
     monkeypatch.setattr(torch, "__version__", "3")
     names.add(library_name(program))
-    monkeypatch.setattr(compiled_step, "_processor", lambda: "another")
+    monkeypatch.setattr(libraries, "processor", lambda: "another")
     names.add(library_name(program))
     assert len(names) == 5
 
@@ -167,8 +167,8 @@ def test_code_from_elsewhere_is_known_by_what_it_computes(monkeypatch: pytest.Mo
         with_penalty(program, penalty(*each)) for each in ((1.0, weights), (2.0, weights), (1.0, 3 * weights))
     ]
     assert not any(is_built(each) for each in foreign)
-    texts = [compiled_step._graph_text(compiled_step._trace(each)[0]) for each in foreign]
-    again = compiled_step._graph_text(compiled_step._trace(with_penalty(program, penalty(1.0, weights)))[0])
+    texts = [compiled_step.graph_text(compiled_step._trace(each)[0]) for each in foreign]
+    again = compiled_step.graph_text(compiled_step._trace(with_penalty(program, penalty(1.0, weights)))[0])
     assert len(set(texts)) == 3
     assert again == texts[0]
 
@@ -270,7 +270,7 @@ def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x7fELF", b"\x7fELF" + b"planted" * 100, b"no library" + compiled_step._SEAL + bytes(32)],
+    [b"", b"\x7fELF", b"\x7fELF" + b"planted" * 100, b"no library" + libraries.SEAL + bytes(32)],
 )
 def test_a_library_that_is_not_whole_is_compiled_anew(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -288,19 +288,19 @@ def test_a_library_that_is_not_whole_is_compiled_anew(
 
 def test_a_whole_library_counts_unless_a_bit_flips_or_others_may_write_to_it(tmp_path: Path) -> None:
     library = tmp_path / "step.so"
-    content = b"\x7fELF" + b"code" * 100 + compiled_step._SEAL
-    whole = content + compiled_step._digest(content)
+    content = b"\x7fELF" + b"code" * 100 + libraries.SEAL
+    whole = content + libraries.digest(content)
     library.write_bytes(whole)
     library.chmod(0o700)
-    assert compiled_step._is_whole(library)
+    assert libraries.is_whole(library)
     library.chmod(0o777)
-    assert not compiled_step._is_whole(library)
+    assert not libraries.is_whole(library)
     library.chmod(0o700)
     for place in (10, len(content), len(whole) - 1):
         library.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert not compiled_step._is_whole(library)
+        assert not libraries.is_whole(library)
     library.write_bytes(whole[:-1])
-    assert not compiled_step._is_whole(library)
+    assert not libraries.is_whole(library)
 
 
 def test_a_library_planted_in_an_open_folder_is_not_loaded(
@@ -309,8 +309,8 @@ def test_a_library_planted_in_an_open_folder_is_not_loaded(
     place = own_cache(tmp_path / "open", monkeypatch)
     program = program_of(members()[0])
     planted = compiled_step._library(program, compiled_step._source_text(program))
-    content = b"\x7fELF planted" + compiled_step._SEAL
-    planted.write_bytes(content + compiled_step._digest(content))
+    content = b"\x7fELF planted" + libraries.SEAL
+    planted.write_bytes(content + libraries.digest(content))
     planted.chmod(0o700)
     assert is_built(program)
     place.parent.chmod(0o777)

@@ -163,11 +163,12 @@ class Trainer(Settings):
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         description="device; auto takes CUDA where there is one"
     )
-    engine: Literal["auto", "eager", "compiled"] = Field(
-        description="compiled makes one function of each step; auto compiles where the work repays it"
+    engine: Literal["auto", "eager", "compiled", "native"] = Field(
+        description="compiled makes one function of each step, native one of a chunk of steps; auto compiles where the "
+        "work repays it"
     )
     threads: int | None = Field(
-        ge=1, description="CPU threads; null takes one for the eager engine, all cores for the compiled one"
+        ge=1, description="CPU threads; null takes one for the eager engine, all cores for the others"
     )
     memory_gib: float | None = Field(
         gt=0, description="memory that a population may use; null takes half of what is free"

@@ -12,7 +12,7 @@ from modulab.sweep.side_by_side import PROCESS_BYTES as SELF_TRAINED_BYTES
 from modulab.sweep.side_by_side import processes_at_once
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings
-from modulab.training.cost import COMPILED, EAGER, compile_seconds, measure_seconds, step_seconds
+from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
 
 _START_SECONDS = 8
 
@@ -81,14 +81,13 @@ def describe_time(work: Work, processes: int = 1) -> str:
     if work.execution.device.type != "cpu":
         return "for a time that has not been measured on this device"
     members = [run.member for population in work.packed for run in population]
-    compiled = work.execution.engine == "compiled"
+    engine = work.execution.engine
+    compiled = engine != "eager"
     seconds = measure_seconds(members)
-    seconds += step_seconds(
-        members, COMPILED if compiled else EAGER, work.execution.threads if compiled else 1
-    )
+    seconds += step_seconds(members, RATES[engine], work.execution.threads if compiled else 1)
     text = f"about {duration(_START_SECONDS + seconds / processes)}"
     if compiled and members:
-        text += f", and up to {duration(compile_seconds(members))} more to compile where that is not cached"
+        text += f", and up to {duration(compile_seconds(members, engine))} more to compile where that is not cached"
     return text
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import subprocess
 import sys
@@ -30,11 +29,19 @@ from filelock import FileLock
 from torch import Tensor
 from torch.fx import GraphModule
 
-from modulab.errors import ConfigError, describe
-from modulab.results.files import process_mark, remove_abandoned, replacing
+from modulab.errors import describe
+from modulab.results.files import process_mark, remove_abandoned
 from modulab.training import torch_private
-from modulab.training.cache import VARIABLES, cache_folder, full_folder, unsafe_file
-from modulab.training.processor import processor_fact
+from modulab.training.cache import full_folder
+from modulab.training.libraries import (
+    ADVICE,
+    CannotCompile,
+    check_runnable,
+    is_whole,
+    keep,
+    library_of,
+    writing,
+)
 from modulab.training.program import Program
 from modulab.training.step import Block, population_update
 from modulab.training.step_code import is_own, source_text
@@ -70,15 +77,9 @@ LARGEST_BLOCK = 64
 _MADE_UP_MEMBERS = 16
 _NUM_OUTPUTS = 4
 """The losses, and the parameters and moments one step on."""
-_SEAL = b"modulab\1"
-"""What stands at the end of a library, before the SHA-256 of all that comes before."""
 
 
 _first_call = threading.Lock()
-
-
-class CannotCompile(ConfigError):
-    """This machine cannot compile steps, or not keep or load them: for no step, whatever it computes."""
 
 
 class CompiledStep:
@@ -93,7 +94,7 @@ class CompiledStep:
         try:
             functions = step_functions(ctypes.CDLL(str(library)))
         except OSError as error:
-            raise CannotCompile(f"The compiled training step cannot be loaded: {error}. {_ADVICE}") from error
+            raise CannotCompile(f"The compiled training step cannot be loaded: {error}. {ADVICE}") from error
         self._checks = False
         self._container = ctypes.c_void_p()
         created = functions.create(ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None)
@@ -142,8 +143,8 @@ def compiled_step(program: Program) -> CompiledStep:
 
 def is_built(program: Program) -> bool:
     """Return whether the step of a program is on disk already, as far as that shows without tracing it."""
-    with _writing():
-        return is_own(program) and _is_whole(_library(program, _source_text(program)))
+    with writing():
+        return is_own(program) and is_whole(_library(program, _source_text(program)))
 
 
 def build(program: Program) -> Path:
@@ -152,50 +153,14 @@ def build(program: Program) -> Path:
     Raises: CannotCompile where the compiler or its folder cannot be used.
     """
     traced = None if is_own(program) else _trace(program)
-    with _writing():
-        code = [_source_text(program)] + ([] if traced is None else [_graph_text(traced[0])])
+    with writing():
+        code = [_source_text(program)] + ([] if traced is None else [graph_text(traced[0])])
         library = _library(program, "\0".join(code))
         # Of processes that want the same step at once, one compiles it.
         with FileLock(library.with_suffix(".lock")):
-            if not _is_whole(library):
+            if not is_whole(library):
                 _compile(*(traced or _trace(program)), library)
     return library
-
-
-@contextmanager
-def _writing() -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CannotCompile(f"The compiled training step cannot be kept: {error}. {_ADVICE}") from error
-
-
-_ADVICE = (
-    "Name a folder of your own, with room and from which programs may be run, in the environment variable "
-    f"{' or '.join(VARIABLES)}, or use trainer.engine=eager."
-)
-
-
-def _is_whole(library: Path) -> bool:
-    """Return whether a library is there, is what was compiled, and could have been written by nobody else."""
-    try:
-        descriptor = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    with os.fdopen(descriptor, "rb") as file:
-        if unsafe_file(descriptor) is not None:
-            return False
-        content = file.read()
-    end = len(content) - hashlib.sha256().digest_size
-    return (
-        content.startswith(b"\x7fELF")
-        and content[:end].endswith(_SEAL)
-        and _digest(content[:end]) == content[end:]
-    )
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
 
 
 def block_tensors(block: Block) -> list[Tensor]:
@@ -205,9 +170,8 @@ def block_tensors(block: Block) -> list[Tensor]:
 
 def _library(program: Program, code: str) -> Path:
     """Return where the library of a program is kept; its name stands for the program, its code and the machine."""
-    parts = (repr(program), code, torch.__version__, repr(sorted(OPTIONS.items())), _processor())
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    return cache_folder() / f"{name}.so"
+    parts = (repr(program), code, torch.__version__, repr(sorted(OPTIONS.items())))
+    return library_of(parts)
 
 
 def _source_text(program: Program) -> str:
@@ -216,13 +180,7 @@ def _source_text(program: Program) -> str:
     return "\0".join([source_text(program), *compiling])
 
 
-@functools.cache
-def _processor() -> str:
-    """Return what this machine's processor can do: code is compiled for it alone."""
-    return f"{torch.backends.cpu.get_cpu_capability()} {processor_fact('flags', 'Features')}"
-
-
-def _graph_text(graph: GraphModule) -> str:
+def graph_text(graph: GraphModule) -> str:
     """Return all that a traced step consists of: its operations and the constants in it.
 
     Raises: RuntimeError for constants that are none, but tensors of the members that it was traced on.
@@ -235,6 +193,7 @@ def _graph_text(graph: GraphModule) -> str:
 
 
 def _untraceable(error: Exception) -> RuntimeError:
+    """Return what to raise where a step cannot be traced because of an error."""
     return RuntimeError(
         f"its step cannot be compiled for any number of networks ({describe(error).splitlines()[0]}). "
         "Use trainer.engine=eager."
@@ -249,8 +208,16 @@ def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
     """
     check_building()
     examples = made_up_tensors(program)
-    try:
+    with explained(program):
         graph = trace(functools.partial(flat_update, program), examples)
+    return graph, [tensor for tensor, _ in examples]
+
+
+@contextmanager
+def explained(program: Program) -> Generator[None]:
+    """Say why a step cannot be traced. Raises: RuntimeError, and InterfaceChanged as it is."""
+    try:
+        yield
     except DependsOnValues as error:
         regulariser = "its step" if program.regulariser is None else program.regulariser.__name__
         raise RuntimeError(
@@ -261,7 +228,6 @@ def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
         raise
     except Exception as error:  # whatever torch cannot trace of other people's code
         raise _untraceable(error) from error
-    return graph, [tensor for tensor, _ in examples]
 
 
 def flat_update(program: Program, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -270,9 +236,9 @@ def flat_update(program: Program, *tensors: Tensor) -> tuple[Tensor, ...]:
     return losses, *after
 
 
-def made_up_tensors(program: Program) -> list[tuple[Tensor, int | None]]:
+def made_up_tensors(program: Program, members: int = _MADE_UP_MEMBERS) -> list[tuple[Tensor, int | None]]:
     """Return tensors as a step takes them, each with its axis of members or rows."""
-    members, rows = _MADE_UP_MEMBERS, program.batch_size + _MADE_UP_MEMBERS + 1
+    rows = program.batch_size + members + 1
     size = (members, program.network.num_parameters)
     keys = torch.zeros(members, 2, dtype=torch.int32)
     whole = torch.zeros((), dtype=torch.int32)
@@ -288,14 +254,11 @@ def made_up_tensors(program: Program) -> list[tuple[Tensor, int | None]]:
 def _compile(graph: GraphModule, examples: list[Tensor], library: Path) -> None:
     _check_general(graph)
     folder = library.parent
-    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-        raise CannotCompile(f"{folder} lies where no programs may be run (noexec). {_ADVICE}")
+    check_runnable(folder)
     with compiling_in(folder):
-        content = compile_graph(graph, examples, OPTIONS) + _SEAL
+        content = compile_graph(graph, examples, OPTIONS)
     _check_general(graph)  # the compiler may have assumed more
-    with replacing(library) as beside:
-        beside.write_bytes(content + _digest(content))
-        beside.chmod(0o700)
+    keep(library, content)
 
 
 @contextmanager
@@ -321,7 +284,7 @@ def compiling_in(folder: Path) -> Generator[None]:
     except Exception as error:
         if full_folder(error, folder):
             raise CannotCompile(
-                f"{folder} is full, so that no training step can be compiled. {_ADVICE}"
+                f"{folder} is full, so that no training step can be compiled. {ADVICE}"
             ) from error
         causes = _causes(error)
         if any(isinstance(cause, (*missing, FileNotFoundError)) for cause in causes):
@@ -331,7 +294,7 @@ def compiling_in(folder: Path) -> Generator[None]:
             ) from error
         if any(isinstance(cause, (*failing, OSError, subprocess.SubprocessError)) for cause in causes):
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise CannotCompile(f"The C++ compiler fails in {folder}: {reason}. {_ADVICE}") from error
+            raise CannotCompile(f"The C++ compiler fails in {folder}: {reason}. {ADVICE}") from error
         raise
 
 

@@ -26,6 +26,10 @@ class Rates:
 
 EAGER = Rates(fixed=3e-3, noisy=5.8e-8, noiseless=1.9e-8)
 COMPILED = Rates(fixed=5e-5, noisy=4.1e-9, noiseless=1.5e-9)
+NATIVE = Rates(fixed=2e-6, noisy=2.4e-9, noiseless=6e-10)
+RATES = {"eager": EAGER, "compiled": COMPILED, "native": NATIVE}
+"""By engine."""
+_NATIVE_COMPILE_SECONDS = 1.5
 _COMPILE_SECONDS = 30.0
 _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 16.0
 _EXPECTED_USES = 3
@@ -47,9 +51,11 @@ def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> f
     )
 
 
-def compile_seconds(members: Sequence[Member]) -> float:
+def compile_seconds(members: Sequence[Member], engine: str = "compiled") -> float:
     """Return about how long compiling the steps of these members takes, where none is cached."""
     programs = {program_of(member) for member in members}
+    if engine == "native":
+        return _NATIVE_COMPILE_SECONDS * len(programs)
     return _COMPILE_SECONDS + _COMPILE_SECONDS_PER_FURTHER_PROGRAM * (len(programs) - 1)
 
 

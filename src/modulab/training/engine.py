@@ -1,6 +1,6 @@
-"""Engines: how a population's steps are run, op by op (`eager`) or as one compiled function (`compiled`).
+"""Engines: how a population's steps are run: op by op (`eager`), or as one compiled function (`compiled` or `native`).
 
-Both run blocks of members small enough that a block's activity stays in the processor's cache, and each
+All run blocks of members small enough that a block's activity stays in the processor's cache, and each
 block for a whole chunk of steps before the next. Threads share out whole blocks, so that their number
 changes nothing.
 """
@@ -32,6 +32,7 @@ from modulab.training.compiled_step import (
     flat_update,
     made_up_tensors,
 )
+from modulab.training.native.step import NativeStep, native_step
 from modulab.training.program import Program
 from modulab.training.schedule import schedule_rows
 from modulab.training.step import Block, population_update
@@ -104,11 +105,25 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def step_function(engine: str, program: Program, device: torch.device) -> StepFunction:
-    """Return the function that gives a block's losses and what its parameters and moments are one step on."""
+def step_function(engine: str, program: Program, device: torch.device) -> StepFunction | NativeStep:
+    """Return what gives a block's losses and what its parameters and moments are one step on, or a chunk of them."""
     if engine == "eager":
         return functools.partial(population_update, program)
-    return _cpu_step(program) if device.type == "cpu" else accelerated_step(program, device)
+    if device.type != "cpu":
+        return accelerated_step(program, device)
+    return _native_if_possible(program) if engine == "native" else _cpu_step(program)
+
+
+def _native_if_possible(program: Program) -> StepFunction | NativeStep:
+    """Return the native step, or the compiled one of a program that has none.
+
+    Which it is depends on the program alone, so that company does not change a member's step.
+    """
+    step = native_step(program)
+    if isinstance(step, NativeStep):
+        return step
+    say_once(f"{type(program.network).__name__}: no native training step, for it has {step}; it is compiled.")
+    return _cpu_step(program)
 
 
 @functools.cache
@@ -133,11 +148,14 @@ def _cpu_step(program: Program) -> StepFunction:
 
 
 def run_chunk(
-    step: StepFunction, program: Program, block: Block, members: Sequence[Member], chunk: Chunk
+    step: StepFunction | NativeStep, program: Program, block: Block, members: Sequence[Member], chunk: Chunk
 ) -> Float[Tensor, "step member"]:
     """Take a block through a chunk of steps, in place, and return the loss before each of them."""
     device = block.parameters.device
     rows = schedule_rows(members, chunk.first_step, chunk.num_steps).to(device)
+    if isinstance(step, NativeStep):
+        has_twin = len(members) == 2 and members[0] is members[1]
+        return step.run_chunk(block, chunk.table, rows, chunk.first_step, has_twin)
     steps = torch.arange(
         chunk.first_step, chunk.first_step + chunk.num_steps, dtype=torch.int32, device=device
     )

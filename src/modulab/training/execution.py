@@ -15,7 +15,7 @@ from modulab.text import say_once
 from modulab.training.cost import compiling_pays
 from modulab.training.engine import can_compile
 
-Engine = Literal["eager", "compiled"]
+Engine = Literal["eager", "compiled", "native"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,17 @@ class Execution:
         """Return what of an execution, which may have been chosen on another machine, is possible on this one.
 
         Raises: ConfigError for CUDA where torch finds no device, and for a compiled engine that the config asks for
-        where no compiler is installed.
+        where no compiler is installed,
+        or that does not run on the device.
         """
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "trainer.accelerator=cuda, but torch finds no CUDA device here. "
                 "Use trainer.accelerator=cpu, or install a CUDA build of torch."
+            )
+        if self.device.type != "cpu" and self.engine == "native":
+            raise ConfigError(
+                "trainer.engine=native trains on the CPU alone. Use trainer.accelerator=cpu or trainer.engine=compiled."
             )
         return _with_usable_engine(self)
 
@@ -75,7 +80,7 @@ def choose_execution(
 
     Raises: ConfigError where the config asks for a device or a compiler that this machine lacks, if it is to train.
     """
-    engine: Engine = "compiled" if trainer.engine == "compiled" else "eager"
+    engine: Engine = "eager" if trainer.engine == "auto" else trainer.engine
     if trainer.engine == "auto" and compiling_pays(members, trainer.threads or cpu_count()):
         engine = "compiled"
     chosen = Execution(
@@ -93,7 +98,7 @@ def _with_usable_engine(execution: Execution) -> Execution:
         return execution
     if not execution.engine_may_change:
         raise ConfigError(
-            "trainer.engine=compiled needs a C++ compiler, and none is installed. "
+            f"trainer.engine={execution.engine} needs a C++ compiler, and none is installed. "
             "Install g++ or use trainer.engine=eager."
         )
     say_once("training with the eager engine, as no C++ compiler is installed (g++).")

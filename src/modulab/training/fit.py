@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -21,12 +21,14 @@ from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.cache import VARIABLES
 from modulab.training.checkpoints import check_layout, read_checkpoint
-from modulab.training.compiled_step import CannotCompile, is_built
+from modulab.training.compiled_step import is_built as step_is_built
 from modulab.training.data import PopulationData
 from modulab.training.engine import NoCompiler, keep_freed_memory, step_function
 from modulab.training.execution import Engine, Execution
 from modulab.training.learner import PopulationLearner
+from modulab.training.libraries import CannotCompile
 from modulab.training.measuring import measure_each
+from modulab.training.native.step import is_built as native_is_built
 from modulab.training.processor import processor_fact
 from modulab.training.program import Program
 from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder, handlers_kept, interruptions
@@ -80,13 +82,13 @@ def fit_population(
         recorder = Recorder(members, checkpoint, execution.checkpoint_seconds, progress, on_point)
         learner, data = _set_up(members, execution, checkpoint, recorder)
         if data.num_chunks > 0:
-            if execution.engine == "compiled":
+            if execution.engine != "eager":
                 execution = execution.with_engine(_usable_engine(learner, execution, progress))
                 learner.train_with(execution.engine, execution.threads)
             _lightning_fit(learner, data, recorder, execution.device)
             if int(learner.next_step) < members[0].training.steps:
                 raise Interrupted
-        elif recorder.trained_by in ("eager", "compiled"):
+        elif recorder.trained_by in get_args(Engine):
             # The checkpoint is that of the end of training, by whatever engine was possible then.
             execution = execution.with_engine(recorder.trained_by)
         progress.say(f"measuring {len(members)}")
@@ -109,16 +111,16 @@ def fit_population(
 def _usable_engine(learner: PopulationLearner, execution: Execution, progress: ProgressReport) -> Engine:
     """Compile what a population needs, and return the engine that it can be trained with."""
     compile_steps = _compile_if_possible if execution.engine_may_change else _compile_as_asked
-    return compile_steps(learner, execution.device, progress)
+    return compile_steps(learner, execution, progress)
 
 
-def _compile_as_asked(learner: PopulationLearner, device: torch.device, progress: ProgressReport) -> Engine:
+def _compile_as_asked(learner: PopulationLearner, execution: Execution, progress: ProgressReport) -> Engine:
     """Compile what a population needs; train eagerly only where torch has changed, which the user cannot mend."""
     try:
-        _compile(learner.programs, device, progress)
+        _compile(learner.programs, execution, progress)
     except NoCompiler as error:
         return _train_eagerly(str(error), progress)
-    return "compiled"
+    return execution.engine
 
 
 def _train_eagerly(reason: str, progress: ProgressReport) -> Engine:
@@ -132,31 +134,35 @@ _cannot_compile: dict[str, str] = {}
 
 
 def _compile_if_possible(
-    learner: PopulationLearner, device: torch.device, progress: ProgressReport
+    learner: PopulationLearner, execution: Execution, progress: ProgressReport
 ) -> Engine:
     """Compile what a population needs; train eagerly where that fails, whatever the reason."""
     place = repr([os.environ.get(name) for name in (*VARIABLES, "XDG_CACHE_HOME", "HOME")])
     if place not in _cannot_compile:
         try:
-            _compile(learner.programs, device, progress)
+            _compile(learner.programs, execution, progress)
         except (CannotCompile, NoCompiler) as error:
             _cannot_compile[place] = str(error)
         except Exception as error:  # whatever torch makes of a step of the user's own
             return _train_eagerly(f"{type(error).__name__}: {error}", progress)
         else:
-            return "compiled"
+            return execution.engine
     return _train_eagerly(_cannot_compile[place], progress)
 
 
-def _compile(programs: Sequence[Program], device: torch.device, progress: ProgressReport) -> None:
+def _compile(programs: Sequence[Program], execution: Execution, progress: ProgressReport) -> None:
+    engine, device = execution.engine, execution.device
+    is_built, seconds = (
+        (native_is_built, "about 2 s") if engine == "native" else (step_is_built, "20 to 60 s")
+    )
     for number, program in enumerate(programs, start=1):
         if device.type != "cpu" or not is_built(program):
             progress.say(
-                f"compiling training step {number} of {len(programs)}, 20 to 60 s, kept for later runs",
+                f"compiling training step {number} of {len(programs)}, {seconds}, kept for later runs",
                 at_once=True,
             )
         with progress.aside():
-            step_function("compiled", program, device)
+            step_function(engine, program, device)
     progress.say("training")
 
 

@@ -165,6 +165,25 @@ def trace(function: Callable[..., Any], examples: Sequence[tuple[Tensor, int | N
         raise DependsOnValues from error
 
 
+def trace_sizes(function: Callable[..., Any], examples: Sequence[Tensor]) -> GraphModule:
+    """Return a function's graph of operations for tensors of just these sizes.
+
+    Raises: DependsOnValues for a function that looks at its tensors' values.
+    """
+    with _expected("how functions are traced"):
+        from torch._subclasses.fake_tensor import DataDependentOutputException
+        from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+        traced = make_fx(function, tracing_mode="fake")
+    session: Any = getattr(torch.compiler, "_compile_session_context", nullcontext)
+    try:
+        with session():
+            return traced(*examples)
+    except (GuardOnDataDependentSymNode, DataDependentOutputException) as error:
+        raise DependsOnValues from error
+
+
 @dataclass(frozen=True)
 class Assumptions:
     """What a traced graph's code takes for granted of the sizes of its inputs' first axes."""

@@ -1,0 +1,1 @@
+"""Native training steps: C++ generated from the traced step of one member."""
