@@ -171,8 +171,8 @@ def _nonlinearity(settings: Settings) -> Array:
 
 
 NONLINEARITY = Prediction(
-    "In relu networks where targets are nonlinear by more than b = .16 at noise .4, .21 at .2 and .45 without noise; in "
-    "linear networks nowhere.",
+    "In relu networks where targets are nonlinear by more than b = .16 at noise .4, .21 at .2 and .45 without noise; "
+    "in linear networks nowhere.",
     "Algebra (linear networks); earlier runs at five values of b and three of noise.",
     _nonlinearity,
 )
@@ -189,7 +189,7 @@ def _generalisation(settings: Settings) -> Array:
     """Return ln(ratio / 2), with an error outside the band as a power of the paths between modules, plus clean error.
 
     Errors outside the band come from paths between modules, a share 1 - S of all. Their power is that which leads from
-    .153 at S = .40 to .082 at S = .81. S settles as noise times steps grows; clean error is a matter of noise alone, and
+    .153 at S = .40 to .082 at S = .81. S settles as noise times steps grows; clean error depends on noise alone, and
     grows as its square beyond the table. Dense and noisy errors grow alike as the band narrows, so that neither its
     width nor the number of modules counts.
     """
