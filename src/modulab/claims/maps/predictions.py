@@ -189,8 +189,8 @@ def _generalisation(settings: Settings) -> Array:
     """Return ln(ratio / 2), with an error outside the band as a power of the paths between modules, plus clean error.
 
     Errors outside the band come from paths between modules, a share 1 - S of all. Their power is that which leads from
-    .153 at S = .40 to .082 at S = .81. S settles as noise times steps grows; clean error is a matter of noise alone,
-    and grows as its square beyond the table. Dense and noisy errors grow alike as the band narrows, so that neither its
+    .153 at S = .40 to .082 at S = .81. S settles as noise times steps grows; clean error depends on noise alone, and
+    grows as its square beyond the table. Dense and noisy errors grow alike as the band narrows, so that neither its
     width nor the number of modules counts.
     """
     dense, noisy = _WITHHELD_ERROR
