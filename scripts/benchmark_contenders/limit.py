@@ -24,12 +24,13 @@ from benchmark_contenders.machine import describe_machine
 from benchmark_contenders.modulab_population import reference_members
 from benchmark_contenders.workload import BATCH_SIZE, LEARNING_RATE, SIGMA
 from modulab.training.data import PopulationData
-from modulab.training.engine import block_size, keep_freed_memory, run_chunk, step_function
+from modulab.training.engine import keep_freed_memory, run_chunk, step_function
 from modulab.training.learner import PopulationLearner
 from modulab.training.native.emitting import PRELUDE
 from modulab.training.program import program_of
 
 _CPU = torch.device("cpu")
+_IN_ONE_BLOCK = 7
 _KERNEL = Path(__file__).with_name("limit_kernel.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp-simd", "-shared", "-fPIC")
 
@@ -67,7 +68,7 @@ def _compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> d
     ready: dict[str, float] = {}
     members, _ = reference_members(64, steps, noise, 1, "eager")
     program = program_of(members[0])
-    members = members[: block_size(program, _CPU)]
+    members = members[:_IN_ONE_BLOCK]
     for engine in engines:
         learner = PopulationLearner(members, "eager", _CPU)
         data = PopulationData(learner.row_members, 0, _CPU)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -90,7 +90,7 @@ def fit_population(
                 raise Interrupted
         elif recorder.trained_by in get_args(Engine):
             # The checkpoint is that of the end of training, by whatever engine was possible then.
-            execution = execution.with_engine(recorder.trained_by)
+            execution = execution.with_engine(cast(Engine, recorder.trained_by))
         progress.say(f"measuring {len(members)}")
         measured = measure_each(
             members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads
