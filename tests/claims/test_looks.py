@@ -20,9 +20,11 @@ from modulab.claims.evidence import Estimate, Evidence, Statistic, estimate
 from modulab.claims.judgement import Judgement, judge
 from modulab.claims.looks import Look, worth_more_seeds
 from modulab.claims.presets import PRESETS, experiment_overrides
+from modulab.claims.registry import CLAIMS
 from modulab.claims.rules import Criterion, Finding, Outcome, Region
 from modulab.claims.run import Experiment
 from modulab.claims.spending import judge_in_looks, networks_of
+from tests.claims.worlds import null_world, shuffle_arms, simulate, true_world
 
 MULTIPLES = (1, 2, 4)
 FIRST = 10
@@ -291,6 +293,40 @@ def test_a_claim_alone_has_the_verdict_that_it_has_beside_others(simulated: list
     alone = judge_in_looks(two_claims()[:1], simulated, MULTIPLES, Trainer()).judgements
     assert [each.estimate for each in alone[0].findings] == [each.estimate for each in together[0].findings]
     assert alone[0].spent == together[0].spent
+
+
+def through_looks(claim: Claim, results: Mapping[str, pd.DataFrame]) -> Judgement:
+    """Judge a claim by results at the ceiling's seeds, of which each look sees its own."""
+    found = None
+    for number, multiple in enumerate(MULTIPLES, start=1):
+        evidence: dict[str, Evidence] = {}
+        for name, rows in results.items():
+            seeds = sorted(set(rows["config.seed"].tolist()))
+            seen = seeds[: multiple * len(seeds) // MULTIPLES[-1]]
+            evidence[name] = Evidence(rows.loc[rows["config.seed"].isin(seen)].reset_index(drop=True))
+        found = judge(claim, evidence, Look(number, MULTIPLES), found)
+        if not found.open:
+            break
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow
+def test_a_claim_is_supported_look_by_look_where_it_is_true_and_not_by_chance() -> None:
+    random = np.random.default_rng(11)
+    claim = next(claim for claim in CLAIMS if claim.name == "C6b")
+
+    def verdicts(repeats: int, make: Callable[[str], pd.DataFrame]) -> Counter[str]:
+        return Counter(
+            through_looks(claim, {each: make(each) for each in claim.experiments}).verdict
+            for _ in range(repeats)
+        )
+
+    null = verdicts(40, lambda each: simulate(each, null_world, random, seeds=40))
+    shuffled = verdicts(40, lambda each: shuffle_arms(simulate(each, true_world, random, seeds=40), random))
+    true = verdicts(10, lambda each: simulate(each, true_world, random, spread=0.02, seeds=40))
+    assert null["supported"] + shuffled["supported"] <= 0.05 * 80
+    assert true["supported"] == 10
 
 
 def test_further_seeds_of_an_arm_leave_rows_as_they_are_and_other_arms_alone(tmp_path: Path) -> None:
