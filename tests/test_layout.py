@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
     {"errors", "schema", "text", "progress", "memory", "project", "streams", "workers"},
-    {"tasks", "networks", "noise", "regularisers", "losses", "optimisers", "partition"},
+    {"tasks", "networks", "noise", "regularisers", "energy", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},
     {"training", "results"},

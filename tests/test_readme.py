@@ -168,7 +168,11 @@ def test_page_on_measures_names_every_value_of_every_measure() -> None:
     for perturbation in perturbations:
         assert f"`{perturbation}`" in PAGES["measures"], perturbation
     # Those of graphs have pages of their own, which name the parts that their names are made of.
-    others = {name for name in known_values() if not name.startswith(("graph/", "communities/", "units/"))}
+    others = {
+        name
+        for name in known_values()
+        if not name.startswith(("graph/", "communities/", "units/", "similarity/"))
+    }
     values = {re.sub(r"robustness/\w+", "robustness/X", name) for name in others}
     assert named == values | {"robustness/poisson_energy@s"}
 

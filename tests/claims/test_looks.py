@@ -337,7 +337,7 @@ def test_further_seeds_of_an_arm_leave_rows_as_they_are_and_other_arms_alone(tmp
     first = train_planned([*overrides, "population.seeds=2"], tmp_path)
     before = load_results(tmp_path).set_index("run_id")
     noisy = before.index[before["config.noise.scale"] == 0.2][0]
-    again = train_planned([*overrides, "population.seeds=4"], tmp_path, [noisy])
+    again = train_planned([*overrides, "population.seeds=4"], tmp_path, like=[noisy])
     after = load_results(tmp_path).set_index("run_id")
     assert len(after) == 6
     assert sorted(after.loc[again, "config.seed"]) == [0, 1, 2, 3]

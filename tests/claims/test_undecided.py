@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from modulab.claims.command import summary
+from modulab.claims.evidence import Evidence
+from modulab.claims.judgement import judge
 from modulab.claims.presets import PRESETS, banner, experiment_overrides
 from modulab.claims.registry import CLAIMS
 from modulab.claims.report import PAGE, RECORD, write_claims_report
@@ -30,7 +32,8 @@ def test_verdicts_and_outcomes_stand_only_where_a_preset_decides(tmp_path: Path,
     experiments = {
         name: Experiment(name, tuple(experiment_overrides(name, preset)), tmp_path / name) for name in results
     }
-    judgements = write_claims_report([claim], experiments, results, preset, "modulab claims", tmp_path)
+    judged = judge(claim, {name: Evidence(table) for name, table in results.items()})
+    judgements = write_claims_report([judged], experiments, results, preset, "modulab claims", tmp_path)
     record = json.loads((tmp_path / RECORD).read_text())
     page = (tmp_path / PAGE).read_text()
     _, rows, _ = summary(judgements, tmp_path)
@@ -45,7 +48,7 @@ def test_verdicts_and_outcomes_stand_only_where_a_preset_decides(tmp_path: Path,
         assert [row[2] for row in rows] == badges == ["not decided (smoke)"]
         assert {"not decided"} <= set(outcomes) <= {"not decided", None}
         assert not set(cells) & set(OUTCOMES)
-        assert f"Verdict: {of_claim['verdict']}.<" in page
+        assert f"Verdict: {of_claim['verdict']}. Networks: " in page
         assert "criteria hold." not in page
         assert "By that rule" not in page
     else:

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modulab.config.composing import config_folder
 from modulab.errors import ConfigError
 
-_USAGE = """usage: modulab analyse PATH --with NAMES [NAME.FIELD=VALUE ...]
-
-Analyse finished networks of a folder of results, and add what is found to their rows. Nothing that is there is changed;
-members that have been analysed are left out, so that the same command goes on where it stopped, or where a sweep has
-been extended.
-
-  modulab analyse outputs/grid --with cut                         what is lost when modules are cut apart
-  modulab analyse outputs/grid --with cut,interaction             two analyses
-  modulab analyse outputs/grid --with cut cut.partitions=500      with a field of its own
-  modulab analyse outputs/grid --with long=transplant long.steps=2000   under another name, beside the first
-  modulab analyse outputs/grid --with my_analysis.yaml            one of your own: _target_ and fields, in a file
-  modulab analyse outputs/grid --with modulab.metrics.modularity.measure_structural  a measure, taken afterwards
-  modulab table outputs/grid --metric 'cut/*'                     what was found
-
-  PATH                 folder that modulab train wrote
-  --with NAMES         analyses, with commas between
-  --members ROWS       rows by number, from 0, ranges of them (0-9), or first letters of run_ids, with commas between
-  --again              also members that have been analysed
-  --dry-run            print how much there is to analyse, and analyse nothing
-  --import MODULES     your own modules that the results may name, with commas between; others are not imported
-"""
+IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
+_DESCRIPTION = (
+    "Analyse finished networks of a folder of results, and add what is found to their rows. Nothing that is there is "
+    "changed. Members that have been analysed are left out, so that the same command goes on where it stopped, or "
+    "where a sweep has been extended."
+)
+_EXAMPLES = (
+    ("--with cut", "what is lost when modules are cut apart"),
+    ("--with cut,interaction", "two analyses"),
+    ("--with cut cut.partitions=500", "with a field of its own"),
+    ("--with long=transplant long.steps=2000", "under another name, beside the first"),
+    ("--with my_analysis.yaml", "one of your own: _target_ and fields, in a file"),
+    ("--with modulab.metrics.modularity.measure_structural", "a measure, taken afterwards"),
+)
+_LEAST_WIDTH = 40
 
 
 def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
@@ -39,24 +35,45 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
 
     `meaning` returns what the config file of an analysis says of itself.
     """
-    if any(word in ("-h", "--help") for word in given) or not given:
-        print(_USAGE)
-        print("Analyses:")
-        for file in sorted((config_folder() / "analysis").glob("*.yaml")):
-            print(f"  {file.stem:<12} {meaning(file)}")
-        return 0 if given else 2
-    parser = argparse.ArgumentParser(
-        prog="modulab analyse", usage=_USAGE.partition("\n")[0].removeprefix("usage: "), add_help=False
+    parser = argparse.ArgumentParser(prog="modulab analyse", description=_DESCRIPTION)
+    parser.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="fields of analyses")
+    parser.add_argument(
+        "--with", dest="names", required=True, metavar="NAMES", help="analyses, with commas between"
     )
-    parser.add_argument("path", type=Path)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--with", dest="names", required=True)
-    parser.add_argument("--members")
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--import", dest="modules")
+    parser.add_argument(
+        "--members",
+        metavar="ROWS",
+        help="rows by number, from 0, ranges of them (0-9), or first letters of run_ids, with commas between",
+    )
+    parser.add_argument("--again", action="store_true", help="also members that have been analysed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print how much there is to analyse, and analyse nothing"
+    )
+    parser.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
+    if any(word in ("-h", "--help") for word in given) or not given:
+        print(parser.format_help())
+        print("\n".join(_more_help(meaning)))
+        return 0 if given else 2
     options = parser.parse_intermixed_args(given)
     return _perform(options)
+
+
+def _more_help(meaning: Callable[[Path], str]) -> list[str]:
+    """Return the lines that name the analyses and show commands, wrapped to the terminal's width."""
+    width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns - 1)
+    lines = ["analyses:"]
+    for file in sorted((config_folder() / "analysis").glob("*.yaml")):
+        lines += textwrap.wrap(
+            meaning(file), width, initial_indent=f"  {file.stem:<13}", subsequent_indent=15 * " "
+        )
+    lines.append("\nexamples:")
+    for words, what in _EXAMPLES:
+        lines += [
+            f"  modulab analyse PATH {words}",
+            *textwrap.wrap(what, width, initial_indent=6 * " ", subsequent_indent=6 * " "),
+        ]
+    return lines
 
 
 def _perform(options: argparse.Namespace) -> int:

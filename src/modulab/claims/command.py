@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modulab.claims.judgement import Judgement, effect, left_open, spent, verdict_words
+from modulab.claims.judgement import Judgement, effect, spent, verdict_words
 from modulab.claims.looks import Look
 from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST, choose_claims
@@ -47,12 +47,7 @@ def run_claims(
     if not found.judgements:
         raise ConfigError("\n".join(reasons))
     command = claims_command(preset, names, folder)
-    judgements = (
-        found.judgements
-        if PRESETS[preset].decides
-        else [left_open(each, preset) for each in found.judgements]
-    )
-    write_claims_report(judgements, experiments, found.results, preset, command, folder)
+    judgements = write_claims_report(found.judgements, experiments, found.results, preset, command, folder)
     judged = {judgement.claim.name for judgement in judgements}
     left_out = [claim.name for claim in claims if claim.name not in judged]
     if left_out:

@@ -56,11 +56,11 @@ class Evidence:
 
     results: pd.DataFrame
     folder: Path | None = None
-    _arrays: dict[str, NDArray[Any]] = field(
-        default_factory=dict[str, NDArray[Any]], repr=False, compare=False
+    _arrays: dict[str, NDArray[np.generic]] = field(
+        default_factory=dict[str, NDArray[np.generic]], repr=False, compare=False
     )
-    _matches: dict[tuple[str, Any], NDArray[np.bool_]] = field(
-        default_factory=dict[tuple[str, Any], NDArray[np.bool_]], repr=False, compare=False
+    _matches: dict[tuple[str, object], NDArray[np.bool_]] = field(
+        default_factory=dict[tuple[str, object], NDArray[np.bool_]], repr=False, compare=False
     )
     """Which rows have a setting, by key and value: comparisons of a column of objects are slow."""
 
@@ -107,7 +107,7 @@ class Evidence:
             return np.abs(column.astype(np.float64) - wanted) <= 1e-6 * abs(wanted)
         return column == wanted
 
-    def _values_of(self, column: str) -> NDArray[Any]:
+    def _values_of(self, column: str) -> NDArray[np.generic]:
         """Return a column as an array, which is a hundred times faster to look things up in than a table."""
         if column not in self._arrays:
             values = self.results[column]

@@ -20,6 +20,7 @@ from modulab.claims.judgement import (
     effect,
     finding_row,
     held,
+    left_open,
     spent,
     tables_of,
     verdict_words,
@@ -57,11 +58,13 @@ def write_claims_report(
     preset: str,
     command: str,
     folder: Path,
-) -> None:
-    """Write the page on claims that were judged by these results, its figures and claims.json.
+) -> list[Judgement]:
+    """Write the page on claims that were judged by these results, its figures and claims.json; return what it says.
 
-    `command` is what runs all of it again.
+    `command` is what runs all of it again. A preset that decides nothing leaves every judgement open.
     """
+    decides = PRESETS[preset].decides
+    judgements = [each if decides else left_open(each, preset) for each in judgements]
     parts = [_part(judgement, experiments, results) for judgement in judgements]
     facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
     record = {
@@ -86,6 +89,7 @@ def write_claims_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_page(_page(parts, facts, preset), folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    return judgements
 
 
 def _part(

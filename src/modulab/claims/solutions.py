@@ -75,21 +75,18 @@ class Point:
 
         A network that diverged has been trained, and found no solution.
         """
-        results = evidence["solutions"].results
-        wanted = {
-            "task.modules": self.modules,
-            "architecture.width": self.modules * self.units,
-            "noise.scale": self.noise,
-        }
-        keep = results["status"].isin(["completed", "diverged"]).to_numpy()
-        for key, value in wanted.items():
-            keep = keep & np.isclose(results[f"config.{key}"].to_numpy(dtype=np.float64), value)
-        error, excess = (
-            results.loc[keep, measure].to_numpy(dtype=np.float64, na_value=np.nan)
-            for measure in (ERROR, SCALED_EXCESS)
+        arm = evidence["solutions"].members(
+            {
+                "task.modules": self.modules,
+                "architecture.width": self.modules * self.units,
+                "noise.scale": self.noise,
+            }
         )
+        trained = arm.loc[arm["status"].isin(["completed", "diverged"]), :]
+        trained = trained.reindex([ERROR, SCALED_EXCESS], axis="columns")
+        error, excess = trained.to_numpy(dtype=np.float64, na_value=np.nan).T
         learned = error < LEARNED
-        return int(keep.sum()), int(learned.sum()), int((learned & (excess > MODULAR)).sum())
+        return len(trained), int(learned.sum()), int((learned & (excess > MODULAR)).sum())
 
 
 @dataclass(frozen=True)
