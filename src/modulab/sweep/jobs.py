@@ -314,7 +314,9 @@ def _check_folder_key(hydra_config: Any) -> None:
     if hydra_config.mode == RunMode.MULTIRUN:
         unused, used = used, unused
         words = "is for single commands. With -m"
-    given = dict(str(each).split("=", 1) for each in hydra_config.overrides.hydra if "=" in str(each))
+    # Unresolved: an override may hold an interpolation that has a value only within a job.
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.hydra, resolve=False)
+    given = dict(str(each).split("=", 1) for each in overrides if "=" in str(each))
     if unused in given and used not in given:
         raise ConfigError(f"{unused}={given[unused]} {words}, give {used}={given[unused]}.")
 
