@@ -55,7 +55,7 @@ def _grouped(statements: Iterable[Statement | Product]) -> list[Group]:
     place: dict[Statement | Product, int] = {}
     for statement in statements:
         earlier = [
-            writer for access in _ordered_after(statement) for writer in access.buffer.writers if writer in place
+            writer for access in _ordered_after(statement) for writer in access.buffer.writers if writer in place  # pyright: ignore[reportOptionalMemberAccess]
         ]  # fmt: skip
         first = max((place[writer] for writer in earlier), default=0)
         if isinstance(statement, Product):
@@ -172,7 +172,7 @@ def _sink(groups: list[Group], body: Body) -> None:
             new = [access for access in _full_inputs(statement) if access.buffer not in read]
             joins = all(
                 shares_loop(reader, access, statement)
-                or (isinstance(reader, Statement) and follows(access, statement, len(group.outer)))
+                or (isinstance(reader, Statement) and follows(access, statement, len(group.outer)))  # pyright: ignore[reportUnnecessaryIsInstance]
                 for place, reader, access in readers
                 if place == target and isinstance(reader, Statement)
             )
@@ -298,7 +298,7 @@ def _sorted(group: Group) -> list[Statement]:
                 if writer is statement:
                     # Of several that write to one buffer, those that come later keep their place.
                     break
-                if writer in inside and isinstance(writer, Statement):
+                if writer in inside and isinstance(writer, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
                     visit(writer)
         done[statement] = None
 
@@ -318,7 +318,7 @@ def loops(group: Group) -> list[Loop]:
             for writer in _writers(access):
                 if writer is statement:
                     break
-                if writer in inside and isinstance(writer, Statement):
+                if writer in inside and isinstance(writer, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
                     together = shares_loop(statement, access, writer)
                     first = max(first, at[writer] + (0 if together else 1))
         for number in range(first, len(found)):

@@ -143,7 +143,7 @@ class _Lowering:
         ]
         target: Any = node.target
         if not hasattr(target, "overloadpacket"):  # operator.getitem
-            return arguments[0][arguments[1]]
+            return arguments[0][arguments[1]]  # pyright: ignore[reportArgumentType, reportCallIssue]
         name = str(target.overloadpacket).removeprefix("aten.")
         if name in _VIEWS:
             return self._view(target, arguments)
@@ -257,7 +257,7 @@ class _Lowering:
         value, low, high = [*arguments, None][:3]
         if low is not None:
             value = self._elementwise("maximum", [value, low], node)
-        return value if high is None else self._elementwise("minimum", [value, high], node)
+        return value if high is None else self._elementwise("minimum", [value, high], node)  # pyright: ignore[reportReturnType]
 
     def _op_clamp_min(self, node: Node, arguments: list[Any]) -> Value:
         return self._elementwise("maximum", arguments, node)
@@ -384,12 +384,12 @@ class _Lowering:
     def _op_constant_pad_nd(self, node: Node, arguments: list[Any]) -> Value:
         part, widths, fill = [*arguments, 0][:3]
         ranges: list[tuple[int, slice]] = []
-        for place in range(len(widths) // 2):
-            axis = len(part.sizes) - 1 - place
-            if min(widths[2 * place : 2 * place + 2]) < 0:
+        for place in range(len(widths) // 2):  # pyright: ignore[reportArgumentType]
+            axis = len(part.sizes) - 1 - place  # pyright: ignore[reportAttributeAccessIssue]
+            if min(widths[2 * place : 2 * place + 2]) < 0:  # pyright: ignore[reportIndexIssue]
                 raise Unsupported("padding that takes away")
-            ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))
-        return self._padded(part, ranges, fill, node)
+            ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+        return self._padded(part, ranges, fill, node)  # pyright: ignore[reportArgumentType]
 
     def _op_index(self, node: Node, arguments: list[Any]) -> Value:
         source, indices = arguments
@@ -514,7 +514,7 @@ def _literal(value: float, dtype: torch.dtype) -> str:
     rounded = torch.tensor(value, dtype=torch.float32).item()
     if math.isinf(rounded):
         return "(-__builtin_inff())" if rounded < 0 else "__builtin_inff()"
-    return '__builtin_nanf("")' if math.isnan(rounded) else f"({rounded.hex()}f)"
+    return '__builtin_nanf("")' if math.isnan(rounded) else f"({rounded.hex()}f)"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _scalar_type(value: float | bool) -> torch.dtype:
