@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from types import TracebackType
 
 
 class ConfigError(ValueError):
@@ -24,18 +23,23 @@ class MeasureFailed(ForeignError):
         self.reason = reason
 
 
-@contextmanager
-def foreign_code() -> Generator[None]:
-    """Turn whatever other people's code raises, `SystemExit` too, into ForeignError.
+class foreign_code:
+    """Turn whatever other people's code raises within, `SystemExit` too, into ForeignError.
+
+    A class, because a generator that GeneratorExit is thrown into may be closed and lose what the error says.
 
     Raises: ConfigError and KeyboardInterrupt as they are.
     """
-    try:
-        yield
-    except (ConfigError, ForeignError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise ForeignError(describe(error)) from error
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise ForeignError for what was raised."""
+        if error is not None and not isinstance(error, ConfigError | ForeignError | KeyboardInterrupt):
+            raise ForeignError(describe(error)) from error
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from modulab.claims.evidence import Evidence
-from modulab.claims.presets import experiment_overrides
+from modulab.claims.presets import REPLICATION, experiment_overrides
 from modulab.claims.solutions import (
     LEARNED,
     MODULAR,
@@ -102,4 +102,5 @@ def test_full_size_is_10_000_seeds_of_the_experiment_as_it_stands() -> None:
     assert experiment_overrides("solutions", "full") == [
         "experiment=claims/solutions",
         "population.seeds=10000",
+        f"seed={REPLICATION}",
     ]

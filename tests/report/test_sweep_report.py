@@ -17,7 +17,7 @@ from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, page_figures, render_page
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.style import arm_styles
+from modulab.report.style import arm_styles, arm_text
 from modulab.report.sweep_report import describe, write_report
 from modulab.results.summary import show_results, summarise
 from modulab.training.learner import initialise
@@ -166,7 +166,7 @@ def test_one_network_alone_has_a_report(command: Command) -> None:
     command("train", *SMALL, "hydra.run.dir=run")
     code, out, err = command("report", "run", "--output", "page")
     assert (code, err) == (0, "")
-    assert out == "Report: page/report.html\n"
+    assert out.startswith("Report: page/report.html\nTrained by:\n  modulab train ")
     text = Path("page/report.html").read_text()
     assert "1 network: 1 completed." in text
     assert "modulab train" in text
@@ -328,9 +328,10 @@ def test_odd_names_of_settings_and_measures_are_text_everywhere(
 def test_a_legend_names_every_arm_as_it_is() -> None:
     styles = arm_styles(ODD)
     figure, _ = panel_grid(1)
-    legend_below(figure, list(ODD), styles, "$title_{")
+    names = [arm_text(name) for name in ODD]
+    legend_below(figure, names, styles, "$title_{")
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(ODD)
+    assert [text.get_text() for text in legend.get_texts()] == names
 
 
 def test_a_label_with_braces_of_its_own_is_text() -> None:

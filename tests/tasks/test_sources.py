@@ -89,7 +89,7 @@ def test_autoencoders_mix_the_sources_whose_margin_says_so(tmp_path: Path) -> No
     ][:4]
     results = modulab.train(
         [
-            "experiment=range", "training.steps=3000", "trainer.engine=eager", "trainer.progress=off",
+            "experiment=range", "training.steps=60000", "trainer.engine=native", "trainer.progress=off",
             f"population.grid=[{{task.source_seed: {mixed}}}, {{task.source_seed: {apart}, task.corners: [4]}}]",
         ],
         folder=tmp_path,
