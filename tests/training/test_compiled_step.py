@@ -258,6 +258,7 @@ def test_a_loaded_step_checks_what_it_is_given(
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODULAB_CACHE_DIR", raising=False)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")
     with pytest.raises(ConfigError, match=r"/proc/nowhere.*TORCHINDUCTOR_CACHE_DIR"):
         build(program_of(members()[0]))
