@@ -170,3 +170,22 @@ def test_answers_of_every_kind_are_timed() -> None:
     )
     assert finished.returncode == 0, finished.stderr
     assert "modulab train --help" in finished.stdout
+
+
+def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> None:
+    output = tmp_path / "limit.json"
+    command = [SCRIPTS / "benchmark", "limit", "--steps", "5", "--repeats", "1", "--engines", "native,eager"]
+    finished = subprocess.run(
+        [*command, "--output", output], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHON": sys.executable, "MODULAB_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    rows = json.loads(output.read_text())["results"]
+    assert [row["workload"] for row in rows] == ["no noise", "poisson noise"]
+    for row, line in zip(rows, finished.stdout.splitlines()[-2:], strict=True):
+        printed = [float(cell) for cell in line.removeprefix(row["workload"]).split()]
+        assert all(row[name] > 0 for name in ("limit", "native", "eager"))
+        assert printed[0] == pytest.approx(row["limit"], abs=0.051)
+        for first, name in ((1, "native"), (4, "eager")):
+            assert printed[first] == pytest.approx(row[name], abs=0.051)
+            assert printed[first + 1] == pytest.approx(row[name] / row["limit"], abs=0.0051)
