@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -103,7 +103,7 @@ def _content(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: it cannot be read ({reason}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: it is not a group of settings. Write a _target_ and its fields in it.")
-    return {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return {str(key): value for key, value in cast("dict[object, Any]", content).items()}
 
 
 def _set(nodes: Mapping[str, dict[str, Any]], override: str) -> None:

@@ -9,7 +9,7 @@ values for one unit, which stays in the first cache, or no memory at all.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modulab.training.native.statements import Access, Body, Buffer, Product, Statement
@@ -55,8 +55,8 @@ def _grouped(statements: Iterable[Statement | Product]) -> list[Group]:
     place: dict[Statement | Product, int] = {}
     for statement in statements:
         earlier = [
-            writer for access in _ordered_after(statement) for writer in access.buffer.writers if writer in place  # pyright: ignore[reportOptionalMemberAccess]
-        ]  # fmt: skip
+            writer for access in _ordered_after(statement) for writer in _writers(access) if writer in place
+        ]
         first = max((place[writer] for writer in earlier), default=0)
         if isinstance(statement, Product):
             groups.append(Group((), product=statement))
@@ -93,6 +93,17 @@ def can_join(statement: Statement, group: Group) -> bool:
 def _writers(access: Access) -> Sequence[Statement | Product]:
     assert access.buffer is not None
     return access.buffer.writers
+
+
+def _written_before(statement: Statement, inside: set[Statement]) -> Iterator[tuple[Access, Statement]]:
+    """Give what must have been written before a statement, with those of some statements that write it."""
+    for access in _ordered_after(statement):
+        for writer in _writers(access):
+            if writer is statement:
+                # Of several that write to one buffer, those that come later keep their place.
+                break
+            if writer in inside:
+                yield access, writer
 
 
 def shares_loop(statement: Statement, access: Access, writer: Statement | Product) -> bool:
@@ -171,8 +182,7 @@ def _sink(groups: list[Group], body: Body) -> None:
             read = {access.buffer for other in group.statements for access in other.reads}
             new = [access for access in _full_inputs(statement) if access.buffer not in read]
             joins = all(
-                shares_loop(reader, access, statement)
-                or (isinstance(reader, Statement) and follows(access, statement, len(group.outer)))  # pyright: ignore[reportUnnecessaryIsInstance]
+                shares_loop(reader, access, statement) or follows(access, statement, len(group.outer))
                 for place, reader, access in readers
                 if place == target and isinstance(reader, Statement)
             )
@@ -293,13 +303,8 @@ def _sorted(group: Group) -> list[Statement]:
     def visit(statement: Statement) -> None:
         if statement in done:
             return
-        for access in _ordered_after(statement):
-            for writer in _writers(access):
-                if writer is statement:
-                    # Of several that write to one buffer, those that come later keep their place.
-                    break
-                if writer in inside and isinstance(writer, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
-                    visit(writer)
+        for _, writer in _written_before(statement, inside):
+            visit(writer)
         done[statement] = None
 
     for statement in group.statements:
@@ -314,13 +319,9 @@ def loops(group: Group) -> list[Loop]:
     inside = set(group.statements)
     for statement in _sorted(group):
         first = 0
-        for access in _ordered_after(statement):
-            for writer in _writers(access):
-                if writer is statement:
-                    break
-                if writer in inside and isinstance(writer, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
-                    together = shares_loop(statement, access, writer)
-                    first = max(first, at[writer] + (0 if together else 1))
+        for access, writer in _written_before(statement, inside):
+            together = shares_loop(statement, access, writer)
+            first = max(first, at[writer] + (0 if together else 1))
         for number in range(first, len(found)):
             if found[number].size == statement.inner:
                 break

@@ -137,13 +137,13 @@ class _Lowering:
         def take(each: Any) -> Any:
             return values[each] if isinstance(each, Node) else each
 
-        arguments = [
+        arguments: list[Any] = [
             [take(item) for item in each] if isinstance(each, list | tuple) else take(each)
             for each in node.args
         ]
         target: Any = node.target
         if not hasattr(target, "overloadpacket"):  # operator.getitem
-            return arguments[0][arguments[1]]  # pyright: ignore[reportArgumentType, reportCallIssue]
+            return arguments[0][arguments[1]]
         name = str(target.overloadpacket).removeprefix("aten.")
         if name in _VIEWS:
             return self._view(target, arguments)
@@ -254,10 +254,11 @@ class _Lowering:
         return self._elementwise("mul", [base, base], node)
 
     def _op_clamp(self, node: Node, arguments: list[Any]) -> Value:
-        value, low, high = [*arguments, None][:3]
+        bounds: list[Any] = [*arguments, None]
+        value, low, high = bounds[:3]
         if low is not None:
             value = self._elementwise("maximum", [value, low], node)
-        return value if high is None else self._elementwise("minimum", [value, high], node)  # pyright: ignore[reportReturnType]
+        return value if high is None else self._elementwise("minimum", [value, high], node)
 
     def _op_clamp_min(self, node: Node, arguments: list[Any]) -> Value:
         return self._elementwise("maximum", arguments, node)
@@ -382,14 +383,15 @@ class _Lowering:
         return self._padded(part, [(axis, slice(index % sizes[axis], index % sizes[axis] + 1))], 0, node)
 
     def _op_constant_pad_nd(self, node: Node, arguments: list[Any]) -> Value:
-        part, widths, fill = [*arguments, 0][:3]
+        padding: list[Any] = [*arguments, 0]
+        part, widths, fill = padding[:3]
         ranges: list[tuple[int, slice]] = []
-        for place in range(len(widths) // 2):  # pyright: ignore[reportArgumentType]
-            axis = len(part.sizes) - 1 - place  # pyright: ignore[reportAttributeAccessIssue]
-            if min(widths[2 * place : 2 * place + 2]) < 0:  # pyright: ignore[reportIndexIssue]
+        for place in range(len(widths) // 2):
+            axis = len(part.sizes) - 1 - place
+            if min(widths[2 * place : 2 * place + 2]) < 0:
                 raise Unsupported("padding that takes away")
-            ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
-        return self._padded(part, ranges, fill, node)  # pyright: ignore[reportArgumentType]
+            ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))
+        return self._padded(part, ranges, fill, node)
 
     def _op_index(self, node: Node, arguments: list[Any]) -> Value:
         source, indices = arguments
@@ -511,10 +513,10 @@ def _literal(value: float, dtype: torch.dtype) -> str:
     """Return a number in C++, with its type."""
     if dtype != torch.float32:
         return f"(({C_TYPES[dtype]}){int(value)}LL)"
-    rounded = torch.tensor(value, dtype=torch.float32).item()
+    rounded = float(torch.tensor(value, dtype=torch.float32).item())
     if math.isinf(rounded):
         return "(-__builtin_inff())" if rounded < 0 else "__builtin_inff()"
-    return '__builtin_nanf("")' if math.isnan(rounded) else f"({rounded.hex()}f)"  # pyright: ignore[reportAttributeAccessIssue]
+    return '__builtin_nanf("")' if math.isnan(rounded) else f"({rounded.hex()}f)"
 
 
 def _scalar_type(value: float | bool) -> torch.dtype:
