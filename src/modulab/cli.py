@@ -27,12 +27,10 @@ _COMMANDS = {
     "report": "write figures of results and an HTML page that holds them",
     "analyse": "cut, transplant or clamp modules of finished networks, and add what is found to their rows",
     "rerun": "train one row of a table again, alone, and compare",
-    "log": "tell W&B, TensorBoard or CSV files of a folder of results, each member once",
+    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
     "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
 }
-
-_IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,6 +94,7 @@ def _system_error(error: OSError, command: str) -> str:
 
 
 def _other(given: Sequence[str]) -> int:
+    from modulab.analysis.command import IMPORT_HELP
     from modulab.schema import suggest
 
     parser = argparse.ArgumentParser(
@@ -116,7 +115,7 @@ def _other(given: Sequence[str]) -> int:
     )
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
     report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
-    report.add_argument("--import", dest="modules", metavar="MODULES", help=_IMPORT_HELP)
+    report.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
     report.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default: PATH/report")
     rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
     rerun.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
@@ -126,7 +125,7 @@ def _other(given: Sequence[str]) -> int:
         metavar="K",
         help="the row's number, from 0, or the first letters of its run_id",
     )
-    rerun.add_argument("--import", dest="modules", metavar="MODULES", help=_IMPORT_HELP)
+    rerun.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
     claims = commands.add_parser("claims", help=_COMMANDS["claims"], description=_COMMANDS["claims"])
     claims.add_argument(
         "--preset",

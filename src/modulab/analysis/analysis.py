@@ -17,7 +17,15 @@ from torch import Tensor
 
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
-from modulab.metrics.measure import Column, Measure, Values, find_measure, unmet
+from modulab.metrics.measure import (
+    Column,
+    Measure,
+    Values,
+    find_measure,
+    named_values,
+    unmet,
+    value_per_member,
+)
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
 from modulab.schema import Settings, import_target, is_reserved, read_settings
@@ -127,19 +135,10 @@ def take_checked(analysis: Analysis, key: str, trained: Trained) -> dict[str, Fl
     members = len(trained.members)
     with torch.no_grad():
         values: Any = analysis.take(trained)
-    if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{key}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
-        )
     found: dict[str, Tensor] = {}
-    for name, value in values.items():  # pyright: ignore[reportUnknownVariableType]
-        column = analysis.column_name(key, str(name))  # pyright: ignore[reportUnknownArgumentType]
+    for name, value in named_values(key, values).items():
+        column = analysis.column_name(key, str(name))
         if not isinstance(name, str) or not name or is_reserved(column):
             raise ConfigError(f"{key}: {name!r} cannot be the name of a value. Rename it, as in 'rise'.")
-        if not isinstance(value, Tensor) or value.shape != (members,):
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
-            raise ConfigError(
-                f"{key}: '{name}' has {got}, for {members} members. Return one value per member."
-            )
-        found[column] = value.double()
+        found[column] = value_per_member(key, name, value, members)
     return found

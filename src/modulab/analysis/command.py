@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modulab.config.composing import config_folder
 from modulab.errors import ConfigError
 
 IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
@@ -61,6 +60,8 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
 
 def _more_help(meaning: Callable[[Path], str]) -> list[str]:
     """Return the lines that name the analyses and show commands, wrapped to the terminal's width."""
+    from modulab.config.composing import config_folder
+
     width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns - 1)
     lines = ["analyses:"]
     for file in sorted((config_folder() / "analysis").glob("*.yaml")):

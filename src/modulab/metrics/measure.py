@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from omegaconf import OmegaConf
@@ -120,7 +120,7 @@ class Measure(Settings):
         """Raise ConfigError where it cannot be taken with these probes or on this machine; `where` is its key."""
 
     def take(self, probe: Probe) -> Values:
-        """Return one value a member for each name."""
+        """Return one value per member for each name."""
         raise NotImplementedError
 
     def lacking(self, network: Network, task: Task) -> str | None:
@@ -128,7 +128,7 @@ class Measure(Settings):
         return unmet(self.needs, network, task)
 
     def __call__(self, probe: Probe) -> Any:
-        """Return one value a member for each name; none for members that lack what it needs.
+        """Return one value per member for each name; none for members that lack what it needs.
 
         What other people's code returns may be anything else: `taking.take_measures` checks it.
         """
@@ -171,6 +171,26 @@ def measure(
         return FunctionMeasure(function=function, needed=needs, described=columns, cost=seconds)
 
     return decorate
+
+
+def named_values(where: str, values: object) -> Mapping[object, object]:
+    """Return what a measure or an analysis gave as values by name. Raises: ConfigError where it is no mapping."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{where}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
+        )
+    return cast("Mapping[object, object]", values)
+
+
+def value_per_member(where: str, name: str, value: object, members: int) -> Tensor:
+    """Return a value that a measure or an analysis gave. Raises: ConfigError where it is not one per member."""
+    if not isinstance(value, Tensor) or value.shape != (members,):
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(
+            f"{where}: '{name}' has {got}, for {members} members. "
+            "Return one value per member, a tensor of shape (member,)."
+        )
+    return value.double()
 
 
 def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int32
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.errors import ConfigError, ForeignError, MeasureFailed, foreign_code
-from modulab.metrics.measure import Measure, find_measures
+from modulab.metrics.measure import Measure, find_measures, named_values, value_per_member
 from modulab.metrics.probe import BLOCK_BYTES, Probe, bytes_per_member, make_probe
 from modulab.networks.base import NetworkPopulation
 from modulab.schema import is_reserved
@@ -66,7 +66,7 @@ def measure_population(
 
 
 def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Float64[Tensor, " member"]]:
-    """Return what all measures find, checked: one value a member, no name twice."""
+    """Return what all measures find, checked: one value per member, no name twice."""
     found: dict[str, Tensor] = {}
     finder: dict[str, str] = {}
     members = len(probe.keys)
@@ -78,11 +78,7 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
                 values = measure(probe)
         except ForeignError as error:
             raise MeasureFailed(key, str(error)) from error
-        if not isinstance(values, Mapping):
-            raise ConfigError(
-                f"{where}: returned {type(values).__name__}. Return a dict from names to (member,) tensors."
-            )
-        for name, value in cast("Mapping[object, object]", values).items():
+        for name, value in named_values(where, values).items():
             if not isinstance(name, str) or not name or is_reserved(name):
                 raise ConfigError(
                     f"{where}={probe.settings.measures.get(key)}: {name!r} cannot be the name of a measure, which is "
@@ -93,12 +89,6 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
                     f"{where}: '{name}' is already measured by probes.measures.{finder[name]}. "
                     "Rename it, or set one of the two to null."
                 )
-            if not isinstance(value, Tensor) or value.shape != (members,):
-                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ConfigError(
-                    f"{where}: '{name}' has {got}, for {members} members. "
-                    "Return one value a member, a tensor of shape (member,)."
-                )
+            found[name] = value_per_member(where, name, value, members)
             finder[name] = key
-            found[name] = value.double()
     return found
