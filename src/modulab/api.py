@@ -22,7 +22,7 @@ else:
 
 @dataclass(frozen=True)
 class Results:
-    """What a run gave: a row a member, curves as (run_id, step, measure, value), and their folder."""
+    """What a run gave: one row per member, curves as (run_id, step, measure, value), and their folder."""
 
     table: pd.DataFrame
     curves: pd.DataFrame

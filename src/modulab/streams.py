@@ -69,7 +69,7 @@ def _mix(words: Tensor) -> Tensor:
 
 
 def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int32[Tensor, "member 2"]:
-    """Return one key a seed. A seed is any integer in [0, 2^63); members with equal seeds share their draws.
+    """Return one key per seed. A seed is any integer in [0, 2^63); members with equal seeds share their draws.
 
     Equal seeds under different settings see the same data, initial weights, minibatches and noise, so
     that settings can be compared in pairs.

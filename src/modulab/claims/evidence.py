@@ -139,7 +139,7 @@ class Evidence:
         return found
 
     def columns(self, measure: str, conditions: Sequence[Condition]) -> NDArray[np.float64]:
-        """Return a measure of several arms: a row a seed, a column an arm."""
+        """Return a measure of several arms: one row per seed, one column per arm."""
         return np.stack([self.values(measure, condition) for condition in conditions], axis=1)
 
     def log_columns(self, measure: str, conditions: Sequence[Condition]) -> NDArray[np.float64]:

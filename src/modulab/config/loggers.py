@@ -25,7 +25,7 @@ _MODES: dict[str, Literal["auto", "online", "offline", "disabled"]] = {
 
 
 class CsvLogger(Settings):
-    """A folder a member below csv/: metrics.csv and hparams.yaml, by Lightning's CSVLogger."""
+    """One folder per member below csv/: metrics.csv and hparams.yaml, by Lightning's CSVLogger."""
 
     live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
 
@@ -37,7 +37,7 @@ class TensorboardLogger(Settings):
 
 
 class WandbLogger(Settings):
-    """A W&B run a member and one of the whole sweep, with files below wandb/."""
+    """One W&B run per member and one of the whole sweep, with files below wandb/."""
 
     project: str | None = Field(
         min_length=1, description="W&B project; null takes WANDB_PROJECT, else modulab"

@@ -1,4 +1,4 @@
-"""The charts of a sweep, as tables of points: means over seeds against a setting or a level, with a line an arm."""
+"""The charts of a sweep, as tables of points: means over seeds against a setting or a level, with one line per arm."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Journal:
         self._population = [run_id for run_id, _ in members]
 
     def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
-        """Add a point to the live curves: a value a member for each measure."""
+        """Add a point to the live curves: one value per member for each measure."""
         for place, run_id in enumerate(self._population):
             own = {name: members[place] for name, members in values.items()}
             self._backend.point(self._live[run_id], step, own)

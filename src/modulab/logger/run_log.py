@@ -29,7 +29,7 @@ class Channel(Protocol):
         ...
 
     def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
-        """Hear of a point of its curves: a value a member for each measure."""
+        """Hear of a point of its curves: one value per member for each measure."""
         ...
 
     def catch_up(self) -> None:
@@ -62,7 +62,7 @@ class RunLog:
         self._tell(lambda channel: channel.begin(members))
 
     def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
-        """Tell of a point of the population's curves: a value a member for each measure."""
+        """Tell of a point of the population's curves: one value per member for each measure."""
         self._tell(lambda channel: channel.point(step, values))
 
     def catch_up(self) -> None:

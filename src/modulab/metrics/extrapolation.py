@@ -70,7 +70,7 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
             errors_at(tuple(own if module == widened else other for module in modules))[:, widened]
             for widened in modules
         ]
-        # One row a member: over a stack, the last members would be added up in another order.
+        # One row per member: over a stack, the last members would be added up in another order.
         return torch.stack(errors, dim=1).mean(dim=1)
 
     for factor in probe.settings.ranges:

@@ -459,7 +459,7 @@ class Architecture(Settings):
     def structure(self) -> tuple[object, ...]:
         """Return what members of a population must share beyond structural settings; nothing by default.
 
-        A setting that is a number a member, but sets sizes in combination with another, stands here.
+        A setting that is one number per member, but sets sizes in combination with another, stands here.
         """
         return ()
 

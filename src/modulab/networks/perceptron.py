@@ -140,7 +140,7 @@ class Perceptron(Network):
     ) -> tuple[
         list[Float[Tensor, "member out_features in_features"]], list[Float[Tensor, "member out_features"]]
     ]:
-        """Return the weight matrices and biases that one row a member holds, as views."""
+        """Return the weight matrices and biases that one row per member holds, as views."""
         parts = list(self.split(parameters).values())
         return parts[0::2], parts[1::2]
 

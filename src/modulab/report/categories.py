@@ -39,7 +39,7 @@ def strip_figure(
     caption: str = HOW_TO_READ,
     x_scales: Mapping[str, Scale] | None = None,
 ) -> ReportFigure:
-    """Draw measures by a column of categories: a panel a measure, a line of marks a category (and arm)."""
+    """Draw measures by a column of categories: one panel per measure, one line of marks per category (and arm)."""
     by = [category] if arm is None else [category, arm]
     data = figure_data(results, measures, by)
     key, arm_key = category.removeprefix("config."), None if arm is None else arm.removeprefix("config.")

@@ -52,7 +52,7 @@ def lines_figure(
     x_scale: Scale | None = None,
     y_scales: Mapping[str, Scale] | None = None,
 ) -> ReportFigure:
-    """Draw measures against a numeric column: a panel a measure, a line an arm, every seed shown.
+    """Draw measures against a numeric column: one panel per measure, one line per arm, every seed shown.
 
     `arm` and `row` are columns too; each value of `row` gets panels of its own. Scales that are not given are
     chosen by the values.

@@ -1,4 +1,4 @@
-"""Results on disk: results.parquet, a row a member, and curves.parquet, a row a member, step and measure.
+"""Results on disk: results.parquet, one row per member, and curves.parquet, one row per member, step and measure.
 
 While a run goes on, each population that ends leaves its rows in files of its own below parts/, so that the
 price of keeping a result does not grow with the number already kept, and processes on different machines do

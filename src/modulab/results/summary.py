@@ -306,7 +306,7 @@ def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> None:
-    """Print the table of some results; one member alone gets a row a measure."""
+    """Print the table of some results; one member alone gets one row per measure."""
     if len(results) == 1 and by is None:
         show(*member_cells(results, metrics))
         for problem in [*lost_measures(results), *unfinished(results)]:

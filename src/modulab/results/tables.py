@@ -1,4 +1,4 @@
-"""Tables of results: a row a member, or a row a member, step and measure. All of it in memory."""
+"""Tables of results: one row per member, or one row per member, step and measure. All of it in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def result_table(
     engine: str | None = None,
     device: str | None = None,
 ) -> pa.Table:
-    """Return a row a member, in the columns of results.parquet.
+    """Return one row per member, in the columns of results.parquet.
 
     `configs` are plain configs of members, `errors` says why a member failed or diverged, `seconds` is a
     member's share of the time, and `measures` holds each measure's value a member, None or NaN for none. `skipped`

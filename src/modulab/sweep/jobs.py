@@ -1,4 +1,4 @@
-"""What Hydra runs: a run by itself, or the jobs of a sweep packed together, with a return value a job."""
+"""What Hydra runs: a run by itself, or the jobs of a sweep packed together, with one return value per job."""
 
 from __future__ import annotations
 

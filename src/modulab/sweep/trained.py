@@ -55,7 +55,7 @@ class TrainedMembers:
         return self._population(self.members(modules))
 
     def measures(self, modules: Collection[str] = ()) -> dict[str, list[float]]:
-        """Measure the networks as they were measured after training; return a value a member by name, NaN for none.
+        """Measure the networks as they were measured after training; return one value per member by name, NaN for none.
 
         Raises: ConfigError as `population` does; ForeignError where a measure or task fails.
         """

@@ -200,5 +200,5 @@ def as_seen(
     if not task.mixing:
         return task.encode(inputs)
     rotation = mixing_matrix(task).T.contiguous()
-    # One product a member: a product of all rows at once rounds by a row's place among them.
+    # One product per member: a product of all rows at once rounds by a row's place among them.
     return torch.stack([points @ rotation for points in inputs])

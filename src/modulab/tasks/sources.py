@@ -19,9 +19,8 @@ from modulab.tasks.supports import nothing_to_widen, nothing_withheld
 
 _SETS = 2
 """Sub-stream of Stream.TASK from which source sets are drawn."""
-
-
 _CORNERS = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
+"""Of the square, in the order in which a set takes them."""
 
 
 class SourcesTask(Task):

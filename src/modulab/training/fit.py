@@ -36,7 +36,7 @@ from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder, ha
 
 @dataclass(frozen=True)
 class PopulationResult:
-    """What a fit gave: a value a member for each measure, and curves as [step][member]."""
+    """What a fit gave: one value per member for each measure, and curves as [step][member]."""
 
     measures: dict[str, list[float]]
     failures: dict[int, str]

@@ -27,7 +27,7 @@ from modulab.streams import member_keys
 
 @dataclass(frozen=True)
 class Program:
-    """Everything about a training step that is not a number a member."""
+    """Everything about a training step that is not one number per member."""
 
     network: Network
     partition: Partition

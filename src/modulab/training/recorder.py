@@ -27,10 +27,10 @@ from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
 
 Curves = dict[str, list[list[float]]]
-"""Each curve's values, by measure: one list a point in time, with one value a member."""
+"""Each curve's values, by measure: one list per point in time, with one value per member."""
 
 OnPoint = Callable[[int, Mapping[str, list[float]]], None]
-"""Hears of a point of the curves: its step, and a value a member for each measure."""
+"""Hears of a point of the curves: its step, and one value per member for each measure."""
 
 _SAMPLES = 512
 
