@@ -17,6 +17,7 @@ from modulab.claims.solutions import (
     PREDICTED,
     Point,
     clopper_pearson,
+    exponent,
     log_ratio,
     proportion,
 )
@@ -69,6 +70,19 @@ def test_a_ratio_of_none_found_to_many_has_no_lower_end() -> None:
     low, high = log_ratio(proportion(0, 200), proportion(160, 200)).interval(0.95)
     assert low == -math.inf
     assert high < math.log(1 / 16)
+
+
+def test_the_interval_of_an_exponent_covers_it() -> None:
+    random = np.random.default_rng(0)
+    counts = random.binomial(100, [0.3**2, 0.3], size=(400, 2)).tolist()
+    ends = [exponent(proportion(one, 100), proportion(other, 100)).interval(0.95) for one, other in counts]
+    assert np.mean([low <= 2 <= high for low, high in ends]) >= 0.95
+    assert exponent(proportion(900, 10_000), proportion(3_000, 10_000)).value == pytest.approx(2)
+
+
+def test_where_no_network_is_modular_the_exponent_has_a_lower_end_only() -> None:
+    low, high = exponent(proportion(0, 10_000), proportion(1_000, 10_000)).interval(0.95)
+    assert 3 < low < high == math.inf
 
 
 @pytest.mark.parametrize("modules", [2, 3, 4, 6])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ from modulab.claims.evidence import Estimate, Evidence
 from modulab.claims.rules import Criterion, Region
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.style import ArmStyle, arm_styles, drawing, label
+from modulab.report.style import ArmStyle, arm_styles, drawing, label, set_log_axis
 from modulab.results.intervals import LEVEL
 
 SCALED_EXCESS = "modularity/structural_excess_scaled"
@@ -54,6 +55,9 @@ PREDICTED = {
     (8, 2): 2.3e-7, (8, 3): 7.8e-23, (8, 4): 2.6e-50, (8, 6): 5.6e-147,
 }  # fmt: skip
 """Probability without noise by units for each module and modules: that of isotropic directions (claims.volume)."""
+
+_BESIDE = 0.09
+"""Between marks of different units, in modules: those of equal probability lie side by side."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,31 @@ def log_ratio(first: Proportion, second: Proportion) -> LogRatio:
     return LogRatio(value, low, high, seeds, first=first, second=second)
 
 
+@dataclass(frozen=True)
+class Exponent(Estimate):
+    """The exponent k of one probability as a power of another, p = q^k, from two counts as `LogRatio` is."""
+
+    power: Proportion | None = None
+    base: Proportion | None = None
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the smallest and largest exponent within both intervals; both probabilities are below 1."""
+        if self.power is None or self.base is None or not (self.power.seeds and self.base.seeds):
+            return math.nan, math.nan
+        (low, high), (below, above) = (each.interval((1 + level) / 2) for each in (self.power, self.base))
+        least = _log(high) / _log(below) if below > 0 else 0.0
+        return least, _log(low) / _log(above) if above < 1 else math.inf
+
+
+def exponent(power: Proportion, base: Proportion) -> Exponent:
+    """Return ln p / ln q with its interval; infinite where no network of the first was found, NaN without a base."""
+    value = math.nan
+    if power.seeds and 0 < base.found < base.seeds:
+        value = _log(power.value) / _log(base.value)
+    low, high = Exponent(value, value, value, 0, power=power, base=base).interval(LEVEL)
+    return Exponent(value, low, high, min(power.seeds, base.seeds), power=power, base=base)
+
+
 def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
@@ -170,6 +199,15 @@ def _ratio(first: Point, second: Point) -> Find:
         counts = [point.counts(evidence) for point in (first, second)]
         one, other = (proportion(modular, trained) for trained, _, modular in counts)
         return log_ratio(one, other)
+
+    return find
+
+
+def _exponent(power: Point, base: Point) -> Find:
+    def find(evidence: Mapping[str, Evidence]) -> Estimate:
+        counts = [point.counts(evidence) for point in (power, base)]
+        one, other = (proportion(modular, trained) for trained, _, modular in counts)
+        return exponent(one, other)
 
     return find
 
@@ -214,6 +252,16 @@ def _reported() -> tuple[Criterion, ...]:
             Criterion(f"The task is learned: {point.words}", "probability", _learning(point))
             for point in points
         ),
+        *(
+            Criterion(
+                f"Twice as many units square the probability: {modules} modules, {fewer} to {more} units for each",
+                f"exponent k of P({more} units) = P({fewer} units)^k, without noise",
+                _exponent(Point(modules, more, NOISES[0]), Point(modules, fewer, NOISES[0])),
+                predicted="2",
+            )
+            for modules in MODULES
+            for fewer, more in pairwise(UNITS)
+        ),
     )
 
 
@@ -250,16 +298,18 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     with drawing():
         figure, panels = panel_grid(len(NOISES), height=3.0)
         for axes, noise in zip(panels, NOISES, strict=True):
-            for units in UNITS:
+            for place, units in enumerate(UNITS):
                 own = table.loc[(table["noise"] == noise) & (table["units_per_module"] == units)]
-                _draw_line(axes, own, styles[str(units)], floor)
+                _draw_line(axes, own, styles[str(units)], floor, _BESIDE * (place - (len(UNITS) - 1) / 2))
             axes.set_title(f"Noise {noise:g}")
-            axes.set_yscale("log")
+            set_log_axis(axes, "y", -math.log10(floor))
             axes.set_ylim(floor, 1.5)
             axes.set_xticks(MODULES)
             axes.set_xlabel(label("task.modules"))
         panels[0].set_ylabel("Probability of a modular solution")
-        legend_below(figure, [str(units) for units in UNITS], styles, "Units for each module")
+        legend_below(
+            figure, [str(units) for units in UNITS], styles, "Units for each module (dotted: predicted)"
+        )
     return [
         ReportFigure(
             "solutions",
@@ -272,8 +322,9 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     ]
 
 
-def _draw_line(axes: Axes, own: pd.DataFrame, style: ArmStyle, floor: float) -> None:
-    """Draw a probability against modules, with intervals, and the predicted line beside it."""
+def _draw_line(axes: Axes, own: pd.DataFrame, style: ArmStyle, floor: float, aside: float) -> None:
+    """Draw a probability against modules, with intervals, and the predicted line, so far aside of the others'."""
+    own = own.assign(modules=own["modules"] + aside)
     seen = own.loc[own["modular"] > 0]
     bars = [seen["probability"] - seen["low"], seen["high"] - seen["probability"]]
     axes.errorbar(

@@ -224,6 +224,15 @@ def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float,
     which.set_minor_locator(NullLocator())
 
 
+def set_log_axis(axes: Axes, axis: str, decades: float) -> None:
+    """Scale an axis by factors, with plain numbers at its ticks: every power of ten if it spans more than two."""
+    axes.set_yscale("log") if axis == "y" else axes.set_xscale("log")
+    which = axes.yaxis if axis == "y" else axes.xaxis
+    which.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+    which.set_major_formatter(FuncFormatter(_plain))
+    which.set_minor_formatter(NullFormatter())
+
+
 def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axis: str = "y") -> None:
     """Scale and label the axis of a measure; modularity, which ends at 1, is linear from 0 up to there."""
     which = axes.yaxis if axis == "y" else axes.xaxis
@@ -232,11 +241,7 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
     finite = finite[np.isfinite(finite)]
     bounded = ends_at_one(name)
     if scale == "log" and not bounded:
-        axes.set_yscale("log") if axis == "y" else axes.set_xscale("log")
-        decades = np.log10(finite.max() / finite.min()) if finite.size else 1.0
-        which.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
-        which.set_major_formatter(FuncFormatter(_plain))
-        which.set_minor_formatter(NullFormatter())
+        set_log_axis(axes, axis, float(np.log10(finite.max() / finite.min())) if finite.size else 1.0)
     elif bounded and finite.size:
         set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
     which.set_label_text(label(name))
