@@ -36,7 +36,23 @@ def test_time_left_is_that_of_training_without_compiling(
         clock.now += 4
         progress.advance(250)
     line = capsys.readouterr().err
-    assert line == "1 run: training, 25% of all steps, 0.0625 runs/s, about 12 s left\n"
+    assert line == "1 run: training, 25% of the work, 0.0625 runs/s, about 12 s left\n"
+
+
+def test_steps_of_wide_networks_count_for_more_of_the_time_that_is_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressReport("lines", 2, 100 * 1 + 100 * 9) as progress:
+        clock.now += 4
+        progress.advance(100)
+        assert (
+            capsys.readouterr().err
+            == "0 of 2 runs: training, 10% of the work, 0.05 runs/s, about 36 s left\n"
+        )
+        progress.step_work = 9.0
+        clock.now += 18
+        progress.advance(50)
+    assert "55% of the work, 0.05 runs/s, about 18 s left" in capsys.readouterr().err
 
 
 def test_lines_begin_after_a_few_seconds_and_then_come_at_intervals(

@@ -22,22 +22,25 @@ _BAR_WIDTHS = ((120, 40), (100, 20), (0, 10))
 
 
 class ProgressReport:
-    """Shows how many of a sweep's runs have finished and how fast, measured by network-steps, while it is open.
+    """Shows how many of a sweep's runs have finished, and how fast, while it is open.
 
+    Work is counted in network-steps, each weighed by `step_work` so that those of wide networks count for more.
     Lines are first printed after three seconds, so that short runs stay quiet in logs.
     """
 
-    def __init__(self, style: Style, runs: int, steps: int) -> None:
-        """`steps` are optimiser steps summed over runs."""
+    def __init__(self, style: Style, runs: int, work: float) -> None:
+        """`work` is that of all steps of all runs."""
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "lines"
         self._style = style
         self._runs = runs
         self._finished = 0
-        self._total = steps
-        self._done = 0
+        self._total = work
+        self._done = 0.0
+        self.step_work = 1.0
+        """Work of one step of one of the networks that are trained now."""
         self._begun = time.monotonic()
-        self._resumed = 0
+        self._resumed = 0.0
         self._aside = 0.0
         """Seconds in which no step could be done."""
         self._next_line = self._begun + _SECONDS_TO_FIRST_LINE
@@ -85,11 +88,12 @@ class ProgressReport:
         finally:
             self._aside += time.monotonic() - begun
 
-    def advance(self, steps: int, resumed: bool = False) -> None:
+    def advance(self, steps: float, resumed: bool = False) -> None:
         """Count network-steps as done; `resumed` ones were done before this process began."""
-        self._done += steps
+        work = steps * self.step_work
+        self._done += work
         if resumed:
-            self._resumed += steps
+            self._resumed += work
         if self._bar is not None:
             self._bar.update(
                 self._bar.task_ids[0], completed=self._done, pace=self._pace(), left=self._left()
@@ -106,17 +110,17 @@ class ProgressReport:
     def _count(self) -> str:
         return f"{self._finished} of {self._runs} runs" if self._runs != 1 else "1 run"
 
-    def _steps_per_second(self) -> float:
+    def _work_per_second(self) -> float:
         seconds = time.monotonic() - self._begun - self._aside
-        return max(self._done - self._resumed, 1) / max(seconds, 1e-9)
+        return (self._done - self._resumed) / max(seconds, 1e-9)
 
     def _left(self) -> str:
         if self._done <= self._resumed:
             return ""
-        return f"about {(self._total - self._done) / self._steps_per_second():.0f} s left"
+        return f"about {(self._total - self._done) / self._work_per_second():.0f} s left"
 
     def _pace(self) -> str:
-        runs_per_second = self._steps_per_second() * self._runs / self._total
+        runs_per_second = self._work_per_second() * self._runs / self._total
         return f"{runs_per_second:.3g} runs/s" if self._done > self._resumed else ""
 
     def _print_line(self) -> None:
@@ -124,7 +128,7 @@ class ProgressReport:
         if now < self._next_line:
             return
         self._next_line = now + _SECONDS_BETWEEN_LINES
-        line = f"{self._count()}: {self._label}, {100 * self._done / self._total:.0f}% of all steps"
+        line = f"{self._count()}: {self._label}, {100 * self._done / self._total:.0f}% of the work"
         if self._done > self._resumed:
             line += f", {self._pace()}, {self._left()}"
         print(line, file=sys.stderr, flush=True)

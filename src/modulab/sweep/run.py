@@ -30,9 +30,13 @@ from modulab.sweep.side_by_side import (
     train_side_by_side,
     trains_itself,
 )
+from modulab.training.cost import RATES, step_seconds
 from modulab.training.execution import Execution, choose_execution
 from modulab.training.fit import PopulationResult, fit_population
 from modulab.training.program import program_of
+
+_SELF_TRAINED_STEP_SECONDS = 1e-3
+"""Of a LightningModule, whose size is not known before it is built; an order of magnitude."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,12 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
     Raises: KeyboardInterrupt on Ctrl-C; ConfigError for a checkpoint that cannot be read.
     """
     log = log or RunLog(folder)
-    steps = sum(run.member.training.steps for population in work.populations for run in population)
-    with ProgressReport(work.trainer.progress, work.pending, steps) as progress:
+    step_work = [_step_work(population, work.execution) for population in work.packed]
+    total = sum(weight * _steps(each) for weight, each in zip(step_work, work.packed, strict=True))
+    total += _SELF_TRAINED_STEP_SECONDS * _steps(work.self_trained)
+    with ProgressReport(work.trainer.progress, work.pending, total) as progress:
         for number, population in enumerate(work.packed, start=1):
+            progress.step_work = step_work[number - 1]
             if len(work.packed) > 1:
                 progress.say(f"population {number} of {len(work.packed)}")
             _run_population(population, work.execution, folder, progress, log)
@@ -184,10 +191,27 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
             progress.finish(1)
 
         if work.self_trained:
+            progress.step_work = _SELF_TRAINED_STEP_SECONDS
             at_once = processes_at_once(work.trainer, work.execution)
             train_side_by_side(
                 work.self_trained, work.execution.with_engine("eager"), at_once, folder, progress, finish
             )
+
+
+def _steps(runs: Sequence[Run]) -> int:
+    return sum(run.member.training.steps for run in runs)
+
+
+def _step_work(population: Sequence[Run], execution: Execution) -> float:
+    """Return about how many seconds a step of one network takes, by the rates that plans are made with.
+
+    Populations of narrow networks without noise are trained many times faster than others: counted alike, they would
+    have the time that is left estimated from them.
+    """
+    members = plannable_members(population)
+    if not members:
+        return 0.0  # fails as it begins
+    return step_seconds(members, RATES[execution.engine], execution.threads) / _steps(population)
 
 
 def _run_population(

@@ -146,7 +146,7 @@ class _Progress(ProgressReport):
         super().__init__("off", 1, 1)
         self._send = send
 
-    def advance(self, steps: int, resumed: bool = False) -> None:
+    def advance(self, steps: float, resumed: bool = False) -> None:
         """Tell of steps."""
         self._send("advance", (steps, resumed))
 

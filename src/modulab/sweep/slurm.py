@@ -148,11 +148,11 @@ def _watch(
     tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: float, style: Style, log: RunLog
 ) -> None:
     """Wait until SLURM has none of the tasks any more, and say how far they are."""
-    steps = {run.run_id: run.member.training.steps for population in work.populations for run in population}
-    lacking = set(steps)
+    costs = {run.run_id: _cost(run) for population in work.populations for run in population}
+    lacking = set(costs)
     ended: set[str] = set()
     silent_since: float | None = None
-    with ProgressReport(style, len(steps), sum(steps.values())) as progress:
+    with ProgressReport(style, len(costs), sum(costs.values())) as progress:
         while any(task.alive for task in tasks):
             label = ""
             try:
@@ -177,7 +177,7 @@ def _watch(
                     _tell(f"shard {task.name} ended without {len(lost)} of its runs; its log: {task.log}")
             progress.say(label or describe_tasks(tasks))
             progress.finish(len(new))
-            progress.advance(sum(steps[run_id] for run_id in new))
+            progress.advance(sum(costs[run_id] for run_id in new))
             if new:
                 log.catch_up()
             if any(task.alive for task in tasks):
