@@ -160,7 +160,7 @@ def test_version_is_that_of_modulab(command: Command) -> None:
 def test_train_writes_results_and_prints_the_measures_of_one_member(command: Command) -> None:
     code, out, err = command("train", *SMALL, "hydra.run.dir=run", "seed=3")
     assert code == 0, err
-    assert re.search(r"^error/test +[\d.e-]+$", out, re.MULTILINE)
+    assert re.search(r"^error/test ↓ +[\d.e-]+$", out, re.MULTILINE)
     assert out.endswith("Results: run/results.parquet\n")
     results = load_results("run")
     assert results["status"].tolist() == ["completed"]

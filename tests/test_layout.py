@@ -14,7 +14,7 @@ import modulab
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
-    {"errors", "schema", "text", "progress", "memory", "project", "streams", "workers"},
+    {"errors", "schema", "text", "measure_names", "progress", "memory", "project", "streams", "workers"},
     {"tasks", "networks", "noise", "regularisers", "energy", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},

@@ -163,7 +163,7 @@ def known_values() -> set[str]:
 def test_page_on_measures_names_every_value_of_every_measure() -> None:
     named = set(re.findall(r"`([a-z_]+/[^`]+)`", PAGES["measures"])) - {"src/modulab/metrics/"}
     perturbations = {
-        name.split("/")[1].split("@")[0] for name in known_values() if name.startswith("robustness/")
+        name.split("/")[1].split("@")[0] for name in known_values() if name.startswith("error_under/")
     }
     for perturbation in perturbations:
         assert f"`{perturbation}`" in PAGES["measures"], perturbation
@@ -173,8 +173,8 @@ def test_page_on_measures_names_every_value_of_every_measure() -> None:
         for name in known_values()
         if not name.startswith(("graph/", "communities/", "units/", "similarity/"))
     }
-    values = {re.sub(r"robustness/\w+", "robustness/X", name) for name in others}
-    assert named == values | {"robustness/poisson_energy@s"}
+    values = {re.sub(r"(error_under|robustness)/\w+", r"\1/X", name) for name in others}
+    assert named == values | {"error_under/poisson_energy@s"}
 
 
 @pytest.mark.slow

@@ -111,7 +111,9 @@ def _other(given: Sequence[str]) -> int:
         "--by", metavar="KEYS", help="settings to group by, with commas between; default: all that vary"
     )
     table.add_argument(
-        "--metric", metavar="NAMES", help="measures to show, with commas between; robustness/* takes them all"
+        "--metric",
+        metavar="NAMES",
+        help="measures to show, with commas between; error_under/* takes them all",
     )
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
     report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")

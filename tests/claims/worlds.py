@@ -27,15 +27,15 @@ ROBUSTNESS = (
 )
 ERRORS = (
     "error/test",
-    *(f"robustness/{name}@{level:g}" for name in ROBUSTNESS for level in LEVELS),
-    *(f"robustness/ablation@{level:g}" for level in (0.05, 0.1, 0.2, 0.4)),
+    *(f"error_under/{name}@{level:g}" for name in ROBUSTNESS for level in LEVELS),
+    *(f"error_under/ablation@{level:g}" for level in (0.05, 0.1, 0.2, 0.4)),
     *(
-        f"extrapolation/{kind}@{factor:g}"
+        f"error_beyond/{kind}@{factor:g}"
         for kind in ("other_range", "own_range")
         for factor in (1.5, 2, 4, 10)
     ),
-    "extrapolation/combination",
-    "extrapolation/combination_ratio",
+    "error_beyond/combination",
+    "error_beyond/combination_ratio",
 )
 OTHERS = (
     "modularity/structural",
@@ -110,8 +110,8 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         # without noise all networks are modular with two modules, and none with more
         "modularity/structural_excess_scaled": np.where((sigma > 0) | (modules == 2), 0.9, 0.2),
         "error/test": error + constant * (1 - grown),
-        "robustness": under_noise,
-        "extrapolation": elsewhere,
+        "error_under": under_noise,
+        "error_beyond": elsewhere,
         "forgetting/others_rise": constant * np.where(premodular, 0.0, np.where(matched > 0, 0.1, 0.5)),
     }
 
@@ -124,8 +124,8 @@ def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         "modularity/structural_excess": np.full(len(rows), 0.2),
         "modularity/structural_excess_scaled": np.full(len(rows), 0.5),
         "error/test": np.full(len(rows), 0.005 * constant),
-        "robustness": np.full(len(rows), 0.1 * constant),
-        "extrapolation": np.full(len(rows), 0.1 * constant),
+        "error_under": np.full(len(rows), 0.1 * constant),
+        "error_beyond": np.full(len(rows), 0.1 * constant),
         "forgetting/others_rise": np.full(len(rows), 0.1 * constant),
     }
 

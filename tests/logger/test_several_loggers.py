@@ -69,7 +69,7 @@ def test_csv_files_say_what_results_and_curves_say(folders: tuple[Path, Path]) -
             name.removeprefix("final/"): float(v) for name, v in final.items() if v and name != "step"
         }
         assert measures == {name: row[name] for name in measures}
-        assert measures.keys() >= {"error/test", "modularity/structural", "robustness/poisson@0.3"}
+        assert measures.keys() >= {"error/test", "modularity/structural", "error_under/poisson@0.3"}
         settings = yaml.safe_load((place / "hparams.yaml").read_text())
         assert settings["noise"]["scale"] == row["config.noise.scale"]
         assert settings["status"] == "completed"
@@ -86,4 +86,4 @@ def test_event_files_say_what_results_and_curves_say(folders: tuple[Path, Path])
         own = curves[curves["run_id"] == row["run_id"]]
         for each in own.itertuples():
             assert scalars[each.measure, each.step] == np.float32(each.value)
-        assert scalars["final/robustness/poisson_at_0.3", 4] == np.float32(row["robustness/poisson@0.3"])
+        assert scalars["final/error_under/poisson_at_0.3", 4] == np.float32(row["error_under/poisson@0.3"])

@@ -17,9 +17,9 @@ def test_combination_error_is_that_of_the_withheld_region_and_its_ratio_to_suppo
     trained = evaluation_samples(task, probe.keys, 1024, "train")
     found = measure_combination(probe)
     expected = mean_errors(probe.network, withheld, task)
-    assert torch.equal(found["extrapolation/combination"], expected)
+    assert torch.equal(found["error_beyond/combination"], expected)
     torch.testing.assert_close(
-        found["extrapolation/combination_ratio"], expected / mean_errors(probe.network, trained, task)
+        found["error_beyond/combination_ratio"], expected / mean_errors(probe.network, trained, task)
     )
 
 
@@ -36,8 +36,8 @@ def test_other_modules_range_leaves_a_premodular_network_as_it_is(modules: int) 
     found = measure_ranges(probe)
     clean = mean_errors(probe.network, probe.samples, task)
     for factor in ("1.5", "2", "4", "10"):
-        torch.testing.assert_close(found[f"extrapolation/other_range@{factor}"], clean)
-        assert (found[f"extrapolation/own_range@{factor}"] > 1.1 * clean).any()
+        torch.testing.assert_close(found[f"error_beyond/other_range@{factor}"], clean)
+        assert (found[f"error_beyond/own_range@{factor}"] > 1.1 * clean).any()
 
 
 def test_range_errors_have_a_closed_form_for_a_linear_map_of_identity_tasks() -> None:
@@ -47,8 +47,8 @@ def test_range_errors_have_a_closed_form_for_a_linear_map_of_identity_tasks() ->
     probe = probe_of(task, network, num_samples=50_000, ranges=[3.0])
     found = measure_ranges(probe)
     third = torch.full((2,), 1 / 3)
-    torch.testing.assert_close(found["extrapolation/other_range@3"], 9 * third, rtol=0.02, atol=0)
-    torch.testing.assert_close(found["extrapolation/own_range@3"], third, rtol=0.02, atol=0)
+    torch.testing.assert_close(found["error_beyond/other_range@3"], 9 * third, rtol=0.02, atol=0)
+    torch.testing.assert_close(found["error_beyond/own_range@3"], third, rtol=0.02, atol=0)
 
 
 def test_ranges_are_left_out_where_inputs_have_none_and_others_where_there_are_none() -> None:

@@ -89,7 +89,7 @@ def test_curves_name_values_or_patterns_and_run_only_the_measures_that_give_them
         return set(curve_measures(make_member(probes__curves=list(curves)).probes))
 
     assert chosen("error/test", "modularity/structural") == {"errors", "structural"}
-    assert chosen("robustness/poisson@0.3") == {"poisson"}
+    assert chosen("error_under/poisson@0.3") == {"poisson"}
     assert chosen("modularity/*") == {
         "structural", "frame_null", "functional", "functional_centred", "unit_specialisation", "ablation"
     }  # fmt: skip
@@ -111,13 +111,13 @@ def test_every_shipped_measure_says_what_its_values_are_called() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("robustness/poisson@0.3", "Error under Poisson noise 0.3"),
-        ("robustness/poisson", "Error under Poisson noise"),
+        ("error_under/poisson@0.3", "Error under Poisson noise 0.3"),
+        ("error_under/poisson", "Error under Poisson noise"),
         ("robustness/ablation/tolerance", "Tolerance to ablation"),
         ("modularity/structural_excess", "Excess of structural modularity"),
         ("forgetting/cross_tangent", "Tangent kernel across modules"),
         ("error/module_12", "Test error of module 12"),
-        ("extrapolation/own_range@2", "Error, own inputs at 2 times their range"),
+        ("error_beyond/own_range@2", "Error, own inputs at 2 times their range"),
         ("config.noise.scale", "Noise scale σ in training"),
         ("my/measure", "my/measure"),
     ],

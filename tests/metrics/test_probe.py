@@ -112,11 +112,11 @@ def test_default_measures_have_the_names_of_the_science_page() -> None:
         *("modularity/structural_frame_null", "modularity/structural_excess"),
         *("modularity/structural_excess_scaled", "modularity/ablation"),
         *("activity/mean", "activity/active_units"),
-        *(f"robustness/{noise}@{level}" for noise in noises for level in levels),
-        *(f"robustness/ablation@{fraction}" for fraction in ("0.05", "0.1", "0.2", "0.4")),
+        *(f"error_under/{noise}@{level}" for noise in noises for level in levels),
+        *(f"error_under/ablation@{fraction}" for fraction in ("0.05", "0.1", "0.2", "0.4")),
         *(f"robustness/{noise}/tolerance" for noise in (*noises, "ablation")),
-        *("extrapolation/combination", "extrapolation/combination_ratio"),
-        *(f"extrapolation/{kind}_range@{r}" for kind in ("own", "other") for r in ("1.5", "2", "4", "10")),
+        *("error_beyond/combination", "error_beyond/combination_ratio"),
+        *(f"error_beyond/{kind}_range@{r}" for kind in ("own", "other") for r in ("1.5", "2", "4", "10")),
     }
     assert all(values.dtype == torch.float64 for values in found.values())
 

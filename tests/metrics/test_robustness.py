@@ -66,7 +66,7 @@ def test_noise_on_one_hidden_layer_adds_the_variance_of_its_law(measure, name, l
     found = measure(probe)
     for level in LEVELS:
         expected = clean + level**2 * readout_variance(network, variance)
-        torch.testing.assert_close(found[f"robustness/{name}@{level:g}"], expected, rtol=0.06, atol=0.005)
+        torch.testing.assert_close(found[f"error_under/{name}@{level:g}"], expected, rtol=0.06, atol=0.005)
 
 
 @pytest.mark.parametrize("measure", [measure_gaussian, measure_poisson, measure_poisson_counts])
@@ -114,7 +114,7 @@ def test_weight_noise_acts_on_weights_as_trained_where_the_task_mixes() -> None:
     seen = probe.samples.inputs @ mixing_matrix(task).T
     added = torch.einsum("moi,mbi->mbo", network.weights[0].square(), seen.square()).mean(dim=(1, 2)) * 0.25
     expected = mean_errors(probe.network, probe.samples, task) + added
-    found = measure_weight_noise(probe)["robustness/weight_noise@0.5"]
+    found = measure_weight_noise(probe)["error_under/weight_noise@0.5"]
     torch.testing.assert_close(found, expected, rtol=0.06, atol=0)
 
 
@@ -127,7 +127,7 @@ def test_input_noise_through_a_linear_map_adds_its_squared_weights() -> None:
     found = measure_input_noise(probe)
     for level in LEVELS:
         torch.testing.assert_close(
-            found[f"robustness/input_noise@{level:g}"], clean + level**2 * added, rtol=0.03, atol=0.003
+            found[f"error_under/input_noise@{level:g}"], clean + level**2 * added, rtol=0.03, atol=0.003
         )
 
 
@@ -157,7 +157,7 @@ def test_shares_of_points_cover_every_point_once(repeats: int) -> None:
     for fraction in (0.25, 0.5):
         fewer = planted((ones[0], ones[1] * (1 - fraction)), network.biases, "tanh")
         torch.testing.assert_close(
-            found[f"robustness/ablation@{fraction:g}"], mean_errors(fewer, probe.samples, task)
+            found[f"error_under/ablation@{fraction:g}"], mean_errors(fewer, probe.samples, task)
         )
 
 
@@ -220,8 +220,8 @@ def test_names_follow_the_levels() -> None:
     task = make_task()
     probe = probe_of(task, make_network(task, 6), levels=[0.3, 1.0], ablated_fractions=[])
     assert list(measure_poisson(probe)) == [
-        "robustness/poisson@0.3",
-        "robustness/poisson@1",
+        "error_under/poisson@0.3",
+        "error_under/poisson@1",
         "robustness/poisson/tolerance",
     ]
     assert measure_ablation(probe) == {}
@@ -241,7 +241,7 @@ def test_poisson_noise_at_equal_energy_adds_the_variance_of_its_law(activation: 
     activity = probe.activities()[0]
     variance = activity.abs() * activity.abs().mean(dim=(1, 2), keepdim=True)
     expected = readout_variance(network, variance)
-    rise = measure_poisson_energy(probe)["robustness/poisson_energy@1"] - mean_errors(
+    rise = measure_poisson_energy(probe)["error_under/poisson_energy@1"] - mean_errors(
         network, probe.samples, task
     )
     torch.testing.assert_close(rise, expected, rtol=0.1, atol=0.0)
@@ -269,7 +269,7 @@ def test_noise_at_equal_energy_does_not_see_the_scale_of_a_relu_layer(exponents:
     expected, found = map(measure_poisson_energy, probes)
     for name, values in expected.items():
         assert torch.equal(found[name], values), name
-    before, plain = (measure_poisson(probe)["robustness/poisson@0.3"] for probe in probes)
+    before, plain = (measure_poisson(probe)["error_under/poisson@0.3"] for probe in probes)
     assert torch.equal(before, plain) == (exponents == [0, 0])
 
 
@@ -277,7 +277,7 @@ def test_noise_at_equal_energy_sees_the_scale_of_one_unit_among_others() -> None
     task = make_task()
     network = make_network(task, 7)
     other = rescaled(network, [torch.tensor([16.0, *[1.0] * 6])])
-    name = "robustness/poisson_energy@0.3"
+    name = "error_under/poisson_energy@0.3"
     found, before = (measure_poisson_energy(probe_of(task, each))[name] for each in (other, network))
     assert ((found / before - 1).abs() > 0.01).all()
 
@@ -286,6 +286,6 @@ def test_poisson_noise_and_that_at_equal_energy_differ_by_mean_activity_alone() 
     task = make_task()
     network = make_network(task, 9, members=1)
     level = 0.5 * math.sqrt(float(probe_of(task, network).activities()[0].mean()))
-    plain = measure_poisson(probe_of(task, network, levels=[level]))[f"robustness/poisson@{level:g}"]
-    energy = measure_poisson_energy(probe_of(task, network, levels=[0.5]))["robustness/poisson_energy@0.5"]
+    plain = measure_poisson(probe_of(task, network, levels=[level]))[f"error_under/poisson@{level:g}"]
+    energy = measure_poisson_energy(probe_of(task, network, levels=[0.5]))["error_under/poisson_energy@0.5"]
     torch.testing.assert_close(energy, plain)

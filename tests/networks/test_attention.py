@@ -236,8 +236,8 @@ def test_measures_apply_where_no_connections_are_needed(task: str) -> None:
     lacking |= set() if member.task.ranges else {"ranges"}
     assert set(skipped) == lacking
     assert {
-        "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "robustness/poisson@0.3",
-        "robustness/poisson_counts@0.3", "robustness/weight_noise@0.3", "robustness/input_noise@0.3",
+        "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "error_under/poisson@0.3",
+        "error_under/poisson_counts@0.3", "error_under/weight_noise@0.3", "error_under/input_noise@0.3",
         "forgetting/others_rise", "forgetting/module_1",
     } <= set(found)  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
     assert results["config.architecture._target_"].unique().tolist() == [own.partition("=")[2]]
     assert all("structural: the connections of its network" in text for text in results["skipped"])
     plain = modulab.train(SMALL.split(), folder=tmp_path / "plain")
-    for name in ("error/test", "modularity/functional", "robustness/poisson@0.3", "forgetting/others_rise"):
+    for name in ("error/test", "modularity/functional", "error_under/poisson@0.3", "forgetting/others_rise"):
         pd.testing.assert_series_equal(results[name], plain.table[name], rtol=1e-3)
     assert set(modulab.load_members(folder)[0].weights) == {"weight.0", "bias.0", "weight.1", "bias.1"}
 

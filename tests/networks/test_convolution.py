@@ -283,15 +283,15 @@ def test_measures_that_need_no_layers_are_taken_and_the_others_skipped() -> None
     found, skipped = check_measures(member)
     assert set(skipped) == {"structural", "frame_null", "unit_specialisation", "ranges"}
     assert {
-        "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "robustness/poisson@0.3",
-        "robustness/poisson_counts@0.3", "forgetting/others_rise",
+        "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "error_under/poisson@0.3",
+        "error_under/poisson_counts@0.3", "forgetting/others_rise",
     } <= set(found)  # fmt: skip
 
 
 def test_measures_of_features_in_a_row_are_taken_and_the_others_skipped() -> None:
     found, skipped = check_measures(make("classification", task__support="band", probes__num_samples=32))
     assert set(skipped) == {"structural", "frame_null", "unit_specialisation"}
-    assert {"modularity/functional", "robustness/weight_noise@0.3", "extrapolation/combination"} <= set(found)
+    assert {"modularity/functional", "error_under/weight_noise@0.3", "error_beyond/combination"} <= set(found)
 
 
 @pytest.mark.parametrize("pool", ["mean", "none"])

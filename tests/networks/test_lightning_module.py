@@ -88,7 +88,7 @@ def test_logged_values_and_measures_are_in_rows_and_curves(sweep: tuple[dict[str
         assert logged["step"].max() == 12
         assert logged["value"].iloc[-1] == row["logged/loss"]
     assert rows.loc[runs["plain"].run_id, "error/test"] > 0
-    assert rows.loc[runs["sites"].run_id, "robustness/poisson@0.3"] > 0
+    assert rows.loc[runs["sites"].run_id, "error_under/poisson@0.3"] > 0
     for name in ("own loader", "data module"):
         row = rows.loc[runs[name].run_id]
         assert row.isna()["error/test"]

@@ -265,8 +265,8 @@ def test_measures_that_need_no_layers_are_taken_and_the_others_skipped() -> None
     found, skipped = check_measures(member)
     assert set(skipped) == {"structural", "frame_null", "unit_specialisation", "ranges"}
     assert {
-        "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "robustness/poisson@0.3",
-        "robustness/poisson_counts@0.3", "forgetting/others_rise",
+        "error/test", "modularity/functional", "modularity/ablation", "activity/mean", "error_under/poisson@0.3",
+        "error_under/poisson_counts@0.3", "forgetting/others_rise",
     } <= set(found)  # fmt: skip
 
 

@@ -135,8 +135,8 @@ def test_a_module_without_sites_has_no_robustness_to_noise_on_units() -> None:
     config = member.architecture.model_copy(update={"sites": []})
     found, skipped = check_measures(member.model_copy(update={"architecture": config}))
     assert {"poisson", "ablation", "activity"} <= set(skipped)
-    assert any(name.startswith("robustness/weight_noise@") for name in found)
-    assert not any(name.startswith("robustness/poisson") for name in found)
+    assert any(name.startswith("error_under/weight_noise@") for name in found)
+    assert not any("poisson" in name for name in found)
 
 
 def test_one_pass_of_many_members_is_each_ones_own_module() -> None:
@@ -190,7 +190,7 @@ def test_measures_that_need_sites_apply_and_those_that_need_layers_say_why_not(k
     }
     found, skipped = check_measures(make(kind, probes__measures=measures))
     assert {"modularity/functional", "modularity/ablation", "forgetting/others_rise"} <= set(found)
-    assert any(name.startswith("robustness/poisson@") for name in found)
+    assert any(name.startswith("error_under/poisson@") for name in found)
     assert {"structural", "unit_specialisation"} <= set(skipped)
 
 

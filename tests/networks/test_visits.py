@@ -116,7 +116,7 @@ def test_members_with_visits_train_in_company_as_alone_and_every_measure_applies
         members[0].task, NetworkPopulation(network, packed), member_keys(range(3)), probes
     )
     assert all(values.isfinite().all() for name, values in found.items())
-    assert any(name.startswith("robustness/poisson_counts@") for name in found)
+    assert any(name.startswith("error_under/poisson_counts@") for name in found)
     assert {"modularity/functional", "modularity/ablation"} <= set(found)
     assert "modularity/structural" not in found
     assert set(find_measures(probes)) >= {"structural"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-MEASURES = ("error/test", "modularity/structural", "robustness/poisson@0.1", "robustness/poisson@0.3")
+MEASURES = ("error/test", "modularity/structural", "error_under/poisson@0.1", "error_under/poisson@0.3")
 
 
 def sweep_results(seeds: int = 3, **settings: list[Any]) -> pd.DataFrame:

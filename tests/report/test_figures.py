@@ -76,11 +76,11 @@ def test_interval_that_ends_below_zero_leaves_the_axis_of_an_error_logarithmic()
 
 def test_levels_stand_at_the_level_in_the_name_of_the_measure() -> None:
     results = sweep_results(**GRID)
-    data = levels_figure(results, ["robustness/poisson"], name="levels", title="Levels").data
+    data = levels_figure(results, ["error_under/poisson"], name="levels", title="Levels").data
     members = data[data["shown"] == "member"]
     for level in (0.1, 0.3):
         values = members[members["level"] == level]["value"]
-        assert sorted(values) == sorted(results[f"robustness/poisson@{level}"])
+        assert sorted(values) == sorted(results[f"error_under/poisson@{level}"])
 
 
 def test_curves_are_those_of_completed_members() -> None:
@@ -224,7 +224,7 @@ def test_scales_follow_values() -> None:
 def test_labels_name_quantities_and_leave_unknown_names_alone() -> None:
     assert label("modularity/structural") == "Structural modularity"
     assert label("config.noise.scale") == "Noise scale σ in training"
-    assert label("robustness/poisson@0.3") == "Error under Poisson noise 0.3"
+    assert label("error_under/poisson@0.3") == "Error under Poisson noise 0.3"
     assert label("weights/norm") == "weights/norm"
 
 

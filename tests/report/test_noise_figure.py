@@ -21,7 +21,7 @@ def results() -> pd.DataFrame:
             "config.noise.scale": scale,
             "config.regulariser.strength": strength,
             "modularity/structural": 0.5 + 0.1 * seed,
-            "robustness/poisson@0.3": 0.05 + 0.01 * seed,
+            "error_under/poisson@0.3": 0.05 + 0.01 * seed,
         }
         for support, architecture, scale, strength in (
             ("full", "dense", 0.0, 0.0), ("full", "dense", 0.2, 0.0), ("full", "dense", 0.0, 0.02),

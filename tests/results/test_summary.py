@@ -93,7 +93,7 @@ def test_failed_and_diverged_members_are_counted_and_not_averaged() -> None:
     summary = summarise(frame)
     assert summary.mean["error/test"].tolist()[0] == 1.0
     headings, rows = cells(summary)
-    assert headings == ["noise.scale", "n", "diverged", "failed", "error/test"]
+    assert headings == ["noise.scale", "n", "diverged", "failed", "error/test ↓"]
     assert rows == [["0.1", "1", "1", "1", "1"], ["0.2", "0", "0", "1", "-"]]
 
 
@@ -144,7 +144,7 @@ def test_a_missing_setting_is_a_group_of_its_own() -> None:
     )
     frame["config.data.num_samples"] = frame["config.data.num_samples"].astype("Int64")
     headings, rows = cells(summarise(frame))
-    assert headings == ["data.num_samples", "n", "error/test"]
+    assert headings == ["data.num_samples", "n", "error/test ↓"]
     assert [row[:2] for row in rows] == [["8", "1"], ["32", "2"], ["-", "2"]]
 
 
@@ -158,11 +158,11 @@ def test_settings_can_be_named_by_key_or_group_and_the_seed_among_them() -> None
 
 
 def test_metrics_can_be_named_by_pattern() -> None:
-    frame = results([{"error/test": 1.0, "robustness/poisson@0.1": 2.0, "robustness/poisson@0.3": 3.0}])
-    assert choose_metrics(frame, None) == ["error/test", "robustness/poisson@0.3"]
-    assert choose_metrics(frame, ["robustness/*", "error/test"]) == [
-        "robustness/poisson@0.1",
-        "robustness/poisson@0.3",
+    frame = results([{"error/test": 1.0, "error_under/poisson@0.1": 2.0, "error_under/poisson@0.3": 3.0}])
+    assert choose_metrics(frame, None) == ["error/test", "error_under/poisson@0.3"]
+    assert choose_metrics(frame, ["error_under/*", "error/test"]) == [
+        "error_under/poisson@0.1",
+        "error_under/poisson@0.3",
         "error/test",
     ]
 
@@ -196,10 +196,10 @@ def test_csv_holds_every_number_in_full() -> None:
 
 
 def test_one_member_shows_its_measures_without_those_at_many_levels() -> None:
-    frame = results([{"error/test": 0.5, "robustness/poisson@0.1": 2.0, "robustness/poisson@0.3": 3.0}])
+    frame = results([{"error/test": 0.5, "error_under/poisson@0.1": 2.0, "error_under/poisson@0.3": 3.0}])
     headings, rows = member_cells(frame)
     assert headings == ["measure", "value"]
-    assert rows == [["error/test", "0.5"], ["robustness/poisson@0.3", "3"]]
+    assert rows == [["error/test ↓", "0.5"], ["error_under/poisson@0.3 ↓", "3"]]
 
 
 def test_one_member_that_diverged_says_so_first() -> None:

@@ -460,7 +460,7 @@ def test_killed_search_goes_on_to_the_same_bits(command: Command, tmp_path: Path
 def test_optuna_finds_the_noise_that_makes_networks_robust_in_parallel_batches(command: Command) -> None:
     search = [
         "train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=16", "hydra.sweeper.n_jobs=8",
-        "hydra.sweeper.sampler.seed=1", "sweep.objective=robustness/poisson@0.3",
+        "hydra.sweeper.sampler.seed=1", "sweep.objective=error_under/poisson@0.3",
         "noise.scale=interval(0,3)", "population.seeds=2", *LEARNABLE,
     ]  # fmt: skip
     code, _, err = command(*search, "hydra.sweep.dir=search")
@@ -470,11 +470,11 @@ def test_optuna_finds_the_noise_that_makes_networks_robust_in_parallel_batches(c
     assert len(results) == 32
     # Eight trials of two seeds train together.
     assert len(list(Path("search/populations").glob("*.ckpt"))) == 2
-    by_scale = results.groupby("config.noise.scale")["robustness/poisson@0.3"].mean()
+    by_scale = results.groupby("config.noise.scale")["error_under/poisson@0.3"].mean()
     assert found["best_value"] == pytest.approx(by_scale.min(), abs=1e-12)
     assert found["best_params"]["noise.scale"] == pytest.approx(by_scale.idxmin(), abs=1e-12)
     # Some noise beats next to none and far too much.
     assert 0.05 < found["best_params"]["noise.scale"] < 1
     code, _, err = command("train", *LEARNABLE, "population.seeds=2", "hydra.run.dir=none")
     assert code == 0, err
-    assert found["best_value"] < load_results("none")["robustness/poisson@0.3"].mean()
+    assert found["best_value"] < load_results("none")["error_under/poisson@0.3"].mean()

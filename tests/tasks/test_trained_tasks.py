@@ -59,7 +59,7 @@ def test_task_trains_and_measures_that_it_has_no_modules_for_are_skipped_with_th
     assert ("modularity/structural" in measured) == ("structural" not in lacking)
     assert ("modularity/ablation" in measured) == ("ablation" not in lacking)
     assert ("forgetting/module_1" in measured) == ("forgetting" not in lacking)
-    assert ("extrapolation/combination" in measured) == ("combination" not in lacking)
+    assert ("error_beyond/combination" in measured) == ("combination" not in lacking)
 
 
 def test_pictures_of_networks_sorted_by_module_are_left_out_where_there_are_none(

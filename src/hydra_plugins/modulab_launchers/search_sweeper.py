@@ -85,6 +85,7 @@ class OptunaSweeper(Sweeper):
         Raises: ConfigError for a search that cannot be.
         """
         from modulab.errors import ConfigError
+        from modulab.measure_names import given_measure
 
         try:
             from modulab.sweep.search import Search
@@ -105,6 +106,7 @@ class OptunaSweeper(Sweeper):
         objectives = (
             [] if objective is None else [objective] if isinstance(objective, str) else list(objective)
         )
+        objectives = [given_measure(name) if isinstance(name, str) else name for name in objectives]
         dry_run = OmegaConf.select(self.config, "sweep.dry_run") is True
         settings = self._settings(max(1, len(objectives)), dry_run)
         folder = Path(str(self.config.hydra.sweep.dir))

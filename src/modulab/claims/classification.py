@@ -85,7 +85,7 @@ def _of_patterns() -> list[Criterion]:
     return [
         Criterion(
             f"Noise {TESTED_SCALE} makes networks more modular (C1)",
-            "excess of structural modularity less that without noise",
+            "excess of structural modularity minus that without noise",
             contrast(task, EXCESS, noisy, _DENSE),
             Region(low=thresholds.MODULARITY),
         ),
@@ -97,7 +97,7 @@ def _of_patterns() -> list[Criterion]:
         ),
         Criterion(
             "The regulariser of weights times activity makes networks more modular (C2)",
-            "excess of structural modularity at matched clean error less that of dense networks",
+            "excess of structural modularity at matched clean error minus that of dense networks",
             matched(task, _sweep(task, "activity_weight"), _DENSE, task, EXCESS),
             Region(low=thresholds.MODULARITY),
         ),
@@ -148,17 +148,19 @@ def _beyond_noise(task: str) -> list[Criterion]:
         ),
         Criterion(
             "Premodular networks are more robust to noise (C6)",
-            f"{UNDER_NOISE}, premodular / dense networks",
+            "error under Poisson noise 0.3, premodular / dense",
             ratio(task, UNDER_NOISE, _labels("premodular"), _labels("dense")),
             Region(high=1 / thresholds.ROBUSTNESS),
             scale="factor",
+            better="lower",
         ),
         Criterion(
             "Premodular networks generalise to withheld combinations of labels (C6)",
             "error on withheld combinations, premodular / dense",
-            ratio(task, "extrapolation/combination", _labels("premodular"), _labels("dense")),
+            ratio(task, "error_beyond/combination", _labels("premodular"), _labels("dense")),
             Region(high=1 / thresholds.GENERALISATION),
             scale="factor",
+            better="lower",
         ),
     ]
 
@@ -179,7 +181,7 @@ def _draw(task: str, evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]
     withheld = strip_figure(
         name_arms(table.rows({"task.support": "labels"})),
         "arm",
-        ["extrapolation/combination", UNDER_NOISE, MODULARITY],
+        ["error_beyond/combination", UNDER_NOISE, MODULARITY],
         name=f"{NAMES[task]}_withheld",
         title="Training with withheld combinations of labels",
     )
@@ -218,7 +220,7 @@ def _claim(
         first_rule=first_rule,
         tables=(
             (task, {"task.support": "full"}, measures),
-            (task, {"task.support": "labels"}, (*measures, "extrapolation/combination")),
+            (task, {"task.support": "labels"}, (*measures, "error_beyond/combination")),
         ),
     )
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modulab.claims.judgement import Judgement, effect, spent, verdict_words
+from modulab.claims.judgement import Judgement, effect, quantity, spent, verdict_words
 from modulab.claims.looks import Look
 from modulab.claims.presets import PRESETS, experiment_overrides
 from modulab.claims.registry import LONGEST_FIRST, choose_claims
@@ -14,6 +14,7 @@ from modulab.claims.report import PAGE, write_claims_report
 from modulab.claims.run import Experiment, claims_command, run_on_this_machine
 from modulab.claims.spending import judge_in_looks
 from modulab.errors import ConfigError
+from modulab.measure_names import arrow_key
 from modulab.results.store import check_folder
 
 
@@ -57,10 +58,19 @@ def run_claims(
 
 def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], list[list[str]], str]:
     """Return headings and rows of the table of verdicts, and where the report is."""
-    headings = ["claim", "", "verdict", "effect", "networks"]
+    headings = ["claim", "", "verdict", "first quantity", "effect", "networks"]
     rows = [
-        [each.claim.name, each.claim.title, each.verdict, effect(each.deciding[0]), spent(each)]
+        [
+            each.claim.name,
+            each.claim.title,
+            each.verdict,
+            quantity(each.deciding[0]),
+            effect(each.deciding[0]),
+            spent(each),
+        ]
         for each in judgements
     ]
     where = [f"{each.claim.name} {verdict_words(each)}." for each in judgements if each.where]
-    return headings, rows, "\n".join([*where, f"Report: {folder / PAGE}"])
+    key = arrow_key(row[3] for row in rows)
+    lines = [*([f"{key}."] if key else []), *where, f"Report: {folder / PAGE}"]
+    return headings, rows, "\n".join(lines)

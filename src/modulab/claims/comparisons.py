@@ -28,7 +28,7 @@ FRAME_NULL = "modularity/structural_frame_null"
 EXCESS = "modularity/structural_excess"
 """Structural modularity beyond that of the same weights in rotated module axes: what alignment alone does not give."""
 ERROR = "error/test"
-UNDER_NOISE = "robustness/poisson@0.3"
+UNDER_NOISE = "error_under/poisson@0.3"
 OF_ARMS = (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS, "modularity/functional", "activity/mean")
 """What a table of an experiment's arms shows unless a claim needs others."""
 

@@ -24,6 +24,7 @@ from modulab.claims.comparisons import (
 )
 from modulab.claims.evidence import Condition, Evidence, at_matched_error
 from modulab.claims.rules import Criterion, Region
+from modulab.measure_names import better
 from modulab.report.figure import ReportFigure
 from modulab.report.planes import map_figure
 
@@ -107,6 +108,7 @@ def _equalities() -> list[Criterion]:
                 matched_ratio("contest", UNDER_NOISE, dropout, _sweep(name), "regression"),
                 Region(1 / factor, factor),
                 scale="factor",
+                better="lower",
                 predicted="1 times",
             ),
         )
@@ -145,7 +147,7 @@ def power_map(results: pd.DataFrame, measures: Sequence[str], log_budget: float)
         row = {"run_id": " ".join(str(value) for value in cell.values()), "status": "completed", **cell}
         for measure in measures:
             values = path[measure].to_numpy(dtype=np.float64)[None]
-            if measure.startswith("robustness"):
+            if better(measure) == "lower":
                 row[measure] = math.exp(at_matched_error(log_errors, np.log(values), log_budget)[0])
             else:
                 row[measure] = float(at_matched_error(log_errors, values, log_budget)[0])

@@ -55,11 +55,11 @@ def _gain(depth: int, changes: Condition | None = None) -> tuple[Condition, Cond
 
 
 def _criteria() -> list[Criterion]:
-    what = f"structural modularity at noise {TESTED_SCALE} less that without noise"
+    what = f"structural modularity at noise {TESTED_SCALE} minus that without noise"
     weaker = [
         Criterion(
             f"Noise makes networks with {depth} hidden layers less modular than those with one",
-            "gain with one hidden layer less gain with these",
+            "gain with one hidden layer minus gain with these",
             contrast_of_gains("depth", MODULARITY, _gain(1), _gain(depth)),
             Region(low=thresholds.MODULARITY),
         )
@@ -71,13 +71,14 @@ def _criteria() -> list[Criterion]:
             f"clean error at noise {TESTED_SCALE}",
             level("depth", ERROR, _arm(depth, TESTED_SCALE)),
             Region(high=thresholds.learned("regression")),
+            better="lower",
         )
         for depth in DEPTHS
     ]
     penalised = [
         Criterion(
             f"The {name} regulariser with {depth} hidden layers",
-            f"structural modularity at strength {MATCHED_STRENGTH} less that without",
+            f"structural modularity at strength {MATCHED_STRENGTH} minus that without",
             contrast("depth", MODULARITY, _regularised(depth, name), _arm(depth, 0.0)),
         )
         for depth, name in (*((depth, "activity_weight") for depth in DEPTHS), (2, "jacobian"))

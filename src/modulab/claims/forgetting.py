@@ -65,6 +65,7 @@ def _less(setting: Condition, rise: float | None) -> Criterion:
         "rise of the other modules' error, dense networks minus these",
         contrast("forgetting", RISE, {**setting, "noise.scale": 0.0}, {**setting, "noise.scale": 0.2}),
         Region(low=LEAST),
+        better="higher",
         predicted="" if rise is None else ("above" if rise > 2 * LEAST else "below") + f" {LEAST:.3g}",
     )
 
@@ -75,6 +76,7 @@ def _reported() -> list[Criterion]:
             f"What dense networks forget: {_words(setting)}",
             "rise of the other modules' error",
             level("forgetting", RISE, {**setting, "noise.scale": 0.0}),
+            better="lower",
             predicted="" if rise is None else f"{rise:g}",
         )
         for setting, rise in _settings()
@@ -90,6 +92,7 @@ def _reported() -> list[Criterion]:
             f"What {name} forget",
             "rise of the other modules' error",
             level("forgetting", RISE, arm),
+            better="lower",
             predicted="0" if name == "premodular networks" else "",
         )
         for name, arm in others.items()

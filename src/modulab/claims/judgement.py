@@ -23,6 +23,7 @@ from modulab.claims.rules import (
     judge_all,
 )
 from modulab.claims.where import describe_settings
+from modulab.measure_names import arrow_key, with_arrow
 from modulab.results.summary import cells, summarise
 
 _ONLY_LOOK = Look()
@@ -75,6 +76,12 @@ class TableOfArms:
     experiment: str
     headings: list[str]
     rows: list[list[str]]
+
+    @property
+    def key(self) -> str:
+        """Return what the arrows in the headings mean."""
+        key = arrow_key(self.headings)
+        return f"{key}." if key else ""
 
 
 def judge(
@@ -143,6 +150,11 @@ def effect(finding: Finding) -> str:
     return interval(finding.estimate) + times
 
 
+def quantity(finding: Finding) -> str:
+    """Return the words for what a finding estimates, with an arrow to the better values."""
+    return with_arrow(finding.criterion.quantity, finding.criterion.better)
+
+
 def verdict_words(judgement: Judgement) -> str:
     """Return a verdict in words, and where it holds for a claim that is stated for several settings."""
     return f"{judgement.verdict}: {judgement.where}" if judgement.where else judgement.verdict
@@ -166,7 +178,7 @@ def finding_row(finding: Finding) -> list[str]:
     criterion = finding.criterion
     return [
         criterion.statement,
-        criterion.quantity,
+        quantity(finding),
         effect(finding),
         criterion.predicted,
         describe_region(criterion),
@@ -214,6 +226,7 @@ def _finding_record(finding: Finding) -> dict[str, Any]:
     return {
         "statement": criterion.statement,
         "quantity": criterion.quantity,
+        "better": criterion.better,
         "scale": criterion.scale,
         "value": _finite(finding.estimate.value),
         "low": _finite(finding.estimate.low),

@@ -62,6 +62,7 @@ def _criteria() -> list[Criterion]:
             f"clean error at {TESTED_SCALE}",
             level("linear", ERROR, _arm("linear", 0.0, TESTED_SCALE)),
             Region(high=thresholds.LEARNED_SHARE * thresholds.CONSTANT_ERROR["identity"]),
+            better="lower",
         ),
         *(
             Criterion(

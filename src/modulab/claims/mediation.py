@@ -58,6 +58,7 @@ def _criteria() -> list[Criterion]:
             ratio("mediation", UNDER_NOISE, _arm(TESTED_SCALE, 1.0), _arm(0.0, 1.0)),
             Region(high=1 / thresholds.ROBUSTNESS),
             scale="factor",
+            better="lower",
             predicted="0.39 times",
         ),
         Criterion(
@@ -78,6 +79,7 @@ def _criteria() -> list[Criterion]:
                 "error under Poisson noise 0.3, trained under noise / without",
                 ratio("mediation", UNDER_NOISE, _arm(TESTED_SCALE, share), _arm(0.0, share)),
                 scale="factor",
+                better="lower",
                 predicted="0.46 times" if share == 0 else "",
             )
             for share in SHARES
@@ -89,6 +91,7 @@ def _criteria() -> list[Criterion]:
                 "error under Poisson noise 0.3, masked / dense",
                 ratio("mediation", UNDER_NOISE, _arm(0.0, share), _arm(0.0, 1.0)),
                 scale="factor",
+                better="lower",
                 predicted="0.83 times" if share == 0 else "",
             )
             for share in SHARES

@@ -46,7 +46,7 @@ def _criteria(activation: str) -> list[Criterion]:
     return [
         Criterion(
             f"Noise of scale {TESTED_SCALE} makes {activation} networks more modular",
-            f"excess of structural modularity at {TESTED_SCALE} less that without noise",
+            f"excess of structural modularity at {TESTED_SCALE} minus that without noise",
             contrast("noise", EXCESS, noisy, quiet),
             Region(low=thresholds.MODULARITY),
             predicted="above 0.2" if activation == "relu" else "",
@@ -63,16 +63,18 @@ def _criteria(activation: str) -> list[Criterion]:
             f"clean error at {TESTED_SCALE}",
             level("noise", ERROR, noisy),
             Region(high=thresholds.learned("regression")),
+            better="lower",
         ),
         Criterion(
             f"What it costs {activation} networks",
-            f"clean error at {TESTED_SCALE} over that without noise",
+            f"clean error, at noise {TESTED_SCALE} / without noise",
             ratio("noise", ERROR, noisy, quiet),
             scale="factor",
+            better="lower",
         ),
         Criterion(
             f"What alignment alone gives {activation} networks",
-            f"frame null of structural modularity at {TESTED_SCALE} less that without noise",
+            f"frame null of structural modularity at {TESTED_SCALE} minus that without noise",
             contrast("noise", FRAME_NULL, noisy, quiet),
             predicted="0.04 to 0.09" if activation == "relu" else "",
         ),
@@ -140,7 +142,7 @@ CLAIM = Claim(
     hypothesis="Activity-dependent (Poisson-like) noise on nonlinear units in training drives modular connectivity.",
     measure=(
         "Excess of structural modularity: the chance-corrected share of absolute path strength that stays within "
-        "modules, less that of the same weights in rotated module axes."
+        "modules, minus that of the same weights in rotated module axes."
     ),
     comparison="Networks of equal seed, with and without noise, for relu and tanh units; two-module regression.",
     experiments=("noise", "duration"),

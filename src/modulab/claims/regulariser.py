@@ -38,7 +38,7 @@ def _regularised(scale: float) -> Condition:
 def _criteria() -> list[Criterion]:
     gain = Criterion(
         "The regulariser makes networks more modular",
-        f"excess of structural modularity at the strength that matches noise {TESTED_SCALE} less that without",
+        f"excess of structural modularity at the strength that matches noise {TESTED_SCALE} minus that without",
         contrast("regulariser", EXCESS, _regularised(TESTED_SCALE), _noisy(0.0)),
         Region(low=thresholds.MODULARITY),
         predicted="that of noise",
@@ -50,17 +50,18 @@ def _criteria() -> list[Criterion]:
         for criterion in (
             Criterion(
                 f"It makes them as modular as noise {scale} does",
-                "excess of structural modularity less that of noise-trained networks",
+                "excess of structural modularity minus that of noise-trained networks",
                 contrast("regulariser", EXCESS, _regularised(scale), _noisy(scale)),
                 Region(-margin, margin),
                 predicted="0",
             ),
             Criterion(
                 f"It makes them as robust as noise {scale} does",
-                "error under Poisson noise 0.3 over that of noise-trained networks",
+                "error under Poisson noise 0.3, these networks / noise-trained ones",
                 ratio("regulariser", UNDER_NOISE, _regularised(scale), _noisy(scale)),
                 Region(1 / factor, factor),
                 scale="factor",
+                better="lower",
                 predicted="1 times",
             ),
         )

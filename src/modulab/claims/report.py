@@ -21,6 +21,7 @@ from modulab.claims.judgement import (
     finding_row,
     held,
     left_open,
+    quantity,
     spent,
     tables_of,
     verdict_words,
@@ -28,6 +29,7 @@ from modulab.claims.judgement import (
 from modulab.claims.presets import PRESETS, banner
 from modulab.claims.rules import RULE, Finding
 from modulab.claims.run import Experiment
+from modulab.measure_names import arrow_key
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.results.files import write_whole
@@ -153,7 +155,7 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
             part.judgement.claim.title,
             part.judgement.verdict,
             held(part.judgement),
-            part.judgement.deciding[0].criterion.quantity,
+            quantity(part.judgement.deciding[0]),
             effect(part.judgement.deciding[0]),
             spent(part.judgement),
         ]
@@ -168,9 +170,11 @@ def _verdicts(parts: Sequence[_Part]) -> Section:
         "effect [95% interval]",
         "networks",
     )
+    key = arrow_key(row[4] for row in rows)
     table = PageTable(
         headings,
         rows,
+        f"{key}." if key else "",
         notes=[part.judgement.where and f"Depends on {part.judgement.where}." for part in parts],
         links=[Section(_title(part.judgement.claim)).anchor for part in parts],
     )
@@ -182,7 +186,9 @@ def _title(claim: Claim) -> str:
 
 
 def _findings(findings: Sequence[Finding]) -> PageTable:
-    return PageTable(_FINDINGS, [finding_row(finding) for finding in findings])
+    rows = [finding_row(finding) for finding in findings]
+    key = arrow_key(row[1] for row in rows)
+    return PageTable(_FINDINGS, rows, f"{key}." if key else "")
 
 
 def _section(part: _Part, decided: bool) -> Section:
@@ -232,7 +238,7 @@ def _section(part: _Part, decided: bool) -> Section:
             *(
                 Section(
                     f"{claim.name}: all arms of {table.experiment}, mean [95% interval]",
-                    tables=[PageTable(table.headings, table.rows)],
+                    tables=[PageTable(table.headings, table.rows, table.key)],
                     folded=True,
                 )
                 for table in part.tables

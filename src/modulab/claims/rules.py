@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from modulab.claims.evidence import Estimate, Evidence
+from modulab.measure_names import Better
 from modulab.results.intervals import LEVEL
 
 Outcome = Literal["holds", "fails", "unclear", "not decided"]
@@ -66,6 +67,8 @@ class Criterion:
     scale: Scale = "difference"
     predicted: str = ""
     """What theory says of the quantity, in words or numbers; empty where it says nothing."""
+    better: Better | None = None
+    """Which way the quantity is better, as a smaller error is; None where neither way is."""
 
 
 @dataclass(frozen=True)

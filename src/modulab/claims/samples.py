@@ -248,7 +248,7 @@ CLAIM = Claim(
             "coordinates and a cycle of four functions."
         ),
         verdict="inconclusive",
-        effect="1.81 [1.72, 1.91] times",
+        effect="N50, with one module more / without: 1.81 [1.72, 1.91] times",
         reason="For scalar coordinates theory gives a power law; exponential growth is expected of joint codes.",
     ),
 )

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from modulab.config.identity import in_current_form, run_id
 from modulab.config.sobol import Sobol
 from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.measure_names import given_measure
 from modulab.networks.base import Architecture
 from modulab.networks.self_trained import SelfTrained
 from modulab.noise import Noise
@@ -213,7 +214,9 @@ class Sweep(Settings):
         names: list[Any] = [*objective] if isinstance(objective, list) else [objective]
         if objective is not None and not all(isinstance(name, str) for name in names):
             raise ValueError(f"{objective!r}: give the name of a measure, or a list of names.")
-        return objective
+        if objective is None:
+            return None
+        return given_measure(objective) if isinstance(objective, str) else [*map(given_measure, names)]
 
 
 @dataclass(frozen=True)

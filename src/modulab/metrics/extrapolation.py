@@ -14,8 +14,8 @@ from modulab.metrics.probe import Probe, evaluation_samples
 
 
 @measure(
-    Column("extrapolation/combination", "Error on withheld combinations"),
-    Column("extrapolation/combination_ratio", "Error on withheld combinations / seen ones"),
+    Column("error_beyond/combination", "Error on withheld combinations"),
+    Column("error_beyond/combination_ratio", "Error on withheld combinations / seen ones"),
     needs=("withheld",),
 )
 def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
@@ -30,17 +30,17 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     error = mean_errors(probe.network, withheld, task)
     resolution = task.loss_function.resolution(num_samples, task.partition)
     in_support = mean_errors(probe.network, trained, task).clamp(min=resolution)
-    return {"extrapolation/combination": error, "extrapolation/combination_ratio": error / in_support}
+    return {"error_beyond/combination": error, "error_beyond/combination_ratio": error / in_support}
 
 
 @measure(
     Column(
-        "extrapolation/other_range@{factor}",
+        "error_beyond/other_range@{factor}",
         "Error, other inputs at {factor} times their range",
         family="Error, other inputs beyond range",
     ),
     Column(
-        "extrapolation/own_range@{factor}",
+        "error_beyond/own_range@{factor}",
         "Error, own inputs at {factor} times their range",
         family="Error, own inputs beyond range",
     ),
@@ -49,7 +49,7 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return error on module m's output while inputs range to r times the training range, averaged over m.
 
-    `extrapolation/other_range@r` widens the other modules' inputs, `extrapolation/own_range@r` m's own.
+    `error_beyond/other_range@r` widens the other modules' inputs, `error_beyond/own_range@r` m's own.
     Points at different r are the same points, stretched. Nothing where the task's inputs have no range; no
     other range with one module.
     """
@@ -75,6 +75,6 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
     for factor in probe.settings.ranges:
         if task.modules > 1:
-            measures[f"extrapolation/other_range@{factor:g}"] = range_error(1.0, factor)
-        measures[f"extrapolation/own_range@{factor:g}"] = range_error(factor, 1.0)
+            measures[f"error_beyond/other_range@{factor:g}"] = range_error(1.0, factor)
+        measures[f"error_beyond/own_range@{factor:g}"] = range_error(factor, 1.0)
     return measures

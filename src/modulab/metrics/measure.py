@@ -18,14 +18,15 @@ from jaxtyping import Float
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from modulab import measure_names
 from modulab.config.composing import config_folder
 from modulab.config.settings import Probes
 from modulab.errors import ConfigError
+from modulab.measure_names import Better, current_measure, stands_for
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
 from modulab.schema import Settings, find_function, read_settings, suggest
 from modulab.tasks.base import Task
-from modulab.text import matches
 
 Values = Mapping[str, Float[Tensor, " member"]]
 
@@ -34,7 +35,7 @@ Values = Mapping[str, Float[Tensor, " member"]]
 class Column:
     """The words for one of the values that a measure gives, or for a family of them.
 
-    A part in braces stands for any text: "robustness/poisson@{level}". The label repeats it. `family` is the label of
+    A part in braces stands for any text: "error_under/poisson@{level}". The label repeats it. `family` is the label of
     all values of a family together, whose name ends before the @.
     """
 
@@ -43,6 +44,18 @@ class Column:
     family: str | None = None
     ends_at_one: bool = False
     """Whether 1 is the largest value, so that an axis ends there."""
+    better: Better | None = None
+    """Which way is better, for a name whose first part does not say so; None also where neither way is."""
+
+    def __post_init__(self) -> None:
+        """Take the direction that the name has. Raises: ValueError where another one is stated."""
+        known = measure_names.better(self.name)
+        if known is not None:
+            if self.better not in (None, known):
+                raise ValueError(
+                    f"{self.name}: {known} is better, as for every name that begins so. Rename it."
+                )
+            object.__setattr__(self, "better", known)
 
     def describes(self, name: str) -> dict[str, str] | None:
         """Return what stands for the parts in braces if `name` is one of these values, else None."""
@@ -53,7 +66,7 @@ class Column:
     def matches(self, pattern: str) -> bool:
         """Return whether a name, or a pattern such as modularity/*, stands for some of these values."""
         example = re.sub(r"\{\w+\}", "0", self.name)
-        return self.describes(pattern) is not None or matches(example, pattern)
+        return self.describes(current_measure(pattern)) is not None or stands_for(pattern, example)
 
     def label_of(self, name: str) -> str | None:
         """Return the label of a value, or of the family that `name` stands for; None for any other."""

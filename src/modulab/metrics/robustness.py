@@ -135,7 +135,7 @@ def ablate_units(fraction: float, order: Mapping[str, Int64[Tensor, "member _uni
 def _columns(name: str, perturbation: str) -> list[Column]:
     return [
         Column(
-            f"robustness/{name}@{{level}}",
+            f"error_under/{name}@{{level}}",
             f"Error under {perturbation} {{level}}",
             family=f"Error under {perturbation}",
         ),
@@ -145,26 +145,26 @@ def _columns(name: str, perturbation: str) -> list[Column]:
 
 @measure(*_columns("gaussian", "Gaussian noise"), needs=("sites",))
 def measure_gaussian(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/gaussian`: noise of variance level^2 on every hidden unit."""
+    """Return `error_under/gaussian`: noise of variance level^2 on every hidden unit."""
     return _under_law(probe, "gaussian", _ActivityNoise.GAUSSIAN)
 
 
 @measure(*_columns("poisson", "Poisson noise"), needs=("sites",))
 def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/poisson`: noise of variance level^2 |a| on every hidden unit."""
+    """Return `error_under/poisson`: noise of variance level^2 |a| on every hidden unit."""
     return _under_law(probe, "poisson", _ActivityNoise.POISSON)
 
 
 @measure(*_columns("poisson_energy", "equal-energy noise"), needs=("sites",))
 def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/poisson_energy`: noise of variance level^2 abar |a| on every hidden unit.
+    """Return `error_under/poisson_energy`: noise of variance level^2 abar |a| on every hidden unit.
 
     abar is the mean |a| over the units of the unit's site and over evaluation points, of the clean network itself.
     Poisson noise alone is weaker, relative to what it disturbs, the larger the activity: a relu network escapes it by
     a -> c a, W -> W / c, which leaves its function as it is. This noise scales with c as activity does. It is
     invariant where all units of a site have one c; for a c of each unit's own, abar shifts noise between units.
 
-    Draws are those of `robustness/poisson`, so that the two differ by abar alone.
+    Draws are those of `error_under/poisson`, so that the two differ by abar alone.
     """
     sites = zip(probe.network.network.sites, probe.activities(), strict=True)
     gains = {site.name: activity.abs().flatten(1).mean(dim=1).sqrt() for site, activity in sites}
@@ -173,13 +173,13 @@ def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 @measure(*_columns("multiplicative", "multiplicative noise"), needs=("sites",))
 def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
+    """Return `error_under/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
     return _under_law(probe, "multiplicative", _ActivityNoise.MULTIPLICATIVE)
 
 
 @measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
+    """Return `error_under/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
     noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
     sites = probe.network.network.sites
     scores = {
@@ -200,7 +200,7 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 @measure(*_columns("weight_noise", "weight noise"))
 def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/weight_noise`: every weight, as trained, times 1 + level xi.
+    """Return `error_under/weight_noise`: every weight, as trained, times 1 + level xi.
 
     `probes.repeats` noisy networks are drawn, and the evaluation points shared out over them.
     """
@@ -219,7 +219,7 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 @measure(*_columns("input_noise", "input noise"))
 def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/input_noise`: noise of variance level^2 on every input.
+    """Return `error_under/input_noise`: noise of variance level^2 on every input.
 
     The targets are those of the clean inputs. Mixing makes no difference: a rotation of such noise is
     such noise.
@@ -237,7 +237,7 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 @measure(*_columns("ablation", "ablation"), needs=("sites",))
 def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
-    """Return `robustness/ablation`: a share of each site's units silenced; levels are shares.
+    """Return `error_under/ablation`: a share of each site's units silenced; levels are shares.
 
     `probes.repeats` sets of units are drawn, and the evaluation points shared out over them.
     """
@@ -352,7 +352,7 @@ def _curve(
         return task.loss_function.errors(outputs, probe.samples.targets, task.partition).mean(dim=1)
 
     errors = [error_of(outputs_at(level)) for level in levels]
-    measures = {f"robustness/{name}@{level:g}": error for level, error in zip(levels, errors, strict=True)}
+    measures = {f"error_under/{name}@{level:g}": error for level, error in zip(levels, errors, strict=True)}
     clean = error_of(probe.clean.outputs)
     measures[f"robustness/{name}/tolerance"] = tolerance(
         levels, torch.stack(errors, dim=1), clean, probe.settings.error_floor, squared

@@ -94,7 +94,7 @@ def measured_families(results: pd.DataFrame, kind: str, most: int | None = None)
     ]
     if most is None or len(found) <= most:
         return found
-    first = [f"robustness/{name}" for name in ("poisson", "weight_noise", "ablation")]
+    first = [f"error_under/{name}" for name in ("poisson", "weight_noise", "ablation")]
     return [*(name for name in first if name in found), *(name for name in found if name not in first)][:most]
 
 

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator
 
-from modulab.report.style import COLOURS, MARKERS, label
+from modulab.measure_names import given_measure
+from modulab.report.style import COLOURS, MARKERS, measure_label
 from modulab.results.intervals import mean_interval
 
-MEASURES = ("modularity/structural", "robustness/poisson@0.3")
+MEASURES = ("modularity/structural", "error_under/poisson@0.3")
 """What is drawn by default; structural modularity needs networks of layers."""
 
 
@@ -45,6 +46,7 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
     Lines join means over seeds; shading is their 95% interval; small marks are single members.
     """
     arms = noise_arms(results)
+    measures = (given_measure(measures[0]), given_measure(measures[1]))
     regularised = bool((arms["config.regulariser.strength"] > 0).any())
     matched = " (matched, for the regulariser)" if regularised else ""
     settings: dict[Any, Any] = {
@@ -63,7 +65,7 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
             axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
             axes.minorticks_off()
             axes.set_xlabel(f"Noise scale σ in training{matched}")
-            axes.set_ylabel(label(measure))
+            axes.set_ylabel(measure_label(measure))
         left, right = figure.axes
         left.set_ylim(0, 1.04)
         right.set_yscale("log")

@@ -22,6 +22,7 @@ from modulab.report.style import (
     choose_measure_scale,
     drawing,
     label,
+    measure_label,
     set_measure_axis,
 )
 
@@ -139,7 +140,7 @@ def map_figure(
             norm = _norm(means)
             if panel is not None:
                 own = own.loc[equals(own[panel.removeprefix("config.")], level)]
-            _draw_map(axes, own, keys, (columns, rows), norm, label(measure))
+            _draw_map(axes, own, keys, (columns, rows), norm, measure_label(measure))
             axes.set_xlabel(label(x))
             axes.set_ylabel(label(y))
             if panel is not None:

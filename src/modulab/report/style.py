@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
+from modulab.measure_names import better, with_arrow
 from modulab.text import printable
 
 if TYPE_CHECKING:
@@ -157,6 +158,11 @@ def label(name: str) -> str:
     return next((words for words in found if words is not None), name)
 
 
+def measure_label(name: str) -> str:
+    """Return the words for a measure, with an arrow to its better values."""
+    return with_arrow(label(name), better(name))
+
+
 def ends_at_one(name: str) -> bool:
     """Return whether 1 is the largest value of a measure."""
     return any(column.ends_at_one and column.describes(name) is not None for column in described_columns())
@@ -244,4 +250,4 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
         set_log_axis(axes, axis, float(np.log10(finite.max() / finite.min())) if finite.size else 1.0)
     elif bounded and finite.size:
         set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
-    which.set_label_text(label(name))
+    which.set_label_text(measure_label(name))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from modulab.errors import ConfigError
+from modulab.measure_names import arrow_key
 from modulab.report.categories import strip_figure
 from modulab.report.choosing import (
     Layout,
@@ -131,10 +132,14 @@ def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _summary(results: pd.DataFrame) -> Section:
     if len(results) == 1:
-        return Section("Measures", tables=[PageTable(*member_cells(results))])
+        headings, rows = member_cells(results)
+        key = arrow_key(row[0] for row in rows)
+        return Section("Measures", tables=[PageTable(headings, rows, f"{key}." if key else "")])
     headings, rows = cells(summarise(results))
     shown = rows[:_MOST_ROWS]
     caption = "Mean over seeds and its 95% interval; n is the number of completed networks. "
+    key = arrow_key(headings)
+    caption += f"{key}. " if key else ""
     caption += f"The first {len(shown)} of {len(rows)} rows. " if len(rows) > len(shown) else ""
     return Section("Summary", tables=[PageTable(headings, shown, f"{caption}All measures: {SUMMARY}.")])
 
@@ -237,17 +242,17 @@ def _front_section(layout: Layout) -> Section | None:
 def _levels_section(layout: Layout) -> Section | None:
     members, arm, row, word = split_for_curves(layout)
     titles = {
-        "robustness": ("Error under perturbation, by its level", "level"),
-        "extrapolation": ("Error beyond the training range, by the range", "range"),
+        "error_under": ("robustness", "Error under perturbation, by its level", "level"),
+        "error_beyond": ("extrapolation", "Error beyond the training range, by the range", "range"),
     }
     figures: list[ReportFigure] = []
-    for kind, (title, axis) in titles.items():
+    for kind, (name, title, axis) in titles.items():
         most = None if row is None else 3
         families = measured_families(members, kind, most) if len(members) and layout.readable else []
         if families:
             figures.append(
                 levels_figure(
-                    members, families, name=kind, title=title, arm=arm, row=row, x_label=axis,
+                    members, families, name=name, title=title, arm=arm, row=row, x_label=axis,
                     styles=_page_styles(layout, arm),
                 )
             )  # fmt: skip

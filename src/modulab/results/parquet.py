@@ -11,6 +11,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from modulab.errors import ConfigError
+from modulab.measure_names import current_measure
 from modulab.results.files import replacing
 from modulab.schema import RENAMED_KEYS
 
@@ -60,8 +61,35 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
             f"{path} is damaged: its columns are not those that were written. It is left as it is. "
             "Restore it from a copy, or move it away and run the same command again."
         )
-    _check_content(path, table, columns)
-    return _with_current_names(table.replace_schema_metadata(None))
+    kind = next((kind for kind in (CURVES, ANALYSIS) if path.name.endswith(kind)), RESULTS)
+    _check_content(path, table, columns, kind)
+    table = _with_current_measures(table.replace_schema_metadata(None), kind)
+    return _with_current_names(table)
+
+
+def _with_current_measures(table: pa.Table, kind: str) -> pa.Table:
+    """Return a table in which measures have the names of this version.
+
+    A row that has a measure under both names, from two versions, has one value: that of the present name, if any.
+    """
+    if kind == CURVES:
+        place = table.column_names.index("measure") if "measure" in table.column_names else None
+        if place is None:
+            return table
+        encoded = table["measure"].combine_chunks().dictionary_encode()
+        names = [name and current_measure(name) for name in encoded.dictionary.to_pylist()]
+        renamed = pa.array(names, pa.string()).take(encoded.indices)
+        return table.set_column(place, "measure", renamed)
+    for old in table.column_names:
+        new, names = current_measure(old), table.column_names
+        if new == old or names.count(old) > 1:
+            continue
+        if new not in names:
+            table = table.rename_columns([new if name == old else name for name in names])
+        else:
+            both = _compute.coalesce(table[new].cast(pa.float64()), table[old].cast(pa.float64()))
+            table = table.set_column(names.index(new), new, both).drop_columns([old])
+    return table
 
 
 def _with_current_names(table: pa.Table) -> pa.Table:
@@ -75,9 +103,8 @@ def _with_current_names(table: pa.Table) -> pa.Table:
     return table
 
 
-def _check_content(path: Path, table: pa.Table, columns: list[str] | None) -> None:
+def _check_content(path: Path, table: pa.Table, columns: list[str] | None, kind: str) -> None:
     """Check that a table has the columns that every reader needs, and that its run_ids are names of members."""
-    kind = next((kind for kind in (CURVES, ANALYSIS) if path.name.endswith(kind)), RESULTS)
     missing = [name for name in columns or _NEEDED[kind] if name not in table.column_names]
     if missing:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,20 +12,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
+from modulab.measure_names import arrow_key, better, chosen_measures, encodable, with_arrow
 from modulab.results.intervals import mean_interval, pooled_interval
 from modulab.results.tables import failed_measures
 from modulab.schema import current_name, is_reserved, suggest, suggest_key
-from modulab.text import matches, printable
+from modulab.text import printable
 
 DEFAULT_METRICS = (
     "error/test",
-    "robustness/poisson@0.3",
+    "error_under/poisson@0.3",
     "modularity/structural",
     "modularity/structural_frame_null",
     "modularity/structural_excess",
     "modularity/functional",
     "activity/mean",
-    "extrapolation/combination",
+    "error_beyond/combination",
 )
 """What a table shows unless told otherwise, where results have it."""
 
@@ -53,7 +55,7 @@ def metric_names(results: Iterable[str]) -> list[str]:
 
 
 def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> list[str]:
-    """Return the measures that names or patterns (`robustness/*`) stand for; by default a short list.
+    """Return the measures that names or patterns (`error_under/*`) stand for; by default a short list.
 
     Raises: ConfigError for a name that is no measure of these results.
     """
@@ -62,7 +64,7 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
         return [name for name in DEFAULT_METRICS if name in names]
     chosen: list[str] = []
     for pattern in patterns:
-        found = [name for name in names if matches(name, pattern)]
+        found = chosen_measures(pattern, names)
         if not found and "completed" not in set(results["status"]):
             continue  # `unfinished` says that there are no measures yet, and why
         if not found:
@@ -229,7 +231,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         name for name in summary.counts if name == "completed" or bool((summary.counts[name] > 0).any())
     ]
     headings = [*summary.settings, *("n" if name == "completed" else str(name) for name in counts)]
-    headings += list(summary.mean)
+    headings += [with_arrow(str(name), better(str(name))) for name in summary.mean]
     rows: list[list[str]] = []
     for row in range(len(summary.counts)):
         texts = [_setting(summary.settings.iloc[row][name]) for name in summary.settings]
@@ -250,7 +252,11 @@ def member_cells(
     names = choose_metrics(results, metrics)
     if metrics is None:
         names = [name for name in metric_names(results) if "@" not in name or name in DEFAULT_METRICS]
-    rows = [[name, _number(float(row[name]))] for name in names if not pd.isna(row[name])]
+    rows = [
+        [with_arrow(name, better(name)), _number(float(row[name]))]
+        for name in names
+        if not pd.isna(row[name])
+    ]
     if row["status"] != "completed":
         rows.insert(0, ["status", str(row["status"])])
         rows.insert(1, ["error", "" if pd.isna(row["error"]) else str(row["error"])])
@@ -291,8 +297,8 @@ def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    headings = [printable(heading) for heading in headings]
-    rows = [[printable(cell) for cell in row] for row in rows]
+    headings = [_shown(heading) for heading in headings]
+    rows = [[_shown(cell) for cell in row] for row in rows]
     console = Console()
     if not console.is_terminal:
         print(plain_text(headings, rows))
@@ -305,15 +311,28 @@ def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
+def _shown(text: str) -> str:
+    return encodable(printable(text), sys.stdout.encoding)
+
+
+def _show_arrow_key(texts: Iterable[str]) -> None:
+    if key := arrow_key(texts):
+        print(_shown(f"{key}."))
+
+
 def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> None:
     """Print the table of some results; one member alone gets one row per measure."""
     if len(results) == 1 and by is None:
-        show(*member_cells(results, metrics))
+        headings, rows = member_cells(results, metrics)
+        show(headings, rows)
+        _show_arrow_key(row[0] for row in rows)
         for problem in [*lost_measures(results), *unfinished(results)]:
             print(printable(problem))
         return
     summary = summarise(results, by, metrics)
-    show(*cells(summary))
+    headings, rows = cells(summary)
+    show(headings, rows)
+    _show_arrow_key(headings)
     if summary.pooled:
         print(
             f"Pooled over {printable(', '.join(summary.pooled))}, which --by does not name: "

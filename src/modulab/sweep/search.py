@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from modulab.config.overrides import READING_ERRORS
 from modulab.errors import ConfigError
+from modulab.measure_names import current_measure
 from modulab.results.files import write_whole
 from modulab.sweep.jobs import MembersFailed
 from modulab.sweep.search_space import Dimension
@@ -277,7 +278,8 @@ def _open_study(settings: SearchSettings, kind: Mapping[str, Sequence[str]]) -> 
             f"hydra.sweeper.storage holds a study {settings.study_name} to {' and '.join(stored)}. "
             "Give another hydra.sweeper.study_name."
         )
-    before = study.user_attrs.get(_KIND, kind)
+    before = dict(study.user_attrs.get(_KIND, kind))
+    before["objectives"] = [current_measure(name) for name in before["objectives"]]
     if before != kind:
         raise ConfigError(
             f"hydra.sweeper.storage holds a study {settings.study_name} of {', '.join(before['objectives'])} over "

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from modulab.config.settings import Member, Probes
 from modulab.errors import ConfigError, describe
+from modulab.measure_names import current_measure, stands_for
 from modulab.metrics.measure import curve_measures
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
-from modulab.text import matches
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
@@ -104,7 +104,7 @@ class Recorder(Callback):
     def resume(self, saved: Mapping[str, Any]) -> None:
         """Take up the curves and the time of a checkpoint."""
         self.steps = list(saved["curve_steps"])
-        self.curves = {name: list(values) for name, values in saved["curves"].items()}
+        self.curves = {current_measure(name): list(values) for name, values in saved["curves"].items()}
         self._seconds_before = float(saved["seconds"])
         self.trained_by = saved.get("engine")
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
@@ -164,7 +164,7 @@ class Recorder(Callback):
         return {
             name: values
             for name, values in found.items()
-            if any(matches(name, pattern) for pattern in self._settings.curves)
+            if any(stands_for(pattern, name) for pattern in self._settings.curves)
         }
 
     def _save_if_due(self, trainer: LightningTrainer, last: bool) -> None:

@@ -36,7 +36,7 @@ MAPS = (
         "Noise makes nonlinear networks modular",
         "noise",
         Effect(
-            "structural modularity less that of the same network trained without noise",
+            "structural modularity minus that of the same network trained without noise",
             "modularity/structural",
             thresholds.MODULARITY,
             arm="noise.scale",
@@ -50,7 +50,7 @@ MAPS = (
         "Noise makes networks modular where their targets are nonlinear",
         "nonlinearity",
         Effect(
-            "excess of structural modularity over that of rotated module axes",
+            "structural modularity minus that of rotated module axes",
             "modularity/structural_excess",
             thresholds.MODULARITY,
         ),
@@ -75,8 +75,8 @@ MAPS = (
         "Premodular networks are more robust",
         "robustness",
         Effect(
-            "error under Poisson noise 0.3 of dense networks over that of premodular ones",
-            "robustness/poisson@0.3",
+            "error under Poisson noise 0.3, dense / premodular",
+            "error_under/poisson@0.3",
             thresholds.ROBUSTNESS,
             arm="architecture.name",
             base="dense",
@@ -91,8 +91,8 @@ MAPS = (
         "Networks that became modular generalise further",
         "generalisation",
         Effect(
-            "error on combinations that training withheld, of dense networks over those trained under noise",
-            "extrapolation/combination",
+            "error on combinations that training withheld, dense networks trained without noise / under noise",
+            "error_beyond/combination",
             thresholds.GENERALISATION,
             arm="noise.scale",
             base=0.0,
