@@ -8,13 +8,14 @@ import torch
 
 from modulab.config.settings import Member
 from modulab.training.data import PopulationData
+from modulab.training.engine import Engine
 from modulab.training.learner import PopulationLearner
 
 CPU = torch.device("cpu")
 
 
 def prepared_learner(
-    members: Sequence[Member], engine: str = "eager", threads: int = 1
+    members: Sequence[Member], engine: Engine = "eager", threads: int = 1
 ) -> tuple[PopulationLearner, PopulationData]:
     """Return a learner ready for its first chunk of steps, and its data."""
     learner = PopulationLearner(members, engine, CPU, threads)
@@ -24,7 +25,7 @@ def prepared_learner(
     return learner, data
 
 
-def train_learner(members: Sequence[Member], engine: str = "eager", threads: int = 1) -> PopulationLearner:
+def train_learner(members: Sequence[Member], engine: Engine = "eager", threads: int = 1) -> PopulationLearner:
     """Return a learner trained through all chunks of its members."""
     learner, data = prepared_learner(members, engine, threads)
     for index in range(data.num_chunks):
@@ -32,6 +33,6 @@ def train_learner(members: Sequence[Member], engine: str = "eager", threads: int
     return learner
 
 
-def trained_parameters(members: Sequence[Member], engine: str = "eager", threads: int = 1) -> torch.Tensor:
+def trained_parameters(members: Sequence[Member], engine: Engine = "eager", threads: int = 1) -> torch.Tensor:
     """Return the parameters of members trained in one population, in the order given."""
     return train_learner(members, engine, threads).member_parameters()

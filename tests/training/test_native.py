@@ -249,7 +249,10 @@ def test_a_fit_by_the_native_engine_says_so_and_measures_what_the_eager_one_does
         )
         for engine in ("eager", "native")
     }
-    assert {name: result.engine for name, result in results.items()} == {"eager": "eager", "native": "native"}
+    assert {name: result.engines[0] for name, result in results.items()} == {
+        "eager": "eager",
+        "native": "native",
+    }
     for name, values in results["eager"].measures.items():
         assert results["native"].measures[name] == pytest.approx(values, rel=1e-3, abs=1e-4, nan_ok=True), (
             name
