@@ -18,7 +18,7 @@ import torch
 from modulab.config.settings import Member
 from modulab.progress import ProgressReport
 from modulab.text import say_once
-from modulab.training import engine, fit, torch_private
+from modulab.training import engine, torch_private, usable
 from modulab.training.fit import fit_population
 from modulab.training.torch_private import InterfaceChanged, check_building, check_loading, trace
 from tests.hidden import hide
@@ -42,11 +42,11 @@ def nothing_remembered() -> Iterator[None]:
     remembered = (check_loading, check_building, say_once, engine._cpu_step, engine.accelerated_step)
     for each in remembered:
         each.cache_clear()
-    fit._cannot_compile.clear()
+    usable._cannot_compile.clear()
     yield
     for each in remembered:
         each.cache_clear()
-    fit._cannot_compile.clear()
+    usable._cannot_compile.clear()
 
 
 def members() -> list[Member]:
