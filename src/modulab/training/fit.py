@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,10 @@ def fit_population(
         recorder = Recorder(members, checkpoint, execution.checkpoint_seconds, progress, on_point)
         learner, data = _set_up(members, execution, checkpoint, recorder)
         begun = _begun(learner, recorder)
-        engines = {program: engine or execution.engine for program, engine in begun.items()}
-        if data.num_chunks > 0:  # else the checkpoint is that of the end of training
+        if data.num_chunks > 0:
             engines = usable_engines(learner.programs, begun, execution, progress)
+        else:  # The checkpoint is that of the end of training, by whatever engines were possible then.
+            engines = _engines_then(begun, execution)
         execution = execution.with_engine(fastest(engines.values()) or execution.engine)
         learner.train_with(engines, execution.threads)
         if data.num_chunks > 0:
@@ -112,6 +113,11 @@ def _begun(learner: PopulationLearner, recorder: Recorder) -> dict[Program, Engi
         program: fastest([name])
         for program, name in zip(learner.member_programs, recorder.trained_by, strict=True)
     }
+
+
+def _engines_then(begun: Mapping[Program, Engine | None], execution: Execution) -> dict[Program, Engine]:
+    """Return the engines that a checkpoint names, and the one of this execution where it names none."""
+    return {program: engine or execution.engine for program, engine in begun.items()}
 
 
 def _set_up(
