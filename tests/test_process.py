@@ -52,7 +52,9 @@ def call(case: str, engine: str, folder: Path, cache: Path, prepared: Calls) -> 
 CASES: list[Any] = [(case, "eager") for case in ("plain", "first", "own", "thread", "interrupted")]
 # A regulariser of one's own is compiled as any other step is.
 CASES += [
-    pytest.param(case, "compiled", marks=COMPILING) for case in ("first", "plain", "thread", "interrupted")
+    pytest.param(case, engine, marks=COMPILING)
+    for engine, cases in (("compiled", ("first", "plain")), ("native", ("plain", "thread", "interrupted")))
+    for case in cases
 ]
 
 

@@ -88,7 +88,7 @@ def calls() -> Iterator[Calls]:
     ("engine", "overrides"),
     [
         ("eager", "training.steps=4"),
-        ("compiled", "training.steps=2000 population.seeds=256 training.curve_every=1000"),
+        ("native", "training.steps=2000 population.seeds=256 training.curve_every=1000"),
         ("eager", "training.steps=50 population.seeds=64 architecture.width=512"),
         ("compiled", "training.steps=50 population.seeds=64 architecture.width=512"),
         (
@@ -111,7 +111,7 @@ def calls() -> Iterator[Calls]:
             "training.batch_size=16 architecture.width=8",
         ),
         (
-            "compiled",
+            "native",
             "training.steps=2000 training.curve_every=1000 population.seeds=64 data.num_samples=null",
         ),
     ],
@@ -142,9 +142,9 @@ def test_large_data_that_a_thousand_networks_share_is_held_and_estimated_once(ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", "native"])
 def test_peak_of_memory_does_not_grow_with_steps(engine: str, calls: Calls) -> None:
-    steps = {"eager": 1500, "compiled": 20000}[engine]
+    steps = {"eager": 1500, "native": 20000}[engine]
     given = [
         "population.seeds=24",
         "training.curve_every=250",

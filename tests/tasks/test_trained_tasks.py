@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,19 +188,16 @@ def test_commands_of_the_page_on_tasks_are_accepted() -> None:
         assert plan(*shlex.split(command)).runs
 
 
-@pytest.mark.slow
-def test_compiled_engine_trains_bump_code_as_the_eager_one(tmp_path: Path) -> None:
-    # In a process of its own: shape checking would be compiled as well.
+def test_native_engine_trains_bump_code_as_the_eager_one(tmp_path: Path) -> None:
     settings = [
         "task.code=bump", "task.bump_grid=4", "training.steps=20", "training.curve_every=20", "data.num_samples=64",
-        "probes.num_samples=64", "trainer.accelerator=cpu",
+        "probes.num_samples=64", "trainer.accelerator=cpu", "trainer.progress=off",
     ]  # fmt: skip
     errors: list[float] = []
-    for engine in ("eager", "compiled"):
-        asked = [*settings, f"trainer.engine={engine}"]
-        code = f"import modulab; modulab.train({asked!r}, folder={str(tmp_path / engine)!r})"
-        subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True)
-        [row] = modulab.load_results(tmp_path / engine).to_dict("records")
+    for engine in ("eager", "native"):
+        [row] = modulab.train(
+            [*settings, f"trainer.engine={engine}"], folder=tmp_path / engine
+        ).table.to_dict("records")
         assert row["engine"] == engine
         errors.append(row["error/test"])
     assert errors[1] == pytest.approx(errors[0], rel=1e-4)

@@ -39,7 +39,7 @@ def main() -> None:
     packed = trained_parameters(members, "compiled")
     alone = {index: trained_parameters([members[index]], "compiled")[0] for index in (0, 7, 19)}
     findings = {
-        "engines": {name: result.engine for name, result in results.items()},
+        "engines": {name: result.engines[0] for name, result in results.items()},
         "failures": {index: reason for each in results.values() for index, reason in each.failures.items()},
         "compiled from eager": float((packed - trained_parameters(members)).abs().max()),
         "changed by company": [

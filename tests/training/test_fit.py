@@ -13,6 +13,7 @@ from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.checkpoints import read_checkpoint
+from modulab.training.engine import ENGINES
 from modulab.training.execution import choose_execution
 from modulab.training.fit import fit_population
 from modulab.training.recorder import Interrupted
@@ -131,28 +132,53 @@ def test_more_fresh_points_are_never_repeated_and_finite_ones_are() -> None:
     assert len(torch.unique(seen, dim=0)) == len(seen)
 
 
-def test_engine_is_compiled_only_where_the_work_repays_it() -> None:
-    auto = EAGER.model_copy(update={"engine": "auto", "threads": 2})
+def test_engine_is_native_only_where_the_work_repays_it() -> None:
+    auto = EAGER.model_copy(update={"engine": "auto"})
     assert choose_execution(auto, [make_member(**QUICK)]).engine == "eager"
-    # Alone it would not repay the compiler, but the next such run only loads the step.
-    assert choose_execution(auto, [make_member()]).engine == "compiled"
-    assert choose_execution(auto, [make_member(seed=seed) for seed in range(300)]).engine == "compiled"
+    # TorchInductor takes so long to compile that only many uses, or many members, repay it.
+    short, alone, many = (
+        choose_execution(auto, members)
+        for members in (
+            [make_member(training__steps=1000)], [make_member()], [make_member(seed=seed) for seed in range(300)],
+        )
+    )  # fmt: skip
+    assert (short.engine, short.instead_of_native) == ("native", "eager")
+    assert (alone.engine, alone.instead_of_native) == ("native", "compiled")
+    assert (many.engine, many.instead_of_native) == ("native", "compiled")
+    elsewhere = choose_execution(auto, [make_member()], torch.device("cuda"))
+    assert elsewhere.engine == "compiled"
+
+
+def test_the_chosen_engine_does_not_depend_on_the_number_of_threads() -> None:
+    for steps in (50, 150, 200, 1000, 4000):
+        members = [make_member(training__steps=steps)]
+        chosen = [
+            choose_execution(EAGER.model_copy(update={"engine": "auto", "threads": threads}), members)
+            for threads in (1, 64)
+        ]
+        assert len({(each.engine, each.instead_of_native) for each in chosen}) == 1
+
+
+def test_auto_goes_on_with_the_engine_that_began() -> None:
+    auto, asked = (EAGER.model_copy(update={"engine": name}) for name in ("auto", "eager"))
+    for begun in ENGINES:
+        assert choose_execution(auto, [make_member()], begun=begun).engine == begun
+        assert choose_execution(asked, [make_member()], begun=begun).engine == "eager"
+    assert choose_execution(auto, [make_member()], torch.device("cuda"), "native").engine == "compiled"
 
 
 def test_a_machine_without_a_compiler_trains_what_was_chosen_elsewhere_or_says_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    auto, asked = (
-        EAGER.model_copy(update={"engine": each, "threads": None}) for each in ("auto", "compiled")
-    )
+    auto, asked = (EAGER.model_copy(update={"engine": each, "threads": None}) for each in ("auto", "native"))
     chosen = [choose_execution(trainer, [make_member()]) for trainer in (auto, asked)]
-    assert [each.engine for each in chosen] == ["compiled", "compiled"]
+    assert [each.engine for each in chosen] == ["native", "native"]
     monkeypatch.setattr(shutil, "which", lambda name: None)
     say_once.cache_clear()
     there = chosen[0].on_this_machine()
     assert (there.engine, there.threads) == ("eager", 1)
     assert "no C++ compiler is installed" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"trainer\.engine=compiled needs a C\+\+ compiler"):
+    with pytest.raises(ConfigError, match=r"trainer\.engine=native needs a C\+\+ compiler"):
         chosen[1].on_this_machine()
 
 

@@ -165,8 +165,8 @@ class Trainer(Settings):
         description="device; auto takes CUDA where there is one"
     )
     engine: Literal["auto", "eager", "compiled", "native"] = Field(
-        description="compiled makes one function of each step, native one of a chunk of steps; auto compiles where the "
-        "work repays it"
+        description="native generates C++ for each step, compiled makes one function of it with TorchInductor; auto "
+        "goes on with what began in the folder, else takes native on CPUs where the work repays compiling"
     )
     threads: int | None = Field(
         ge=1, description="CPU threads; null takes one for the eager engine, all cores for the others"

@@ -116,6 +116,17 @@ def completed(folder: Path) -> set[str]:
     }
 
 
+def engines(folder: Path) -> set[str]:
+    """Return the engines that the rows of a folder name, those of members that are still to be trained among them."""
+    files = _files(folder, RESULTS)
+    try:
+        named = [file for file in files if "engine" in pq.read_schema(file).names]
+        columns = [_compute.unique(read_table(file, ["engine"])["engine"]) for file in named]
+    except FileNotFoundError:  # another process has joined the parts meanwhile
+        return engines(folder)
+    return {name for column in columns for name in column.to_pylist() if name is not None}
+
+
 def copy_rows(source: Path, target: Path, run_ids: Sequence[str]) -> None:
     """Write the results and curves of some members of one folder to another."""
     wanted = pa.array(run_ids, pa.string())

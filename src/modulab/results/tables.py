@@ -33,7 +33,7 @@ def result_table(
     seconds: Sequence[float],
     measures: Mapping[str, Sequence[float | None]],
     skipped: Sequence[str | None] | None = None,
-    engine: str | None = None,
+    engines: Sequence[str | None] | None = None,
     device: str | None = None,
 ) -> pa.Table:
     """Return one row per member, in the columns of results.parquet.
@@ -41,7 +41,8 @@ def result_table(
     `configs` are plain configs of members, `errors` says why a member failed or diverged, `seconds` is a
     member's share of the time, and `measures` holds each measure's value a member, None or NaN for none. `skipped`
     says which measures a member lacks, and why (see `skipped_text`).
-    `engine` and the model of `device` tell what trained them, and so how closely a repeat must agree.
+    `engines` and the model of `device` tell what trained them, and so how closely a repeat must agree; of members that
+    are still to be trained, `engines` is what is to train them.
     """
     leaves = [_flat(config) for config in configs]
     keys = list(dict.fromkeys(key for row in leaves for key in row))
@@ -51,7 +52,7 @@ def result_table(
         "error": list(errors),
         "seconds": [float(each) for each in seconds],
         "skipped": list(skipped or [None] * len(configs)),
-        "engine": [engine] * len(configs),
+        "engine": list(engines or [None] * len(configs)),
         "device": [device] * len(configs),
         **{f"config.{key}": [row.get(key) for row in leaves] for key in keys},
         **{name: [None if value is None else float(value) for value in measures[name]] for name in measures},

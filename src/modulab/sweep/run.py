@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Member, Run, Trainer, structural_key
@@ -23,6 +24,7 @@ from modulab.results.manifest import (
 )
 from modulab.results.store import completed, gather, save_part
 from modulab.results.tables import Status, curve_table, result_table, skipped_text
+from modulab.sweep.begun import engine_begun
 from modulab.sweep.pack import check_fits, member_bytes, population_sizes
 from modulab.sweep.side_by_side import (
     check_differences,
@@ -113,23 +115,28 @@ def _can_be_planned(member: Member) -> bool:
 
 
 def plan_work(
-    runs: Sequence[Run], trainer: Trainer, folder: Path, execution: Execution | None = None
+    runs: Sequence[Run],
+    trainer: Trainer,
+    folder: Path,
+    execution: Execution | None = None,
+    device: torch.device | None = None,
 ) -> Work:
     """Return what is to be trained of `runs`, of which `folder` may hold results and checkpoints.
 
-    Unless it is given, the execution is chosen here, by all members, done or not, so that a sweep that is resumed
-    ends in the same bits.
+    Unless it is given, the execution is chosen here, by all members, done or not, and by what was begun in the folder,
+    so that a sweep that is resumed ends in the same bits. With a device given, it is chosen for another machine.
 
     Raises: ConfigError for a measure, device or file that cannot be used.
     """
     for probes in dict.fromkeys(run.member.probes for run in runs):
         curve_measures(probes)  # which refuses what is no measure, and names that no measure gives
     check_differences(runs)
-    if execution is None:
-        execution = choose_execution(trainer, plannable_members(runs))
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]
     unfinished = unfinished_populations(folder, {run.run_id for run in pending})
+    if execution is None:
+        begun = engine_begun(folder, {run.run_id for run in runs}, unfinished)
+        execution = choose_execution(trainer, plannable_members(runs), device, begun)
     populations = plan_populations(pending, trainer, execution, unfinished)
     return Work(list(runs), populations, len(unfinished), trainer, execution)
 
@@ -161,7 +168,8 @@ def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) ->
     if work.pending:
         missing: list[Status] = ["missing"] * len(work.runs)
         errors = [(reasons or {}).get(run.run_id) for run in work.runs]
-        gather(folder, _rows(work.runs, missing, errors, 0.0))
+        engines = [None if trains_itself(run) else work.execution.engine for run in work.runs]
+        gather(folder, _rows(work.runs, missing, errors, 0.0, engines))
 
 
 def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> None:
@@ -238,7 +246,7 @@ def _run_population(
 
 def _save_failed(population: Sequence[Run], folder: Path, message: str) -> None:
     failed: list[Status] = ["failed"] * len(population)
-    rows = _rows(population, failed, [message] * len(population), 0.0)
+    rows = _rows(population, failed, [message] * len(population), 0.0, [None] * len(population))
     save_part(folder, _part_name(population), rows)
 
 
@@ -252,7 +260,7 @@ def _save_finished(population: Sequence[Run], folder: Path, result: PopulationRe
         statuses[place], errors[place] = "failed", reason
     by_member = {name: list(zip(*points, strict=True)) for name, points in result.curves.items()}
     curves = curve_table([run.run_id for run in population], result.curve_steps, by_member)
-    rows = _rows(population, statuses, errors, result.seconds / len(population), result)
+    rows = _rows(population, statuses, errors, result.seconds / len(population), result.engines, result)
     save_part(folder, _part_name(population), rows, curves)
 
 
@@ -265,6 +273,7 @@ def _rows(
     statuses: Sequence[Status],
     errors: Sequence[str | None],
     seconds: float,
+    engines: Sequence[str | None],
     result: PopulationResult | None = None,
 ) -> pa.Table:
     return result_table(
@@ -275,6 +284,6 @@ def _rows(
         seconds=[seconds] * len(runs),
         measures={} if result is None else result.measures,
         skipped=None if result is None else [skipped_text(reasons) for reasons in result.skipped],
-        engine=None if result is None else result.engine,
+        engines=engines,
         device=None if result is None else result.device,
     )

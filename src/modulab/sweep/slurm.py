@@ -22,10 +22,9 @@ from modulab.errors import ConfigError
 from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
-from modulab.sweep.run import Work, begin, plan_work, plannable_members
+from modulab.sweep.run import Work, begin, plan_work
 from modulab.sweep.side_by_side import trains_itself
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
-from modulab.training.execution import choose_execution
 from modulab.training.program import network_of
 
 _LONGEST_SILENCE = 3600.0
@@ -87,8 +86,7 @@ def plan_slurm_work(runs: Sequence[Run], trainer: Trainer, folder: Path, setting
     }
     device = torch.device("cuda" if cuda else "cpu")
     trainer = trainer.model_copy(update=changes)
-    execution = choose_execution(trainer, plannable_members(runs), device)
-    return plan_work(runs, trainer, folder, execution)
+    return plan_work(runs, trainer, folder, device=device)
 
 
 def tasks_in_flight(work: Work, folder: Path) -> list[ArrayTask]:

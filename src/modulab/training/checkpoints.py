@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -86,6 +86,32 @@ def _is_consistent(content: Mapping[str, Any]) -> bool:
         )
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return False
+
+
+def member_engines(saved: Mapping[str, Any]) -> list[str | None]:
+    """Return the engine that trained each member, from what a checkpoint holds beside its tensors.
+
+    Earlier versions kept one for all members, or none.
+    """
+    engines = saved.get("engines", saved.get("engine"))
+    members = len(saved["members"])
+    if not isinstance(engines, list):
+        return [engines if isinstance(engines, str) else None] * members
+    named = cast("list[Any]", engines)
+    known = len(named) == members and all(isinstance(name, str) for name in named)
+    return list(named) if known else [None] * members
+
+
+def engines_of(path: Path) -> set[str | None]:
+    """Return the engines that a checkpoint names, with None for members of which it names none.
+
+    The tensors are not read. One that is damaged has no engines here: whoever resumes it says what is wrong.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return set(member_engines(content["modulab"]))
+    except Exception:  # torch.load raises a different kind for each way a file can be broken
+        return set()
 
 
 def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:

@@ -51,7 +51,7 @@ def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> f
     )
 
 
-def compile_seconds(members: Sequence[Member], engine: str = "compiled") -> float:
+def compile_seconds(members: Sequence[Member], engine: str) -> float:
     """Return about how long compiling the steps of these members takes, where none is cached."""
     programs = {program_of(member) for member in members}
     if engine == "native":
@@ -70,11 +70,11 @@ def measure_seconds(members: Sequence[Member]) -> float:
     return points * _MEASURE_SECONDS_PER_POINT + beyond
 
 
-def compiling_pays(members: Sequence[Member], threads: int) -> bool:
-    """Return whether compiling saves more time than it takes, over all uses of the compiled steps.
+def compiling_pays(members: Sequence[Member], engine: str) -> bool:
+    """Return whether an engine's steps save more time than it takes to compile them, over all uses of them.
 
-    Whether they are there already does not count: the choice, and with it the last bits of results, would depend
-    on what was trained here before.
+    Whether they are there already does not count, nor does the number of threads: the choice, and with it the last
+    bits of results, would depend on what was trained here before, and on the machine.
     """
-    saved = step_seconds(members, EAGER) - step_seconds(members, COMPILED, threads)
-    return _EXPECTED_USES * saved > compile_seconds(members)
+    saved = step_seconds(members, EAGER) - step_seconds(members, RATES[engine])
+    return _EXPECTED_USES * saved > compile_seconds(members, engine)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -42,6 +43,10 @@ from modulab.training.torch_private import InterfaceChanged, known_options, mark
 class NoCompiler(Exception):
     """The installed version of torch has changed how it compiles in a way that leaves the eager engine alone."""
 
+
+Engine = Literal["eager", "compiled", "native"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""From the slowest to the fastest."""
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 _CHANGED = ("parameters", "first_moments", "second_moments")
@@ -105,25 +110,16 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def step_function(engine: str, program: Program, device: torch.device) -> StepFunction | NativeStep:
-    """Return what gives a block's losses and what its parameters and moments are one step on, or a chunk of them."""
+def step_function(engine: Engine, program: Program, device: torch.device) -> StepFunction | NativeStep:
+    """Return what gives a block's losses and what its parameters and moments are one step on, or a chunk of them.
+
+    Raises: Unsupported for a program that has no native step, NoCompiler for one that has no compiled step.
+    """
     if engine == "eager":
         return functools.partial(population_update, program)
     if device.type != "cpu":
         return accelerated_step(program, device)
-    return _native_if_possible(program) if engine == "native" else _cpu_step(program)
-
-
-def _native_if_possible(program: Program) -> StepFunction | NativeStep:
-    """Return the native step, or the compiled one of a program that has none.
-
-    Which it is depends on the program alone, so that company does not change a member's step.
-    """
-    step = native_step(program)
-    if isinstance(step, NativeStep):
-        return step
-    say_once(f"{type(program.network).__name__}: no native training step, for it has {step}; it is compiled.")
-    return _cpu_step(program)
+    return native_step(program) if engine == "native" else _cpu_step(program)
 
 
 @functools.cache

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
@@ -13,9 +12,7 @@ from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
 from modulab.text import say_once
 from modulab.training.cost import compiling_pays
-from modulab.training.engine import can_compile
-
-Engine = Literal["eager", "compiled", "native"]
+from modulab.training.engine import ENGINES, Engine, can_compile
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,8 @@ class Execution:
     """CPU threads as the config has them; None takes what suits the engine."""
     engine_may_change: bool = False
     """Whether members may be trained with the eager engine where compiling turns out not to be possible."""
+    instead_of_native: Engine = "compiled"
+    """The engine of programs for which there is no native step, where `engine` is native."""
 
     @property
     def threads(self) -> int:
@@ -72,25 +71,49 @@ def choose_device(accelerator: str) -> torch.device:
 
 
 def choose_execution(
-    trainer: Trainer, members: Sequence[Member], device: torch.device | None = None
+    trainer: Trainer,
+    members: Sequence[Member],
+    device: torch.device | None = None,
+    begun: Engine | None = None,
 ) -> Execution:
-    """Return how to train these members: `auto` compiles where the steps saved repay the compiler's time.
+    """Return how to train these members.
 
-    With a device given, the choice is for another machine that has it; `on_this_machine` checks it there.
+    `auto` goes on with the engine that has `begun`. Else it takes the native engine, on other devices than the CPU the
+    compiled one, where the steps saved repay the compiler's time. With a device given, the choice is for another
+    machine that has it; `on_this_machine` checks it there.
 
     Raises: ConfigError where the config asks for a device or a compiler that this machine lacks, if it is to train.
     """
-    engine: Engine = "eager" if trainer.engine == "auto" else trainer.engine
-    if trainer.engine == "auto" and compiling_pays(members, trainer.threads or cpu_count()):
-        engine = "compiled"
     chosen = Execution(
-        engine=engine,
+        engine="eager",
         device=device or choose_device(trainer.accelerator),
         checkpoint_seconds=trainer.checkpoint_seconds,
         asked_threads=trainer.threads,
-        engine_may_change=trainer.engine == "auto",
     )
+    asked = trainer.engine
+    chosen = _automatic(chosen, members, begun) if asked == "auto" else chosen.with_engine(asked)
     return chosen.on_this_machine() if device is None else chosen
+
+
+def fastest(engines: Iterable[str | None]) -> Engine | None:
+    """Return the fastest of the engines among some names, or None where no engine is."""
+    names = set(engines)
+    return next((engine for engine in reversed(ENGINES) if engine in names), None)
+
+
+def _automatic(execution: Execution, members: Sequence[Member], begun: Engine | None) -> Execution:
+    """Return an execution with the engine that `auto` stands for.
+
+    The choice depends on the members and on nothing of this machine but its device, and so is the same wherever a
+    sweep is resumed.
+    """
+    without_native: Engine = "compiled" if compiling_pays(members, "compiled") else "eager"
+    engine = without_native
+    if execution.device.type == "cpu" and compiling_pays(members, "native"):
+        engine = "native"
+    if begun is not None and (begun != "native" or execution.device.type == "cpu"):
+        engine = begun
+    return replace(execution, engine=engine, engine_may_change=True, instead_of_native=without_native)
 
 
 def _with_usable_engine(execution: Execution) -> Execution:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -18,20 +17,16 @@ from lightning.pytorch import Trainer as LightningTrainer
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
 from modulab.progress import ProgressReport
-from modulab.text import say_once
-from modulab.training.cache import VARIABLES
 from modulab.training.checkpoints import check_layout, read_checkpoint
-from modulab.training.compiled_step import is_built as step_is_built
 from modulab.training.data import PopulationData
-from modulab.training.engine import NoCompiler, keep_freed_memory, step_function
-from modulab.training.execution import Engine, Execution
+from modulab.training.engine import Engine, keep_freed_memory
+from modulab.training.execution import Execution, fastest
 from modulab.training.learner import PopulationLearner
-from modulab.training.libraries import CannotCompile
 from modulab.training.measuring import measure_each
-from modulab.training.native.step import is_built as native_is_built
 from modulab.training.processor import processor_fact
 from modulab.training.program import Program
 from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder, handlers_kept, interruptions
+from modulab.training.usable import usable_engines
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,8 @@ class PopulationResult:
     curve_steps: list[int]
     curves: Curves
     seconds: float
-    engine: str
+    engines: list[str]
+    """What trained each member."""
     device: str
     """The model of the processor or accelerator: results are the same bits on one kind of it."""
 
@@ -81,16 +77,17 @@ def fit_population(
         torch.set_num_threads(1)
         recorder = Recorder(members, checkpoint, execution.checkpoint_seconds, progress, on_point)
         learner, data = _set_up(members, execution, checkpoint, recorder)
+        begun = _begun(learner, recorder)
         if data.num_chunks > 0:
-            if execution.engine != "eager":
-                execution = execution.with_engine(_usable_engine(learner, execution, progress))
-                learner.train_with(execution.engine, execution.threads)
+            engines = usable_engines(learner.programs, begun, execution, progress)
+        else:  # The checkpoint is that of the end of training, by whatever engines were possible then.
+            engines = _engines_then(begun, execution)
+        execution = execution.with_engine(fastest(engines.values()) or execution.engine)
+        learner.train_with(engines, execution.threads)
+        if data.num_chunks > 0:
             _lightning_fit(learner, data, recorder, execution.device)
             if int(learner.next_step) < members[0].training.steps:
                 raise Interrupted
-        elif recorder.trained_by in get_args(Engine):
-            # The checkpoint is that of the end of training, by whatever engine was possible then.
-            execution = execution.with_engine(cast(Engine, recorder.trained_by))
         progress.say(f"measuring {len(members)}")
         measured = measure_each(
             members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads
@@ -103,67 +100,24 @@ def fit_population(
             curve_steps=recorder.steps,
             curves=recorder.curves,
             seconds=recorder.seconds,
-            engine=execution.engine,
+            engines=list(learner.member_engines),
             device=device_name(execution.device),
         )
 
 
-def _usable_engine(learner: PopulationLearner, execution: Execution, progress: ProgressReport) -> Engine:
-    """Compile what a population needs, and return the engine that it can be trained with."""
-    compile_steps = _compile_if_possible if execution.engine_may_change else _compile_as_asked
-    return compile_steps(learner, execution, progress)
+def _begun(learner: PopulationLearner, recorder: Recorder) -> dict[Program, Engine | None]:
+    """Return the engine of each program of a population that is resumed, None where its checkpoint names none."""
+    if recorder.trained_by is None:
+        return {}
+    return {
+        program: fastest([name])
+        for program, name in zip(learner.member_programs, recorder.trained_by, strict=True)
+    }
 
 
-def _compile_as_asked(learner: PopulationLearner, execution: Execution, progress: ProgressReport) -> Engine:
-    """Compile what a population needs; train eagerly only where torch has changed, which the user cannot mend."""
-    try:
-        _compile(learner.programs, execution, progress)
-    except NoCompiler as error:
-        return _train_eagerly(str(error), progress)
-    return execution.engine
-
-
-def _train_eagerly(reason: str, progress: ProgressReport) -> Engine:
-    say_once(f"training with the eager engine: {reason}")
-    progress.say("training")
-    return "eager"
-
-
-_cannot_compile: dict[str, str] = {}
-"""Why compiling is not possible in this process, by the environment's cache folders: found out once."""
-
-
-def _compile_if_possible(
-    learner: PopulationLearner, execution: Execution, progress: ProgressReport
-) -> Engine:
-    """Compile what a population needs; train eagerly where that fails, whatever the reason."""
-    place = repr([os.environ.get(name) for name in (*VARIABLES, "XDG_CACHE_HOME", "HOME")])
-    if place not in _cannot_compile:
-        try:
-            _compile(learner.programs, execution, progress)
-        except (CannotCompile, NoCompiler) as error:
-            _cannot_compile[place] = str(error)
-        except Exception as error:  # whatever torch makes of a step of the user's own
-            return _train_eagerly(f"{type(error).__name__}: {error}", progress)
-        else:
-            return execution.engine
-    return _train_eagerly(_cannot_compile[place], progress)
-
-
-def _compile(programs: Sequence[Program], execution: Execution, progress: ProgressReport) -> None:
-    engine, device = execution.engine, execution.device
-    is_built, seconds = (
-        (native_is_built, "about 2 s") if engine == "native" else (step_is_built, "20 to 60 s")
-    )
-    for number, program in enumerate(programs, start=1):
-        if device.type != "cpu" or not is_built(program):
-            progress.say(
-                f"compiling training step {number} of {len(programs)}, {seconds}, kept for later runs",
-                at_once=True,
-            )
-        with progress.aside():
-            step_function(engine, program, device)
-    progress.say("training")
+def _engines_then(begun: Mapping[Program, Engine | None], execution: Execution) -> dict[Program, Engine]:
+    """Return the engines that a checkpoint names, and the one of this execution where it names none."""
+    return {program: engine or execution.engine for program, engine in begun.items()}
 
 
 def _set_up(

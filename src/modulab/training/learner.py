@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +18,7 @@ from modulab.config.settings import Member
 from modulab.errors import foreign_code
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import Stream, fold_in, member_keys
-from modulab.training.engine import Chunk, block_size, run_chunk, step_function
+from modulab.training.engine import Chunk, Engine, block_size, run_chunk, step_function
 from modulab.training.program import Program, initialise, program_of, stack_coefficients
 from modulab.training.step import Block
 
@@ -78,14 +78,13 @@ class PopulationLearner(LightningModule):
     diverged_at: Tensor
 
     def __init__(
-        self, members: Sequence[Member], engine: str, device: torch.device, threads: int = 1
+        self, members: Sequence[Member], engine: Engine, device: torch.device, threads: int = 1
     ) -> None:
         """Lay out and initialise `members`, which share every structural setting; `threads` train their blocks."""
         super().__init__()
         self.automatic_optimization = False
-        self.engine = engine
-        self.threads = threads
         self._places = arrange(members, device)
+        self.train_with(dict.fromkeys(self.programs, engine), threads)
         rows = [index for place in self._places for index in place.members]
         self._row_members = [members[index] for index in rows]
         self.member_of_row: Int64[Tensor, " row"] = torch.tensor(rows)
@@ -121,9 +120,20 @@ class PopulationLearner(LightningModule):
         """Return the members in row order, twins included: the order in which data is laid out."""
         return self._row_members
 
-    def train_with(self, engine: str, threads: int) -> None:
-        """Run steps by this engine from now on, on so many threads."""
-        self.engine, self.threads = engine, threads
+    @property
+    def member_programs(self) -> list[Program]:
+        """Return each member's program, in the order in which the members were given."""
+        programs = [place.program for place in self._places for _ in place.members]
+        return [programs[row] for row in self.row_of_member.tolist()]
+
+    def train_with(self, engines: Mapping[Program, Engine], threads: int) -> None:
+        """Run the steps of each program by an engine of its own from now on, on so many threads."""
+        self._engines, self.threads = dict(engines), threads
+
+    @property
+    def member_engines(self) -> list[Engine]:
+        """Return the engine that trains each member, in the order in which the members were given."""
+        return [self._engines[program] for program in self.member_programs]
 
     def read_data(self, offsets: Int64[Tensor, " row"], counts: torch.Tensor) -> None:
         """Take where each row's points lie in the data table, and how many there are."""
@@ -162,7 +172,9 @@ class PopulationLearner(LightningModule):
             self._advance(chunk)
 
     def _advance(self, chunk: Chunk) -> None:
-        steps = [step_function(self.engine, place.program, self.device) for place in self._places]
+        steps = [
+            step_function(self._engines[place.program], place.program, self.device) for place in self._places
+        ]
 
         def advance(number: int) -> Tensor:
             place = self._places[number]

@@ -22,7 +22,7 @@ from modulab.measure_names import current_measure, stands_for
 from modulab.metrics.measure import curve_measures
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
-from modulab.training.checkpoints import CHECKPOINT_FORMAT, save_checkpoint
+from modulab.training.checkpoints import CHECKPOINT_FORMAT, member_engines, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
 
@@ -88,8 +88,8 @@ class Recorder(Callback):
         self._progress = progress
         self._begun = self._saved = time.monotonic()
         self._seconds_before = 0.0
-        self.trained_by: str | None = None
-        """The engine that a resumed checkpoint was trained with, where it says so."""
+        self.trained_by: list[str | None] | None = None
+        """The engine that each member of a resumed checkpoint was trained by, None where it does not say."""
         self._interrupted = False
         self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []
@@ -106,7 +106,7 @@ class Recorder(Callback):
         self.steps = list(saved["curve_steps"])
         self.curves = {current_measure(name): list(values) for name, values in saved["curves"].items()}
         self._seconds_before = float(saved["seconds"])
-        self.trained_by = saved.get("engine")
+        self.trained_by = member_engines(saved)
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
         for place in range(len(self.steps)):
             self._tell_point(place)
@@ -192,10 +192,12 @@ class Recorder(Callback):
         """Add what a resumed fit and `modulab.load_members` need beside the tensors."""
         assert isinstance(pl_module, PopulationLearner)
         del trainer
-        checkpoint["modulab"] = self._record(pl_module.network, pl_module.row_of_member, pl_module.engine)
+        checkpoint["modulab"] = self._record(
+            pl_module.network, pl_module.row_of_member, pl_module.member_engines
+        )
 
     def _record(
-        self, network: Network, row_of_member: Int64[Tensor, " member"], engine: str
+        self, network: Network, row_of_member: Int64[Tensor, " member"], engines: Sequence[str]
     ) -> dict[str, Any]:
         """Return what a checkpoint holds beside its tensors."""
         architecture = type(self._members[0].architecture)
@@ -210,7 +212,7 @@ class Recorder(Callback):
             "curve_steps": list(self.steps),
             "curves": {name: list(values) for name, values in self.curves.items()},
             "seconds": self.seconds,
-            "engine": engine,
+            "engines": list(engines),
         }
 
 

@@ -80,7 +80,7 @@ def fit_alone(
             curve_steps=recorder.steps,
             curves=recorder.curves,
             seconds=recorder.seconds,
-            engine=architecture.engine,
+            engines=[architecture.engine],
             device=device_name(execution.device),
         )
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.fx import GraphModule
 
-from modulab.results.files import process_mark, remove_abandoned
+from modulab.results.files import process_mark, remove_abandoned, write_whole
 from modulab.training import torch_private
 from modulab.training.cache import full_folder
 from modulab.training.compiled_step import explained, flat_update, graph_text, made_up_tensors
@@ -43,6 +43,8 @@ from modulab.training.step_code import is_own, source_text
 from modulab.training.torch_private import trace_sizes
 
 COMPILERS = ("g++", "clang++", "c++")
+_REASON = ".unsupported"
+"""What the file ends in, beside a library that cannot be made, that holds the reason."""
 _FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-fopenmp-simd",
     # Neither changes a number: loops with square roots and conditions are vectorised only if no one asks for errno or
@@ -96,21 +98,22 @@ class NativeStep:
 
 
 @functools.cache
-def native_step(program: Program) -> NativeStep | Unsupported:
-    """Return the native step of a program, made now if it is not on disk yet, or why there is none.
+def native_step(program: Program) -> NativeStep:
+    """Return the native step of a program, made now if it is not on disk yet.
 
-    Raises: CannotCompile where the compiler or its folder cannot be used.
+    Raises: Unsupported for a program that has none, with the reason; CannotCompile where the compiler or its folder
+    cannot be used.
     """
-    try:
-        return NativeStep(_build(program))
-    except Unsupported as error:
-        return error
+    return NativeStep(_build(program))
 
 
 def is_built(program: Program) -> bool:
-    """Return whether the native step of a program is on disk already, as far as that shows without tracing it."""
+    """Return whether the native step of a program is on disk, or why there is none, as far as that shows untraced."""
     with writing():
-        return is_own(program) and is_whole(_library(program, None))
+        if not is_own(program):
+            return False
+        library = _library(program, None)
+        return is_whole(library) or library.with_suffix(_REASON).exists()
 
 
 def _build(program: Program) -> Path:
@@ -120,8 +123,23 @@ def _build(program: Program) -> Path:
         # Of processes that want the same step at once, one compiles it.
         with FileLock(library.with_suffix(".lock")):
             if not is_whole(library):
-                keep(library, _compiled(_source(program, traced or _trace(program)), library.parent))
+                _check_not_refused(library)
+                try:
+                    source = _source(program, traced or _trace(program))
+                except Unsupported as error:
+                    write_whole(library.with_suffix(_REASON), str(error).encode())
+                    raise
+                keep(library, _compiled(source, library.parent))
     return library
+
+
+def _check_not_refused(library: Path) -> None:
+    """Raise Unsupported where an earlier process found that there is no code for a step: tracing it takes a second."""
+    try:
+        reason = library.with_suffix(_REASON).read_text("utf-8")
+    except (OSError, ValueError):
+        return
+    raise Unsupported(reason)
 
 
 def _library(program: Program, traced: GraphModule | None) -> Path:
