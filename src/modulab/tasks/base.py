@@ -124,7 +124,7 @@ class Task(Settings):
         """Return the same points with another function for a module, or None for a task that has no other.
 
         Inputs and the other modules' targets stay, so that the functions of several modules are changed one after the
-        other. Modules count from 0. A task of one's own need not change.
+        other. Modules count from 0. A task of one's own need not change, or may take no `module` and change the first.
         """
         del samples, module
         return None
