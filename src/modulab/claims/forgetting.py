@@ -110,7 +110,7 @@ def _reported() -> list[Criterion]:
         )
         for setting, _, predicted in _settings()
     ]
-    widths = [_USUAL | {"architecture.width": MODULES * units} for units in (8, 96)]
+    widths = [{**_USUAL, "architecture.width": MODULES * units} for units in (8, 96)]
     powers = [
         Criterion(
             f"How what dense networks lose falls as they widen from 8 to 96 units per module: initial scale {scale:g}",
