@@ -29,6 +29,7 @@ _BETTER: dict[str, Better] = {
     "error_under": "lower",
     "error_beyond": "lower",
     "forgetting": "lower",
+    "relearning": "higher",
     "robustness": "higher",
     "training": "lower",
 }

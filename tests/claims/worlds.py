@@ -48,6 +48,8 @@ OTHERS = (
     "forgetting/others_rise_at_learned",
     "forgetting/adaptation_steps",
     "forgetting/cross_tangent",
+    "forgetting/sequential/lost",
+    "relearning/savings",
 )
 
 
@@ -113,6 +115,7 @@ def true_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         "error_under": under_noise,
         "error_beyond": elsewhere,
         "forgetting/others_rise": constant * np.where(premodular, 0.0, np.where(matched > 0, 0.1, 0.5)),
+        "forgetting/sequential/lost": np.where(premodular, 0.0, np.where(matched > 0, 0.1, 0.5)),
     }
 
 
@@ -127,6 +130,7 @@ def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         "error_under": np.full(len(rows), 0.1 * constant),
         "error_beyond": np.full(len(rows), 0.1 * constant),
         "forgetting/others_rise": np.full(len(rows), 0.1 * constant),
+        "forgetting/sequential/lost": np.full(len(rows), 0.2),
     }
 
 

@@ -80,14 +80,16 @@ def test_nonlinearity_is_the_share_of_the_function_in_targets(make_task, points,
 )
 def test_changed_function_is_uncorrelated_with_the_old_one_over_the_range(make_task, name, degree, share):
     nodes, weights = gauss_legendre()
-    task = make_task("regression", functions=[name, "cosine"], degree=degree, nonlinearity=share)
     inputs = torch.stack([nodes, nodes], dim=1)[None]
-    samples = Samples(inputs, task.targets_at(inputs[..., None]))
-    changed = task.changed(samples)
-    assert torch.equal(changed.targets[:, :, 1], samples.targets[:, :, 1])
-    old, new = (each.targets[0, :, 0] - (each.targets[0, :, 0] @ weights) for each in (samples, changed))
-    assert ((old * new) @ weights).abs() < 1e-9
-    assert (new.square() @ weights) > 0.1
+    for module, names in enumerate(([name, "cosine"], ["cosine", name])):
+        task = make_task("regression", functions=names, degree=degree, nonlinearity=share)
+        samples = Samples(inputs, task.targets_at(inputs[..., None]))
+        changed = task.changed(samples, module)
+        assert torch.equal(changed.targets[:, :, 1 - module], samples.targets[:, :, 1 - module])
+        old, new = (each.targets[0, :, module] for each in (samples, changed))
+        old, new = (values - values @ weights for values in (old, new))
+        assert ((old * new) @ weights).abs() < 1e-9
+        assert (new.square() @ weights) > 0.1
 
 
 @pytest.mark.parametrize("name", ["fourier", "teacher"])

@@ -57,6 +57,8 @@ class Claim:
     prediction: str = ""
     """What theory says of it, written before the experiment was run."""
     first_rule: FirstRule | None = None
+    later_rules: tuple[FirstRule, ...] = ()
+    """Those that followed the first and were replaced as well, in order."""
     tables: tuple[tuple[str, Condition, tuple[str, ...]], ...] = ()
     """For each table of the report: an experiment, which of its networks, and the measures to show of them."""
     settings: tuple[Setting, ...] = ()

@@ -43,6 +43,21 @@ def ratio(experiment: str, measure: str, first: Condition, second: Condition) ->
     return lambda evidence: estimate(evidence[experiment].log_columns(measure, [first, second]), difference)
 
 
+def share(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
+    """Compare means of two arms: first as a share of second. Unlike in `ratio`, single values may be 0 or less."""
+    return lambda evidence: estimate(
+        evidence[experiment].columns(measure, [first, second]), lambda means: means[..., 0] / means[..., 1]
+    )
+
+
+def power(experiment: str, measure: str, arms: Sequence[Condition], sizes: Sequence[float]) -> Find:
+    """Take the power of two arms' sizes that their means grow by."""
+    return lambda evidence: estimate(
+        evidence[experiment].columns(measure, arms),
+        lambda means: np.log(means[..., 1] / means[..., 0]) / math.log(sizes[1] / sizes[0]),
+    )
+
+
 def contrast_of_gains(
     experiment: str, measure: str, first: tuple[Condition, Condition], second: tuple[Condition, Condition]
 ) -> Find:

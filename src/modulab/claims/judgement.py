@@ -213,6 +213,7 @@ def as_record(
         "caveats": list(claim.caveats),
         "prediction": claim.prediction,
         "first rule": None if claim.first_rule is None else asdict(claim.first_rule),
+        "later rules": [asdict(rule) for rule in claim.later_rules],
         "figures": list(figures),
         "tables": [
             {"experiment": table.experiment, "headings": table.headings, "rows": table.rows}

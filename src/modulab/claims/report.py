@@ -203,15 +203,13 @@ def _section(part: _Part, decided: bool) -> Section:
         if counts["diverged"] + counts["failed"] + counts["missing"]
     ]
     reported = [finding for finding in part.judgement.findings if finding.outcome is None]
-    first = claim.first_rule
-    replaced = (
-        [
-            f"First rule: {first.rule} By that rule the claim was {first.verdict} ({first.effect}). "
-            f"Why it was replaced: {first.reason}"
-        ]
-        if first is not None and decided
-        else []
-    )
+    first = [] if claim.first_rule is None else [("First rule", claim.first_rule)]
+    rules = [*first, *(("Later rule", rule) for rule in claim.later_rules)] if decided else []
+    replaced = [
+        f"{name}: {rule.rule} By that rule the claim was {rule.verdict} ({rule.effect}). "
+        f"Why it was replaced: {rule.reason}"
+        for name, rule in rules
+    ]
     return Section(
         _title(claim),
         paragraphs=[

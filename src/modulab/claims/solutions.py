@@ -141,9 +141,7 @@ def log_ratio(first: Proportion, second: Proportion) -> LogRatio:
     """Return ln(first / second). Half a network is added to each count, so that none found gives a number."""
     if not (first.seeds and second.seeds):
         return LogRatio(math.nan, math.nan, math.nan, 0, first=first, second=second)
-    value = math.log((first.found + 0.5) / (first.seeds + 1)) - math.log(
-        (second.found + 0.5) / (second.seeds + 1)
-    )
+    value = _smoothed_log(first) - _smoothed_log(second)
     seeds = min(first.seeds, second.seeds)
     low, high = LogRatio(value, value, value, seeds, first=first, second=second).interval(LEVEL)
     return LogRatio(value, low, high, seeds, first=first, second=second)
@@ -161,17 +159,21 @@ class Exponent(Estimate):
         if self.power is None or self.base is None or not (self.power.seeds and self.base.seeds):
             return math.nan, math.nan
         (low, high), (below, above) = (each.interval((1 + level) / 2) for each in (self.power, self.base))
-        least = _log(high) / _log(below) if below > 0 else 0.0
+        least = abs(_log(high) / _log(below)) if below > 0 else 0.0
         return least, _log(low) / _log(above) if above < 1 else math.inf
 
 
 def exponent(power: Proportion, base: Proportion) -> Exponent:
-    """Return ln p / ln q with its interval; infinite where no network of the first was found, NaN without a base."""
-    value = math.nan
-    if power.seeds and 0 < base.found < base.seeds:
-        value = _log(power.value) / _log(base.value)
+    """Return ln p / ln q. Half a network is added to each count, so that none found, or all, gives a number."""
+    if not (power.seeds and base.seeds):
+        return Exponent(math.nan, math.nan, math.nan, 0, power=power, base=base)
+    value = _smoothed_log(power) / _smoothed_log(base)
     low, high = Exponent(value, value, value, 0, power=power, base=base).interval(LEVEL)
     return Exponent(value, low, high, min(power.seeds, base.seeds), power=power, base=base)
+
+
+def _smoothed_log(share: Proportion) -> float:
+    return math.log((share.found + 0.5) / (share.seeds + 1))
 
 
 def _log(value: float) -> float:

@@ -25,6 +25,9 @@ LEARNED_SHARE = 0.2
 BUDGET_SHARE = {"regression": 0.01, "classification": 0.1, "digits": 0.1}
 """Clean error at which arms are matched, as a share of that of the best constant answer."""
 
+RETENTION = 1.25
+"""A factor between shares of learning that are lost."""
+
 FORGETTING = 0.05
 """A rise of the other modules' error, as a share of the best constant answer's error."""
 

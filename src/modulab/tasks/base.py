@@ -120,12 +120,13 @@ class Task(Settings):
         """Return the number of target values of one sample."""
         return self.loss_function.num_targets(self.partition)
 
-    def changed(self, samples: Samples) -> Samples | None:
-        """Return the same points with another function for module 1, or None for a task that has no other.
+    def changed(self, samples: Samples, module: int = 0) -> Samples | None:
+        """Return the same points with another function for a module, or None for a task that has no other.
 
-        Inputs and the other modules' targets stay. A task of one's own need not change.
+        Inputs and the other modules' targets stay, so that the functions of several modules are changed one after the
+        other. Modules count from 0. A task of one's own need not change, or may take no `module` and change the first.
         """
-        del samples
+        del samples, module
         return None
 
     @abstractmethod
@@ -176,10 +177,16 @@ class Task(Settings):
         raise NotImplementedError
 
 
-def with_targets_of_module_1(samples: Samples, targets: Float[Tensor, "member batch output"]) -> Samples:
-    """Return the same points with other targets for module 1, whose columns are the first."""
-    others = samples.targets[:, :, targets.shape[2] :]
-    return Samples(samples.inputs, torch.cat([targets, others], dim=2))
+def own_columns(module: int, width: int) -> slice:
+    """Return the columns of a module, counted from 0, where each has `width` of them, in order."""
+    return slice(module * width, (module + 1) * width)
+
+
+def with_targets_of(samples: Samples, module: int, targets: Float[Tensor, "member batch output"]) -> Samples:
+    """Return the same points with other targets for a module; modules have equal numbers of columns, in order."""
+    own = own_columns(module, targets.shape[2])
+    before, after = samples.targets[:, :, : own.start], samples.targets[:, :, own.stop :]
+    return Samples(samples.inputs, torch.cat([before, targets, after], dim=2))
 
 
 def mixing_matrix(task: Task) -> Float[Tensor, "in_features in_features"]:

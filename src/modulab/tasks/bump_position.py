@@ -18,7 +18,7 @@ from modulab.errors import ConfigError
 from modulab.partition import SHARED, Partition
 from modulab.schema import STRUCTURAL
 from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 
 class BumpPositionTask(Task):
@@ -89,11 +89,12 @@ class BumpPositionTask(Task):
         """Return whether the support is `corner`."""
         return self.support == "corner"
 
-    def changed(self, samples: Samples) -> Samples | None:
+    def changed(self, samples: Samples, module: int = 0) -> Samples | None:
         """Return the same images with 2 x^2 - 1 in place of x, which is uncorrelated with it; None to images."""
         if self.direction == "to_image":
             return None
-        return with_targets_of_module_1(samples, 2.0 * samples.targets[:, :, :1].square() - 1.0)
+        positions = samples.targets[:, :, own_columns(module, 1)]
+        return with_targets_of(samples, module, 2.0 * positions.square() - 1.0)
 
     def draw(
         self,

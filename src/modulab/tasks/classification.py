@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 LabelName = Literal["xor", "ring"]
 _RING_SQUARED_RADIUS = 0.64
@@ -110,11 +110,11 @@ class ClassificationTask(Task):
         """Return True: the labels are defined everywhere."""
         return True
 
-    def changed(self, samples: Samples) -> Samples:
-        """Return the same points with module 1's classes those of the other label: ring for xor, xor for ring."""
-        name = "ring" if self.functions[0] == "xor" else "xor"
-        labels = _LABELS[name].of(samples.inputs[:, :, : self.inputs_per_module])
-        return with_targets_of_module_1(samples, labels.float().unsqueeze(2))
+    def changed(self, samples: Samples, module: int = 0) -> Samples:
+        """Return the same points with a module's classes those of the other label: ring for xor, xor for ring."""
+        name = "ring" if self._module_functions[module] == "xor" else "xor"
+        labels = _LABELS[name].of(samples.inputs[:, :, own_columns(module, self.inputs_per_module)])
+        return with_targets_of(samples, module, labels.float().unsqueeze(2))
 
     def draw(
         self,

@@ -15,7 +15,7 @@ from modulab.partition import Partition, even_shares
 from modulab.schema import STRUCTURAL
 from modulab.streams import fold_in, integers
 from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 _BY_TOKEN = CrossEntropyLoss()
 
@@ -104,9 +104,10 @@ class CopyingTask(Task):
         """Return False."""
         return False
 
-    def changed(self, samples: Samples) -> Samples:
-        """Return the same symbols with each of module 1's named as the next, and the last as the first."""
-        return with_targets_of_module_1(samples, (samples.targets[:, :, : self.length] + 1) % self.symbols)
+    def changed(self, samples: Samples, module: int = 0) -> Samples:
+        """Return the same symbols with each of a module's named as the next, and the last as the first."""
+        names = samples.targets[:, :, own_columns(module, self.length)]
+        return with_targets_of(samples, module, (names + 1) % self.symbols)
 
     def draw(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modulab.streams import Stream, fold_in, integers, member_keys, random_bits
 from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 NUM_DIGITS = 10
 IMAGE_SIDE = 8
@@ -107,9 +107,10 @@ class DigitsTask(Task):
         """Return whether the support is other than `full`."""
         return self.support != "full"
 
-    def changed(self, samples: Samples) -> Samples:
-        """Return the same images with module 1's digit k named k + 1, and 9 named 0."""
-        return with_targets_of_module_1(samples, (samples.targets[:, :, :1] + 1) % NUM_DIGITS)
+    def changed(self, samples: Samples, module: int = 0) -> Samples:
+        """Return the same images with a module's digit k named k + 1, and 9 named 0."""
+        names = samples.targets[:, :, own_columns(module, 1)]
+        return with_targets_of(samples, module, (names + 1) % NUM_DIGITS)
 
     def draw(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 from modulab.schema import STRUCTURAL
 from modulab.streams import fold_in
 from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 _NUMBERS = 2
 """How many numbers a module reads."""
@@ -75,9 +75,10 @@ class ModularArithmeticTask(Task):
         """Return whether the support is other than `full`."""
         return self.support != "full"
 
-    def changed(self, samples: Samples) -> Samples:
-        """Return the same numbers with module 1's sum raised by 1 modulo p."""
-        return with_targets_of_module_1(samples, (samples.targets[:, :, :1] + 1) % self.modulus)
+    def changed(self, samples: Samples, module: int = 0) -> Samples:
+        """Return the same numbers with a module's sum raised by 1 modulo p."""
+        sums = samples.targets[:, :, own_columns(module, 1)]
+        return with_targets_of(samples, module, (sums + 1) % self.modulus)
 
     def draw(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 from modulab.errors import ConfigError
 from modulab.partition import SHARED, Partition, even_shares
 from modulab.schema import STRUCTURAL
-from modulab.tasks.base import Samples, with_targets_of_module_1
+from modulab.tasks.base import Samples, with_targets_of
 from modulab.tasks.regression import Function, RegressionTask
 
 
@@ -89,8 +89,8 @@ class OverlapTask(RegressionTask):
             total = total + values
         return total if len(read) == 1 else total * (1.0 / len(read))
 
-    def changed(self, samples: Samples) -> Samples | None:
-        """Return the same points with the function of module 1 changed, for all inputs that it reads."""
+    def changed(self, samples: Samples, module: int = 0) -> Samples | None:
+        """Return the same points with the function of a module changed, for all inputs that it reads."""
         inputs = samples.inputs.unflatten(2, (self.modules, self.inputs))
-        targets = self._mean_over_read(inputs, 0, self.other_function())
-        return with_targets_of_module_1(samples, targets.unsqueeze(2))
+        targets = self._mean_over_read(inputs, module, self.other_function(module))
+        return with_targets_of(samples, module, targets.unsqueeze(2))

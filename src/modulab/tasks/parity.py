@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modulab.schema import STRUCTURAL
 from modulab.tasks import supports
-from modulab.tasks.base import Region, Samples, Split, Task, with_targets_of_module_1
+from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 
 class ParityTask(Task):
@@ -61,9 +61,9 @@ class ParityTask(Task):
         """Return whether the support is other than `full`."""
         return self.support != "full"
 
-    def changed(self, samples: Samples) -> Samples:
-        """Return the same sequences with module 1's classes exchanged."""
-        return with_targets_of_module_1(samples, 1 - samples.targets[:, :, :1])
+    def changed(self, samples: Samples, module: int = 0) -> Samples:
+        """Return the same sequences with a module's classes exchanged."""
+        return with_targets_of(samples, module, 1 - samples.targets[:, :, own_columns(module, 1)])
 
     def draw(
         self,

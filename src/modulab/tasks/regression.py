@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.streams import Stream, fold_in, member_keys, normals
-from modulab.tasks.base import Samples, with_targets_of_module_1
+from modulab.tasks.base import Samples, with_targets_of
 from modulab.tasks.continuous import ContinuousTask
 
 FunctionName = Literal["sine", "parabola", "absolute", "cosine", "identity", "legendre", "fourier", "teacher"]
@@ -155,24 +155,23 @@ class RegressionTask(ContinuousTask):
         values = [self.module_values(module, inputs[:, :, module, 0]) for module in range(self.modules)]
         return torch.stack(values, dim=2)
 
-    def other_function(self) -> Function:
-        """Return a function that is uncorrelated, over the range, with what module 1 computes.
+    def other_function(self, module: int = 0) -> Function:
+        """Return a function that is uncorrelated, over the range, with what a module computes.
 
         A parabola where that is odd. Otherwise it is a mean of x and an even function: the sine is uncorrelated with
         an even one alone, and the third Legendre polynomial with x as well. A random function, which is neither odd
         nor even, gives way to the same, and is not quite uncorrelated with it.
         """
-        odd = self.functions[0] in ("sine", "identity") or (
-            self.functions[0] == "legendre" and self.degree % 2 == 1
-        )
+        name = self.functions[module % len(self.functions)]
+        odd = name in ("sine", "identity") or (name == "legendre" and self.degree % 2 == 1)
         if odd:
             return _parabola
         return _sine if self.nonlinearity == 1 else partial(legendre, degree=3)
 
-    def changed(self, samples: Samples) -> Samples | None:
-        """Return the same points with module 1's function changed to one that is uncorrelated with it.
+    def changed(self, samples: Samples, module: int = 0) -> Samples | None:
+        """Return the same points with a module's function changed to one that is uncorrelated with it.
 
         Whoever knows the old one is neither helped nor misled.
         """
-        targets = self.other_function()(samples.inputs[..., 0].contiguous())
-        return with_targets_of_module_1(samples, targets.unsqueeze(2))
+        targets = self.other_function(module)(samples.inputs[..., module].contiguous())
+        return with_targets_of(samples, module, targets.unsqueeze(2))

@@ -32,7 +32,7 @@ class SharedOutputTask(RegressionTask):
             total = total + values
         return total.unsqueeze(2)
 
-    def changed(self, samples: Samples) -> Samples | None:
-        """Return None: what is forgotten of the other modules cannot be told from what module 1 learns."""
-        del samples
+    def changed(self, samples: Samples, module: int = 0) -> Samples | None:
+        """Return None: what is forgotten of the other modules cannot be told from what one of them learns."""
+        del samples, module
         return None

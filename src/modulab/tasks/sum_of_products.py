@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.schema import STRUCTURAL
-from modulab.tasks.base import Samples, with_targets_of_module_1
+from modulab.tasks.base import Samples, own_columns, with_targets_of
 from modulab.tasks.continuous import ContinuousTask
 
 
@@ -37,15 +37,15 @@ class SumOfProductsTask(ContinuousTask):
         """Return the mean product of each module."""
         return _added_up(inputs[..., 0::2] * inputs[..., 1::2]) * (1.0 / self.products)
 
-    def changed(self, samples: Samples) -> Samples | None:
-        """Return the same points with module 1 giving the mean over k of (a_k - b_k)(a_k + b_k).
+    def changed(self, samples: Samples, module: int = 0) -> Samples | None:
+        """Return the same points with a module giving the mean over k of (a_k - b_k)(a_k + b_k).
 
         That is a sum of products in axes turned by 45 degrees, and so is as hard; a b and a^2 - b^2 are uncorrelated
         under independent inputs, because the one is odd in a and the other even.
         """
-        own = samples.inputs[:, :, None, : self.inputs_per_module]
+        own = samples.inputs[:, :, None, own_columns(module, self.inputs_per_module)]
         products = own[..., 0::2].square() - own[..., 1::2].square()
-        return with_targets_of_module_1(samples, _added_up(products) * (1.0 / self.products))
+        return with_targets_of(samples, module, _added_up(products) * (1.0 / self.products))
 
 
 def _added_up(terms: Float[Tensor, "member batch module term"]) -> Float[Tensor, "member batch module"]:
