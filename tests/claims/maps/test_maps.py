@@ -242,6 +242,20 @@ def test_robustness_is_predicted_by_parameters_points_or_laziness() -> None:
     assert (ROBUSTNESS.margin(matched) > 0).tolist() == [True, True, True, True]
 
 
+def test_the_map_over_degrees_is_predicted_by_its_own_axes() -> None:
+    [of] = [each for each in MAPS if each.experiment == "robustness_degree"]
+    plan = Plan.of(read_axes(map_overrides(of, "quick")))
+    margins = of.prediction.margin({**plan.shown[0], "task.modules": np.full(len(plan.shown[0][plan.x]), 4)})
+    shares = {
+        tuple(panel.levels.values()): float((margins[panel.places] > 0).mean()) for panel in plan.panels
+    }
+    # Of the range of points on a logarithmic axis, that below 256 is 3 of 7; of that of scales, .239 is above 1.73.
+    assert shares.pop(("width", 1)) == pytest.approx(3 / 7, abs=0.03)
+    for (match, _), share in shares.items():
+        expected = 1.0 if match == "parameters" else 3 / 7 + 4 / 7 * 0.239
+        assert share == pytest.approx(expected, abs=0.03)
+
+
 def test_nonlinearity_is_predicted_by_the_measured_doses_and_never_in_linear_networks() -> None:
     doses = at(task__nonlinearity=[0.0, 0.25, 0.5, 0.25, 1.0], noise__scale=[0.4, 0.4, 0.2, 0.3, 0.8])
     relu = NONLINEARITY.margin(doses | at(architecture__activation=["relu"] * 5))
@@ -263,13 +277,14 @@ def test_generalisation_is_predicted_to_gain_what_was_measured_and_only_between_
 def test_every_map_has_its_config_with_axes_that_make_a_map() -> None:
     files = {file.stem for file in (config_folder() / "experiment" / "claims" / "maps").glob("*.yaml")}
     assert files == {each.experiment for each in MAPS}
+    assert len({each.name for each in MAPS}) == len(MAPS)
     for each in MAPS:
         for preset in PRESETS:
             assert len(Plan.of(read_axes(map_overrides(each, preset))).axes) >= 2
 
 
 def test_maps_are_chosen_as_claims_are() -> None:
-    assert [each.claim for each in choose_maps(["C6"])] == ["C6a", "C6b"]
-    assert [each.claim for each in choose_maps(["C6a"])] == ["C6a"]
+    assert [each.claim for each in choose_maps(["C6"])] == ["C6a", "C6a", "C6b"]
+    assert [each.name for each in choose_maps(["C6a"])] == ["map_C6a", "map_C6a_degree"]
     with pytest.raises(ConfigError, match="there is no map of such a claim"):
         choose_maps(["C2"])

@@ -51,8 +51,7 @@ def map_figure(drawn: DrawnMap) -> ReportFigure:
         "below it (not supported), or on both sides (undecided). The band holds for all places of the map at once, "
         "with 95% confidence, by bootstrap over settings."
     )
-    name = f"map_{drawn.of.claim}"
-    return ReportFigure(name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn))
+    return ReportFigure(drawn.of.name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn))
 
 
 def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
