@@ -26,7 +26,8 @@ from modulab.claims.maps.predictions import (
     SAMPLES,
     Prediction,
 )
-from modulab.claims.maps.words import as_record, boundary_words, opening, panel_rows
+from modulab.claims.maps.settling import MEASURE, settling, settling_figure
+from modulab.claims.maps.words import as_record, boundary_words, facts, opening, panel_rows
 from modulab.config.composing import config_folder
 from modulab.config.sobol import Axis, Sobol
 from modulab.errors import ConfigError
@@ -288,3 +289,48 @@ def test_maps_are_chosen_as_claims_are() -> None:
     assert [each.name for each in choose_maps(["C6a"])] == ["map_C6a", "map_C6a_degree"]
     with pytest.raises(ConfigError, match="there is no map of such a claim"):
         choose_maps(["C2"])
+
+
+def rising(speeds: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return results and curves in which modularity rises by so much between steps 300 and 400, by architecture."""
+    table = results(16)
+    rows = [
+        {"run_id": name, "step": step, "measure": MEASURE, "value": 0.5 + speeds[arm] * (step - 300) / 100}
+        for name, arm in zip(table["run_id"], table["config.architecture.name"], strict=True)
+        for step in (100, 300, 400)
+    ]
+    lost = {"run_id": "0dense", "step": 400, "measure": "training/loss", "value": math.nan}
+    return table, pd.DataFrame([*rows, lost])
+
+
+def test_settling_is_the_mean_rise_of_each_arm_over_the_last_quarter_of_training() -> None:
+    found = settling(*rising({"dense": 0.05, "premodular": 0.001}), MAP.effect)
+    assert found is not None
+    assert (found.first, found.last) == (300, 400)
+    assert found.by_arm == pytest.approx({"Architecture: dense": 0.05, "Architecture: premodular": 0.001})
+    assert found.still_rising == ["Architecture: dense"]
+    assert "in 50% of networks: it is still rising" in found.words
+    ends = found.curves.loc[(found.curves["arm"] == "Architecture: dense"), ["step", "mean"]]
+    np.testing.assert_allclose(ends.to_numpy(dtype=float), [[100, 0.4], [300, 0.5], [400, 0.55]])
+    settled = settling(*rising({"dense": 0.01, "premodular": -0.3}), MAP.effect)
+    assert settled is not None
+    assert not settled.still_rising
+    assert "it has settled" in settled.words
+
+
+def test_settling_is_unknown_without_a_step_before_the_last_quarter() -> None:
+    table, curves = rising({"dense": 0.0, "premodular": 0.0})
+    assert settling(table, curves.loc[curves["step"] == 400], MAP.effect) is None
+
+
+def test_a_page_says_of_a_map_whether_modularity_has_settled(drawn: Any) -> None:
+    found = settling(*rising({"dense": 0.05, "premodular": 0.001}), MAP.effect)
+    assert found is not None
+    told = replace(drawn, settling=found)
+    assert found.words in facts(told)
+    assert as_record(told)["settling"] == {"from": 300, "to": 400, "rise": found.by_arm}
+    assert found.words not in facts(replace(told, left_open="not decided"))
+    figure = settling_figure(found, "map_C0")
+    assert figure.name == "map_C0_steps"
+    assert len(figure.data) == 6
+    assert len(figure.svg()) > 1000
