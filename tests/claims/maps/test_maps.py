@@ -291,9 +291,10 @@ def test_maps_are_chosen_as_claims_are() -> None:
         choose_maps(["C2"])
 
 
-def rising(speeds: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def rising(speeds: dict[str, float], schedule: str = "constant") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return results and curves in which modularity rises by so much between steps 300 and 400, by architecture."""
-    table = results(16)
+    table = results(16).assign(**{"config.training.schedule": schedule, "config.training.warmup_steps": 0})
+    table["config.training.steps"] = 400
     rows = [
         {"run_id": name, "step": step, "measure": MEASURE, "value": 0.5 + speeds[arm] * (step - 300) / 100}
         for name, arm in zip(table["run_id"], table["config.architecture.name"], strict=True)
@@ -308,13 +309,23 @@ def test_settling_is_the_mean_rise_of_each_arm_over_the_last_quarter_of_training
     assert found is not None
     assert (found.first, found.last) == (300, 400)
     assert found.by_arm == pytest.approx({"Architecture: dense": 0.05, "Architecture: premodular": 0.001})
-    assert found.still_rising == ["Architecture: dense"]
     assert "in 50% of networks: it is still rising" in found.words
     ends = found.curves.loc[(found.curves["arm"] == "Architecture: dense"), ["step", "mean"]]
     np.testing.assert_allclose(ends.to_numpy(dtype=float), [[100, 0.4], [300, 0.5], [400, 0.55]])
     settled = settling(*rising({"dense": 0.01, "premodular": -0.3}), MAP.effect)
     assert settled is not None
-    assert not settled.still_rising
+    assert "it has settled" in settled.words
+
+
+def test_a_rise_that_ends_with_the_learning_rate_is_not_called_settled() -> None:
+    found = settling(*rising({"dense": 0.005, "premodular": 0.0}, "cosine"), MAP.effect)
+    assert found is not None
+    # The mean of (1 + cos(pi u)) / 2 is 1/2 over all u, and 1/2 - sqrt(2) / pi over the last quarter.
+    assert found.learning_rate == pytest.approx(1 - 2 * math.sqrt(2) / math.pi, abs=0.01)
+    assert "it slowed only as the learning rate fell" in found.words
+    assert f"{0.005 / found.learning_rate:+.3f}" in found.words
+    settled = settling(*rising({"dense": 0.001, "premodular": 0.0}, "cosine"), MAP.effect)
+    assert settled is not None
     assert "it has settled" in settled.words
 
 
@@ -328,7 +339,9 @@ def test_a_page_says_of_a_map_whether_modularity_has_settled(drawn: Any) -> None
     assert found is not None
     told = replace(drawn, settling=found)
     assert found.words in facts(told)
-    assert as_record(told)["settling"] == {"from": 300, "to": 400, "rise": found.by_arm}
+    assert as_record(told)["settling"] == {
+        "from": 300, "to": 400, "rise": found.by_arm, "learning_rate": pytest.approx(1),
+    }  # fmt: skip
     assert found.words not in facts(replace(told, left_open="not decided"))
     figure = settling_figure(found, "map_C0")
     assert figure.name == "map_C0_steps"

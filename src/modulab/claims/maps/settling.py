@@ -1,7 +1,9 @@
 """Whether modularity had stopped rising when training ended: a map of unfinished networks is a map of their speed.
 
 Structural modularity is known during training, every `training.curve_every` steps. How much of it was gained in the
-last quarter of training says how much more steps could still move the boundary.
+last quarter of training says how much more steps could still move the boundary. But a learning rate that falls to 0
+ends every rise: where it is a cosine, its mean over the last quarter is a tenth of that over all of training. So the
+gain is also given as it would be at the mean learning rate, in proportion.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class Settling:
     """One row per network: its arm, and its rise between the two steps."""
     first: int
     last: int
+    learning_rate: float
+    """Its mean between the two steps, as a share of its mean over all of training."""
 
     @property
     def by_arm(self) -> dict[str, float]:
@@ -42,9 +46,19 @@ class Settling:
         return {str(arm): float(own.mean()) for arm, own in self.rises.groupby("arm", sort=False)["rise"]}
 
     @property
-    def still_rising(self) -> list[str]:
-        """Return the arms whose mean rise says that modularity has not settled."""
-        return [arm for arm, rise in self.by_arm.items() if rise > STILL_RISING]
+    def verdict(self) -> str:
+        """Return whether modularity has settled, or what else its rise came to."""
+        most = max(self.by_arm.values())
+        at_mean = most / self.learning_rate
+        if most > STILL_RISING:
+            return "it is still rising, so that longer training may move the boundary"
+        if at_mean > STILL_RISING:
+            return (
+                f"it slowed only as the learning rate fell, which was {self.learning_rate:.2f} of its mean over all of "
+                f"training; at that mean the gain would be {at_mean:+.3f} in proportion, so that longer training may "
+                "move the boundary"
+            )
+        return f"it has settled, also in proportion to the learning rate ({at_mean:+.3f} at its mean)"
 
     @property
     def words(self) -> str:
@@ -53,14 +67,9 @@ class Settling:
         # A single arm needs no name.
         gains = ", ".join(f"{rise:+.3f}" + f" ({arm})" * (len(of_arms) > 1) for arm, rise in of_arms.items())
         more = float((self.rises["rise"] > STILL_RISING).mean())
-        verdict = (
-            f"it has settled, by the rule that a mean rise of at most {STILL_RISING:g} is none"
-            if not self.still_rising
-            else f"it is still rising, by more than {STILL_RISING:g}, so that longer training may move the boundary"
-        )
         return (
             f"Structural modularity changed by {gains} on average from step {self.first} to step {self.last}, the last "
-            f"of training, and by more than {STILL_RISING:g} in {100 * more:.0f}% of networks: {verdict}."
+            f"of training, and by more than {STILL_RISING:g} in {100 * more:.0f}% of networks: {self.verdict}."
         )
 
 
@@ -92,7 +101,24 @@ def settling(results: pd.DataFrame, curves: pd.DataFrame, effect: Effect) -> Set
     summary = pd.DataFrame(
         {"mean": grouped.mean()} | {f"q{each}": grouped.quantile(each) for each in _QUANTILES}
     )
-    return Settling(summary.assign(networks=grouped.size()).reset_index(), rises, first, last)
+    summary = summary.assign(networks=grouped.size()).reset_index()
+    return Settling(summary, rises, first, last, _learning_rate(wanted, first, last))
+
+
+def _learning_rate(results: pd.DataFrame, first: int, last: int) -> float:
+    """Return the mean learning rate between two steps over that of all of training, on average over networks."""
+    # They take seconds to import.
+    import torch
+
+    from modulab.training.schedule import schedule_factor
+
+    keys = [f"config.training.{key}" for key in ("schedule", "steps", "warmup_steps")]
+    share, networks = 0.0, results.groupby(keys).size()
+    for (schedule, number, warmup), count in networks.items():
+        steps = torch.arange(int(number), dtype=torch.float64)
+        rates = schedule_factor(str(schedule), int(number), int(warmup), steps)
+        share += float(rates[first:last].mean() / rates.mean()) * count / len(results)
+    return share
 
 
 def settling_figure(found: Settling, name: str) -> ReportFigure:
@@ -116,6 +142,7 @@ def settling_figure(found: Settling, name: str) -> ReportFigure:
         legend_below(figure, arms, styles, None)
     caption = (
         "Lines: the mean over the networks of all settings; bands: from their 10% to their 90% quantile. Grey: the "
-        f"steps over which a mean rise of more than {STILL_RISING:g} says that modularity has not settled."
+        "last quarter of training, or more where curves are coarser; its learning rate was "
+        f"{found.learning_rate:.2f} of the mean over all of training."
     )
     return ReportFigure(f"{name}_steps", "Modularity during training", caption, figure, found.curves)

@@ -131,7 +131,12 @@ def as_record(drawn: DrawnMap) -> dict[str, Any]:
         "left_out": drawn.lost,
         "settling": None
         if drawn.settling is None
-        else {"from": drawn.settling.first, "to": drawn.settling.last, "rise": drawn.settling.by_arm},
+        else {
+            "from": drawn.settling.first,
+            "to": drawn.settling.last,
+            "rise": drawn.settling.by_arm,
+            "learning_rate": drawn.settling.learning_rate,
+        },
         "shares": shares(drawn.regions),
         "boundaries": [
             {
