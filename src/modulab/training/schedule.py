@@ -11,13 +11,29 @@ from torch import Tensor
 from modulab.config.settings import Member
 
 
+def schedule_factor(
+    schedule: str, num_steps: int, warmup: int, steps: Float[Tensor, " step"]
+) -> Float[Tensor, " step"]:
+    """Return the learning rate at each of these steps, as a share of its peak.
+
+    With S steps of which w warm up, it is (s + 1) / (w + 1) at step s = 0, 1, ... while s < w, and then 1, 1 - u, or
+    (1 + cos(pi u)) / 2 with u = (s - w) / (S - w).
+    """
+    progress = (steps - warmup) / max(num_steps - warmup, 1)
+    shapes = {
+        "constant": torch.ones_like(steps),
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + torch.cos(torch.pi * progress)),
+    }
+    return torch.where(steps < warmup, (steps + 1) / (warmup + 1), shapes[schedule])
+
+
 def schedule_rows(
     members: Sequence[Member], first_step: int, num_steps: int
 ) -> Float[Tensor, "step 3 member"]:
     """Return, for each step, each member's learning rate and Adam's bias corrections 1 - beta1^t and sqrt(1 - beta2^t).
 
-    With S steps of which w warm up, the learning rate at step s = 0, 1, ... is its peak times (s + 1) / (w + 1)
-    while s < w, and then constant, 1 - u, or (1 + cos(pi u)) / 2 with u = (s - w) / (S - w).
+    The learning rate is its peak times `schedule_factor`.
     """
     steps = torch.arange(first_step, first_step + num_steps, dtype=torch.float64)
     cache: dict[tuple[object, ...], Tensor] = {}
@@ -29,14 +45,7 @@ def schedule_rows(
             training.learning_rate, training.beta1, training.beta2,
         )  # fmt: skip
         if key not in cache:
-            warmup = training.warmup_steps
-            progress = (steps - warmup) / max(training.steps - warmup, 1)
-            shapes = {
-                "constant": torch.ones_like(steps),
-                "linear": 1 - progress,
-                "cosine": 0.5 * (1 + torch.cos(torch.pi * progress)),
-            }
-            factor = torch.where(steps < warmup, (steps + 1) / (warmup + 1), shapes[training.schedule])
+            factor = schedule_factor(training.schedule, training.steps, training.warmup_steps, steps)
             first_correction = 1 - training.beta1 ** (steps + 1)
             second_correction = (1 - training.beta2 ** (steps + 1)).sqrt()
             cache[key] = torch.stack(

@@ -26,7 +26,8 @@ from modulab.claims.maps.predictions import (
     SAMPLES,
     Prediction,
 )
-from modulab.claims.maps.words import as_record, boundary_words, opening, panel_rows
+from modulab.claims.maps.settling import MEASURE, settling, settling_figure
+from modulab.claims.maps.words import as_record, boundary_words, facts, opening, panel_rows
 from modulab.config.composing import config_folder
 from modulab.config.sobol import Axis, Sobol
 from modulab.errors import ConfigError
@@ -242,6 +243,20 @@ def test_robustness_is_predicted_by_parameters_points_or_laziness() -> None:
     assert (ROBUSTNESS.margin(matched) > 0).tolist() == [True, True, True, True]
 
 
+def test_the_map_over_degrees_is_predicted_by_its_own_axes() -> None:
+    [of] = [each for each in MAPS if each.experiment == "robustness_degree"]
+    plan = Plan.of(read_axes(map_overrides(of, "quick")))
+    margins = of.prediction.margin({**plan.shown[0], "task.modules": np.full(len(plan.shown[0][plan.x]), 4)})
+    shares = {
+        tuple(panel.levels.values()): float((margins[panel.places] > 0).mean()) for panel in plan.panels
+    }
+    # Of the range of points on a logarithmic axis, that below 256 is 3 of 7; of that of scales, .239 is above 1.73.
+    assert shares.pop(("width", 1)) == pytest.approx(3 / 7, abs=0.03)
+    for (match, _), share in shares.items():
+        expected = 1.0 if match == "parameters" else 3 / 7 + 4 / 7 * 0.239
+        assert share == pytest.approx(expected, abs=0.03)
+
+
 def test_nonlinearity_is_predicted_by_the_measured_doses_and_never_in_linear_networks() -> None:
     doses = at(task__nonlinearity=[0.0, 0.25, 0.5, 0.25, 1.0], noise__scale=[0.4, 0.4, 0.2, 0.3, 0.8])
     relu = NONLINEARITY.margin(doses | at(architecture__activation=["relu"] * 5))
@@ -263,13 +278,72 @@ def test_generalisation_is_predicted_to_gain_what_was_measured_and_only_between_
 def test_every_map_has_its_config_with_axes_that_make_a_map() -> None:
     files = {file.stem for file in (config_folder() / "experiment" / "claims" / "maps").glob("*.yaml")}
     assert files == {each.experiment for each in MAPS}
+    assert len({each.name for each in MAPS}) == len(MAPS)
     for each in MAPS:
         for preset in PRESETS:
             assert len(Plan.of(read_axes(map_overrides(each, preset))).axes) >= 2
 
 
 def test_maps_are_chosen_as_claims_are() -> None:
-    assert [each.claim for each in choose_maps(["C6"])] == ["C6a", "C6b"]
-    assert [each.claim for each in choose_maps(["C6a"])] == ["C6a"]
+    assert [each.claim for each in choose_maps(["C6"])] == ["C6a", "C6a", "C6b"]
+    assert [each.name for each in choose_maps(["C6a"])] == ["map_C6a", "map_C6a_degree"]
     with pytest.raises(ConfigError, match="there is no map of such a claim"):
         choose_maps(["C2"])
+
+
+def rising(speeds: dict[str, float], schedule: str = "constant") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return results and curves in which modularity rises by so much between steps 300 and 400, by architecture."""
+    table = results(16).assign(**{"config.training.schedule": schedule, "config.training.warmup_steps": 0})
+    table["config.training.steps"] = 400
+    rows = [
+        {"run_id": name, "step": step, "measure": MEASURE, "value": 0.5 + speeds[arm] * (step - 300) / 100}
+        for name, arm in zip(table["run_id"], table["config.architecture.name"], strict=True)
+        for step in (100, 300, 400)
+    ]
+    lost = {"run_id": "0dense", "step": 400, "measure": "training/loss", "value": math.nan}
+    return table, pd.DataFrame([*rows, lost])
+
+
+def test_settling_is_the_mean_rise_of_each_arm_over_the_last_quarter_of_training() -> None:
+    found = settling(*rising({"dense": 0.05, "premodular": 0.001}), MAP.effect)
+    assert found is not None
+    assert (found.first, found.last) == (300, 400)
+    assert found.by_arm == pytest.approx({"Architecture: dense": 0.05, "Architecture: premodular": 0.001})
+    assert "in 50% of networks: it is still rising" in found.words
+    ends = found.curves.loc[(found.curves["arm"] == "Architecture: dense"), ["step", "mean"]]
+    np.testing.assert_allclose(ends.to_numpy(dtype=float), [[100, 0.4], [300, 0.5], [400, 0.55]])
+    settled = settling(*rising({"dense": 0.01, "premodular": -0.3}), MAP.effect)
+    assert settled is not None
+    assert "it has settled" in settled.words
+
+
+def test_a_rise_that_ends_with_the_learning_rate_is_not_called_settled() -> None:
+    found = settling(*rising({"dense": 0.005, "premodular": 0.0}, "cosine"), MAP.effect)
+    assert found is not None
+    # The mean of (1 + cos(pi u)) / 2 is 1/2 over all u, and 1/2 - sqrt(2) / pi over the last quarter.
+    assert found.learning_rate == pytest.approx(1 - 2 * math.sqrt(2) / math.pi, abs=0.01)
+    assert "it slowed only as the learning rate fell" in found.words
+    assert f"{0.005 / found.learning_rate:+.3f}" in found.words
+    settled = settling(*rising({"dense": 0.001, "premodular": 0.0}, "cosine"), MAP.effect)
+    assert settled is not None
+    assert "it has settled" in settled.words
+
+
+def test_settling_is_unknown_without_a_step_before_the_last_quarter() -> None:
+    table, curves = rising({"dense": 0.0, "premodular": 0.0})
+    assert settling(table, curves.loc[curves["step"] == 400], MAP.effect) is None
+
+
+def test_a_page_says_of_a_map_whether_modularity_has_settled(drawn: Any) -> None:
+    found = settling(*rising({"dense": 0.05, "premodular": 0.001}), MAP.effect)
+    assert found is not None
+    told = replace(drawn, settling=found)
+    assert found.words in facts(told)
+    assert as_record(told)["settling"] == {
+        "from": 300, "to": 400, "rise": found.by_arm, "learning_rate": pytest.approx(1),
+    }  # fmt: skip
+    assert found.words not in facts(replace(told, left_open="not decided"))
+    figure = settling_figure(found, "map_C0")
+    assert figure.name == "map_C0_steps"
+    assert len(figure.data) == 6
+    assert len(figure.svg()) > 1000

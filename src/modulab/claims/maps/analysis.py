@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modulab.claims.maps.boundary import Crossing, crossings, regions, zeros
 from modulab.claims.maps.definitions import ClaimMap
 from modulab.claims.maps.places import RESOLUTION, Panel, Plan
+from modulab.claims.maps.settling import Settling, settling
 from modulab.claims.maps.surface import Surface, fit_surface
 from modulab.config.sobol import Axis
 
@@ -40,6 +41,8 @@ class DrawnMap:
     """None where too few settings have an effect."""
     margins: Array
     """The prediction's, at all places shown."""
+    settling: Settling | None = None
+    """How modularity rose during training; None where no curves are known."""
     left_open: str = ""
     """What stands in the place of all that a map says, where a preset decides nothing."""
 
@@ -88,8 +91,13 @@ class DrawnMap:
         return by_panel.profile(slice(None), (len(by_panel.effect) // RESOLUTION, RESOLUTION), over=0)
 
 
-def draw_map(of: ClaimMap, axes: Mapping[str, Axis], results: pd.DataFrame) -> DrawnMap:
-    """Return the map of a claim from the results of its experiment, whose settings were drawn over these axes."""
+def draw_map(
+    of: ClaimMap, axes: Mapping[str, Axis], results: pd.DataFrame, curves: pd.DataFrame | None = None
+) -> DrawnMap:
+    """Return the map of a claim from the results of its experiment, whose settings were drawn over these axes.
+
+    Curves during training, if given, say whether modularity had settled.
+    """
     plan = Plan.of(axes)
     effects = of.effect.of_settings(results, list(axes))
     surface = None
@@ -108,7 +116,8 @@ def draw_map(of: ClaimMap, axes: Mapping[str, Axis], results: pd.DataFrame) -> D
     measured = results[of.effect.measure].notna() if of.effect.measure in results else np.zeros(len(results))
     lost = len(results) - int(np.sum(measured & (results["status"] == "completed")))
     mean = np.clip(margins, -_FARTHEST, _FARTHEST).mean(axis=0)
-    return DrawnMap(of, plan, effects, len(results), lost, surface, mean)
+    rising = None if curves is None else settling(results, curves, of.effect)
+    return DrawnMap(of, plan, effects, len(results), lost, surface, mean, rising)
 
 
 def _constant_settings(results: pd.DataFrame) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from modulab.claims.presets import not_decided
 from modulab.claims.run import Experiment, asked_rows, claims_command, run_on_this_machine
 from modulab.config.sobol import Axis, Sobol
 from modulab.errors import ConfigError
-from modulab.results.store import check_folder
+from modulab.results.store import check_folder, load_curves
 from modulab.schema import read_settings
 
 
@@ -48,6 +48,7 @@ def run_maps(
             each,
             axes[each.experiment],
             asked_rows(experiments[each.experiment], run_ids[each.experiment]),
+            load_curves(experiments[each.experiment].folder),
         )
         for each in maps
         if each.experiment in run_ids

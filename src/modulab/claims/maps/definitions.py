@@ -28,7 +28,24 @@ class ClaimMap:
     effect: Effect
     prediction: Prediction
     caveat: str
+    part: str = ""
+    """What tells it from the claim's first map in the names of files."""
 
+    @property
+    def name(self) -> str:
+        """Return the name of its files, which no other map has."""
+        return f"map_{self.claim}{self.part and f'_{self.part}'}"
+
+
+_ROBUSTNESS = Effect(
+    "error under Poisson noise 0.3, dense / premodular",
+    "error_under/poisson@0.3",
+    thresholds.ROBUSTNESS,
+    arm="architecture.name",
+    base="dense",
+    scale="factor",
+    falls=True,
+)
 
 MAPS = (
     ClaimMap(
@@ -74,17 +91,18 @@ MAPS = (
         "C6a",
         "Premodular networks are more robust",
         "robustness",
-        Effect(
-            "error under Poisson noise 0.3, dense / premodular",
-            "error_under/poisson@0.3",
-            thresholds.ROBUSTNESS,
-            arm="architecture.name",
-            base="dense",
-            scale="factor",
-            falls=True,
-        ),
+        _ROBUSTNESS,
         predictions.ROBUSTNESS,
         "At equal width a premodular network has fewer weights than a dense one.",
+    ),
+    ClaimMap(
+        "C6a",
+        "Premodular networks are more robust, by degree and by what is equal",
+        "robustness_degree",
+        _ROBUSTNESS,
+        predictions.ROBUSTNESS,
+        "At equal parameters a premodular network has more units than a dense one.",
+        part="degree",
     ),
     ClaimMap(
         "C6b",

@@ -36,7 +36,7 @@ _MARGIN = 0.02
 def map_figure(drawn: DrawnMap) -> ReportFigure:
     """Draw a map: one plane per panel with its regions, measured and predicted boundary, and settings as marks."""
     panels = drawn.plan.panels
-    columns = 2 if len(panels) in (2, 4) else min(len(panels), MOST_COLUMNS)
+    columns = {2: 2, 4: 2, 8: 4}.get(len(panels), min(len(panels), MOST_COLUMNS))
     with drawing(**{"hatch.linewidth": 0.5, "hatch.color": _HATCH_COLOUR}):
         figure, axes = panel_grid(len(panels), columns, height=2.9)
         for place, (each, panel) in enumerate(zip(axes, panels, strict=True)):
@@ -51,8 +51,7 @@ def map_figure(drawn: DrawnMap) -> ReportFigure:
         "below it (not supported), or on both sides (undecided). The band holds for all places of the map at once, "
         "with 95% confidence, by bootstrap over settings."
     )
-    name = f"map_{drawn.of.claim}"
-    return ReportFigure(name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn))
+    return ReportFigure(drawn.of.name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn))
 
 
 def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:

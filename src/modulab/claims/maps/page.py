@@ -10,6 +10,7 @@ from pathlib import Path
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.definitions import PRESETS
 from modulab.claims.maps.figure import map_figure
+from modulab.claims.maps.settling import settling_figure
 from modulab.claims.maps.words import HEADINGS, as_record, facts, opening, panel_rows
 from modulab.claims.presets import banner
 from modulab.claims.run import Experiment
@@ -68,10 +69,11 @@ def write_map_page(
 
 
 def _section(drawn: DrawnMap, experiment: Experiment) -> Section:
+    of_steps = [] if drawn.settling is None else [settling_figure(drawn.settling, drawn.of.name)]
     return Section(
         f"{drawn.of.claim}. {drawn.of.title}",
         paragraphs=facts(drawn),
-        figures=[map_figure(drawn)],
+        figures=[map_figure(drawn), *of_steps],
         tables=[PageTable(HEADINGS, panel_rows(drawn))],
         commands=[shlex.join(experiment.command)],
     )

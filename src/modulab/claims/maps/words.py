@@ -112,6 +112,7 @@ def facts(drawn: DrawnMap) -> list[str]:
         f"Predicted before the run: {drawn.of.prediction.words} Source: {drawn.of.prediction.source}",
         f"{len(drawn.effects)} settings, {drawn.members} networks, each setting at a seed of its own; "
         f"{drawn.lost} networks without the measure are left out with their settings.",
+        *([] if drawn.settling is None or drawn.left_open else [drawn.settling.words]),
         f"Caveat: {drawn.of.caveat}",
     ]
 
@@ -128,6 +129,14 @@ def as_record(drawn: DrawnMap) -> dict[str, Any]:
         "settings": len(drawn.effects),
         "networks": drawn.members,
         "left_out": drawn.lost,
+        "settling": None
+        if drawn.settling is None
+        else {
+            "from": drawn.settling.first,
+            "to": drawn.settling.last,
+            "rise": drawn.settling.by_arm,
+            "learning_rate": drawn.settling.learning_rate,
+        },
         "shares": shares(drawn.regions),
         "boundaries": [
             {
