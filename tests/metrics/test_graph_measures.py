@@ -265,5 +265,5 @@ def test_nulls_that_a_graph_does_not_have_are_refused() -> None:
         "_target_": "modulab.metrics.graphs.known.KnownModules", "graph": "coactivation", "scores": ["modularity"],
         "nulls": ["strength"], "shuffles": 5,
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="Choose from frame, partition"):
+    with pytest.raises(ConfigError, match="Choose from layer, degree, nonzero, frame, partition"):
         find_measure(value, "probes.measures.graph")
