@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
-from modulab.analysis.labels import Labels, LabelSource, find_labels, within
+from modulab.analysis.labels import Labels, LabelSource, find_labels, labels_lacking, within
 from modulab.analysis.places import NO_PLACES, weight_places
 from modulab.config.settings import Member
 from modulab.metrics.measure import Column
@@ -54,7 +54,10 @@ class Cut(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why connections cannot be cut."""
-        return super().lacking(network, member) or (NO_PLACES if weight_places(network) is None else None)
+        unplaced = NO_PLACES if weight_places(network) is None else None
+        return (
+            super().lacking(network, member) or unplaced or labels_lacking(self.labels, network, member.task)
+        )
 
     def seconds(self, network: Network, member: Member) -> float:
         """Return about how long passes of all cut networks take."""

@@ -33,6 +33,7 @@ from modulab.metrics.graphs.shuffled_networks import shuffled_networks
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
 
+
 @dataclass(frozen=True)
 class GraphKind:
     """A way to make graphs of units."""
