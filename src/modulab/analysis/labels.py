@@ -135,7 +135,8 @@ def _search(value: Mapping[str, Any]) -> FoundModules:
     found = find_measure(value, "search")
     if not isinstance(found, FoundModules):
         raise ConfigError(
-            f"search={value.get('_target_')}: it finds no modules. Name a search of modulab.metrics.communities.measures."
+            f"search={value.get('_target_')}: it finds no modules. Name a search of "
+            "modulab.metrics.communities.measures."
         )
     return found
 

@@ -79,9 +79,10 @@ class Found:
 class FoundModules(Measure):
     """The modules that one search finds in one graph of each network; `measures` has the searches.
 
-    `communities/NAME_modules` is their number, and `_significant` the same where p is at most .05, else 1; `_agreement` and `_rand` how far they agree with the modules that units
-    serve (adjusted mutual information, adjusted Rand index); `_stability` how far restarts agree; `_left_out` how many
-    nodes have no edge that counts; `_score` the score; `_null`, `_z` and `_p` what it is in random graphs.
+    `communities/NAME_modules` is their number, and `_significant` the same where p is at most .05, else 1; `_agreement`
+    and `_rand` how far they agree with the modules that units serve (adjusted mutual information, adjusted Rand index);
+    `_stability` how far restarts agree; `_left_out` how many nodes have no edge that counts; `_score` the score;
+    `_null`, `_z` and `_p` what it is in random graphs.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="what its values are called")

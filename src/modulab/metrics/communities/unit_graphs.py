@@ -7,10 +7,10 @@
 - `influence_graph`: units, connected by how alike the outputs are that they act on: the cosine of their profiles
   (E_x (dy / da)^2)^(1/2) over outputs, which are never negative.
 
-By chance the weights of each layer change places, zeros too, and the graph is that of the network with these weights
-(see `graphs.shuffled_networks`). Likeness is transitive, and rectified units are alike where they are active in the same
-half of the input space, so that shuffled likenesses, or the likenesses of random mixtures of units, are less modular
-than those of any network is: against mixtures, 17 of 100 untrained dense networks of 20 units had a z of 2 by
+By chance the weights of each layer change places, zeros too, and the graph is that of the network that has them
+(see `graphs.shuffled_networks`). Likeness is transitive, and rectified units are alike where they are active in the
+same half of the input space. So shuffled likenesses, and the likenesses of random mixtures of units, are less modular
+than those of any network: against mixtures, 17 of 100 untrained dense networks of 20 units had a z of 2 by
 co-activation, and 93 sparse ones by influence.
 
 A `GraphKind` is what the key `graph` of a search names, by its dotted path.
