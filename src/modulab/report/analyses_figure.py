@@ -19,7 +19,7 @@ from modulab.report.style import drawing
 _MOST_GROUPS = 8
 """So many kinds of networks are shown; of more, the first."""
 _PANEL = 2.2
-_HOW = "how"
+_HOW = "arm"
 
 
 @dataclass(frozen=True)
