@@ -75,10 +75,10 @@ class Cut(Analysis):
         labels = find_labels(self.labels)(probe)
         clean = _errors(probe, probe.network.parameters)
         rises = _errors(probe, cut_apart(probe, labels)) - clean
-        drawn = [
-            _errors(probe, cut_apart(probe, permuted(probe, labels, draw))) - clean
-            for draw in range(self.partitions)
-        ]
+        drawn: list[Tensor] = []
+        for draw in range(self.partitions):
+            probe.tell(f"random partitions, {draw + 1} of {self.partitions}")
+            drawn.append(_errors(probe, cut_apart(probe, permuted(probe, labels, draw))) - clean)
         found = compare("", rises.mean(dim=1), torch.stack([each.mean(dim=1) for each in drawn]))
         for module in range(probe.task.modules):
             own = torch.stack([each[:, module] for each in drawn])

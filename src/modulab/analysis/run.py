@@ -16,6 +16,7 @@ import torch
 from modulab.analysis.choosing import Chosen
 from modulab.analysis.taking import analyse_members
 from modulab.errors import ConfigError
+from modulab.metrics.probe import Tell, tell_nobody
 from modulab.progress import ProgressReport, Style
 from modulab.results.analyses import Analysed, analysed, save_analysed
 from modulab.results.files import check_links
@@ -307,20 +308,24 @@ def _run_part(part: Part, modules: Collection[str], progress: ProgressReport) ->
     group = read_members(part.file)
     group = _only(group, _rows(group, part))
     with _kept(part) as keep:
-        for each in _found(part, group, part.run_ids, modules):
+        for each in _found(part, group, part.run_ids, modules, progress.tell):
             keep(each)
             progress.finish(len(each.run_ids))
             progress.advance(len(each.run_ids))
 
 
 def _found(
-    part: Part, group: TrainedMembers, run_ids: Sequence[str], modules: Collection[str]
+    part: Part,
+    group: TrainedMembers,
+    run_ids: Sequence[str],
+    modules: Collection[str],
+    tell: Tell = tell_nobody,
 ) -> Iterator[Analysed]:
     """Yield what the analysis of a part finds in members of a group, of these run_ids in this order."""
     members = dict(zip(run_ids, group.members(modules), strict=True))
     population = group.population(modules)
     yield from analyse_members(
-        part.chosen.analysis, part.chosen.name, population.network, members, population.parameters
+        part.chosen.analysis, part.chosen.name, population.network, members, population.parameters, tell=tell
     )
 
 

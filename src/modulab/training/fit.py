@@ -93,8 +93,9 @@ def fit_population(
             execution = execution.with_engine(cast(Engine, recorder.trained_by))
         progress.say(f"measuring {len(members)}")
         measured = measure_each(
-            members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads
-        )
+            members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads,
+            tell=progress.tell,
+        )  # fmt: skip
         return PopulationResult(
             measures=measured.measures,
             failures=measured.failures,

@@ -202,12 +202,14 @@ def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Foun
         len(graphs) == 2 and seeds[0] == seeds[1] and np.array_equal(graphs[0].adjacency, graphs[1].adjacency)
     )
     searched = graphs[:1] if alone else graphs
-    partitions = [
-        [measure.search(each, seed) for seed in own[: measure.restarts]] if each.finite else []
-        for each, own in zip(searched, seeds, strict=False)
-    ]
+    partitions: list[list[Int64[np.ndarray, " node"]]] = []
+    for number, (each, own) in enumerate(zip(searched, seeds, strict=False)):
+        probe.tell(f"searching network {number + 1} of {len(searched)} ({measure.name})")
+        restarts = own[: measure.restarts] if each.finite else []
+        partitions.append([measure.search(each, seed) for seed in restarts])
     by_chance: list[list[float]] = [[] for _ in searched]
     for number in range(measure.randomised):
+        probe.tell(f"searching random graphs, {number + 1} of {measure.randomised} ({measure.name})")
         others = _member_graphs(measure.kind.by_chance(probe, number))
         for each, other, own, scores in zip(searched, others, seeds, by_chance, strict=False):
             if each.finite:

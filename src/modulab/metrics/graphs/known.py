@@ -148,6 +148,7 @@ class KnownModules(Measure):
         size = max(1, _CHUNK_ELEMENTS // elements)
         for start in range(0, self.shuffles, size):
             numbers = range(start, min(start + size, self.shuffles))
+            probe.tell(f"random graphs, {start + 1} of {self.shuffles} (graph/{self.graph}, {null})")
             if null == "partition":
                 repeated = [
                     block.weights.repeat_interleave(len(numbers), dim=0) for block in own.graph.blocks
