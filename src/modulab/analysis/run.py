@@ -253,6 +253,7 @@ def _measured_factor(
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    taken = 0.0
     try:
         for _ in range(2):  # the first time, libraries are imported
             start = time.perf_counter()

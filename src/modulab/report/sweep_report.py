@@ -310,7 +310,7 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
         and excess in members
         and len(set(members[excess].dropna().tolist())) > 1
     ):
-        named = {search: search.replace("_", " ") for search in searches}
+        named = {search: search.replace("_", " ") for search in found_searches(members, most=5)}
         figures.append(
             excess_figure(members, named, excess, name="modules_and_excess", title="Modules found, by excess")
         )
