@@ -67,6 +67,21 @@ def test_lines_begin_after_a_few_seconds_and_then_come_at_intervals(
     assert times == [3, 13, 23]
 
 
+def test_what_a_long_measure_says_comes_at_the_same_intervals(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressReport("lines", 4, 100) as progress:
+        progress.say("measuring 4")
+        lines: list[str] = []
+        for second in range(1, 15):
+            clock.now = float(second)
+            progress.tell(f"searching network {second} of 14")
+            lines += [capsys.readouterr().err]
+    assert [line for line in lines if line] == [
+        f"0 of 4 runs: measuring 4: searching network {number} of 14\n" for number in (3, 13)
+    ]
+
+
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_nothing_is_cut_off_on_a_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

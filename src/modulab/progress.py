@@ -79,6 +79,13 @@ class ProgressReport:
         elif self._style == "lines" and at_once:
             print(f"{self._count()}: {label}", file=sys.stderr, flush=True)
 
+    def tell(self, label: str) -> None:
+        """Say how far what is being done now has come; a log gets it every few seconds at most."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=f"{self._count()}: {label}")
+        elif self._style == "lines" and self._is_due():
+            print(f"{self._count()}: {self._label}: {label}", file=sys.stderr, flush=True)
+
     @contextmanager
     def aside(self) -> Generator[None]:
         """Leave out of the pace the time that is spent within: nothing trains meanwhile."""
@@ -123,11 +130,17 @@ class ProgressReport:
         runs_per_second = self._work_per_second() * self._runs / self._total
         return f"{runs_per_second:.3g} runs/s" if self._done > self._resumed else ""
 
-    def _print_line(self) -> None:
+    def _is_due(self) -> bool:
+        """Return whether it is time for a line, which sets the time of the next one."""
         now = time.monotonic()
         if now < self._next_line:
-            return
+            return False
         self._next_line = now + _SECONDS_BETWEEN_LINES
+        return True
+
+    def _print_line(self) -> None:
+        if not self._is_due():
+            return
         line = f"{self._count()}: {self._label}, {100 * self._done / self._total:.0f}% of the work"
         if self._done > self._resumed:
             line += f", {self._pace()}, {self._left()}"

@@ -14,7 +14,13 @@ from modulab.networks.base import Network
 from modulab.report.style import ends_at_one, label
 from tests.analysis.blocks import block, members, shipped
 
-FIELDS = {"cut": {"partitions": 3}, "transplant": {"steps": 3}, "interaction": {"pairs": 16}, "clamp": {}}
+FIELDS = {
+    "cut": {"partitions": 3},
+    "cut_found": {"partitions": 15},
+    "transplant": {"steps": 3},
+    "interaction": {"pairs": 16},
+    "clamp": {},
+}
 
 
 @pytest.mark.parametrize("name", shipped_analyses())

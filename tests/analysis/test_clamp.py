@@ -16,6 +16,17 @@ def test_units_of_a_premodular_network_change_outputs_of_their_own_module_only()
         assert found["selectivity"].tolist() == [1, 1, 1]
 
 
+def test_matrix_of_modules_by_outputs_holds_what_own_and_others_average() -> None:
+    found = shipped("clamp").take(block(members(3, architecture__width=8)))
+    factors = [0.0, 0.5, 1.5, 2.0]
+    for sides, kind in ((((1, 1), (2, 2)), "own"), (((1, 2), (2, 1)), "others")):
+        matrix = torch.stack([found[f"module_{one}_on_{other}"] for one, other in sides]).mean(dim=0)
+        torch.testing.assert_close(matrix, sum(found[f"{kind}@{factor:g}"] for factor in factors) / 4)
+    premodular = shipped("clamp").take(block(members(2, "premodular", architecture__width=8)))
+    assert premodular["module_1_on_2"].tolist() == premodular["module_2_on_1"].tolist() == [0, 0]
+    assert (premodular["module_1_on_1"] > 0).all()
+
+
 def test_scaling_what_a_linear_readout_reads_changes_its_outputs_by_their_distance_from_the_bias() -> None:
     trained = block(members(2, "premodular", architecture__width=8))
     probe = trained.probe

@@ -12,7 +12,7 @@ import pytest
 import modulab
 from modulab.analysis import run
 from modulab.analysis.cut import Cut
-from modulab.results.analyses import Analysed, analysis_path, save_analysed
+from modulab.results.analyses import Analysed, analysed, analysis_path, save_analysed
 from modulab.results.lock import LOCK, FolderLock
 from tests.command_line import SMALL, Command
 
@@ -99,8 +99,10 @@ def test_members_are_analysed_once_and_those_of_an_extended_sweep_afterwards(
     assert len(first) == 2
     taken.clear()
     code, out, err = command("analyse", "sweep", "--with", "cut", *FAST, "--dry-run")
-    assert (code, taken) == (0, []), err
-    assert "2 have it and 2 are to be analysed" in out
+    assert code == 0, err
+    assert "2 have it and 2 are to be analysed, about " in out
+    assert "(from a few networks, to within a factor of 2)" in out
+    assert len(modulab.load_results(sweep)["cut/rise_random"].dropna()) == 2  # the few are not kept
     assert command(*SWEEP, "seed=0,1,2", "hydra.sweep.dir=sweep")[0] == 0
     assert command("analyse", "sweep", "--with", "cut", *FAST)[0] == 0
     found = modulab.load_results(sweep).set_index("run_id")["cut/rise_random"]
@@ -257,6 +259,31 @@ def test_a_value_from_training_stands_before_one_that_was_found_afterwards(sweep
     results = modulab.load_results(sweep)
     save_analysed(sweep, "again", "{}", [Analysed(results["run_id"].tolist(), {"error/test": [-1.0] * 4})])
     assert modulab.load_results(sweep)["error/test"].tolist() == results["error/test"].tolist()
+
+
+def test_members_that_diverged_are_counted_and_named_and_analysed_once_they_are_completed(
+    command: Command,
+) -> None:
+    rates = "population.grid={training.learning_rate: [0.003, 1.0e+30]}"
+    modulab.train([*SMALL, *POPULATIONS, rates, "population.seeds=2"], "some")
+    results = modulab.load_results("some")
+    assert results["status"].tolist() == ["completed", "completed", "diverged", "diverged"]
+    code, out, err = command("analyse", "some", "--with", "cut", *FAST, "--dry-run")
+    assert code == 0, err
+    assert "2 of 4 networks left out, as it is diverged: rows 2, 3" in out
+    code, out, err = command("analyse", "some", "--with", "cut", *FAST)
+    assert code == 0, err
+    assert out.endswith("2 of 4 networks left out, as it is diverged: rows 2, 3\n")
+    found = modulab.load_results("some")
+    assert found["cut/rise"].notna().tolist() == [True, True, False, False]
+    assert found["skipped"].str.contains("cut: it is diverged").tolist()[2:] == [True, True]
+    # A reason is kept under no settings, so that a network that is there later is analysed.
+    run_ids = results["run_id"].tolist()
+    done = analysed(Path("some"), "cut")
+    assert [done[run_id] == "" for run_id in run_ids] == [False, False, True, True]
+    before = contents(Path("some"))
+    assert command("analyse", "some", "--with", "cut", *FAST)[0] == 0
+    assert contents(Path("some")) == before
 
 
 def test_help_names_every_analysis(command: Command) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from modulab.analysis.cut import compare, cut_apart, permuted
-from modulab.analysis.labels import served_modules
+from modulab.analysis.labels import FoundLabels, served_modules
 from modulab.analysis.places import bias_places, weight_places
+from modulab.metrics.communities.agreement import adjusted_rand
 from modulab.metrics.modularity import unit_strengths
 from modulab.networks.base import INPUT, OUTPUT
 from modulab.networks.perceptron import Perceptron
@@ -14,6 +16,15 @@ from modulab.partition import SHARED
 from modulab.training.program import network_of
 from tests.analysis.blocks import block, members, shipped
 from tests.networks.opaque import Opaque
+
+SEARCH = """
+_target_: modulab.metrics.communities.measures.Louvain
+name: louvain
+graph: modulab.metrics.communities.unit_graphs.weight_graph
+restarts: 2
+randomised: 0
+resolution: 0.5 # so that a module is not divided further
+"""
 
 
 @pytest.mark.parametrize("architecture", ["premodular", "recurrent_premodular", "convolution_premodular"])
@@ -27,6 +38,36 @@ def test_a_premodular_network_loses_nothing_and_a_random_cut_of_it_something(arc
     assert found["rise"].tolist() == [0, 0]
     if architecture == "premodular":
         assert (found["rise_random"] != 0).all()
+
+
+def test_modules_that_a_search_finds_are_cut_apart_as_those_of_the_task_where_they_are_the_same() -> None:
+    trained = block(members(2, "premodular", architecture__width=12))
+    source = {"_target_": "modulab.analysis.labels.FoundLabels", "search": yaml.safe_load(SEARCH)}
+    found = shipped("cut_found", partitions=3, labels=source).take(trained)
+    known = shipped("cut", partitions=3).take(trained)
+    assert found["rise"].tolist() == known["rise"].tolist() == [0, 0]
+    assert (found["rise_random"] != 0).all()
+    labels = FoundLabels(search=yaml.safe_load(SEARCH))(trained.probe)
+    for member in range(2):
+        own = torch.cat([labels[INPUT][member], labels["hidden.0"][member], labels[OUTPUT][member]])
+        served = served_modules(trained.probe)
+        task = torch.cat([served[place][member] for place in (INPUT, "hidden.0", OUTPUT)])
+        both = (own != SHARED) & (task != SHARED)
+        assert adjusted_rand(own[both].numpy(), task[both].numpy()) == 1
+
+
+def test_places_that_a_searched_graph_lacks_have_no_module() -> None:
+    trained = block(members(2, architecture__width=12))
+    search = {
+        **yaml.safe_load(SEARCH),
+        "graph": "modulab.metrics.communities.unit_graphs.co_activation_graph",
+    }
+    labels = FoundLabels(search=search)(trained.probe)
+    assert (labels[INPUT] == SHARED).all()
+    assert (labels[OUTPUT] == SHARED).all()
+    assert (labels["hidden.0"] >= 0).any()
+    with pytest.raises(ValueError, match="it finds no modules"):
+        FoundLabels(search={"_target_": "modulab.metrics.communities.similarity.LayerSimilarity"})
 
 
 def by_hand(weights: list[Tensor], biases: list[Tensor], labels: list[list[int]], inputs: Tensor) -> Tensor:

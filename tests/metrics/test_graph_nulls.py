@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -137,6 +138,22 @@ def test_comparison_counts_ties_adds_one_and_turns_scores_that_fall() -> None:
     assert rising.mean.tolist() == [2.0, 0.5]
     assert rising.p.tolist() == [2 / 4, 1.0]
     assert falling.p.tolist() == [1.0, 1.0]
-    assert (rising.z[0].item(), falling.z[0].item()) == (1.0, -1.0)
+    # 1 of 3 is as modular, so that the z of 1 of the score is borne out as far as p = 1/2 only.
+    assert (rising.z[0].item(), falling.z[0].item()) == (0.0, -1.0)
     assert rising.z[1].isnan()
-    assert compare(torch.tensor([5.0]).double(), null[:1], rises=True).p.item() == 1 / 4
+    beyond = compare(torch.tensor([5.0]).double(), null[:1], rises=True)
+    assert (beyond.p.item(), beyond.z.item()) == (1 / 4, 3.0)
+
+
+def test_a_positive_z_is_at_most_that_of_a_normal_variable_with_the_same_p_also_for_skewed_scores() -> None:
+    draws = torch.Generator().manual_seed(0)
+    values = torch.randn(4000, 51, generator=draws, dtype=torch.float64).square()  # z of 2 in 5 of 100
+    against = compare(values[:, 0], values[:, 1:], rises=True)
+    plain = (values[:, 0] - values[:, 1:].mean(dim=1)) / values[:, 1:].std(dim=1)
+    assert (plain >= 2).double().mean() > 0.045
+    assert (against.z >= 2).double().mean() < 1 / 51 + 3 * (1 / 51 / 4000) ** 0.5
+    some = against.p > 1 / 51 + 1e-9
+    highest = torch.tensor([NormalDist().inv_cdf(1 - p) if p < 1 else 0.0 for p in against.p.tolist()])
+    assert (against.z[some] <= highest[some].clamp(min=0).double() + 1e-6).all()
+    torch.testing.assert_close(against.z[~some], plain[~some])
+    torch.testing.assert_close(against.z[plain < 0], plain[plain < 0])

@@ -3,7 +3,8 @@
 The activity a of a module's units is passed on as f a (`scale`), or as f times each unit's mean activity whatever the
 input is (`clamp`), with factors f from 0 to 2. The change of an output is the root mean square of its difference from
 the undisturbed output, in standard deviations of that. Outputs of the module itself, and those of all others, are
-averaged apart.
+averaged apart, and those of each module as well: a matrix of modules whose units are disturbed by modules whose outputs
+change.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
-from modulab.analysis.labels import Labels, LabelSource, find_labels
+from modulab.analysis.labels import Labels, LabelSource, find_labels, labels_lacking
 from modulab.config.settings import Member
 from modulab.metrics.measure import Column
 from modulab.metrics.probe import Probe
@@ -63,12 +64,16 @@ class Clamp(Analysis):
             Column(
                 "selectivity_module_{module}", "Selectivity of the units of module {module}", ends_at_one=True
             ),
+            Column(
+                "module_{module}_on_{other}",
+                "Change of the outputs of module {other} by the units of module {module}",
+            ),
         )
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why there is nothing to clamp."""
         none = None if network.sites else "its network has no hidden units"
-        return super().lacking(network, member) or none
+        return super().lacking(network, member) or none or labels_lacking(self.labels, network, member.task)
 
     def seconds(self, network: Network, member: Member) -> float:
         """Return about how long passes with each module and factor take."""
@@ -79,30 +84,49 @@ class Clamp(Analysis):
         """Return the changes of own and other outputs, averaged over modules, and selectivity (own - others) / sum.
 
         Selectivity is taken of changes summed over factors: 1 if outputs of the module alone change, 0 if all change
-        alike. A member has no value where no unit is labelled with a module that has outputs.
+        alike. `module_I_on_J` is the change of the outputs of module J by the units of module I, counted from 1,
+        averaged over factors. A member has no value where no unit is labelled with a module that has outputs.
         """
         probe = trained.probe
         labels = find_labels(self.labels)(probe)
         modules = 1 + max(int(each.max()) for each in labels.values())
+        outputs = labels[OUTPUT]
         found: dict[str, Tensor] = {}
-        total = 0.0
+        total, matrix = 0.0, 0.0
         for factor in self.factors:
-            changes = torch.stack(
-                [self._change(probe, labels, module, factor) for module in range(modules)], dim=2
+            changes = [self._changes(probe, labels, module, factor) for module in range(modules)]
+            own_and_others = torch.stack(
+                [
+                    torch.stack([_mean_over(each, of) for of in (own, ~own & (outputs != SHARED))])
+                    for module, each in enumerate(changes)
+                    for own in (outputs == module,)
+                ],
+                dim=2,
             )
-            found[f"own@{factor:g}"], found[f"others@{factor:g}"] = changes.nanmean(dim=2)
-            total = total + changes
+            found[f"own@{factor:g}"], found[f"others@{factor:g}"] = own_and_others.nanmean(dim=2)
+            total = total + own_and_others
+            matrix = matrix + torch.stack(
+                [
+                    torch.stack([_mean_over(each, outputs == other) for other in range(modules)])
+                    for each in changes
+                ]
+            )
         assert isinstance(total, Tensor)
+        assert isinstance(matrix, Tensor)
         own, others = total
         selectivity = (own - others) / (own + others)
         found["selectivity"] = selectivity.nanmean(dim=1)
         found |= {f"selectivity_module_{module + 1}": selectivity[:, module] for module in range(modules)}
-        return found
+        return found | {
+            f"module_{module + 1}_on_{other + 1}": matrix[module, other] / len(self.factors)
+            for module in range(modules)
+            for other in range(modules)
+        }
 
-    def _change(
+    def _changes(
         self, probe: Probe, labels: Labels, module: int, factor: float
-    ) -> Float64[Tensor, "two member"]:
-        """Return the mean change of a module's own outputs, and of the others; NaN where it has no units."""
+    ) -> Float64[Tensor, "member output"]:
+        """Return the change of each output by the units of a module; NaN where it has none."""
         sites = probe.network.network.sites
         chosen = {site.name for site in (sites if self.sites == "all" else sites[-1:])}
 
@@ -121,13 +145,11 @@ class Clamp(Analysis):
         # An output that is constant and stays so has not changed.
         change = torch.where(change > 0, change / clean.std(dim=1, correction=0), 0.0)
         has_units = torch.stack([(labels[name] == module).any(dim=1) for name in chosen]).any(dim=0)
-        own = labels[OUTPUT] == module
-        others = ~own & (labels[OUTPUT] != SHARED)
-        means = torch.stack([_mean_over(change, own), _mean_over(change, others)])
-        return torch.where(has_units, means, torch.nan)
+        return torch.where(has_units[:, None], change, torch.nan)
 
 
 def _mean_over(
     values: Float64[Tensor, "member output"], chosen: Bool[Tensor, "member output"]
 ) -> Float64[Tensor, " member"]:
+    """Return means over chosen outputs; NaN where none is."""
     return torch.where(chosen, values, 0.0).sum(dim=1) / chosen.sum(dim=1)

@@ -47,7 +47,9 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
     )
     parser.add_argument("--again", action="store_true", help="also members that have been analysed")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print how much there is to analyse, and analyse nothing"
+        "--dry-run",
+        action="store_true",
+        help="analyse a few networks, print how long all will take, and keep nothing",
     )
     parser.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
     if any(word in ("-h", "--help") for word in given) or not given:
@@ -79,7 +81,7 @@ def _more_help(meaning: Callable[[Path], str]) -> list[str]:
 
 def _perform(options: argparse.Namespace) -> int:
     from modulab.analysis.choosing import choose_analyses
-    from modulab.analysis.run import describe_analyses, plan_analyses, run_analyses
+    from modulab.analysis.run import describe_analyses, describe_left_out, plan_analyses, run_analyses
     from modulab.text import printable
 
     names, modules = _words(options.names), _words(options.modules)
@@ -103,7 +105,10 @@ def _perform(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 130
-    return _show(options.path, [each.name for each in chosen], plan.wanted)
+    code = _show(options.path, [each.name for each in chosen], plan.wanted)
+    for line in describe_left_out(plan):
+        print(printable_lines(line))
+    return code
 
 
 def _words(given: str | None) -> list[str]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
-from modulab.analysis.labels import Labels, LabelSource, find_labels, within
+from modulab.analysis.labels import Labels, LabelSource, find_labels, labels_lacking, within
 from modulab.analysis.places import NO_PLACES, weight_places
 from modulab.config.settings import Member
 from modulab.metrics.measure import Column
@@ -54,7 +54,10 @@ class Cut(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why connections cannot be cut."""
-        return super().lacking(network, member) or (NO_PLACES if weight_places(network) is None else None)
+        unplaced = NO_PLACES if weight_places(network) is None else None
+        return (
+            super().lacking(network, member) or unplaced or labels_lacking(self.labels, network, member.task)
+        )
 
     def seconds(self, network: Network, member: Member) -> float:
         """Return about how long passes of all cut networks take."""
@@ -72,10 +75,10 @@ class Cut(Analysis):
         labels = find_labels(self.labels)(probe)
         clean = _errors(probe, probe.network.parameters)
         rises = _errors(probe, cut_apart(probe, labels)) - clean
-        drawn = [
-            _errors(probe, cut_apart(probe, permuted(probe, labels, draw))) - clean
-            for draw in range(self.partitions)
-        ]
+        drawn: list[Tensor] = []
+        for draw in range(self.partitions):
+            probe.tell(f"random partitions, {draw + 1} of {self.partitions}")
+            drawn.append(_errors(probe, cut_apart(probe, permuted(probe, labels, draw))) - clean)
         found = compare("", rises.mean(dim=1), torch.stack([each.mean(dim=1) for each in drawn]))
         for module in range(probe.task.modules):
             own = torch.stack([each[:, module] for each in drawn])

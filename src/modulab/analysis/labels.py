@@ -2,7 +2,8 @@
 
 An analysis takes labels from a function of a probe that its config names under `labels`. The function returns, for each
 place of a network, the inputs and outputs among them, the module of each unit, or `SHARED` for none. Inputs are the
-units that edges read (`Network.inputs_read`). Modules that were found in a network may be given in the same way.
+units that edges read (`Network.inputs_read`). `served_modules` are those of the task; `FoundLabels` are those that a
+search finds in the network.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Int64
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
+from modulab.errors import ConfigError
+from modulab.metrics.communities.found import FoundModules, found_modules
+from modulab.metrics.measure import find_measure
 from modulab.metrics.modularity import ablation_loss_rises, unit_strengths
 from modulab.metrics.probe import Probe
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.partition import SHARED, Partition
 from modulab.schema import Settings, find_function
+from modulab.tasks.base import Task
 
 Labels = Mapping[str, Int64[Tensor, "member _unit"]]
 LabelFunction = Callable[[Probe], Labels]
@@ -32,6 +37,11 @@ class LabelMethod(Settings):
         """Return the labels of each place."""
         raise NotImplementedError
 
+    def lacking(self, network: Network, task: Task) -> str | None:
+        """Return why there are no labels of networks on a task, or None where there are."""
+        del network, task
+        return None
+
 
 def find_labels(value: str | Mapping[str, Any]) -> LabelFunction:
     """Return the function that a config names under `labels`.
@@ -42,6 +52,12 @@ def find_labels(value: str | Mapping[str, Any]) -> LabelFunction:
     if isinstance(found, type) and issubclass(found, LabelMethod):
         return found()
     return found
+
+
+def labels_lacking(value: str | Mapping[str, Any], network: Network, task: Task) -> str | None:
+    """Return why the function that a config names under `labels` has no labels of such networks, or None."""
+    found = find_labels(value)
+    return found.lacking(network, task) if isinstance(found, LabelMethod) else None
 
 
 def _checked(value: str | dict[str, Any]) -> str | dict[str, Any]:
@@ -76,6 +92,53 @@ def served_modules(probe: Probe) -> Labels:
     served = torch.where(strengths.amax(dim=2) > 0, strengths.argmax(dim=2), SHARED)
     sizes = [site.units for site in network.sites]
     return found | dict(zip((site.name for site in network.sites), served.split(sizes, dim=1), strict=True))
+
+
+class FoundLabels(LabelMethod):
+    """The modules that a search finds in each network, as its measure does, from the same seeds.
+
+    They have numbers of their own, by size, which are not those of the task's modules. Places that the search's graph
+    lacks, and nodes that it leaves out, are `SHARED`.
+    """
+
+    search: dict[str, Any] = Field(description="_target_ and fields of a measure that finds modules")
+
+    @field_validator("search")
+    @classmethod
+    def _finds(cls, search: dict[str, Any]) -> dict[str, Any]:
+        _search(search)
+        return search
+
+    def lacking(self, network: Network, task: Task) -> str | None:
+        """Return why networks have no graph that is searched."""
+        return _search(self.search).lacking(network, task)
+
+    def __call__(self, probe: Probe) -> Labels:
+        """Return the partition of the best score."""
+        graph, found = found_modules(probe, _search(self.search))
+        labels = torch.full((len(found), graph.num_nodes), SHARED, device=probe.keys.device)
+        for row, each in enumerate(found):
+            if each is not None:
+                labels[row] = torch.from_numpy(each.best).to(labels.device)
+        network, parts = probe.network.network, [part.name for part in graph.parts]
+        sizes = {INPUT: len(input_labels(network, probe.task.partition)), OUTPUT: network.out_features}
+        sizes |= {site.name: site.units for site in network.sites}
+        return {
+            place: labels[:, graph.nodes_of(parts.index(place))]
+            if place in parts
+            else torch.full((len(found), size), SHARED, device=probe.keys.device)
+            for place, size in sizes.items()
+        }
+
+
+def _search(value: Mapping[str, Any]) -> FoundModules:
+    found = find_measure(value, "search")
+    if not isinstance(found, FoundModules):
+        raise ConfigError(
+            f"search={value.get('_target_')}: it finds no modules. Name a search of "
+            "modulab.metrics.communities.measures."
+        )
+    return found
 
 
 def input_labels(network: Network, partition: Partition) -> Int64[Tensor, " unit"]:

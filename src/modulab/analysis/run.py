@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from modulab.analysis.choosing import Chosen
 from modulab.analysis.taking import analyse_members
 from modulab.errors import ConfigError
+from modulab.metrics.probe import Tell, tell_nobody
 from modulab.progress import ProgressReport, Style
 from modulab.results.analyses import Analysed, analysed, save_analysed
 from modulab.results.files import check_links
@@ -30,6 +31,13 @@ from modulab.training.program import network_of
 
 _SECONDS_BETWEEN_WRITES = 5.0
 _START_SECONDS = 3
+_TRIED = 8
+"""Networks that a dry run analyses to know how long it takes."""
+_MOST_TRIED_SECONDS = 5.0
+_LEAST_SECONDS = 1e-4
+"""Of a network, in which it is read at least."""
+_MOST_NAMED = 10
+"""So many rows are named in a line."""
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
@@ -42,6 +50,8 @@ class Finished:
     """The run_ids that each checkpoint holds, in its order."""
     owners: dict[str, Path]
     """The checkpoint of each completed member."""
+    left_out: dict[str, str]
+    """Why each other member cannot be analysed."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class Plan:
     """The run_ids of all members that are asked for."""
     chosen: list[Chosen]
     parts: list[Part]
+    left_out: dict[Path, dict[str, str]]
+    """By folder and run_id, why members without a finished network are not analysed; none where members were named."""
 
     def pending(self, name: str) -> int:
         """Return the number of members that an analysis has still to be taken of."""
@@ -105,7 +117,12 @@ def plan_analyses(
                 own = tuple(name for name in run_ids if name in pending and folder.owners[name] == file)
                 if own:
                     parts.append(Part(folder.folder, each, file, own))
-    return Plan(path, frozenset(wanted), list(chosen), parts)
+    left_out: dict[Path, dict[str, str]] = {}
+    for folder in folders if members is None else ():
+        reasons = {run_id: reason for run_id, reason in folder.left_out.items() if run_id not in owned}
+        if reasons:
+            left_out[folder.folder] = reasons
+    return Plan(path, frozenset(wanted), list(chosen), parts, left_out)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -114,7 +131,8 @@ def _folders(path: Path) -> list[Path]:
 
 def _finished(folder: Path) -> Finished:
     """Return the completed members of a folder, each in the checkpoint that was trained for longest."""
-    completed = {run_id for run_id, status in statuses(folder).items() if status == "completed"}
+    known = statuses(folder)
+    completed = {run_id for run_id, status in known.items() if status == "completed"}
     files: dict[Path, list[str]] = {}
     holders: defaultdict[str, list[Path]] = defaultdict(list)
     for file in sorted((folder / POPULATIONS).glob("*.ckpt")):
@@ -131,7 +149,13 @@ def _finished(folder: Path) -> Finished:
         run_id: found[0] if len(found) == 1 else max(found, key=lambda file: (steps[file], file))
         for run_id, found in holders.items()
     }
-    return Finished(folder, files, owners)
+    left_out = {run_id: _not_there(status) for run_id, status in known.items() if run_id not in owners}
+    return Finished(folder, files, owners, left_out)
+
+
+def _not_there(status: str) -> str:
+    """Return why a member of this status has no network to analyse."""
+    return "its network is not kept in the folder" if status == "completed" else f"it is {status}"
 
 
 def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str]) -> set[str]:
@@ -145,10 +169,7 @@ def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str
             raise ConfigError(f"--members {each}: it begins after its end. Write {last}-{first}.")
         for row in range(rows[0], rows[1] + 1):
             if names[row] not in owned:
-                status = results["status"].tolist()[row]
-                reason = (
-                    "its network is not kept in the folder" if status == "completed" else f"it is {status}"
-                )
+                reason = _not_there(results["status"].tolist()[row])
                 raise ConfigError(f"--members {each}: row {row} cannot be analysed, as {reason}.")
             found.add(names[row])
     return found
@@ -166,31 +187,85 @@ def _check_names(results: pd.DataFrame, chosen: Sequence[Chosen]) -> None:
             )
 
 
+def describe_left_out(plan: Plan) -> list[str]:
+    """Return one line for each reason why members are not analysed, with their rows; none if all are."""
+    reasons = {run_id: reason for own in plan.left_out.values() for run_id, reason in own.items()}
+    if not reasons:
+        return []
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for row, run_id in enumerate(load_results(plan.path)["run_id"].tolist()):
+        if run_id in reasons:
+            rows[reasons[run_id]].append(row)
+    return [
+        f"{len(own)} of {len(reasons) + len(plan.wanted)} networks left out, as {reason}: row"
+        f"{'s' if len(own) > 1 else ''} {', '.join(map(str, own[:_MOST_NAMED]))}"
+        + (f" and {len(own) - _MOST_NAMED} more" if len(own) > _MOST_NAMED else "")
+        for reason, own in rows.items()
+    ]
+
+
 def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
     """Return what analysing would come to, on this machine.
 
     Raises: ConfigError as `TrainedMembers.members` does.
     """
-    lines = ["dry run: nothing is analysed", f"networks     {len(plan.wanted)}"]
+    lines = ["dry run: nothing is kept", f"networks     {len(plan.wanted)}", *describe_left_out(plan)]
     for each in plan.chosen:
         seconds = 0.0
         reasons: dict[str, int] = {}
+        measured: float | None = None
         for part in (part for part in plan.parts if part.chosen == each):
             group = read_members(part.file)
-            rows = _rows(group, part)
-            for member in _only(group, rows).members(modules):
+            group = _only(group, _rows(group, part))
+            costs: list[float] = []
+            for member in group.members(modules):
                 network = network_of(member)
                 reason = each.analysis.lacking(network, member)
                 if reason is None:
-                    seconds += each.analysis.seconds(network, member)
+                    costs.append(each.analysis.seconds(network, member))
                 else:
                     reasons[reason] = reasons.get(reason, 0) + 1
+            if costs and measured is None:
+                measured = _measured_factor(part, group, sum(costs) / len(costs), modules)
+            # What an analysis does not state is taken to be next to nothing, and measured.
+            seconds += sum(max(cost, _LEAST_SECONDS) for cost in costs)
         count = plan.pending(each.name)
         done = len(plan.wanted) - count
-        time_taken = f", about {duration(_START_SECONDS + seconds)}" if count else ""
+        time_taken = ""
+        if count:
+            how = "a guess" if measured is None else "from a few networks, to within a factor of 2"
+            time_taken = f", about {duration(_START_SECONDS + seconds * (measured or 1.0))} ({how})"
         lines.append(f"{each.name:<12} {done} have it and {count} are to be analysed{time_taken}")
         lines += [f"             {number} will be skipped: {reason}" for reason, number in reasons.items()]
     return "\n".join(lines)
+
+
+def _measured_factor(
+    part: Part, group: TrainedMembers, stated: float, modules: Collection[str]
+) -> float | None:
+    """Return by how much an analysis of a few members takes longer than it says; None where that would be long."""
+    count = min(_TRIED, len(part.run_ids))
+    stated = max(stated, _LEAST_SECONDS)
+    if stated * count > _MOST_TRIED_SECONDS:
+        return None
+    some = TrainedMembers(
+        group.configs[:count], group.parameters[:count], group.layout, group.file, group.steps
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    taken = 0.0
+    try:
+        for _ in range(2):  # the first time, libraries are imported
+            start = time.perf_counter()
+            failed = any(each.error is not None for each in _found(part, some, part.run_ids[:count], modules))
+            taken = time.perf_counter() - start
+            if failed:
+                return None
+            if taken > _MOST_TRIED_SECONDS:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return taken / (stated * count)
 
 
 def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
@@ -199,7 +274,7 @@ def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto
     Raises: ConfigError where another process is at work in a folder, a file cannot be used, or code that its results
     name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same goes on where this stopped.
     """
-    for folder in {part.folder for part in plan.parts}:
+    for folder in {*(part.folder for part in plan.parts), *plan.left_out}:
         check_links(folder)
     total = sum(len(part.run_ids) for part in plan.parts)
     threads = torch.get_num_threads()
@@ -207,8 +282,9 @@ def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto
     torch.set_num_threads(1)
     try:
         with ProgressReport(style, total, total) as progress:
-            for folder in sorted({part.folder for part in plan.parts}):
+            for folder in sorted({*(part.folder for part in plan.parts), *plan.left_out}):
                 with FolderLock(folder):
+                    _keep_left_out(folder, plan)
                     for part in (part for part in plan.parts if part.folder == folder):
                         progress.say(part.chosen.name)
                         _run_part(part, modules, progress)
@@ -216,19 +292,42 @@ def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto
         torch.set_num_threads(threads)
 
 
+def _keep_left_out(folder: Path, plan: Plan) -> None:
+    """Write why members are not analysed, under no settings: once they are completed, they are."""
+    for each in plan.chosen:
+        done = analysed(folder, each.name)
+        reasons: defaultdict[str, list[str]] = defaultdict(list)
+        for run_id, reason in plan.left_out.get(folder, {}).items():
+            if run_id not in done:
+                reasons[reason].append(run_id)
+        if reasons:
+            found = [Analysed(own, skipped=reason) for reason, own in reasons.items()]
+            save_analysed(folder, each.name, "", found)
+
+
 def _run_part(part: Part, modules: Collection[str], progress: ProgressReport) -> None:
     group = read_members(part.file)
     group = _only(group, _rows(group, part))
-    members = dict(zip(part.run_ids, group.members(modules), strict=True))
-    population = group.population(modules)
-    found = analyse_members(
-        part.chosen.analysis, part.chosen.name, population.network, members, population.parameters
-    )
     with _kept(part) as keep:
-        for each in found:
+        for each in _found(part, group, part.run_ids, modules, progress.tell):
             keep(each)
             progress.finish(len(each.run_ids))
             progress.advance(len(each.run_ids))
+
+
+def _found(
+    part: Part,
+    group: TrainedMembers,
+    run_ids: Sequence[str],
+    modules: Collection[str],
+    tell: Tell = tell_nobody,
+) -> Iterator[Analysed]:
+    """Yield what the analysis of a part finds in members of a group, of these run_ids in this order."""
+    members = dict(zip(run_ids, group.members(modules), strict=True))
+    population = group.population(modules)
+    yield from analyse_members(
+        part.chosen.analysis, part.chosen.name, population.network, members, population.parameters, tell=tell
+    )
 
 
 class _Keeper:

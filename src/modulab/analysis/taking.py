@@ -12,7 +12,7 @@ from torch import Tensor
 from modulab.analysis.analysis import Analysis, Trained, take_checked
 from modulab.config.settings import Member
 from modulab.errors import ForeignError, foreign_code
-from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member, make_probe
+from modulab.metrics.probe import BLOCK_BYTES, Tell, bytes_per_member, make_probe, tell_nobody
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.analyses import Analysed
 from modulab.streams import member_keys
@@ -26,6 +26,7 @@ def analyse_members(
     members: Mapping[str, Member],
     parameters: Float[Tensor, "member parameter"],
     block_bytes: int = BLOCK_BYTES,
+    tell: Tell = tell_nobody,
 ) -> Iterator[Analysed]:
     """Yield what an analysis finds in members of one network, given by run_id, a block after the other.
 
@@ -53,16 +54,21 @@ def analyse_members(
         for start in range(0, len(places), size):
             block = places[start : start + size]
             chosen = {names[place]: members[names[place]] for place in block}
-            yield from _analyse_block(analysis, key, network, chosen, parameters[block])
+            yield from _analyse_block(analysis, key, network, chosen, parameters[block], tell)
 
 
 def _analyse_block(
-    analysis: Analysis, key: str, network: Network, members: Mapping[str, Member], parameters: Tensor
+    analysis: Analysis,
+    key: str,
+    network: Network,
+    members: Mapping[str, Member],
+    parameters: Tensor,
+    tell: Tell,
 ) -> Iterator[Analysed]:
     names = list(members)
     try:
         with foreign_code(), torch.no_grad():
-            values = _values(analysis, key, network, list(members.values()), parameters)
+            values = _values(analysis, key, network, list(members.values()), parameters, tell)
     except ForeignError as error:
         if len(names) == 1:
             yield Analysed(names, error=str(error))
@@ -70,13 +76,18 @@ def _analyse_block(
         middle = len(names) // 2
         for part in (slice(None, middle), slice(middle, None)):
             own = {name: members[name] for name in names[part]}
-            yield from _analyse_block(analysis, key, network, own, parameters[part])
+            yield from _analyse_block(analysis, key, network, own, parameters[part], tell)
     else:
         yield Analysed(names, {name: each.tolist() for name, each in values.items()})
 
 
 def _values(
-    analysis: Analysis, key: str, network: Network, members: Sequence[Member], parameters: Tensor
+    analysis: Analysis,
+    key: str,
+    network: Network,
+    members: Sequence[Member],
+    parameters: Tensor,
+    tell: Tell,
 ) -> dict[str, Tensor]:
     count = len(members)
     # A batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
@@ -85,6 +96,6 @@ def _values(
     masks, _ = initialise(block, network)
     keys = member_keys([member.seed for member in block])
     population = NetworkPopulation(network, parameters)
-    probe = make_probe(block[0].task, population, keys, block[0].probes, masks)
+    probe = make_probe(block[0].task, population, keys, block[0].probes, masks, tell)
     found = take_checked(analysis, key, Trained(tuple(block), probe))
     return {name: values[:count] for name, values in found.items()}

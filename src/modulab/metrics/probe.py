@@ -25,6 +25,13 @@ BLOCK_BYTES = 64 << 20
 
 
 Kept = TypeVar("Kept")
+Tell = Callable[[str], None]
+"""Is told how far a long measure has come."""
+
+
+def tell_nobody(words: str) -> None:
+    """Do nothing with what a measure says."""
+    del words
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Probe:
     """The forward pass of `network` on `samples`."""
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
+    tell: Tell = field(default=tell_nobody, repr=False, compare=False)
+    """A measure that takes seconds may say here how far it has come."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
@@ -122,6 +131,7 @@ def make_probe(
     keys: Int32[Tensor, "member 2"],
     settings: Probes,
     mask: Float[Tensor, "member parameter"] | None = None,
+    tell: Tell = tell_nobody,
 ) -> Probe:
     """Return a probe of networks as trained, which see mixed inputs where the task mixes; no mask: dense ones."""
     rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
@@ -130,7 +140,7 @@ def make_probe(
     clean = unmixed.record(samples.inputs)
     if mask is None:
         mask = torch.ones_like(network.parameters)
-    return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask)
+    return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask, tell)
 
 
 def bytes_per_member(network: Network, settings: Probes) -> int:

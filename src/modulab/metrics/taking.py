@@ -13,7 +13,7 @@ from torch import Tensor
 from modulab.config.settings import Probes
 from modulab.errors import ConfigError, ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import Measure, find_measures, named_values, value_per_member
-from modulab.metrics.probe import BLOCK_BYTES, Probe, bytes_per_member, make_probe
+from modulab.metrics.probe import BLOCK_BYTES, Probe, Tell, bytes_per_member, make_probe, tell_nobody
 from modulab.networks.base import NetworkPopulation
 from modulab.schema import is_reserved
 from modulab.tasks.base import Task
@@ -27,6 +27,7 @@ def measure_population(
     mask: Float[Tensor, "member parameter"] | None = None,
     block_bytes: int = BLOCK_BYTES,
     threads: int = 1,
+    tell: Tell = tell_nobody,
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return every configured measure of members that share a task, by name; no mask: dense networks.
 
@@ -52,7 +53,7 @@ def measure_population(
         block_parameters, block_keys, block_masks = block
         with torch.no_grad():
             network = NetworkPopulation(networks.network, block_parameters)
-            probe = make_probe(task, network, block_keys, settings, block_masks)
+            probe = make_probe(task, network, block_keys, settings, block_masks, tell)
             found = take_measures(probe, measures)
         return {name: values[:members] for name, values in found.items()}
 

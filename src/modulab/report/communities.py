@@ -89,8 +89,7 @@ def _searched(pictured: Pictured) -> PicturedModules | None:
             return None
         parts = np.repeat(np.arange(len(graph.parts)), [part.size for part in graph.parts])
         adjacency, random = (
-            symmetric_adjacency(each)[0].cpu().numpy()
-            for each in (graph, search.kind.by_chance(probe, graph, 0))
+            symmetric_adjacency(each)[0].cpu().numpy() for each in (graph, search.kind.by_chance(probe, 0))
         )
     own = _sorted(adjacency, found.best)
     restarts = [labels[own.nodes] for labels in found.partitions]

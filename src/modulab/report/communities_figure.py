@@ -118,14 +118,17 @@ def excess_figure(
     `searches` gives the words for each, by the name of its values. Marks are networks, lines means over networks of
     about the same value: fifths of them.
     """
-    kinds = {"modules": "Modules found", "agreement": "Found and served modules, AMI"}
+    kinds = {"modules": "Modules beyond chance", "agreement": "Found and served modules, AMI"}
     excess = results[against].to_numpy(dtype=float, na_value=np.nan)
     parts: list[pd.DataFrame] = []
     with drawing():
         figure, panels = panel_grid(2, height=3.0)
         for axes, (kind, words) in zip(panels, kinds.items(), strict=True):
             for place, (search, arm) in enumerate(searches.items()):
-                values = results[f"communities/{search}_{kind}"].to_numpy(dtype=float, na_value=np.nan)
+                column = f"communities/{search}_{kind}"
+                if kind == "modules" and f"communities/{search}_significant" in results:
+                    column = f"communities/{search}_significant"
+                values = results[column].to_numpy(dtype=float, na_value=np.nan)
                 rows = np.nonzero(np.isfinite(excess) & np.isfinite(values))[0]
                 columns = {"run_id": results["run_id"].to_numpy()[rows], against: excess[rows]}
                 parts.append(
@@ -149,6 +152,7 @@ def excess_figure(
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     caption = (
         "Small marks are networks; large ones are means over fifths of them in the order of the axis. Agreement is "
-        "adjusted mutual information: 0 by chance, and 0 where one module is found."
+        "adjusted mutual information: 0 by chance, and 0 where one module is found. Modules that are no better than "
+        "those of random graphs (p above .05) count as one, if enough random graphs were searched to tell."
     )
     return ReportFigure(name, title, caption, figure, pd.concat(parts, ignore_index=True))

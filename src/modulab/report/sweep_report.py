@@ -84,6 +84,7 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
         _curves_section(layout, path),
         _connectivity_section(layout, folder, modules),
         _modules_section(layout, folder, modules),
+        _analyses_section(layout, path),
         _fixed_settings(results),
         _repeating(results, folder),
     ]
@@ -314,7 +315,7 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
         and excess in members
         and len(set(members[excess].dropna().tolist())) > 1
     ):
-        named = {search: search.replace("_", " ") for search in searches}
+        named = {search: search.replace("_", " ") for search in found_searches(members, most=5)}
         figures.append(
             excess_figure(members, named, excess, name="modules_and_excess", title="Modules found, by excess")
         )
@@ -337,6 +338,21 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
     if drawn:
         figures.append(modules_figure(drawn, name="modules", title="Modules found in networks"))
     return Section("Modules found", figures=figures) if figures else None
+
+
+def _analyses_section(layout: Layout, path: Path) -> Section | None:
+    """Return figures of the analyses that `modulab analyse` took, by what tells networks apart."""
+    from modulab.report.analyses_figure import analysis_figures
+    from modulab.results.analyses import analysis_names
+
+    names = analysis_names(path)
+    if not names or not len(layout.results):
+        return None
+    members = layout.results
+    columns: Sequence[str] = layout.varied or ["config.architecture.name"]
+    members = members.assign(network=join_settings(members, columns))
+    figures = analysis_figures(members, "network", names)
+    return Section("Analyses of finished networks", figures=figures) if figures else None
 
 
 def _has_checkpoints(folder: Path) -> bool:

@@ -78,6 +78,12 @@ def analysis_files(path: Path) -> list[Path]:
     return sorted([*path.glob(f"{ANALYSES}/*.{ANALYSIS}"), *path.glob(f"*/**/{ANALYSES}/*.{ANALYSIS}")])
 
 
+def analysis_names(path: Path) -> list[str]:
+    """Return the names of the analyses that were taken of the networks below a path."""
+    found = analysis_files(path) if path.is_dir() else []
+    return list(dict.fromkeys(file.name.removesuffix(f".{ANALYSIS}") for file in found))
+
+
 def with_analyses(results: pa.Table, path: Path) -> pa.Table:
     """Return results with the columns of all analyses below a folder; `skipped` says what members lack, and why.
 

@@ -90,8 +90,9 @@ def fit_population(
                 raise Interrupted
         progress.say(f"measuring {len(members)}")
         measured = measure_each(
-            members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads
-        )
+            members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads,
+            tell=progress.tell,
+        )  # fmt: skip
         return PopulationResult(
             measures=measured.measures,
             failures=measured.failures,

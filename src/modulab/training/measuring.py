@@ -14,6 +14,7 @@ from torch import Tensor
 from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import find_measures, skipped_measures
+from modulab.metrics.probe import Tell, tell_nobody
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.results.tables import FAILED_WITH
@@ -52,6 +53,7 @@ def measure_each(
     settings: Probes,
     threads: int = 1,
     narrow: bool = True,
+    tell: Tell = tell_nobody,
 ) -> Measured:
     """Return every measure of every member, in member order, and why members lack some or all.
 
@@ -82,6 +84,7 @@ def measure_each(
                     settings.model_copy(update={"measures": dict(taken)}),
                     masks[places],
                     threads=threads,
+                    tell=tell,
                 )
         except ForeignError as error:
             if not narrow:

@@ -15,6 +15,7 @@ from modulab.metrics.probe import make_probe
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from tests.metrics.populations import CONFIGS, make_network, make_settings, make_task, probe_of
+from tests.perceptrons import planted
 
 KEYS = ["found_louvain", "found_spectral", "found_block_model", "found_activity", "found_influence"]
 EXTRA_KEYS = ["found_leiden", "found_infomap"]
@@ -119,3 +120,55 @@ def test_missing_extra_is_named_before_training(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "leidenalg", None)
     with pytest.raises(ConfigError, match=r"probes.measures.found_leiden: .*modulab\[communities\]"):
         find_measures(make_settings(measures=configured()))
+
+
+def test_a_search_says_how_far_it_has_come() -> None:
+    task = make_task()
+    words: list[str] = []
+    network = make_network(task, 6, members=2)
+    settings = make_settings(num_samples=16)
+    probe = make_probe(task, network, member_keys([0, 1]), settings, tell=words.append)
+    measure("found_louvain", restarts=1, randomised=2).take(probe)
+    assert words == [
+        "searching network 1 of 2 (louvain)",
+        "searching network 2 of 2 (louvain)",
+        "searching random graphs, 1 of 2 (louvain)",
+        "searching random graphs, 2 of 2 (louvain)",
+    ]
+
+
+@pytest.mark.parametrize(("randomised", "expected"), [(0, None), (9, None), (19, [2.0, 1.0])])
+def test_modules_that_are_not_beyond_chance_are_one(randomised: int, expected: list[float] | None) -> None:
+    task = make_task()
+    weights = [
+        torch.stack(
+            [make_network(task, 20, members=2, cross_connections=share).weights[layer][1] for share in (0, 1)]
+        )
+        for layer in (0, 1)
+    ]
+    network = planted(weights, make_network(task, 20, members=2).biases, "relu")
+    probe = probe_of(task, network, num_samples=64)
+    found = measure("found_louvain", restarts=1, randomised=randomised).take(probe)
+    significant = found.get("communities/louvain_significant")
+    assert (None if significant is None else significant.tolist()) == expected
+    assert found["communities/louvain_modules"][1] > 1
+    alone = measure("found_block_model", restarts=1).take(probe)
+    assert alone["communities/block_model_significant"].tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("graph", ["weight", "activity", "jacobian", "co_activation", "influence"])
+def test_modules_of_untrained_networks_are_beyond_chance_in_few_of_a_hundred(graph: str) -> None:
+    task = make_task()
+    network = make_network(task, 20, members=40)
+    draws = torch.Generator().manual_seed(0)
+    sparse = planted(
+        [each * (torch.rand(each.shape, generator=draws) < 0.5) for each in network.weights],
+        network.biases,
+        "relu",
+    )
+    probe = probe_of(task, sparse, num_samples=48)
+    kind = f"modulab.metrics.communities.unit_graphs.{graph}_graph"
+    found = measure("found_louvain", graph=kind, restarts=1, randomised=9).take(probe)
+    p = found["communities/louvain_p"]
+    assert (p <= 0.1).sum() <= 10  # 4 are expected, with a standard deviation of 1.9
+    assert abs(p.mean() - 0.55) < 0.15

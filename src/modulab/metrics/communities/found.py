@@ -5,7 +5,7 @@ of the best score is kept. Members are searched one after another on the CPU, fr
 
 A search that maximises a score finds modules in random graphs as well. With `randomised` it is repeated, once each, in
 so many graphs that the kind of graph makes by chance, and its first score is compared with theirs
-(see `graphs.comparison`).
+(see `graphs.comparison`). Modules that are not beyond chance are none, or one for the whole network.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from modulab.streams import Stream, fold_in, integers
 from modulab.tasks.base import Task
 
 _LARGEST_SEED = 2**31 - 1
+SIGNIFICANT = 0.05
+"""The largest p of modules that are beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ class Found:
 class FoundModules(Measure):
     """The modules that one search finds in one graph of each network; `measures` has the searches.
 
-    `communities/NAME_modules` is their number; `_agreement` and `_rand` how far they agree with the modules that units
-    serve (adjusted mutual information, adjusted Rand index); `_stability` how far restarts agree; `_left_out` how many
-    nodes have no edge that counts; `_score` the score; `_null`, `_z` and `_p` what it is in random graphs.
+    `communities/NAME_modules` is their number, and `_significant` the same where p is at most .05, else 1; `_agreement`
+    and `_rand` how far they agree with the modules that units serve (adjusted mutual information, adjusted Rand index);
+    `_stability` how far restarts agree; `_left_out` how many nodes have no edge that counts; `_score` the score;
+    `_null`, `_z` and `_p` what it is in random graphs.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="what its values are called")
@@ -105,6 +108,7 @@ class FoundModules(Measure):
         """Return the words for its values."""
         return (
             Column("communities/{name}_modules", "Modules found ({name})"),
+            Column("communities/{name}_significant", "Modules found beyond chance ({name})"),
             Column("communities/{name}_agreement", "Agreement, AMI ({name})", ends_at_one=True),
             Column("communities/{name}_rand", "Agreement, Rand ({name})", ends_at_one=True),
             Column("communities/{name}_stability", "Stability, AMI ({name})", ends_at_one=True),
@@ -119,6 +123,11 @@ class FoundModules(Measure):
     def score_label(self) -> str:
         """Return what the score is."""
         return "Score"
+
+    @property
+    def finds_one_by_chance(self) -> bool:
+        """Return whether it finds one module where there are none, so that its number needs no comparison."""
+        return False
 
     @property
     def search_seconds(self) -> float:
@@ -169,7 +178,18 @@ class FoundModules(Measure):
             null = torch.tensor([nothing if each is None else each.by_chance for each in found])
             against = compare(first.double(), null.double(), rises=True)
             values |= {"null": against.mean, "z": against.z, "p": against.p}
+        values |= self._significant(values)
         return {f"communities/{self.name}_{key}": value for key, value in values.items()}
+
+    def _significant(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the number of modules beyond chance, if there are enough random graphs to say so."""
+        modules = values["modules"]
+        if self.finds_one_by_chance:
+            return {"significant": modules}
+        if 1 / (self.randomised + 1) > SIGNIFICANT:
+            return {}
+        beyond = torch.where(values["p"] <= SIGNIFICANT, modules, 1.0)
+        return {"significant": torch.where(modules.isnan(), modules, beyond)}
 
 
 def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Found | None]]:
@@ -182,13 +202,15 @@ def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Foun
         len(graphs) == 2 and seeds[0] == seeds[1] and np.array_equal(graphs[0].adjacency, graphs[1].adjacency)
     )
     searched = graphs[:1] if alone else graphs
-    partitions = [
-        [measure.search(each, seed) for seed in own[: measure.restarts]] if each.finite else []
-        for each, own in zip(searched, seeds, strict=False)
-    ]
+    partitions: list[list[Int64[np.ndarray, " node"]]] = []
+    for number, (each, own) in enumerate(zip(searched, seeds, strict=False)):
+        probe.tell(f"searching network {number + 1} of {len(searched)} ({measure.name})")
+        restarts = own[: measure.restarts] if each.finite else []
+        partitions.append([measure.search(each, seed) for seed in restarts])
     by_chance: list[list[float]] = [[] for _ in searched]
     for number in range(measure.randomised):
-        others = _member_graphs(measure.kind.by_chance(probe, graph, number))
+        probe.tell(f"searching random graphs, {number + 1} of {measure.randomised} ({measure.name})")
+        others = _member_graphs(measure.kind.by_chance(probe, number))
         for each, other, own, scores in zip(searched, others, seeds, by_chance, strict=False):
             if each.finite:
                 labels = measure.search(other, own[measure.restarts + number])

@@ -111,6 +111,11 @@ class BlockModel(FoundModules):
         return "Nats saved by the modules found"
 
     @property
+    def finds_one_by_chance(self) -> bool:
+        """Return that it does: a second module has to pay for itself."""
+        return True
+
+    @property
     def search_seconds(self) -> float:
         """Return about how long one search takes."""
         return 0.08

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from modulab.metrics.graphs.coactivation import coactivation_graph
 from modulab.metrics.graphs.graph import Block, Graph, Part
-from modulab.metrics.graphs.nulls import ShuffleKind
+from modulab.metrics.graphs.nulls import ShuffleKind, shuffled_graphs
+from modulab.metrics.graphs.shuffled_networks import shuffled_networks
 from modulab.metrics.probe import Probe
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.partition import SHARED, Partition
@@ -100,6 +101,17 @@ class Kind:
     directed: bool = True
     """Whether edges have a direction, and blocks of them are layers."""
 
+    def shuffled(self, probe: Probe, graph: Graph, shuffle: ShuffleKind, numbers: range) -> Graph:
+        """Return shuffled graphs of a probe's networks, those of a member side by side.
+
+        Weights change places in the network, whose graph is then made anew: what an edge weighs and which units are
+        dead depends on all weights. Strengths are those of the graph, so that edges of the graph are changed to keep
+        them.
+        """
+        if shuffle == "strength":
+            return shuffled_graphs(graph, probe.keys, shuffle, numbers)
+        return self.build(shuffled_networks(probe, shuffle, numbers))
+
 
 _OF_EDGES: tuple[NullName, ...] = ("layer", "degree", "nonzero", "strength", "partition")
 KINDS: dict[GraphKind, Kind] = {
@@ -107,7 +119,11 @@ KINDS: dict[GraphKind, Kind] = {
     "activity": Kind(activity_graph, _edges_lacking, "weights times activity", _OF_EDGES),
     "jacobian": Kind(jacobian_graph, _layers_lacking, "derivatives", _OF_EDGES),
     "coactivation": Kind(
-        coactivation_graph, _values_lacking, "co-activation", ("frame", "partition"), directed=False
+        coactivation_graph,
+        _values_lacking,
+        "co-activation",
+        ("layer", "degree", "nonzero", "frame", "partition"),
+        directed=False,
     ),
 }
 """The kinds, by the names that configs and columns of results have."""

@@ -23,13 +23,15 @@ from modulab.metrics.graphs.comparison import compare
 from modulab.metrics.graphs.division import SCORES, Division, Score, ScoreName
 from modulab.metrics.graphs.graph import Graph
 from modulab.metrics.graphs.kinds import KINDS, GraphKind, NullName, dead_nodes, node_modules
-from modulab.metrics.graphs.nulls import random_partitions, shuffled_graphs
+from modulab.metrics.graphs.nulls import random_partitions
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.tasks.base import Task
 
 _SECONDS_PER_SHUFFLE = 1.5e-4
+_SECONDS_PER_RUN = 5e-7
+"""Of a network with shuffled weights, for each evaluation point."""
 _CHUNK_ELEMENTS = BATCH_ELEMENTS // 8
 """Elements of shuffled graphs that are held at once for a member, at 8 bytes and several copies each."""
 _NULL_LABELS: dict[NullName, str] = {
@@ -94,8 +96,8 @@ class KnownModules(Measure):
 
     def seconds(self, probes: Probes) -> float:
         """Return about how long it takes for a network."""
-        del probes
-        return _SECONDS_PER_SHUFFLE * self.shuffles * len(self.nulls)
+        running = sum(map(self._runs, self.nulls)) * _SECONDS_PER_RUN * probes.num_samples
+        return self.shuffles * (_SECONDS_PER_SHUFFLE * len(self.nulls) + running)
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return why there is no such graph, or no partition of it."""
@@ -141,9 +143,12 @@ class KnownModules(Measure):
     ) -> Iterator[Division]:
         """Yield the divisions of a null, a few of each member at a time, those of a member side by side."""
         elements = sum(block.weights[0].numel() for block in own.graph.blocks)
+        if self._runs(null):
+            elements += own.graph.num_nodes * probe.settings.num_samples
         size = max(1, _CHUNK_ELEMENTS // elements)
         for start in range(0, self.shuffles, size):
             numbers = range(start, min(start + size, self.shuffles))
+            probe.tell(f"random graphs, {start + 1} of {self.shuffles} (graph/{self.graph}, {null})")
             if null == "partition":
                 repeated = [
                     block.weights.repeat_interleave(len(numbers), dim=0) for block in own.graph.blocks
@@ -154,7 +159,7 @@ class KnownModules(Measure):
             if null == "frame":
                 graph = rotated_coactivation_graphs(probe, numbers, self.shuffles)
             else:
-                graph = shuffled_graphs(own.graph, probe.keys, null, numbers)
+                graph = KINDS[self.graph].shuffled(probe, own.graph, null, numbers)
             yield Division(graph, strongest_modules(graph, known, own.modules), own.modules)
 
     def _units_left_out(self, probe: Probe, graph: Graph) -> dict[str, Tensor]:
@@ -168,6 +173,10 @@ class KnownModules(Measure):
             f"graph/{self.graph}/{name}_units": nodes.double().sum(dim=1)
             for name, nodes in (("dead", dead), ("isolated", isolated))
         }
+
+    def _runs(self, null: NullName) -> bool:
+        """Return whether a null is of networks with shuffled weights, which are run."""
+        return null not in ("strength", "frame", "partition")
 
     @property
     def _directed(self) -> bool:

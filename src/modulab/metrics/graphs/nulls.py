@@ -33,7 +33,9 @@ from torch import Tensor
 from modulab.metrics.graphs.graph import Block, Graph
 from modulab.streams import Stream, fold_in, random_bits
 
-ShuffleKind = Literal["layer", "degree", "nonzero", "strength"]
+PlaceShuffle = Literal["layer", "degree", "nonzero"]
+"""Those that move weights as they are."""
+ShuffleKind = Literal[PlaceShuffle, "strength"]
 
 FITTING_STEPS = 100
 """Of iterative proportional fitting; so many for every member, lest results depend on packing."""

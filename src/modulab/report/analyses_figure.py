@@ -1,0 +1,186 @@
+"""Figures of what analyses found: errors after cuts and transplants with their controls, and matrices of modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from modulab.report.categories import HOW_TO_READ, strip_figure
+from modulab.report.figure import ReportFigure
+from modulab.report.style import drawing
+
+_MOST_GROUPS = 8
+"""So many kinds of networks are shown; of more, the first."""
+_PANEL = 2.2
+_HOW = "arm"
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Values of an analysis that are compared with one another: the ends of their columns, and words for each."""
+
+    ends: dict[str, str]
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Values of an analysis by two modules: the pattern of their columns' ends, and words."""
+
+    pattern: re.Pattern[str]
+    title: str
+    rows: str
+    columns: str
+    colours: str
+    caption: str
+    symmetric: bool = False
+
+
+COMPARED = (
+    Arms(
+        {"rise": "modules cut apart", "rise_random": "random modules cut apart"},
+        "What is lost when modules are cut apart",
+        "The rise of test error when all connections between modules are cut, and when those between random modules "
+        "of equal sizes are: modules that do their work alone lose less.",
+    ),
+    Arms(
+        {
+            "error": "a trained network's module",
+            "error_random": "an untrained module",
+            "error_shuffled": "a trained module, shuffled",
+        },
+        "What a transplanted module brings along",
+        "Test error of a module after a fresh network, with the module of a trained one in it, was trained further; "
+        "the controls have an untrained module, or one with permuted weights.",
+    ),
+)
+MATRICES = (
+    Matrix(
+        re.compile(r"module_(?P<row>\d+)_on_(?P<column>\d+)"),
+        "Which outputs change when a module's units are disturbed",
+        "units of module",
+        "outputs of module",
+        "Blues",
+        "Change of outputs in their standard deviations, a mean over factors and over networks. Modules that act on "
+        "their own outputs only have a diagonal.",
+    ),
+    Matrix(
+        re.compile(r"modules_(?P<row>\d+)_(?P<column>\d+)"),
+        "Which modules' inputs act jointly",
+        "inputs of module",
+        "inputs of module",
+        "Purples",
+        "The share of the outputs' variance that depends on both modules' inputs jointly, a mean over networks: 0 for "
+        "a sum of functions of one module each.",
+        symmetric=True,
+    ),
+)
+
+
+def analysis_figures(results: pd.DataFrame, group: str, names: Sequence[str]) -> list[ReportFigure]:
+    """Return figures of the analyses of these names, by a column of results that says what a network is."""
+    kinds = list(dict.fromkeys(results[group].tolist()))[:_MOST_GROUPS]
+    results = results.loc[results[group].isin(kinds)]
+    found: list[ReportFigure] = []
+    for name in names:
+        own = [
+            str(column).removeprefix(f"{name}/") for column in results if str(column).startswith(f"{name}/")
+        ]
+        found += [_compared(results, group, name, each) for each in COMPARED if set(each.ends) <= set(own)]
+        for each in MATRICES:
+            cells = {end: parts for end in own if (parts := each.pattern.fullmatch(end))}
+            if cells:
+                found.append(_matrices(results, group, name, each, cells))
+    return found
+
+
+def _compared(results: pd.DataFrame, group: str, name: str, arms: Arms) -> ReportFigure:
+    first = f"{name}/{next(iter(arms.ends))}"
+    parts = [
+        results.assign(**{first: results[f"{name}/{end}"], _HOW: words}) for end, words in arms.ends.items()
+    ]
+    return strip_figure(
+        pd.concat(parts, ignore_index=True), group, [first], name=f"analysis_{name}", title=f"{arms.title} ({name})",
+        arm=_HOW, caption=f"{arms.caption} {HOW_TO_READ}",
+    )  # fmt: skip
+
+
+def _matrices(
+    results: pd.DataFrame, group: str, name: str, matrix: Matrix, cells: dict[str, re.Match[str]]
+) -> ReportFigure:
+    size = max(int(parts[side]) for parts in cells.values() for side in ("row", "column"))
+    means: dict[str, NDArray[np.float64]] = {}
+    for kind, own in results.groupby(group, sort=False):
+        values = np.full((size, size), np.nan)
+        for end, parts in cells.items():
+            column = own[f"{name}/{end}"].to_numpy(dtype=float, na_value=np.nan)
+            row, across = int(parts["row"]) - 1, int(parts["column"]) - 1
+            mean = float(np.nanmean(column)) if np.isfinite(column).any() else np.nan
+            values[row, across] = mean
+            if matrix.symmetric:
+                values[across, row] = mean
+        if np.isfinite(values).any():
+            means[str(kind)] = values
+    figure = _draw_matrices(means, matrix)
+    table = pd.DataFrame(
+        [
+            {
+                "analysis": name,
+                group.removeprefix("config."): kind,
+                "row": row + 1,
+                "column": column + 1,
+                "value": value,
+            }
+            for kind, values in means.items()
+            for (row, column), value in np.ndenumerate(values)
+            if np.isfinite(value)
+        ]
+    )
+    return ReportFigure(f"analysis_{name}", f"{matrix.title} ({name})", matrix.caption, figure, table)
+
+
+def _draw_matrices(means: dict[str, NDArray[np.float64]], matrix: Matrix) -> Figure:
+    across = max(1, min(len(means), 4))
+    down = max(1, -(-len(means) // across))
+    largest = max((float(np.nanmax(values)) for values in means.values()), default=0.0) or 1.0
+    with drawing():
+        figure = Figure(figsize=(_PANEL * across + 1.0, (_PANEL + 0.35) * down), layout="constrained")
+        panels = np.asarray(figure.subplots(down, across, squeeze=False)).ravel()
+        for empty in panels[len(means) :]:
+            empty.set_visible(False)
+        shown = panels[: len(means)]
+        for place, (axes, (kind, values)) in enumerate(zip(shown, means.items(), strict=True)):
+            size = len(values)
+            image = axes.imshow(
+                values, cmap=matrix.colours, vmin=0.0, vmax=largest,
+                extent=(0.5, size + 0.5, size + 0.5, 0.5),
+            )  # fmt: skip
+            for (row, column), value in np.ndenumerate(values):
+                if size <= _MOST_GROUPS and np.isfinite(value):
+                    colour = "white" if value > 0.6 * largest else "black"
+                    axes.text(
+                        column + 1,
+                        row + 1,
+                        f"{value:.2g}",
+                        ha="center",
+                        va="center",
+                        fontsize=7,
+                        color=colour,
+                    )
+            axes.set_title(kind, loc="left")
+            axes.set_xlabel(matrix.columns)
+            if place % across == 0:
+                axes.set_ylabel(matrix.rows)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            if place + 1 == len(means):
+                figure.colorbar(image, ax=list(shown), fraction=0.05, shrink=0.8)
+    return figure
