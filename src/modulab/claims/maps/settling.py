@@ -8,6 +8,7 @@ gain is also given as it would be at the mean learning rate, in proportion.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,10 @@ class Settling:
     @property
     def by_arm(self) -> dict[str, float]:
         """Return the mean rise of each arm."""
-        return {str(arm): float(own.mean()) for arm, own in self.rises.groupby("arm", sort=False)["rise"]}
+        return {
+            str(arm): float(np.mean(own["rise"].to_numpy(dtype=np.float64)))
+            for arm, own in self.rises.groupby("arm", sort=False)
+        }
 
     @property
     def verdict(self) -> str:
@@ -66,7 +70,7 @@ class Settling:
         of_arms = self.by_arm
         # A single arm needs no name.
         gains = ", ".join(f"{rise:+.3f}" + f" ({arm})" * (len(of_arms) > 1) for arm, rise in of_arms.items())
-        more = float((self.rises["rise"] > STILL_RISING).mean())
+        more = float(np.mean(self.rises["rise"].to_numpy(dtype=np.float64) > STILL_RISING))
         return (
             f"Structural modularity changed by {gains} on average from step {self.first} to step {self.last}, the last "
             f"of training, and by more than {STILL_RISING:g} in {100 * more:.0f}% of networks: {self.verdict}."
@@ -113,7 +117,8 @@ def _learning_rate(results: pd.DataFrame, first: int, last: int) -> float:
     from modulab.training.schedule import schedule_factor
 
     keys = [f"config.training.{key}" for key in ("schedule", "steps", "warmup_steps")]
-    share, networks = 0.0, results.groupby(keys).size()
+    networks = Counter(results[keys].itertuples(index=False, name=None))
+    share = 0.0
     for (schedule, number, warmup), count in networks.items():
         steps = torch.arange(int(number), dtype=torch.float64)
         rates = schedule_factor(str(schedule), int(number), int(warmup), steps)
