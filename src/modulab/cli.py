@@ -381,7 +381,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     options, overrides = split_words(given)
     folders = _config_folders(options)[0]
 
-    # Hydra prints tracebacks and exits by itself unless it is told to let errors through.
+    # Hydra prints tracebacks and exits by itself unless HYDRA_FULL_ERROR lets errors through.
     earlier_arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     asked_for_traceback = full_error == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -399,7 +399,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
                     job.withdraw()
                     files.restore()
     except MembersFailed:
-        pass  # The table below tells.
+        pass  # The table below names them.
     except KeyboardInterrupt:
         print(_how_to_go_on(job, given), file=sys.stderr)
         return 130

@@ -17,10 +17,10 @@ from modulab.results.summary import (
     Summary,
     choose_metrics,
     choose_settings,
+    determines,
     pooled_settings,
     setting_text,
     summarise,
-    tells,
 )
 from modulab.schema import suggest
 
@@ -117,7 +117,7 @@ def _partners(
         name: pd.factorize(results[name], use_na_sentinel=False)[0] for name in ("config.seed", *free, *named)
     }
     together = np.unique(np.stack([codes[name] for name in named], axis=1), axis=0, return_inverse=True)[1]
-    free = [name for name in free if not tells(together.reshape(-1), codes[name])]
+    free = [name for name in free if not determines(together.reshape(-1), codes[name])]
     groups = {name.split(".")[1] for name in named}
     looser = [name for name in free if name.split(".")[1] not in groups]
     partners = np.full(len(own), -1, dtype=np.intp)

@@ -26,10 +26,10 @@ DEFAULT_METRICS = (
     "activity/mean",
     "error_beyond/combination",
 )
-"""What a table shows unless told otherwise, where results have it."""
+"""What a table shows by default, where results have it."""
 
 _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
-"""Leaves shown whenever they vary, even where the name beside them tells the value."""
+"""Leaves shown whenever they vary, even where the name beside them determines the value."""
 
 _MEASURES = "config.probes.measures."
 
@@ -101,7 +101,7 @@ def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None, option: s
 
 
 def _varying(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return columns of more than one value, less those that another column of their group tells."""
+    """Return columns of more than one value, less those that another column of their group determines."""
     # Whether a measure was taken makes no difference to a network: results of an earlier version lack some.
     columns = [
         name for name in columns if not (name.startswith(_MEASURES) and bool(results[name].isna().any()))
@@ -111,7 +111,7 @@ def _varying(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for name in sorted(varying, key=lambda name: (not name.endswith(".name"), name.endswith("._target_"))):
         rivals = [other for other in kept if _group(other) == _group(name)]
-        if name in _STRENGTHS or not any(tells(codes[other], codes[name]) for other in rivals):
+        if name in _STRENGTHS or not any(determines(codes[other], codes[name]) for other in rivals):
             kept.append(name)
     return [name for name in varying if name in kept]
 
@@ -125,7 +125,7 @@ def _codes(results: pd.DataFrame, name: str) -> NDArray[np.int64]:
     return np.asarray(codes, dtype=np.int64)
 
 
-def tells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+def determines(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
     """Return whether each value of one column goes with a single value of the other."""
     pairs = np.unique(np.stack([one, other]), axis=1)
     return pairs.shape[1] == np.unique(one).size
