@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 import modulab
 from modulab.config.settings import Sweep
@@ -128,11 +127,10 @@ def test_the_page_on_measures_and_the_measures_agree_on_which_way_is_better() ->
     assert compared >= 30
 
 
-def test_a_name_that_contradicts_its_direction_is_refused() -> None:
-    assert Column("mine/score", "Score", better="higher").better == "higher"
-    assert Column("mine/score", "Score").better is None
-    with pytest.raises(ValueError, match="lower is better, as for every name that begins so"):
-        Column("error/mine", "Accuracy", better="higher")
+def test_a_users_own_measure_has_the_direction_that_its_name_begins_with() -> None:
+    assert Column("error/mine", "My error").better == "lower"
+    assert Column("robustness/mine", "My tolerance").better == "higher"
+    assert Column("mine/error", "My error").better is None
 
 
 def test_arrows_point_to_better_values_and_give_way_to_words_without_unicode() -> None:

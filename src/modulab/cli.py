@@ -95,6 +95,7 @@ def _system_error(error: OSError, command: str) -> str:
 
 def _other(given: Sequence[str]) -> int:
     from modulab.analysis.command import IMPORT_HELP
+    from modulab.results.table_command import add_options
     from modulab.schema import suggest
 
     parser = argparse.ArgumentParser(
@@ -105,16 +106,7 @@ def _other(given: Sequence[str]) -> int:
     for name in ("train", "analyse"):
         commands.add_parser(name, help=_COMMANDS[name], add_help=False)
     table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
-    table.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
-    table.add_argument("--csv", type=Path, metavar="FILE", help="also write every measure to a CSV file")
-    table.add_argument(
-        "--by", metavar="KEYS", help="settings to group by, with commas between; default: all that vary"
-    )
-    table.add_argument(
-        "--metric",
-        metavar="NAMES",
-        help="measures to show, with commas between; error_under/* takes them all",
-    )
+    add_options(table)
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
     report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
     report.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
@@ -233,7 +225,7 @@ def _claims(options: argparse.Namespace) -> int:
     if options.processes is not None and options.processes < 1:
         raise ConfigError(f"--processes {options.processes}: give a number of 1 or more.")
 
-    from modulab.results.summary import show
+    from modulab.results.showing import show
     from modulab.text import printable
 
     folder = options.folder or Path("outputs", "claims", options.preset)
@@ -276,7 +268,7 @@ def _rerun(options: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from modulab.config.composing import config_folder
-    from modulab.results.summary import show
+    from modulab.results.showing import show
     from modulab.sweep.rerun import report, rerun
     from modulab.text import printable
 
@@ -323,17 +315,11 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from modulab.results.store import load_results
-    from modulab.results.summary import show_results, summarise, to_csv
+    from modulab.results.table_command import table
 
-    results = load_results(options.path, analyses=True)
-    folder = options.path if options.path.is_dir() else options.path.parent
-    by = None if options.by is None else [key.strip() for key in options.by.split(",")]
-    metrics = None if options.metric is None else [name.strip() for name in options.metric.split(",")]
-    show_results(results, by, metrics)
-    if options.csv is not None:
-        options.csv.write_text(to_csv(summarise(results, by, ["*"] if metrics is None else metrics)))
-    _print_commands(folder)
+    if table(options):
+        [path] = options.paths
+        _print_commands(path if path.is_dir() else path.parent)
     return 0
 
 
@@ -395,7 +381,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     options, overrides = split_words(given)
     folders = _config_folders(options)[0]
 
-    # Hydra prints tracebacks and exits by itself unless it is told to let errors through.
+    # Hydra prints tracebacks and exits by itself unless HYDRA_FULL_ERROR lets errors through.
     earlier_arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     asked_for_traceback = full_error == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -413,7 +399,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
                     job.withdraw()
                     files.restore()
     except MembersFailed:
-        pass  # The table below tells.
+        pass  # The table below names them.
     except KeyboardInterrupt:
         print(_how_to_go_on(job, given), file=sys.stderr)
         return 130
@@ -467,7 +453,7 @@ def _version() -> int:
 
 
 def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    from modulab.results.summary import show
+    from modulab.results.showing import show
 
     if not rows:
         print("No trial of this search has a result.", file=sys.stderr)
@@ -478,8 +464,9 @@ def _show_best(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 
 def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
+    from modulab.results.showing import show_results
     from modulab.results.store import RESULTS, load_results
-    from modulab.results.summary import lost_measures, show_results
+    from modulab.results.summary import lost_measures
 
     results = load_results(folder)
     show_results(results, None, None)

@@ -19,7 +19,8 @@ from modulab.report.page import Page, PageTable, Section, page_figures, render_p
 from modulab.report.panels import legend_below, panel_grid
 from modulab.report.style import arm_styles, arm_text
 from modulab.report.sweep_report import describe, write_report
-from modulab.results.summary import show_results, summarise
+from modulab.results.showing import show_results
+from modulab.results.summary import summarise
 from modulab.training.learner import initialise
 from tests.command_line import SMALL, Command
 from tests.report.tables import sweep_results

@@ -6,15 +6,14 @@ import pandas as pd
 import pytest
 
 from modulab.errors import ConfigError
+from modulab.results.layout import plain_text
+from modulab.results.showing import show, show_results
 from modulab.results.summary import (
     DEFAULT_METRICS,
     cells,
     choose_metrics,
     choose_settings,
     member_cells,
-    plain_text,
-    show,
-    show_results,
     summarise,
     to_csv,
 )

@@ -125,8 +125,8 @@ def printable_lines(text: str) -> str:
 def _show(path: Path, names: Sequence[str], wanted: frozenset[str]) -> int:
     """Print the table of what was found in some members, and why others have nothing."""
     from modulab.results.analyses import ANALYSES, found_by
+    from modulab.results.showing import show_results
     from modulab.results.store import load_results
-    from modulab.results.summary import show_results
 
     results = load_results(path, analyses=True)
     rows = [place for place, name in enumerate(results["run_id"].tolist()) if name in wanted]

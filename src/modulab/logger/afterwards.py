@@ -22,7 +22,7 @@ from modulab.results.store import gather, load_results
 
 
 def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> list[str]:
-    """Tell loggers of the members of a folder that they have not heard of, and return a sentence a logger.
+    """Export the members of a folder that loggers do not have yet; return one sentence per logger.
 
     `overrides` choose them as on the command line of a run; `again` forgets what they have heard.
 

@@ -1,4 +1,4 @@
-"""The order of telling: live while a population trains, whole at its end, each member once."""
+"""Export protocol: live while a population trains, whole at its end, each member once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Heads = Sequence[tuple[str, Mapping[str, Any]]]
 
 @runtime_checkable
 class Backend(Protocol):
-    """A place that members are told to. What it raises ends the telling, never the training."""
+    """A destination of exports. An exception that it raises ends the export, never the training."""
 
     def open(self, run_id: str, config: Mapping[str, Any], live: bool) -> Any:
         """Return a new log for a member, in the place of what an earlier attempt left unfinished."""
@@ -34,12 +34,12 @@ class Backend(Protocol):
         ...
 
     def summarise(self) -> None:
-        """Tell of the sweep as a whole."""
+        """Export the sweep as a whole."""
         ...
 
 
 class Journal:
-    """Tells one backend of the members of a folder."""
+    """Exports the members of a folder to one backend."""
 
     def __init__(self, folder: Path, backend: Backend, ledger: Ledger, live_up_to: int) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class Journal:
             self._last_step[run_id] = step
 
     def catch_up(self, told: Callable[[int, int], None] | None = None) -> None:
-        """Tell of every member that has ended and was not told of; `told` hears after each, how many of how many."""
+        """Export every member that has ended and was not exported; call `told` after each with how many of how many."""
         ended = outcomes(self._folder)
         new = self._ledger.lacks(ended)
         for count, record in enumerate(member_records(self._folder, new), start=1):
@@ -85,7 +85,7 @@ class Journal:
                 told(count, len(new))
 
     def end(self) -> None:
-        """Tell of the sweep as a whole."""
+        """Export the sweep as a whole."""
         self._backend.summarise()
 
     def abandon(self) -> None:
@@ -96,5 +96,5 @@ class Journal:
             self._backend.abandon(log)
 
     def drop_live(self) -> None:
-        """Forget the logs that are open: their members will be told of anew, at their end."""
+        """Forget the logs that are open: their members are exported anew, at their end."""
         self._live, self._last_step, self._population = {}, {}, []

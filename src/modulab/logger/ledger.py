@@ -1,4 +1,4 @@
-"""Ledgers: which members of a folder a logger has told of, so that none is told of twice."""
+"""Ledgers: which members of a folder a logger has exported, so that none is exported twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SWEEP = "sweep.json"
 
 
 def sweep_token(folder: Path) -> str:
-    """Return the name that a folder keeps for good, wherever it is moved: it tells apart the runs of two sweeps.
+    """Return the name that a folder keeps for good, wherever it is moved: it distinguishes the runs of two sweeps.
 
     The same member may stand in many sweeps, and a run in W&B belongs to one.
     """
@@ -43,7 +43,7 @@ def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Ledger:
-    """The members that one logger has told of, each with the outcome that it told: a line each, added at once."""
+    """The members that one logger has exported, each with its outcome then: one line each, appended at once."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / LOGGED / f"{name}.jsonl"
@@ -72,17 +72,17 @@ class Ledger:
         return member, outcome
 
     def lacks(self, outcomes: Mapping[str, Any]) -> list[str]:
-        """Return those of the members that were not told of, or with another outcome, in order."""
+        """Return those of the members that were not exported, or with another outcome, in order."""
         return [name for name, outcome in outcomes.items() if self._outcomes.get(name) != outcome]
 
     def add(self, name: str, outcome: Any) -> None:
-        """Note that a member has been told of with an outcome, which is plain JSON."""
+        """Record that a member was exported with an outcome, which is plain JSON."""
         self._outcomes[name] = outcome
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write(json.dumps([name, outcome]) + "\n")
 
     def forget(self) -> None:
-        """Forget all members, so that they are told of once more."""
+        """Forget all members, so that they are exported again."""
         self._outcomes = {}
         self._path.unlink(missing_ok=True)

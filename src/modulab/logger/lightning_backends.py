@@ -1,4 +1,4 @@
-"""Members told to Lightning's CSV and TensorBoard loggers, a folder each."""
+"""Members exported to Lightning's CSV and TensorBoard loggers, one folder each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to tell of a member, read back from the files of its folder."""
+"""What is exported of a member, read back from the files of its folder."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _configs(folder: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
 def config_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a member's config from its row, for folders that were left with their tables alone.
 
-    A key that the member does not have cannot be told from one that is null, so nulls are kept.
+    A key that the member does not have cannot be distinguished from one that is null, so nulls are kept.
     """
     config: dict[str, Any] = {}
     for column, value in row.items():

@@ -1,4 +1,4 @@
-"""What a run tells its loggers, and the guard between them: no logger can stop a run."""
+"""What a run reports to its loggers, and the guard between them: no logger can stop a run."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Channel(Protocol):
     """The way to one logger: a `Journal` in this process, or one in another."""
 
     def begin(self, members: Heads) -> None:
-        """Hear of a population that is about to train."""
+        """Take note of a population that is about to train."""
         ...
 
     def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
-        """Hear of a point of its curves: one value per member for each measure."""
+        """Take a point of its curves: one value per member for each measure."""
         ...
 
     def catch_up(self) -> None:
-        """Hear that the folder has new results."""
+        """Take note that the folder has new results."""
         ...
 
     def end(self) -> None:
@@ -41,12 +41,12 @@ class Channel(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Hear that the run was interrupted."""
+        """Take note that the run was interrupted."""
         ...
 
 
 class RunLog:
-    """Tells all loggers of a run. One that fails is named once, and not told anything more."""
+    """Reports to all loggers of a run. One that fails is named once, and gets no further reports."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -58,15 +58,15 @@ class RunLog:
             self._channels[name] = make()
 
     def begin(self, members: Heads) -> None:
-        """Tell of a population that is about to train: each member's run_id and config."""
+        """Report a population that is about to train: each member's run_id and config."""
         self._tell(lambda channel: channel.begin(members))
 
     def point(self, step: int, values: Mapping[str, Sequence[float]]) -> None:
-        """Tell of a point of the population's curves: one value per member for each measure."""
+        """Report a point of the population's curves: one value per member for each measure."""
         self._tell(lambda channel: channel.point(step, values))
 
     def catch_up(self) -> None:
-        """Tell that the folder has new results."""
+        """Report that the folder has new results."""
         self._tell(lambda channel: channel.catch_up())
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ class RunLog:
         self._tell(lambda channel: channel.end())
 
     def abandon(self) -> None:
-        """Tell that the run was interrupted."""
+        """Report that the run was interrupted."""
         self._tell(lambda channel: channel.abandon())
 
     @property
@@ -102,7 +102,7 @@ class RunLog:
 
 
 def logged_so_far(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return a sentence for each logger: how many members it has been told of, where, and how to upload what waits."""
+    """Return one sentence per logger: how many members were exported, where, and how to upload what waits."""
     if not names:
         return []
     ended = outcomes(folder)
@@ -119,7 +119,7 @@ def logged_so_far(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def say(sentence: str) -> None:
-    """Tell the user something beside the results."""
+    """Print a message for the user beside the results."""
     print(printable(sentence), file=sys.stderr, flush=True)
 
 

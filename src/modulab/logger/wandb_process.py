@@ -29,7 +29,7 @@ from modulab.progress import ProgressReport, Style
 
 LOG = "wandb.log"
 _GRACE_SECONDS = 10.0
-"""How long the other side may take beyond its patience, or to end once it was told to."""
+"""How long the other side may take beyond its patience, or to end once it was asked to."""
 
 Message = dict[str, Any]
 
@@ -38,7 +38,7 @@ class WandbProcess:
     """A channel to the process that talks to W&B."""
 
     def __init__(self, settings: WandbLogger, folder: Path, style: Style, say: Callable[[str], None]) -> None:
-        """Start the process. `say` hears what it has to tell the user, and the first trouble it has."""
+        """Start the process. `say` is called with its messages for the user, and with its first trouble."""
         self._settings = settings
         self._style: Style = style
         self._say = say
@@ -66,7 +66,7 @@ class WandbProcess:
                 stderr=log,
                 text=True,
                 env=_environment(self._temporary),
-                start_new_session=True,  # Ctrl-C is for this process, which tells the other one
+                start_new_session=True,  # Ctrl-C is for this process, which stops the other one
             )
         self._heard = time.monotonic()
         for work in (self._write, self._read):

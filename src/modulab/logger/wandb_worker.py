@@ -40,7 +40,7 @@ class _Stopped(Exception):
 
 
 def main() -> None:
-    """Log members as told, and say what happens; a W&B that fails is reported, and logging goes on if it can."""
+    """Log members as messages ask; a W&B that fails is reported, and logging goes on if it can."""
     trial = take_trial()
     settings = WandbLogger.model_validate_json(sys.argv[1])
     folder = Path(sys.argv[2])
@@ -176,7 +176,7 @@ def _unsynced(place: Path) -> list[Path]:
 
 def _teller(answers: IO[str]) -> Callable[[Message], None]:
     def tell(message: Message) -> None:
-        with suppress(OSError):  # Nobody hears any more; stdin will tell.
+        with suppress(OSError):  # The reader has gone; the end of stdin will show it.
             answers.write(json.dumps(message) + "\n")
             answers.flush()
 

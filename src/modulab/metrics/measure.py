@@ -44,18 +44,11 @@ class Column:
     family: str | None = None
     ends_at_one: bool = False
     """Whether 1 is the largest value, so that an axis ends there."""
-    better: Better | None = None
-    """Which way is better, for a name whose first part does not say so; None also where neither way is."""
 
-    def __post_init__(self) -> None:
-        """Take the direction that the name has. Raises: ValueError where another one is stated."""
-        known = measure_names.better(self.name)
-        if known is not None:
-            if self.better not in (None, known):
-                raise ValueError(
-                    f"{self.name}: {known} is better, as for every name that begins so. Rename it."
-                )
-            object.__setattr__(self, "better", known)
+    @property
+    def better(self) -> Better | None:
+        """Return which way is better, which the first part of the name says; None where neither way is."""
+        return measure_names.better(self.name)
 
     def describes(self, name: str) -> dict[str, str] | None:
         """Return what stands for the parts in braces if `name` is one of these values, else None."""

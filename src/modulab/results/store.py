@@ -27,6 +27,8 @@ from modulab.results.parquet import CURVES, RESULTS, read_table, write_table
 from modulab.results.tables import Status, concatenate, failed_measures, merge
 
 PARTS = "parts"
+FOLDER = "config.folder"
+"""The column of the results of several folders that says which one a row is from: it is grouped by like a setting."""
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _DONE = ("completed", "diverged")
 
@@ -179,16 +181,33 @@ def load_results(path: str | Path, analyses: bool = False) -> pd.DataFrame:
 
     Raises: ConfigError where there are none, or where a file is damaged or of another version.
     """
-    return _load(path, RESULTS, analyses)
+    return _as_frame(_read(Path(path), RESULTS, analyses))
+
+
+def load_folders(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the results under several paths, with the path that each row is from in the column `FOLDER`.
+
+    Raises: ConfigError as `load_results` does, and for a path that is given twice.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError(f"{' '.join(map(str, paths))}: a folder is given twice. Name each once.")
+    tables = [_read(path, RESULTS, analyses=True) for path in paths]
+    return _as_frame(
+        concatenate(
+            [
+                table.append_column(FOLDER, pa.array([str(path)] * table.num_rows, pa.string()))
+                for table, path in zip(tables, paths, strict=True)
+            ]
+        )
+    )
 
 
 def load_curves(path: str | Path) -> pd.DataFrame:
     """Return curves during training under a path: run_id, step, measure, value."""
-    return _load(path, CURVES)
+    return _as_frame(_read(Path(path), CURVES))
 
 
-def _load(path: str | Path, name: str, analyses: bool = False) -> pd.DataFrame:
-    path = Path(path)
+def _read(path: Path, name: str, analyses: bool = False) -> pa.Table:
     files = [path] if path.is_file() else _files(path, name)
     if not files:
         files = sorted(
@@ -201,11 +220,15 @@ def _load(path: str | Path, name: str, analyses: bool = False) -> pd.DataFrame:
     try:
         table = _join(files, name)
     except FileNotFoundError:  # a run at work has joined its parts meanwhile
-        return _load(path, name, analyses)
+        return _read(path, name, analyses)
     if name == RESULTS:
         table = _readable(table, path)
         if analyses:
             table = with_analyses(table, path.parent if path.is_file() else path)
+    return table
+
+
+def _as_frame(table: pa.Table) -> pd.DataFrame:
     types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     nullable = {field.type for field in table.schema if table[field.name].null_count}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
-from modulab.measure_names import arrow_key, better, chosen_measures, encodable, with_arrow
+from modulab.measure_names import better, chosen_measures, with_arrow
 from modulab.results.intervals import mean_interval, pooled_interval
 from modulab.results.tables import failed_measures
 from modulab.schema import current_name, is_reserved, suggest, suggest_key
-from modulab.text import printable
 
 DEFAULT_METRICS = (
     "error/test",
@@ -28,10 +26,10 @@ DEFAULT_METRICS = (
     "activity/mean",
     "error_beyond/combination",
 )
-"""What a table shows unless told otherwise, where results have it."""
+"""What a table shows by default, where results have it."""
 
 _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
-"""Leaves shown whenever they vary, even where the name beside them tells the value."""
+"""Leaves shown whenever they vary, even where the name beside them determines the value."""
 
 _MEASURES = "config.probes.measures."
 
@@ -47,6 +45,8 @@ class Summary:
     high: pd.DataFrame
     pooled: tuple[str, ...] = ()
     """Settings that vary within a group, beside the seed: its means are over them too, its intervals over seeds."""
+    compared: str = ""
+    """What the values are, where they are no means of measures but comparisons with a baseline."""
 
 
 def metric_names(results: Iterable[str]) -> list[str]:
@@ -77,8 +77,8 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
     return chosen
 
 
-def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None) -> list[str]:
-    """Return the config columns to group by: those named, or else whatever varies besides the seed.
+def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None, option: str = "--by") -> list[str]:
+    """Return the config columns to group by: those named by an option, or else whatever varies besides the seed.
 
     Raises: ConfigError for a key that is no setting of these results.
     """
@@ -93,13 +93,15 @@ def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None) -> list[s
         if column is None:
             known = [name.removeprefix("config.") for name in columns]
             known += {name.split(".")[0] for name in known}
-            raise ConfigError(f"--by {key}: these results have no such setting. {suggest_key(key, known)}")
+            raise ConfigError(
+                f"{option} {key}: these results have no such setting. {suggest_key(key, known)}"
+            )
         chosen.append(column)
     return chosen
 
 
 def _varying(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return columns of more than one value, less those that another column of their group tells."""
+    """Return columns of more than one value, less those that another column of their group determines."""
     # Whether a measure was taken makes no difference to a network: results of an earlier version lack some.
     columns = [
         name for name in columns if not (name.startswith(_MEASURES) and bool(results[name].isna().any()))
@@ -109,7 +111,7 @@ def _varying(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     kept: list[str] = []
     for name in sorted(varying, key=lambda name: (not name.endswith(".name"), name.endswith("._target_"))):
         rivals = [other for other in kept if _group(other) == _group(name)]
-        if name in _STRENGTHS or not any(_tells(codes[other], codes[name]) for other in rivals):
+        if name in _STRENGTHS or not any(determines(codes[other], codes[name]) for other in rivals):
             kept.append(name)
     return [name for name in varying if name in kept]
 
@@ -123,7 +125,7 @@ def _codes(results: pd.DataFrame, name: str) -> NDArray[np.int64]:
     return np.asarray(codes, dtype=np.int64)
 
 
-def _tells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+def determines(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
     """Return whether each value of one column goes with a single value of the other."""
     pairs = np.unique(np.stack([one, other]), axis=1)
     return pairs.shape[1] == np.unique(one).size
@@ -138,15 +140,8 @@ def summarise(
     """
     columns = choose_settings(results, by)
     chosen = choose_metrics(results, metrics)
-    groups = [np.arange(len(results))]
-    if columns:
-        codes = np.stack([_codes(results, name) for name in columns], axis=1)
-        _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        order = np.argsort(np.asarray(inverse).reshape(-1), kind="stable")
-        sizes = np.bincount(np.asarray(inverse).reshape(-1))
-        groups = np.split(order, np.cumsum(sizes)[:-1])
-        groups = [groups[place] for place in _reading_order(results, columns, first)]
-    pooled = _pooled(results, columns, groups) if by is not None else []
+    groups = _groups(results, columns)
+    pooled = pooled_settings(results, columns) if by is not None else []
     inner = _joined_codes(results, pooled)
     seeds = _codes(results, "config.seed")
     status = results["status"].to_numpy(dtype=str)
@@ -178,8 +173,21 @@ def summarise(
     return Summary(settings, pd.DataFrame(tally), *frames, pooled=names)
 
 
-def _pooled(results: pd.DataFrame, columns: Sequence[str], groups: Sequence[NDArray[np.intp]]) -> list[str]:
-    """Return the settings that vary within a group."""
+def _groups(results: pd.DataFrame, columns: Sequence[str]) -> list[NDArray[np.intp]]:
+    """Return the rows of each combination of settings, in the order in which a table has them."""
+    if not columns:
+        return [np.arange(len(results))]
+    codes = np.stack([_codes(results, name) for name in columns], axis=1)
+    _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(np.asarray(inverse).reshape(-1), kind="stable")
+    sizes = np.bincount(np.asarray(inverse).reshape(-1))
+    groups = np.split(order, np.cumsum(sizes)[:-1])
+    return [groups[place] for place in _reading_order(results, columns, first)]
+
+
+def pooled_settings(results: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the settings that vary within a group of equal values of these columns."""
+    groups = _groups(results, columns)
     codes = {name: _codes(results, name) for name in choose_settings(results, None) if name not in columns}
     return [name for name, each in codes.items() if any(np.ptp(each[members]) > 0 for members in groups)]
 
@@ -221,6 +229,8 @@ def to_csv(summary: Summary) -> str:
     parts = [summary.settings, summary.counts, pd.DataFrame(columns)[ordered]]
     if summary.pooled:
         parts.insert(1, pd.DataFrame({"pooled_over": [" ".join(summary.pooled)] * len(summary.counts)}))
+    if summary.compared:
+        parts.insert(1, pd.DataFrame({"compared": [summary.compared] * len(summary.counts)}))
     frame = pd.concat(parts, axis=1)
     return frame.to_csv(index=False)
 
@@ -234,7 +244,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     headings += [with_arrow(str(name), better(str(name))) for name in summary.mean]
     rows: list[list[str]] = []
     for row in range(len(summary.counts)):
-        texts = [_setting(summary.settings.iloc[row][name]) for name in summary.settings]
+        texts = [setting_text(summary.settings.iloc[row][name]) for name in summary.settings]
         texts += [str(summary.counts[name].iloc[row]) for name in counts]
         texts += [
             _value(summary.mean[name].iloc[row], summary.low[name].iloc[row], summary.high[name].iloc[row])
@@ -272,74 +282,11 @@ def _value(mean: float, low: float, high: float) -> str:
     return f"{_number(mean)}{interval}"
 
 
-def _setting(value: object) -> str:
+def setting_text(value: object) -> str:
+    """Return how a table shows a setting's value."""
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def plain_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return aligned columns, two spaces apart."""
-    lines = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn by rich on a terminal, plain aligned text elsewhere.
-
-    Texts come from files and users: they are shown as they are, never taken for markup or control sequences.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    headings = [_shown(heading) for heading in headings]
-    rows = [[_shown(cell) for cell in row] for row in rows]
-    console = Console()
-    if not console.is_terminal:
-        print(plain_text(headings, rows))
-        return
-    table = Table()
-    for heading in headings:
-        table.add_column(Text(heading), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-
-
-def _shown(text: str) -> str:
-    return encodable(printable(text), sys.stdout.encoding)
-
-
-def _show_arrow_key(texts: Iterable[str]) -> None:
-    if key := arrow_key(texts):
-        print(_shown(f"{key}."))
-
-
-def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> None:
-    """Print the table of some results; one member alone gets one row per measure."""
-    if len(results) == 1 and by is None:
-        headings, rows = member_cells(results, metrics)
-        show(headings, rows)
-        _show_arrow_key(row[0] for row in rows)
-        for problem in [*lost_measures(results), *unfinished(results)]:
-            print(printable(problem))
-        return
-    summary = summarise(results, by, metrics)
-    headings, rows = cells(summary)
-    show(headings, rows)
-    _show_arrow_key(headings)
-    if summary.pooled:
-        print(
-            f"Pooled over {printable(', '.join(summary.pooled))}, which --by does not name: "
-            "means are over all of its values, intervals over seeds alone."
-        )
-    for problem in [*problems(results), *lost_measures(results), *unfinished(results)]:
-        print(printable(problem))
 
 
 def problems(results: pd.DataFrame) -> list[str]:

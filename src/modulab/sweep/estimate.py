@@ -1,4 +1,4 @@
-"""What a dry run tells: how much there is to train, in which pieces, and about how long it takes."""
+"""What a dry run prints: how much there is to train, in which pieces, and about how long it takes."""
 
 from __future__ import annotations
 

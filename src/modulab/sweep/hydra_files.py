@@ -30,7 +30,7 @@ class HydraFiles:
         self._before: dict[Path, bytes | None] = {}
 
     def note(self, folder: Path, subfolder: str | None) -> None:
-        """Remember the files of a folder; `subfolder` is where Hydra is told to describe a run."""
+        """Remember the files of a folder; `subfolder` is where Hydra is configured to describe a run."""
         self._folder = folder.absolute()
         names = ["multirun.yaml", *(f"{subfolder}/{name}" for name in _DESCRIPTION if subfolder)]
         for path in (self._folder / name for name in names):

@@ -64,7 +64,7 @@ class PackedLauncher(Protocol):
 
 
 class TrainTask:
-    """The function that Hydra runs, once a run or once a job of a sweep, and what is to be told at the end."""
+    """The function that Hydra runs, once a run or once a job of a sweep, and what is to be reported at the end."""
 
     def __init__(self) -> None:
         self.began = False
@@ -371,7 +371,7 @@ def write_multirun(config: DictConfig) -> None:
 
 
 def _write_description(config: DictConfig, whole: Any, folder: Path) -> None:
-    """Write down the command of a run, and what it composes to, as Hydra itself does if it is not told otherwise."""
+    """Write down the command of a run, and what it composes to, as Hydra itself does by default."""
     described = folder / str(whole.hydra.output_subdir or ".hydra")
     for name, content in (
         ("overrides.yaml", whole.hydra.overrides.task),

@@ -146,7 +146,7 @@ def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
 
     Results are kept after each population. Of one that fails, each half trains by itself, down to the members
     that are the cause: their rows say why, and all others are kept. Members that are still to come are rows with
-    the status `missing`. Loggers are told of whatever the folder holds that they were not told of before.
+    the status `missing`. Loggers export whatever the folder holds that they have not exported before.
 
     Only one process may do so in a folder at a time (see `FolderLock`).
 
@@ -173,7 +173,7 @@ def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) ->
 
 
 def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> None:
-    """Train and measure populations, leave each one's rows among the parts of `folder`, and tell the log.
+    """Train and measure populations, leave each one's rows among the parts of `folder`, and report to the log.
 
     Raises: KeyboardInterrupt on Ctrl-C; ConfigError for a checkpoint that cannot be read.
     """

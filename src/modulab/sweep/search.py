@@ -1,4 +1,4 @@
-"""A search: Optuna asks for trials in batches, each is trained as populations, and Optuna is told what came of them.
+"""A search: Optuna asks for trials in batches, each is trained as populations, and Optuna gets the results.
 
 Each batch of trials is drawn with a seed of its own, made of the search's seed and the number of trials before. The
 same command in the same folder therefore draws the same trials again, whose results are there, and goes on where it

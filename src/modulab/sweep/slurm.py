@@ -40,7 +40,7 @@ def run_on_slurm(
 
     Tasks of an earlier array that is still there are waited for; what they do not train is submitted. A task
     that ends without all of its results leaves rows with the status `missing` that say so. Nodes may have no
-    network, so that loggers are told here, of each shard's members after it has ended.
+    network, so that loggers export here, each shard's members after it has ended.
 
     Raises: ConfigError where SLURM refuses; KeyboardInterrupt on Ctrl-C, which leaves the array at work.
     """

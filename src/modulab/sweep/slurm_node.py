@@ -85,7 +85,7 @@ class ShardTask:
                 signal.signal(number, signal.SIG_IGN)
             if callable(requeue) and (warned or _is_preempted()):
                 requeue(signal.SIGUSR2, None)
-            raise SystemExit("This shard was told to end. What it has trained is saved.") from None
+            raise SystemExit("This shard was asked to end. What it has trained is saved.") from None
         return work.pending
 
     def checkpoint(self) -> Any:
@@ -96,7 +96,7 @@ class ShardTask:
 
 
 def _is_preempted() -> bool:
-    """Return whether this task, which has been told to end, is not one that somebody cancelled."""
+    """Return whether this task, which has been asked to end, is not one that somebody cancelled."""
     from submitit import JobEnvironment
 
     command = ["squeue", "--noheader", f"--jobs={JobEnvironment().job_id}", "--format=%T"]

@@ -30,7 +30,7 @@ Curves = dict[str, list[list[float]]]
 """Each curve's values, by measure: one list per point in time, with one value per member."""
 
 OnPoint = Callable[[int, Mapping[str, list[float]]], None]
-"""Hears of a point of the curves: its step, and one value per member for each measure."""
+"""Takes a point of the curves: its step, and one value per member for each measure."""
 
 _SAMPLES = 512
 
@@ -54,7 +54,7 @@ def interruptions() -> Generator[None]:
 def handlers_kept() -> Generator[None]:
     """Put back the handlers of Ctrl-C and of the signal to end.
 
-    The recorder, which takes them over after Lightning, is told of the end after Lightning has put them back, and
+    The recorder, which takes them over after Lightning, is called at the end after Lightning has put them back, and
     by itself would leave Lightning's.
     """
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
@@ -112,7 +112,7 @@ class Recorder(Callback):
             self._tell_point(place)
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C and the signal to end, which would strike, or be heeded, in the middle of a chunk."""
+        """Defer SIGINT and SIGTERM to the end of a chunk."""
         del trainer, pl_module
         if threading.current_thread() is threading.main_thread():  # which alone may handle signals
             for number in (signal.SIGINT, signal.SIGTERM):

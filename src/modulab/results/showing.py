@@ -1,0 +1,110 @@
+"""Tables of results on a terminal, with what is to be said beside them."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+
+import pandas as pd
+
+from modulab.measure_names import arrow_key, encodable
+from modulab.results.layout import fitted, plain_text, terminal_width
+from modulab.results.summary import (
+    Summary,
+    cells,
+    lost_measures,
+    member_cells,
+    problems,
+    summarise,
+    unfinished,
+)
+from modulab.text import printable
+
+
+def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn by rich on a terminal, plain aligned text elsewhere.
+
+    Texts come from files and users: they are shown as they are, never taken for markup or control sequences.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    headings = [_shown(heading) for heading in headings]
+    rows = [[_shown(cell) for cell in row] for row in rows]
+    console = Console()
+    if not console.is_terminal:
+        print(plain_text(headings, rows))
+        return
+    table = Table()
+    for heading in headings:
+        table.add_column(Text(heading), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _shown(text: str) -> str:
+    return encodable(printable(text), sys.stdout.encoding)
+
+
+def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> None:
+    """Print the table of some results; one member alone gets one row per measure."""
+    for line in [*table_lines(results, by, metrics), *notes(results)]:
+        print(_shown(line))
+
+
+def table_lines(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> list[str]:
+    """Return the lines of the table of some results."""
+    if len(results) == 1 and by is None:
+        return laid_out(*member_cells(results, metrics), 1)
+    summary = summarise(results, by, metrics)
+    headings, rows = cells(summary)
+    return [*laid_out(headings, rows, len(headings) - summary.mean.shape[1]), *pooled_over(summary)]
+
+
+def laid_out(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, names_columns: bool = True
+) -> list[str]:
+    """Return the lines of a table, no wider than the terminal, with what is said once or has no room beside it.
+
+    The first `fixed` columns stay in any case. What has no room is named, or counted where headings are no names.
+    """
+    headings, rows = [_shown(each) for each in headings], [[_shown(each) for each in row] for row in rows]
+    width = terminal_width()
+    layout = fitted(headings, rows, fixed, width)
+    above = f"In every row: {', '.join(f'{name} = {text}' for name, text in layout.constant.items())}."
+    lines = _wrapped(above, width) if layout.constant else []
+    lines += plain_text(layout.headings, layout.rows).split("\n")
+    key = arrow_key([*layout.headings, *(row[0] for row in layout.rows)])
+    lines += [f"{key}."] if key else []
+    if layout.left_out and names_columns:
+        words = f"No room for {', '.join(layout.left_out)}. --metric NAME shows one, --transpose all in rows."
+        lines += _wrapped(words, width)
+    elif layout.left_out:
+        words = f"No room for the last {len(layout.left_out)} of {len(headings)} columns. --csv FILE has all."
+        lines += _wrapped(words, width)
+    return lines
+
+
+def _wrapped(words: str, width: int | None) -> list[str]:
+    if width is None:
+        return [words]
+    return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+
+
+def pooled_over(summary: Summary) -> list[str]:
+    """Return a sentence that names the settings over which a table pools, if it does."""
+    if not summary.pooled:
+        return []
+    return [
+        f"Pooled over {', '.join(summary.pooled)}, which --by does not name: "
+        "means are over all of its values, intervals over seeds alone."
+    ]
+
+
+def notes(results: pd.DataFrame) -> list[str]:
+    """Return what is to be said of networks without results, and of measures that failed."""
+    several = problems(results) if len(results) > 1 else []
+    return [*several, *lost_measures(results), *unfinished(results)]

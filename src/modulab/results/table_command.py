@@ -1,0 +1,276 @@
+"""`modulab table`: one or several folders of results, grouped, sorted, compared with a baseline, in several forms."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modulab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from modulab.results.summary import Summary
+else:
+    # Annotations are checked in tests, and importing these takes a second, which help does not need.
+    DataFrame = Summary = object
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="folders that modulab train wrote, or files"
+    )
+    parser.add_argument(
+        "--by", metavar="KEYS", help="settings to group by, with commas between; default: all that vary"
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="NAMES",
+        help="measures to show, with commas between; error_under/* takes them all",
+    )
+    parser.add_argument(
+        "--sort", metavar="NAME", help="sort by a measure, the best first, or by a setting or count"
+    )
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument("--ascending", action="store_true", help="with --sort: the smallest first")
+    order.add_argument("--descending", action="store_true", help="with --sort: the largest first")
+    parser.add_argument(
+        "--baseline",
+        metavar="KEY=VALUE",
+        help="show differences from networks of this setting and of equal seed; or from one of several folders",
+    )
+    parser.add_argument("--ratio", action="store_true", help="with --baseline: ratios instead of differences")
+    parser.add_argument(
+        "--transpose", action="store_true", help="one row per measure, one column per setting"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--json", action="store_true", help="print every measure as JSON, and nothing else")
+    parser.add_argument(
+        "--csv", metavar="FILE", help="also write every measure to a CSV file; - prints it, and nothing else"
+    )
+
+
+def table(options: argparse.Namespace) -> bool:
+    """Print the table that the options ask for; return whether more may be printed below it.
+
+    Raises: ConfigError for options that do not go together, and as reading and grouping results do.
+    """
+    _check(options)
+    from modulab.results.layout import markdown, transposed
+    from modulab.results.showing import laid_out, notes, show_results
+    from modulab.results.store import load_folders, load_results
+    from modulab.results.summary import cells, to_csv
+    from modulab.text import printable
+
+    several = len(options.paths) > 1
+    results = load_folders(options.paths) if several else load_results(options.paths[0], analyses=True)
+    by, metrics = _names(options.by), _names(options.metric)
+    if several and by is not None and "folder" not in by:
+        by = ["folder", *by]
+
+    def summary(measures: Sequence[str] | None) -> Summary:
+        return _summary(results, options, by, measures)
+
+    every = ["*"] if metrics is None else metrics
+    if options.json:
+        print(as_json(summary(every), options.paths))
+    elif options.csv == "-":
+        print(to_csv(summary(every)), end="")
+    elif not (options.sort or options.baseline or options.transpose or options.markdown):
+        show_results(results, by, metrics)
+    else:
+        shown = summary(metrics)
+        headings, rows = cells(shown)
+        fixed = len(headings) - shown.mean.shape[1]
+        if options.transpose:
+            headings, rows = transposed(headings, rows)
+            fixed = 1
+        if options.markdown:
+            print(
+                markdown(
+                    [printable(each) for each in headings],
+                    [[printable(each) for each in row] for row in rows],
+                )
+            )
+        else:
+            print("\n".join(laid_out(headings, rows, fixed, names_columns=not options.transpose)))
+        _say([*_about(shown), *notes(results)], options)
+    if options.json or options.csv == "-":
+        _say(notes(results), options)
+    elif options.csv is not None:
+        Path(options.csv).write_text(to_csv(summary(every)))
+    return not (several or _is_for_programs(options))
+
+
+def _is_for_programs(options: argparse.Namespace) -> bool:
+    return options.json or options.markdown or options.csv == "-"
+
+
+def _say(lines: Sequence[str], options: argparse.Namespace) -> None:
+    """Print what is to be said of a table: where others read the output, to standard error."""
+    from modulab.text import printable
+
+    for line in lines:
+        print(printable(line), file=sys.stderr if _is_for_programs(options) else sys.stdout)
+
+
+def _check(options: argparse.Namespace) -> None:
+    forms = {
+        "--json": options.json,
+        "--markdown": options.markdown,
+        "--csv -": options.csv == "-",
+    }
+    asked = [name for name, given in forms.items() if given]
+    if len(asked) > 1:
+        raise ConfigError(f"{' '.join(asked)}: give one of them; each prints the whole output.")
+    if options.transpose and (options.json or options.csv == "-"):
+        raise ConfigError(
+            f"--transpose {asked[0]}: what programs read has one row per setting. Leave out --transpose."
+        )
+    if (options.ascending or options.descending) and options.sort is None:
+        way = "--ascending" if options.ascending else "--descending"
+        raise ConfigError(f"{way}: say what to sort by, as in --sort error/test {way}.")
+    if options.ratio and options.baseline is None:
+        raise ConfigError("--ratio: say to what, as in --baseline noise.scale=0 --ratio.")
+
+
+def _names(given: str | None) -> list[str] | None:
+    return None if given is None else [name.strip() for name in given.split(",")]
+
+
+def _summary(
+    results: DataFrame,
+    options: argparse.Namespace,
+    by: Sequence[str] | None,
+    metrics: Sequence[str] | None,
+) -> Summary:
+    """Return the summary that the options ask for; what it is sorted by is in it."""
+    from modulab.measure_names import given_measure
+    from modulab.results.pairing import compare
+    from modulab.results.summary import choose_metrics, metric_names, summarise
+
+    measures = choose_metrics(results, metrics)
+    if (
+        options.sort
+        and (name := given_measure(options.sort)) in metric_names(results)
+        and name not in measures
+    ):
+        measures.append(name)
+    found = (
+        compare(results, _baseline(options), by, measures, options.ratio)
+        if options.baseline
+        else summarise(results, by, measures)
+    )
+    return ordered(found, options.sort, options.ascending, options.descending) if options.sort else found
+
+
+def _baseline(options: argparse.Namespace) -> dict[str, str]:
+    """Return the values of settings that the baseline has, the folder being one of them."""
+    given: str = options.baseline
+    if len(options.paths) > 1:
+        for path in options.paths:
+            if given == str(path) or Path(given).resolve() == path.resolve():
+                return {"folder": str(path)}
+    parts = [part.partition("=") for part in given.split(",")]
+    if not all(key.strip() and equals for key, equals, _ in parts):
+        raise ConfigError(
+            f"--baseline {given}: give a setting and its value, as in --baseline noise.scale=0, or one of several "
+            "folders."
+        )
+    return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def ordered(summary: Summary, name: str, ascending: bool = False, descending: bool = False) -> Summary:
+    """Return a summary sorted by a measure, a setting or a count; rows without a value come last.
+
+    The best come first, and the largest where neither way of a measure is better; settings and counts rise.
+
+    Raises: ConfigError for a name that the summary does not have.
+    """
+    import pandas as pd
+
+    from modulab.measure_names import better, current_measure
+    from modulab.schema import current_name, suggest
+
+    counts = summary.counts.rename(columns={"completed": "n"})
+    measure, setting = current_measure(name), current_name(name)
+    if measure in summary.mean:
+        values, rising = summary.mean[measure], better(measure) == "lower"
+    else:
+        columns = pd.concat([summary.settings, counts], axis=1)
+        found = next((each for each in (setting, f"{setting}.name") if each in columns), None)
+        if found is None:
+            known = [*(str(each) for each in columns), *(str(each) for each in summary.mean)]
+            raise ConfigError(f"--sort {name}: this table has no such column. {suggest(name, known)}")
+        values, rising = columns[found], True
+    numeric = pd.api.types.is_numeric_dtype(values)
+    keys: list[Any] = [
+        None if pd.isna(value) else value if numeric else str(value) for value in values.tolist()
+    ]
+    places = [place for place, key in enumerate(keys) if key is not None]
+    places.sort(key=lambda place: keys[place], reverse=not (ascending or (rising and not descending)))
+    places += [place for place, key in enumerate(keys) if key is None]
+    frames = {
+        each: getattr(summary, each).iloc[places].reset_index(drop=True)
+        for each in ("settings", "counts", "mean", "low", "high")
+    }
+    return replace(summary, **frames)
+
+
+def _about(summary: Summary) -> list[str]:
+    """Return the sentences below a table: what it compares, and what it pools over."""
+    from modulab.results.showing import pooled_over
+
+    lines = pooled_over(summary)
+    if summary.compared:
+        unpaired = summary.counts["completed"].tolist().count(0)
+        lines.insert(0, f"{summary.compared}, paired by seed, with 95% intervals; n is the number of pairs.")
+        if unpaired:
+            lines.insert(1, f"Rows without any pair of completed networks of equal seed: {unpaired}.")
+    return lines
+
+
+def as_json(summary: Summary, paths: Sequence[Path]) -> str:
+    """Return every row and column of a summary as JSON; null for what has no finite value."""
+    from modulab.measure_names import better
+
+    rows = [
+        {
+            "settings": {name: _plain(summary.settings[name].iloc[row]) for name in summary.settings},
+            "networks": {name: _plain(summary.counts[name].iloc[row]) for name in summary.counts},
+            "measures": {
+                name: {
+                    "mean": _plain(summary.mean[name].iloc[row]),
+                    "low": _plain(summary.low[name].iloc[row]),
+                    "high": _plain(summary.high[name].iloc[row]),
+                }
+                for name in summary.mean
+            },
+        }
+        for row in range(len(summary.counts))
+    ]
+    content = {
+        "paths": [str(path) for path in paths],
+        "compared": summary.compared or None,
+        "pooled_over": list(summary.pooled),
+        "better": {str(name): better(str(name)) for name in summary.mean},
+        "rows": rows,
+    }
+    return json.dumps(content, indent=1)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a frame as JSON knows it."""
+    import pandas as pd
+
+    if value is None or value is pd.NA:
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,285 @@
+"""`modulab table`: what fits a terminal, sorting, several folders, paired comparisons, and output for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from modulab.errors import ConfigError
+from modulab.results import showing
+from modulab.results.layout import fitted, markdown, plain_text, transposed
+from modulab.results.pairing import compare
+from modulab.results.parquet import RESULTS, write_table
+from modulab.results.showing import show_results
+from modulab.results.store import load_results
+from modulab.results.summary import summarise
+from modulab.results.table_command import ordered
+from modulab.results.tables import result_table
+from tests.command_line import Command
+
+ARCHITECTURES, SCALES, SEEDS = ("dense", "premodular"), (0.0, 0.1, 0.4), 5
+MEASURES = (
+    "error/test",
+    "error_under/poisson@0.3",
+    "modularity/structural",
+    "modularity/structural_frame_null",
+    "modularity/functional",
+    "activity/mean",
+)
+
+
+def value(measure: str, architecture: str, scale: float, seed: int) -> float:
+    """Return a measure that the seed moves much and the setting little, so that only pairs show the setting."""
+    draw = np.random.default_rng([seed, len(measure)])
+    common = math.exp(draw.normal())
+    own = np.random.default_rng([seed, len(measure), len(architecture), round(100 * scale)]).normal()
+    return common + 0.5 * scale + (architecture == "premodular") * 0.2 + 0.002 * own
+
+
+def save(folder: Path, shift: float = 0.0, seeds: int = SEEDS) -> Path:
+    rows = [(name, scale, seed) for name in ARCHITECTURES for scale in SCALES for seed in range(seeds)]
+    configs = [
+        {
+            "seed": seed,
+            "architecture": {"name": name},
+            "noise": {"name": "poisson" if scale else "none", "scale": scale},
+        }
+        for name, scale, seed in rows
+    ]
+    measures = {each: [value(each, *row) + shift for row in rows] for each in MEASURES}
+    done = ["completed"] * len(rows)
+    folder.mkdir(exist_ok=True)
+    run_ids = [f"{place:x}" for place in range(len(rows))]
+    write_table(
+        folder / RESULTS,
+        result_table(configs, run_ids, done, [None] * len(rows), [1.0] * len(rows), measures),
+    )
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> pd.DataFrame:
+    return load_results(save(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_table_fits_a_terminal_without_a_broken_number(
+    width: int, results: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_results(results, None, list(MEASURES))
+    whole = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr(showing, "terminal_width", lambda: width)
+    show_results(results, None, list(MEASURES))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0] == f"In every row: n = {SEEDS}."
+    groups = len(ARCHITECTURES) * len(SCALES)
+    numbers = [line.split("  ") for line in whole[1 : 1 + groups]]
+    shown = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[3 : 3 + groups]]
+    for row, full in zip(shown, numbers, strict=True):
+        assert set(row) <= {cell.strip() for cell in full}
+    _, _, after = " ".join(lines).partition("No room for ")
+    left_out = [name.split()[0] for name in after.partition(". --metric")[0].split(", ")] if after else []
+    assert left_out == list(MEASURES[len(MEASURES) - len(left_out) :])
+    # Settings that have columns are architecture.name, noise.name and noise.scale.
+    assert len(left_out) + len(shown[0]) - 3 == len(MEASURES)
+
+
+def test_what_is_piped_has_every_column(results: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    show_results(results, None, list(MEASURES))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(name in lines[0] for name in MEASURES)
+    assert "No room" not in "".join(lines)
+
+
+def test_texts_are_cut_only_where_nothing_else_makes_room() -> None:
+    long = "modulab.networks.perceptron.PerceptronOfALongName"
+    layout = fitted(["network", "error/test"], [[long, "0.1"], ["b", "0.25 [0.2, 0.3]"]], 1, 40)
+    assert layout.rows[0][0].endswith("..")
+    assert layout.rows[1] == ["b", "0.25 [0.2, 0.3]"]
+    assert max(map(len, plain_text(layout.headings, layout.rows).splitlines())) <= 40
+    assert fitted(["network", "error/test"], [[long, "0.1"]], 1, None).rows == [[long, "0.1"]]
+
+
+def test_transposing_twice_gives_the_table_back_and_markdown_keeps_cells_apart() -> None:
+    headings, rows = ["a", "b|c"], [["1", "2"], ["3", "4"]]
+    assert transposed(headings, rows) == (["a", "1", "3"], [["b|c", "2", "4"]])
+    assert transposed(*transposed(headings, rows)) == (headings, rows)
+    assert markdown(headings, rows).splitlines() == ["| a | b\\|c |", "|---|---|", "| 1 | 2 |", "| 3 | 4 |"]
+
+
+def test_sorting_puts_the_best_first_and_rows_without_a_value_last(results: pd.DataFrame) -> None:
+    results.loc[results["config.noise.scale"] == 0.4, "error/test"] = np.nan
+    results["robustness/poisson/tolerance"] = -results["error/test"]
+    summary = summarise(results, None, ["*"])
+    for name, rising in (
+        ("error/test", True),
+        ("robustness/poisson/tolerance", False),
+        ("activity/mean", False),
+    ):
+        means = ordered(summary, name).mean[name].tolist()
+        present = [mean for mean in means if not math.isnan(mean)]
+        assert present == sorted(present, reverse=not rising)
+        assert means[: len(present)] == present
+        assert sorted(ordered(summary, name, descending=True).mean[name].dropna(), reverse=True) == [
+            mean for mean in ordered(summary, name, descending=True).mean[name] if not math.isnan(mean)
+        ]
+    assert ordered(summary, "noise.scale", descending=True).settings["noise.scale"].tolist()[0] == 0.4
+    assert ordered(summary, "architecture").settings["architecture.name"].is_monotonic_increasing
+    with pytest.raises(
+        ConfigError, match=r"--sort eror/test: this table has no such column. Did you mean 'error/test'"
+    ):
+        ordered(summary, "eror/test")
+
+
+def test_differences_are_paired_by_seed_with_students_interval(results: pd.DataFrame) -> None:
+    found = compare(results, {"noise.scale": "0"}, None, ["error/test"])
+    assert found.counts["completed"].tolist() == [SEEDS] * 4
+    for row, setting in found.settings.iterrows():
+        name, scale = setting["architecture.name"], setting["noise.scale"]
+        pairs = [
+            value("error/test", name, scale, seed) - value("error/test", name, 0.0, seed)
+            for seed in range(SEEDS)
+        ]
+        half = stats.t.ppf(0.975, SEEDS - 1) * (1 + 1.25 / SEEDS) * np.std(pairs, ddof=1) / math.sqrt(SEEDS)
+        assert found.mean.loc[row, "error/test"] == pytest.approx(np.mean(pairs))
+        assert found.high.loc[row, "error/test"] == pytest.approx(np.mean(pairs) + half)
+        assert found.low.loc[row, "error/test"] == pytest.approx(np.mean(pairs) - half)
+    # The seed moves all of them together: only pairs show that noise matters.
+    unpaired = summarise(results, None, ["error/test"])
+    of = {
+        tuple(row): place
+        for place, row in enumerate(unpaired.settings[["architecture.name", "noise.scale"]].values)
+    }
+    quiet, noisy = of["dense", 0.0], of["dense", 0.4]
+    assert unpaired.low["error/test"][noisy] < unpaired.high["error/test"][quiet]
+    assert (found.low["error/test"][found.settings["noise.scale"] == 0.4] > 0).all()
+
+
+def test_ratios_are_geometric_means_of_pairs(results: pd.DataFrame) -> None:
+    found = compare(results, {"architecture": "dense"}, None, ["error/test"], ratios=True)
+    for row, setting in found.settings.iterrows():
+        logs = [
+            math.log(value("error/test", "premodular", setting["noise.scale"], seed))
+            - math.log(value("error/test", "dense", setting["noise.scale"], seed))
+            for seed in range(SEEDS)
+        ]
+        assert found.mean.loc[row, "error/test"] == pytest.approx(math.exp(np.mean(logs)))
+        assert (
+            found.low.loc[row, "error/test"]
+            < found.mean.loc[row, "error/test"]
+            < found.high.loc[row, "error/test"]
+        )
+    results.loc[results["config.architecture.name"] == "dense", "error/test"] = 0.0
+    nothing = compare(results, {"architecture": "dense"}, None, ["error/test"], ratios=True)
+    assert nothing.mean["error/test"].isna().all()
+
+
+def test_seeds_that_the_baseline_lacks_are_left_out(results: pd.DataFrame) -> None:
+    lacking = (results["config.noise.scale"] == 0) & (results["config.seed"] >= 3)
+    failed = results.assign(status=np.where(lacking, "failed", "completed"))
+    for few in (results[~lacking], failed):
+        found = compare(few.reset_index(drop=True), {"noise.scale": "0"}, None, ["error/test"])
+        assert found.counts["completed"].tolist() == [3] * 4
+    none = results[(results["config.noise.scale"] != 0) | (results["config.seed"] >= SEEDS)]
+    with pytest.raises(ConfigError, match="no network has this value"):
+        compare(none, {"noise.scale": "0"})
+
+
+def test_pooled_settings_are_paired_too(results: pd.DataFrame) -> None:
+    found = compare(results, {"noise.scale": "0"}, ["noise.scale"], ["error/test"])
+    assert found.pooled == ("architecture.name",)
+    each = compare(results, {"noise.scale": "0"}, None, ["error/test"])
+    for row, scale in enumerate(found.settings["noise.scale"]):
+        own = each.mean["error/test"][each.settings["noise.scale"] == scale]
+        assert found.mean["error/test"][row] == pytest.approx(own.mean())
+
+
+@pytest.mark.parametrize(
+    ("baseline", "words"),
+    [
+        ({"noise.scale": "7"}, "no network has this value. Known: 0, 0.1, 0.4"),
+        (
+            {"nois.scale": "0"},
+            "--baseline nois.scale: these results have no such setting. Did you mean 'noise.scale'",
+        ),
+        ({"seed": "0"}, "pairs are networks of equal seed"),
+        (
+            {"noise.name": "poisson", "noise.scale": "0"},
+            "no network of these results has all of these settings",
+        ),
+        ({"noise.name": "poisson"}, "a pair is not determined. Name one of them, as in"),
+    ],
+)
+def test_a_baseline_that_cannot_be_is_refused(
+    baseline: dict[str, str], words: str, results: pd.DataFrame
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compare(results, baseline)
+    assert words in str(caught.value)
+
+
+def test_folders_are_compared_in_one_table_and_paired_with_one_of_them(
+    tmp_path: Path, command: Command
+) -> None:
+    save(tmp_path / "a")
+    save(tmp_path / "b", shift=0.5)
+    code, out, err = command("table", "a", "b", "--by", "noise.scale", "--metric", "error/test")
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines()[:7]] == ["folder", "a", "a", "a", "b", "b", "b"]
+    code, out, err = command("table", "a", "b", "--baseline", "a", "--metric", "error/test", "--csv", "-")
+    assert code == 0, err
+    table = pd.read_csv(io.StringIO(out))
+    assert table["folder"].tolist() == ["b"] * 6
+    np.testing.assert_allclose(table["error/test"], 0.5)
+    np.testing.assert_allclose(table["error/test.low"], 0.5)
+    code, _, err = command("table", "a", "a")
+    assert code == 2
+    assert "a folder is given twice" in err
+
+
+def test_output_for_programs_holds_nothing_else(tmp_path: Path, command: Command) -> None:
+    folder = save(tmp_path / "a")
+    results = load_results(folder)
+    expected = summarise(results, None, ["*"])
+    code, out, err = command("table", "a", "--json", "--sort", "error/test")
+    assert code == 0, err
+    read = json.loads(out)
+    means = [row["measures"]["error/test"]["mean"] for row in read["rows"]]
+    assert means == sorted(expected.mean["error/test"])
+    assert read["better"]["error/test"] == "lower"
+    assert read["better"]["modularity/structural"] is None
+    assert set(read["rows"][0]["settings"]) == {"architecture.name", "noise.name", "noise.scale"}
+    code, out, err = command("table", "a", "--csv", "-")
+    assert code == 0, err
+    np.testing.assert_allclose(pd.read_csv(io.StringIO(out))["error/test"], expected.mean["error/test"])
+    code, out, err = command("table", "a", "--markdown", "--metric", "error/test")
+    assert code == 0, err
+    assert all(line.startswith("|") for line in out.splitlines())
+    code, out, err = command("table", "a", "--transpose", "--metric", "error/test,activity/mean")
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines()[:6]] == [
+        "architecture.name", "noise.name", "noise.scale", "n", "error/test", "activity/mean"
+    ]  # fmt: skip
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, command: Command) -> None:
+    save(tmp_path / "a")
+    for words, said in (
+        (["--json", "--markdown"], "give one of them"),
+        (["--json", "--csv", "-"], "give one of them"),
+        (["--transpose", "--json"], "Leave out --transpose"),
+        (["--ascending"], "say what to sort by"),
+        (["--ratio"], "--baseline noise.scale=0 --ratio"),
+        (["--baseline", "noise.scale"], "give a setting and its value"),
+    ):
+        code, out, err = command("table", "a", *words)
+        assert (code, out) == (2, "")
+        assert said in err
