@@ -56,13 +56,19 @@ def test_premodular_networks_lose_nothing_to_the_bit_and_dense_ones_lose(task: s
 
 
 @pytest.mark.parametrize(
-    ("task", "code", "modules"),
-    [("regression", "mixed", 2), ("regression", "coordinate", 3), ("digits", "coordinate", 2)],
+    ("task", "code", "modules", "optimiser"),
+    [
+        ("regression", "mixed", 2, "adam"),
+        ("regression", "coordinate", 3, "adam"),
+        ("regression", "coordinate", 2, "sgd"),
+        ("digits", "coordinate", 2, "adam"),
+    ],
 )
-def test_stages_follow_torch_optim(task: str, code: str, modules: int) -> None:
+def test_stages_follow_torch_optim(task: str, code: str, modules: int, optimiser: str) -> None:
     member = members_of(
         1, task, task__code=code, task__modules=modules, architecture__activation="tanh",
-        probes__adaptation_steps=45, probes__adaptation_batch_size=100,
+        probes__adaptation_steps=45, probes__adaptation_batch_size=100, probes__adaptation_optimiser=optimiser,
+        probes__adaptation_learning_rate={"adam": 0.003, "sgd": 0.3}[optimiser],
     )[0]  # fmt: skip
     probe = probe_of([member, member])
     found, expected = take(probe), plain_loop(member, probe)
@@ -75,7 +81,7 @@ def test_stages_follow_torch_optim(task: str, code: str, modules: int) -> None:
 
 
 def plain_loop(member: Member, probe: Probe) -> Tensor:
-    """Train torch.nn layers through the stages with torch.optim.Adam: errors of modules 1 and 2, a row a stage."""
+    """Train torch.nn layers through the stages with an optimiser of torch: errors of modules 1 and 2, a row a stage."""
     task, settings = member.task, member.probes
     layers: list[nn.Module] = []
     for weight, bias in zip(probe.seen_network.weights, probe.seen_network.biases, strict=True):
@@ -106,7 +112,8 @@ def plain_loop(member: Member, probe: Probe) -> Tensor:
 
     found = [errors()]
     for stage, module in enumerate((1, 0, 1)):
-        optimiser = torch.optim.Adam(network.parameters(), lr=settings.adaptation_learning_rate)
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings.adaptation_optimiser]
+        optimiser = kind(network.parameters(), lr=settings.adaptation_learning_rate)
         counters = torch.arange(settings.adaptation_steps * batch, dtype=torch.int32)[None]
         own = fold_in(fold_in(keys, Stream.SEQUENTIAL), stage)
         drawn = change(task.draw(own, counters, "train", "train"))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modulab.claims import thresholds
 from modulab.claims.evidence import (
+    SMALLEST_ERROR,
     Condition,
     Estimate,
     Evidence,
@@ -44,9 +45,20 @@ def ratio(experiment: str, measure: str, first: Condition, second: Condition) ->
 
 
 def share(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
-    """Compare means of two arms: first as a share of second. Unlike in `ratio`, single values may be 0 or less."""
+    """Compare means of two arms: first as a share of second, which may be 0."""
     return lambda evidence: estimate(
         evidence[experiment].columns(measure, [first, second]), lambda means: means[..., 0] / means[..., 1]
+    )
+
+
+def ratio_of_means(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
+    """Compare means of two arms: the logarithm of first over second. Unlike in `ratio`, single values may be negative.
+
+    A mean that is drawn at 0 or below counts as nearly 0, so that the interval reaches as far as it must.
+    """
+    return lambda evidence: estimate(
+        evidence[experiment].columns(measure, [first, second]),
+        lambda means: difference(np.log(np.maximum(means, SMALLEST_ERROR))),
     )
 
 

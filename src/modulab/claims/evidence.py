@@ -28,7 +28,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Turns means over seeds, the last axis a column of a `Columns`, into one number, over any leading axes."""
 
 _LEAST_SHARE_OF_SEEDS = 0.5
-_SMALLEST_ERROR = 1e-9
+SMALLEST_ERROR = 1e-9
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Evidence:
 
     def log_columns(self, measure: str, conditions: Sequence[Condition]) -> NDArray[np.float64]:
         """Return logarithms of an error, so that differences of means are ratios of geometric means."""
-        return np.log(np.maximum(self.columns(measure, conditions), _SMALLEST_ERROR))
+        return np.log(np.maximum(self.columns(measure, conditions), SMALLEST_ERROR))
 
 
 def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:

@@ -25,6 +25,7 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("task", "bump_grid"): 5,
     ("task", "bump_width"): 1.0,
     ("architecture", "match"): "width",
+    ("probes", "adaptation_optimiser"): "adam",
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {

@@ -92,14 +92,17 @@ class Probes(Settings):
     )
     adaptation_steps: int = Field(
         ge=1,
-        description="forgetting: steps of Adam after module 1's function has changed",
+        description="forgetting: steps after module 1's function has changed",
         json_schema_extra=STRUCTURAL,
     )
     adaptation_batch_size: int = Field(
         ge=1, description="forgetting: fresh points a step", json_schema_extra=STRUCTURAL
     )
     adaptation_learning_rate: float = Field(
-        gt=0, description="forgetting: Adam's constant learning rate", json_schema_extra=STRUCTURAL
+        gt=0, description="forgetting: constant learning rate", json_schema_extra=STRUCTURAL
+    )
+    adaptation_optimiser: Literal["adam", "sgd"] = Field(
+        description="forgetting: Adam, or plain gradient descent on minibatches", json_schema_extra=STRUCTURAL
     )
     adaptation_every: int = Field(
         ge=1, description="forgetting: steps between looks at the errors", json_schema_extra=STRUCTURAL

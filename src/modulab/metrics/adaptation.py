@@ -1,13 +1,15 @@
 """Adaptation: trained networks learn one module's new function, under one rule for all of them.
 
-Every member goes on from the weights that it is given, whatever it was trained with: Adam at a constant learning rate
-on fresh points of its training support, without noise or penalty, its mask kept. What is compared is how the networks
-take a change, not how their own ways of training would have made it: under noise or a penalty an arm would also learn
-at another speed and spare other weights.
+Every member goes on from the weights that it is given, whatever it was trained with: `probes.adaptation_optimiser` at a
+constant learning rate on fresh points of its training support, without noise or penalty, its mask kept. What is
+compared is how the networks take a change, not how their own ways of training would have made it: under noise or a
+penalty an arm would also learn at another speed and spare other weights.
 
 The loss is that of one module. Nothing in it holds the other modules' outputs in place, so their errors change by as
-much as the weights that this module moves are theirs as well: not at all, to the bit, in a premodular network. Errors
-are those on test points of the training support, where all that was learned can be forgotten.
+much as the weights that this module moves are theirs as well; in a premodular network not at all, to the bit. Adam
+divides each gradient by its usual size, and so moves a weight that hardly serves the module about as far as one that
+serves it alone; gradient descent moves it in proportion. Errors are those on test points of the training support, where
+all that was learned can be forgotten.
 """
 
 from __future__ import annotations
@@ -100,8 +102,9 @@ def adapt_module(
         return task.loss_function.by_module(outputs, minibatch.targets, task.partition)[:, module].sum()
 
     moments = (torch.zeros_like(parameters), torch.zeros_like(parameters))
-    coefficients = _adam_coefficients(parameters.device)
-    rows = _adam_rows(settings).to(parameters.device)
+    update = UPDATES[settings.adaptation_optimiser]
+    coefficients = _coefficients(parameters.device)
+    rows = _rows(settings).to(parameters.device)
     minibatches = _minibatches(task, settings, changed, keys)
     last = settings.adaptation_steps
     steps = [*range(0, last, every), last]
@@ -109,7 +112,7 @@ def adapt_module(
     for begin, end in pairwise(steps):
         for row in rows[begin:end]:
             gradients = _gradients(loss_of, parameters, next(minibatches)) * probe.mask
-            parameters, moments = UPDATES["adam"](parameters, gradients, moments, coefficients, row)
+            parameters, moments = update(parameters, gradients, moments, coefficients, row)
         errors.append(errors_of(parameters))
     constant = task.loss_function.constant_errors(tested.targets, task.partition)[:, module]
     return Adaptation(module, steps, torch.stack(errors), constant, parameters)
@@ -135,7 +138,7 @@ def _gradients(
         return torch.autograd.grad(loss_of(leaf, minibatch), leaf)[0]
 
 
-def _adam_rows(settings: Probes) -> Float[Tensor, "step 3 1"]:
+def _rows(settings: Probes) -> Float[Tensor, "step 3 1"]:
     """Return each step's learning rate and bias corrections, as `UPDATES` take them, one for all members."""
     numbers = torch.arange(1, settings.adaptation_steps + 1, dtype=torch.float64)
     rates = torch.full_like(numbers, settings.adaptation_learning_rate)
@@ -143,8 +146,8 @@ def _adam_rows(settings: Probes) -> Float[Tensor, "step 3 1"]:
     return torch.stack(columns, dim=1).float().unsqueeze(2)
 
 
-def _adam_coefficients(device: torch.device) -> dict[str, Tensor]:
-    values = {"beta1": _BETA1, "beta2": _BETA2, "epsilon": _EPSILON, "weight_decay": 0.0}
+def _coefficients(device: torch.device) -> dict[str, Tensor]:
+    values = {"beta1": _BETA1, "beta2": _BETA2, "epsilon": _EPSILON, "weight_decay": 0.0, "momentum": 0.0}
     return {name: torch.tensor([value], device=device) for name, value in values.items()}
 
 
