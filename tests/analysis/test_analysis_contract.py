@@ -20,6 +20,7 @@ FIELDS = {
     "transplant": {"steps": 3},
     "interaction": {"pairs": 16},
     "clamp": {},
+    "likeness": {},
 }
 
 

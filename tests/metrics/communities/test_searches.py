@@ -36,8 +36,8 @@ def test_every_search_recovers_planted_modules(search: Search, modules: int) -> 
     assert num_modules(found) == modules
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("share", [0.15, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.3])
 def test_block_model_recovers_planted_modules_well_below_the_threshold_of_detectability(
     share: float, seed: int
 ) -> None:
@@ -46,7 +46,7 @@ def test_block_model_recovers_planted_modules_well_below_the_threshold_of_detect
     assert adjusted_mutual_information(searches.block_model(adjacency, seed), labels) > 0.95
 
 
-@pytest.mark.parametrize("ratio", [1.15 * least_ratio(3, 16), 1.0])
+@pytest.mark.parametrize("ratio", [1.15 * least_ratio(3, 16), 1.5 * least_ratio(3, 16), 1.0])
 def test_block_model_finds_one_module_beyond_the_threshold_where_modularity_finds_several(
     ratio: float,
 ) -> None:
