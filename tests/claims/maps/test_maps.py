@@ -18,6 +18,7 @@ from modulab.claims.maps.effects import Effect
 from modulab.claims.maps.figure import map_figure
 from modulab.claims.maps.places import RESOLUTION, Plan, place_of, value_at
 from modulab.claims.maps.predictions import (
+    DIGITS,
     FORGETTING,
     GENERALISATION,
     NOISE,
@@ -263,6 +264,17 @@ def test_nonlinearity_is_predicted_by_the_measured_doses_and_never_in_linear_net
     np.testing.assert_allclose(relu + 0.1, [0.01, 0.18, 0.20, 0.15, 0.40])
     linear = NONLINEARITY.margin(doses | at(architecture__activation=["linear"] * 5))
     assert (linear < 0).all()
+
+
+def test_digits_are_predicted_by_the_gains_that_were_measured_whatever_the_steps() -> None:
+    costs = at(
+        noise__scale=1.5, regulariser__strength=[0.0001, 0.0003, 0.001], training__steps=[1000, 4000, 1000]
+    )
+    gains = 0.1 * np.exp(DIGITS.margin(costs))
+    assert np.abs(np.log(gains / np.array([0.051, 0.090, 0.176]))).max() < math.log(1.1)
+    scales = at(noise__scale=[0.5, 1.5], regulariser__strength=0.0001)
+    low, high = np.exp(DIGITS.margin(scales))
+    assert high / low == pytest.approx(0.109 / 0.020, rel=0.1)
 
 
 def test_generalisation_is_predicted_to_gain_what_was_measured_and_only_between_two_noises() -> None:

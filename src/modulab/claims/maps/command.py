@@ -65,7 +65,9 @@ def run_maps(
 
 def map_overrides(of: ClaimMap, preset: str) -> list[str]:
     """Return the overrides of `modulab train` that train a map's settings at a preset's size."""
-    return [f"experiment=claims/maps/{of.experiment}", *PRESETS[preset].overrides]
+    chosen = PRESETS[preset]
+    own = chosen.resized.get(of.experiment, chosen.overrides)
+    return [f"experiment=claims/maps/{of.experiment}", *own]
 
 
 def read_axes(overrides: Sequence[str]) -> Mapping[str, Axis]:
