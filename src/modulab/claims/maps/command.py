@@ -55,7 +55,7 @@ def run_maps(
     ]
     if not PRESETS[preset].decides:
         # Without its surface a map has neither regions nor a boundary.
-        drawn = [replace(each, surface=None, left_open=not_decided(preset)) for each in drawn]
+        drawn = [replace(each, surface=None, front=None, left_open=not_decided(preset)) for each in drawn]
     if not drawn:
         raise ConfigError("\n".join(reasons))
     command = claims_command(preset, names, folder, "--map")

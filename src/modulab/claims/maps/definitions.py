@@ -28,6 +28,8 @@ class ClaimMap:
     effect: Effect
     prediction: Prediction
     caveat: str
+    task: str = "regression"
+    """The task whose constant answer an error is compared with."""
     part: str = ""
     """What tells it from the claim's first map in the names of files."""
 
@@ -147,6 +149,7 @@ MAPS = (
         ),
         predictions.DIGITS,
         "Networks whose units have all died have no modularity, and are left out.",
+        task="digits",
     ),
 )
 
