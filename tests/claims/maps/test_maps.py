@@ -16,8 +16,10 @@ from modulab.claims.maps.command import map_overrides, read_axes
 from modulab.claims.maps.definitions import MAPS, PRESETS, ClaimMap, choose_maps
 from modulab.claims.maps.effects import Effect
 from modulab.claims.maps.figure import map_figure
+from modulab.claims.maps.front import front_figure, front_words, not_dominated
 from modulab.claims.maps.places import RESOLUTION, Plan, place_of, value_at
 from modulab.claims.maps.predictions import (
+    DIGITS,
     FORGETTING,
     GENERALISATION,
     NOISE,
@@ -216,6 +218,49 @@ def test_a_map_of_a_preset_that_decides_nothing_has_no_region_and_no_boundary(dr
     assert set(texts) == {"undecided"}
 
 
+def test_a_front_is_what_no_other_place_dominates() -> None:
+    random = np.random.default_rng(0)
+    prices, effects = random.random((2, 40)).round(1)
+    found = not_dominated(prices, effects)
+    kept = {
+        (price, effect)
+        for price, effect in zip(prices, effects, strict=True)
+        if not any(
+            other <= price and more >= effect and (other, more) != (price, effect)
+            for other, more in zip(prices, effects, strict=True)
+        )
+    }
+    assert {(prices[place], effects[place]) for place in found} == kept
+    assert len(found) == len(kept)
+
+
+def test_a_planted_front_has_its_effects_at_their_prices_and_bands_that_hold_them() -> None:
+    # The factor grows as N falls, and the modular networks' error as its inverse: the price tells the factor.
+    table = results()
+    points = table["config.data.num_samples"] / table["config.task.modules"]
+    table["paid"] = np.where(table["config.architecture.name"] == "dense", 9.0, (100 / points) ** 0.7)
+    found = draw_map(replace(MAP, effect=replace(MAP.effect, price="paid")), AXES, table)
+    assert found.front is not None
+    for panel in (0, 1):
+        for budget in (0.7, 1.0, 2.0):
+            reached = found.front.at(panel, budget)
+            assert reached is not None
+            effect, low, high = reached
+            assert low < effect < high
+            # 2 (50 d / N)^.7 is 2 price / 2^.7
+            assert effect == pytest.approx(2 * budget / 2**0.7, rel=0.15)
+        assert found.front.at(panel, 1e-4) is None
+    names = ["two", "four"]
+    assert (
+        "no place is so good at 0.0001 (few)"
+        in front_words(replace(MAP.effect, price="paid"), found.front, names, {"few": 1e-4})[1]
+    )
+    figure = front_figure(replace(MAP.effect, price="paid"), found.front, names, "map_C0")
+    assert (figure.data["shown"] == "setting").sum() == 96
+    assert set(figure.data["panel"]) == {"two", "four"}
+    assert len(figure.svg()) > 1000
+
+
 def at(**values: Any) -> dict[str, Any]:
     return {key.replace("__", "."): np.atleast_1d(value) for key, value in values.items()}
 
@@ -263,6 +308,17 @@ def test_nonlinearity_is_predicted_by_the_measured_doses_and_never_in_linear_net
     np.testing.assert_allclose(relu + 0.1, [0.01, 0.18, 0.20, 0.15, 0.40])
     linear = NONLINEARITY.margin(doses | at(architecture__activation=["linear"] * 5))
     assert (linear < 0).all()
+
+
+def test_digits_are_predicted_by_the_gains_that_were_measured_whatever_the_steps() -> None:
+    costs = at(
+        noise__scale=1.5, regulariser__strength=[0.0001, 0.0003, 0.001], training__steps=[1000, 4000, 1000]
+    )
+    gains = 0.1 * np.exp(DIGITS.margin(costs))
+    assert np.abs(np.log(gains / np.array([0.051, 0.090, 0.176]))).max() < math.log(1.1)
+    scales = at(noise__scale=[0.5, 1.5], regulariser__strength=0.0001)
+    low, high = np.exp(DIGITS.margin(scales))
+    assert high / low == pytest.approx(0.109 / 0.020, rel=0.1)
 
 
 def test_generalisation_is_predicted_to_gain_what_was_measured_and_only_between_two_noises() -> None:

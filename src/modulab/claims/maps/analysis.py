@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from modulab.claims.maps.boundary import Crossing, crossings, regions, zeros
 from modulab.claims.maps.definitions import ClaimMap
+from modulab.claims.maps.front import Front, find_front
 from modulab.claims.maps.places import RESOLUTION, Panel, Plan
 from modulab.claims.maps.settling import Settling, settling
 from modulab.claims.maps.surface import Surface, fit_surface
@@ -43,6 +44,8 @@ class DrawnMap:
     """The prediction's, at all places shown."""
     settling: Settling | None = None
     """How modularity rose during training; None where no curves are known."""
+    front: Front | None = None
+    """Of an effect that has a price; None where nothing could be fitted, too."""
     left_open: str = ""
     """What stands in the place of all that a map says, where a preset decides nothing."""
 
@@ -117,7 +120,10 @@ def draw_map(
     lost = len(results) - int(np.sum(measured & (results["status"] == "completed")))
     mean = np.clip(margins, -_FARTHEST, _FARTHEST).mean(axis=0)
     rising = None if curves is None else settling(results, curves, of.effect)
-    return DrawnMap(of, plan, effects, len(results), lost, surface, mean, rising)
+    front = None
+    if surface is not None and of.effect.price is not None:
+        front = find_front(of.effect, plan, results, surface)
+    return DrawnMap(of, plan, effects, len(results), lost, surface, mean, rising, front)
 
 
 def _constant_settings(results: pd.DataFrame) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def run_maps(
     ]
     if not PRESETS[preset].decides:
         # Without its surface a map has neither regions nor a boundary.
-        drawn = [replace(each, surface=None, left_open=not_decided(preset)) for each in drawn]
+        drawn = [replace(each, surface=None, front=None, left_open=not_decided(preset)) for each in drawn]
     if not drawn:
         raise ConfigError("\n".join(reasons))
     command = claims_command(preset, names, folder, "--map")
@@ -65,7 +65,9 @@ def run_maps(
 
 def map_overrides(of: ClaimMap, preset: str) -> list[str]:
     """Return the overrides of `modulab train` that train a map's settings at a preset's size."""
-    return [f"experiment=claims/maps/{of.experiment}", *PRESETS[preset].overrides]
+    chosen = PRESETS[preset]
+    own = chosen.resized.get(of.experiment, chosen.overrides)
+    return [f"experiment=claims/maps/{of.experiment}", *own]
 
 
 def read_axes(overrides: Sequence[str]) -> Mapping[str, Axis]:

@@ -28,6 +28,8 @@ class ClaimMap:
     effect: Effect
     prediction: Prediction
     caveat: str
+    task: str = "regression"
+    """The task whose constant answer an error is compared with."""
     part: str = ""
     """What tells it from the claim's first map in the names of files."""
 
@@ -133,18 +135,44 @@ MAPS = (
         predictions.FORGETTING,
         "In premodular networks the rise is 0 by construction, so that the dense networks' own rise is the difference.",
     ),
+    ClaimMap(
+        "C8b",
+        "Noise makes networks that read digits modular, at a price",
+        "digits",
+        Effect(
+            "excess of structural modularity less that of the same network trained without noise",
+            "modularity/structural_excess",
+            thresholds.MODULARITY,
+            arm="noise.scale",
+            base=0.0,
+            price="error/test",
+        ),
+        predictions.DIGITS,
+        "Networks whose units have all died have no modularity, and are left out.",
+        task="digits",
+    ),
 )
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         "a few settings, hardly trained: shows that everything runs, decides nothing",
         ("population.sobol.settings=16", *HARDLY_TRAINED),
+        resized={
+            "digits": (
+                "population.sobol.settings=16",
+                *(each for each in HARDLY_TRAINED if not each.startswith("training.steps")),
+                "population.sobol.axes={noise.scale: {low: 0.5, high: 4.0, scale: log}, regulariser.strength: "
+                "{low: 1e-5, high: 1e-3, scale: log}, training.steps: {values: [20, 40]}}",
+            )
+        },
         decides=False,
     ),
     "quick": Preset("some hundreds of settings per claim: a first map, in minutes on two cores"),
     "full": Preset(
         "2,048 settings per claim, longer training: for a cluster, a GPU or a night",
         ("population.sobol.settings=2048", "training.steps=4000"),
+        # Its steps are an axis.
+        resized={"digits": ("population.sobol.settings=1024",)},
     ),
 }
 

@@ -33,6 +33,9 @@ class Effect:
     falls: bool = False
     """Whether the claim says that the measure is lower than in the base, as of an error."""
 
+    price: str | None = None
+    """A measure that the effect may cost, as an error: how much of the effect is had at which price is drawn, too."""
+
     @property
     def threshold(self) -> float:
         """Return the least effect that matters, on the scale that effects are computed on."""
@@ -41,6 +44,13 @@ class Effect:
     def shown(self, value: float) -> float:
         """Return an effect in the units that a reader is shown."""
         return value if self.scale == "difference" else math.exp(min(value, 700))
+
+    def prices(self, results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+        """Return one row per setting and seed: values of these keys, and the price in the member with the effect."""
+        assert self.price is not None
+        own = results if self.arm is None else results.loc[results[f"config.{self.arm}"] != self.base, :]
+        found = Effect(self.words, self.price, self.least).of_settings(own, keys)
+        return found.rename(columns={"effect": "price"})
 
     def of_settings(self, results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         """Return one row per setting and seed: the setting's values of these keys, and the effect.

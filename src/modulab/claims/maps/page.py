@@ -10,8 +10,9 @@ from pathlib import Path
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.definitions import PRESETS
 from modulab.claims.maps.figure import map_figure
+from modulab.claims.maps.front import front_figure
 from modulab.claims.maps.settling import settling_figure
-from modulab.claims.maps.words import HEADINGS, as_record, facts, opening, panel_rows
+from modulab.claims.maps.words import HEADINGS, as_record, facts, opening, panel_names, panel_rows
 from modulab.claims.presets import banner
 from modulab.claims.run import Experiment
 from modulab.report.page import Page, PageTable, Section, write_page
@@ -70,10 +71,15 @@ def write_map_page(
 
 def _section(drawn: DrawnMap, experiment: Experiment) -> Section:
     of_steps = [] if drawn.settling is None else [settling_figure(drawn.settling, drawn.of.name)]
+    of_price = (
+        []
+        if drawn.front is None
+        else [front_figure(drawn.of.effect, drawn.front, panel_names(drawn), drawn.of.name)]
+    )
     return Section(
         f"{drawn.of.claim}. {drawn.of.title}",
         paragraphs=facts(drawn),
-        figures=[map_figure(drawn), *of_steps],
+        figures=[map_figure(drawn), *of_price, *of_steps],
         tables=[PageTable(HEADINGS, panel_rows(drawn))],
         commands=[shlex.join(experiment.command)],
     )

@@ -106,7 +106,13 @@ def settling(results: pd.DataFrame, curves: pd.DataFrame, effect: Effect) -> Set
         {"mean": grouped.mean()} | {f"q{each}": grouped.quantile(each) for each in _QUANTILES}
     )
     summary = summary.assign(networks=grouped.size()).reset_index()
-    return Settling(summary, rises, first, last, _learning_rate(wanted, first, last))
+    return Settling(
+        summary,
+        rises,
+        first,
+        last,
+        _learning_rate(wanted.loc[wanted["run_id"].isin(rises["run_id"]), :], first, last),
+    )
 
 
 def _learning_rate(results: pd.DataFrame, first: int, last: int) -> float:

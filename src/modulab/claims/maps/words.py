@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from modulab.claims import thresholds
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.boundary import NOT_SUPPORTED, SUPPORTED, WORDS, Crossing, prediction_shares, shares
+from modulab.claims.maps.front import front_words
 from modulab.claims.maps.places import Panel, value_at
 from modulab.report.style import label
+
+_BUDGETS = 0.1, 0.2, 0.3
+"""Errors allowed, as shares of that of the best constant answer."""
 
 HEADINGS = (
     "panel",
@@ -35,6 +40,11 @@ def axis_label(drawn: DrawnMap, key: str) -> str:
 def level_words(panel: Panel) -> list[str]:
     """Return a panel's levels in words, one for each axis."""
     return [f"{_lower(label(key))}: {_level(value)}" for key, value in panel.levels.items()]
+
+
+def panel_names(drawn: DrawnMap) -> list[str]:
+    """Return a name for each panel: its levels in words."""
+    return [", ".join(level_words(panel)) for panel in drawn.plan.panels]
 
 
 def opening(drawn: DrawnMap) -> str:
@@ -113,8 +123,17 @@ def facts(drawn: DrawnMap) -> list[str]:
         f"{len(drawn.effects)} settings, {drawn.members} networks, each setting at a seed of its own; "
         f"{drawn.lost} networks without the measure are left out with their settings.",
         *([] if drawn.settling is None or drawn.left_open else [drawn.settling.words]),
+        *_prices(drawn),
         f"Caveat: {drawn.of.caveat}",
     ]
+
+
+def _prices(drawn: DrawnMap) -> list[str]:
+    if drawn.front is None:
+        return []
+    constant = thresholds.CONSTANT_ERROR[drawn.of.task]
+    budgets = {f"{share:.0%} of a constant answer's": share * constant for share in _BUDGETS}
+    return front_words(drawn.of.effect, drawn.front, panel_names(drawn), budgets)
 
 
 def as_record(drawn: DrawnMap) -> dict[str, Any]:
