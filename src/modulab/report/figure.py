@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from modulab.report.chart import Chart
 from modulab.report.style import drawing
 from modulab.results.files import write_whole
 from modulab.text import printable
@@ -29,6 +30,8 @@ class ReportFigure:
     caption: str
     figure: Figure
     data: pd.DataFrame
+    chart: Chart | None = None
+    """Its interactive form on a page, where it has one."""
 
     def svg(self) -> bytes:
         """Return the drawing as SVG, text as outlines, so that it looks the same without its fonts."""

@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
@@ -87,11 +87,31 @@ def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, Arm
     return {
         name: ArmStyle(
             COLOURS[place % len(COLOURS)],
-            MARKERS[place % len(MARKERS)],
+            # Moved on by one where colours begin again, so that no two arms have colour and marker in common.
+            MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             DASHES[place // len(COLOURS) % len(DASHES)],
         )
         for place, name in enumerate(names)
     }
+
+
+_DARK_GROUND = 0.016
+"""Relative luminance of the ground of pages on dark screens."""
+_LEAST_CONTRAST = 3.5
+
+
+def on_dark(colour: str) -> str:
+    """Return a colour with as much white as makes its marks stand out from the dark ground of a page.
+
+    Contrast is that of the Web Content Accessibility Guidelines 2.2, which ask for 3 of marks.
+    """
+    rgb = np.array(to_rgb(colour))
+    for share in np.linspace(0, 1, 21):
+        mixed = rgb + share * (1 - rgb)
+        linear = np.where(mixed <= 0.04045, mixed / 12.92, ((mixed + 0.055) / 1.055) ** 2.4)
+        if linear @ (0.2126, 0.7152, 0.0722) + 0.05 >= _LEAST_CONTRAST * (_DARK_GROUND + 0.05):
+            return to_hex(mixed)
+    return "#ffffff"
 
 
 def arm_text(arm: object) -> str:

@@ -23,6 +23,7 @@ from modulab.report.choosing import (
 )
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
+from modulab.report.networks import networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
@@ -83,6 +84,7 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
         _curves_section(layout, path),
         _connectivity_section(layout, folder, modules),
         _modules_section(layout, folder, modules),
+        networks_section(results, folder, choose_measures(results)) if len(results) > 1 else None,
         _fixed_settings(results),
         _repeating(results, folder),
     ]
