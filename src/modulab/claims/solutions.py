@@ -255,6 +255,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
                 _draw_line(axes, own, styles[str(units)], floor)
             axes.set_title(f"Noise {noise:g}")
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.set_ylim(floor, 1.5)
             axes.set_xticks(MODULES)
             axes.set_xlabel(label("task.modules"))

@@ -13,11 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from modulab.report.chart import Chart
+from modulab.report.fitting import fit_texts
 from modulab.report.style import drawing
 from modulab.results.files import write_whole
 from modulab.text import printable
 
 DPI = 200
+_MOST_FITTINGS = 3
+"""A broken label takes room from its axis, so that others may have to be fitted after it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class ReportFigure:
             if self.figure.get_layout_engine() is not None:
                 # Laid out once for all files, which takes as long as drawing one.
                 self.figure.draw_without_rendering()
+                for _ in range(_MOST_FITTINGS):
+                    if not fit_texts(self.figure):
+                        break
+                    self.figure.draw_without_rendering()
                 self.figure.set_layout_engine("none")
             buffer = BytesIO()
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)

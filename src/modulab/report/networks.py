@@ -32,10 +32,7 @@ def networks_section(
     same each time.
     """
     listed = results
-    paragraphs = [
-        "Select a network in a figure or here, and the command that trains it again appears below. Text filters rows "
-        "that hold it; >0.3, <=2 and 0.1..0.5 filter numbers."
-    ]
+    paragraphs = ["Select a network in a figure or here, and the command that trains it again is shown."]
     if len(results) > most:
         kept = sorted(results["run_id"].map(str))[:most]
         listed = results.loc[results["run_id"].map(str).isin(kept), :]

@@ -131,17 +131,19 @@
     const only = make("input", { type: "checkbox" });
     const onlyLabel = make("label", { hidden: "" }, only, " selected alone");
     const told = make("span", { class: "told", role: "status" });
+    const hint = make("span", { class: "told" }, "Filter by a text, or by >0.3, <=2 or 0.1..0.5 for numbers.");
+    hint.hidden = !ofNetworks;
     const filters = [...table.tHead.rows[0].cells].map((head) =>
       make("input", { type: "search", "aria-label": `Filter ${head.textContent}`, size: "6" }));
     const line = make("tr", { class: "filters" }, ...filters.map((filter) => make("td", {}, filter)));
     line.hidden = !ofNetworks;
     const toggle = make("button", { type: "button", "aria-expanded": String(ofNetworks) }, "Filters by column");
     toggle.addEventListener("click", () => {
-      line.hidden = !line.hidden;
+      line.hidden = hint.hidden = !line.hidden;
       toggle.setAttribute("aria-expanded", String(!line.hidden));
     });
     table.tHead.append(line);
-    table.parentElement.before(make("div", { class: "controls" }, search, toggle, onlyLabel, told));
+    table.parentElement.before(make("div", { class: "controls" }, search, toggle, onlyLabel, told, hint));
 
     function filter() {
       const words = search.value.trim().toLowerCase();

@@ -132,6 +132,7 @@ _LABELS = {
     "task.support": "Training support",
     "task.mixing": "Inputs mixed by a rotation",
     "task.band_width": "Band width w",
+    "task.degree": "Degree k of the targets",
     "architecture.name": "Architecture",
     "architecture.width": "Hidden units a layer",
     "architecture.depth": "Hidden layers",
@@ -153,6 +154,30 @@ _LABELS = {
     "training.learning_rate": "Learning rate",
     "training.weight_decay": "Weight decay",
 }
+
+
+_SYMBOLS = {
+    "task.modules": "d",
+    "task.band_width": "w",
+    "task.degree": "k",
+    "noise.scale": "σ",
+    "regulariser.weight_power": "p",
+    "regulariser.activity_power": "q",
+    "regulariser.strength": "λ",
+    "data.num_samples": "N",
+}
+"""The symbols of settings, as `_LABELS` introduces them."""
+
+
+def setting_text(name: str, value: object) -> str:
+    """Return how a legend calls a value of one of several settings: a word as it is, a number with what it is of."""
+    key = name.removeprefix("config.")
+    if key.endswith(".name") or isinstance(value, str):
+        return arm_text(value)
+    words = label(key)
+    if key in _SYMBOLS or words == key:
+        return f"{_SYMBOLS.get(key, key)} = {arm_text(value)}"
+    return f"{words[:1].lower()}{words[1:]} {arm_text(value)}"
 
 
 @functools.cache
@@ -245,7 +270,7 @@ def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float,
 
 
 def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axis: str = "y") -> None:
-    """Scale and label the axis of a measure; modularity, which ends at 1, is linear from 0 up to there."""
+    """Scale and label the axis of a measure; that of one which ends at 1, as modularity, is linear from 0 to there."""
     which = axes.yaxis if axis == "y" else axes.xaxis
     set_limits = axes.set_ylim if axis == "y" else axes.set_xlim
     finite = np.asarray(values, dtype=np.float64)
@@ -258,5 +283,6 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
         which.set_major_formatter(FuncFormatter(_plain))
         which.set_minor_formatter(NullFormatter())
     elif bounded and finite.size:
-        set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
+        # Marks at 0 and at 1 are whole.
+        set_limits(min(0.0, float(finite.min())) - 0.04, 1.04)
     which.set_label_text(label(name))

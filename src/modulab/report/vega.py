@@ -8,6 +8,7 @@ dark screens.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ _SHAPES = {
     "X": "M-.56-1L0-.44.56-1 1-.56.44 0 1 .56.56 1 0 .44-.56 1-1 .56-.44 0-1-.56Z",
 }
 """Outlines of matplotlib's markers, from -1 to 1."""
+
+_LONGEST_LINE = 34
+"""Letters of a title that find room along an axis."""
 
 _PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1}
 _SINGLE, _MEAN = "!datum.m && !hidden[datum.a]", "datum.m && !hidden[datum.a]"
@@ -101,7 +105,7 @@ class _Plane:
     def along(self, which: str, field: str | None = None) -> Spec:
         """Return the position of marks along an axis."""
         axis = self.axes[which]
-        drawn: Spec = {"title": axis.title, "labelOverlap": "greedy"}
+        drawn: Spec = {"title": textwrap.wrap(axis.title, _LONGEST_LINE), "labelOverlap": "greedy"}
         if axis.ticks:
             drawn["values"] = list(axis.ticks)
             drawn["labelExpr"] = f"{which}_texts[indexof({which}_places, datum.value)]"
