@@ -6,8 +6,14 @@ import pytest
 
 from modulab.claims import evidence
 from modulab.results import intervals
+from tests.report.figure_rules import check_every_figure
 
 DRAWS = 4000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _rules_of_figures() -> Iterator[None]:
+    yield from check_every_figure()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,8 +15,17 @@ from modulab.report.categories import strip_figure
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
 from modulab.report.planes import front_figure, map_figure
-from modulab.report.style import arm_styles, choose_scale, choose_setting_scale, drawing, label
+from modulab.report.points import join_settings
+from modulab.report.style import (
+    MOST_ARMS,
+    arm_styles,
+    choose_scale,
+    choose_setting_scale,
+    drawing,
+    label,
+)
 from modulab.results.intervals import mean_interval
+from tests.report.figure_rules import broken_rules
 from tests.report.tables import sweep_results
 
 SCALES = [0.0, 0.05, 0.1, 0.2, 0.4]
@@ -238,3 +247,41 @@ def test_names_with_dollar_signs_are_drawn_as_they_are() -> None:
     drawn = ReportFigure("dollars", "", "", figure, pd.DataFrame())
     assert drawn.png().startswith(b"\x89PNG")
     assert b"<svg" in drawn.svg()
+
+
+def test_texts_that_are_too_long_are_broken_and_ticks_that_touch_are_left_out() -> None:
+    with drawing():
+        figure = Figure(figsize=(3, 2), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], "o")
+        axes.set_ylabel("Error on withheld combinations of inputs / error on those that were seen")
+        axes.set_xticks(np.linspace(0, 1, 21), [f"{place:.4f}" for place in np.linspace(0, 1, 21)])
+    broken = broken_rules(figure)
+    assert any("is cut off" in each for each in broken)
+    assert any("overlap" in each for each in broken)
+    ReportFigure("long", "Long", "", figure, pd.DataFrame()).svg()
+    assert broken_rules(figure) == []
+    assert axes.get_ylabel().replace("\n", " ").startswith("Error on withheld combinations of inputs / error")
+
+
+def test_marks_at_both_ends_of_a_bounded_measure_are_whole() -> None:
+    results = sweep_results(**GRID)
+    results["modularity/structural"] = np.where(results["config.seed"] == 0, 0.0, 1.0)
+    drawn = lines(results)
+    drawn.svg()
+    assert broken_rules(drawn.figure) == []
+    drawn.figure.axes[1].set_ylim(0, 1)
+    assert any("marks" in each for each in broken_rules(drawn.figure))
+    drawn.figure.axes[1].set_ylim(-0.1, 1.1)
+
+
+def test_as_many_arms_as_a_figure_holds_differ_in_colour_or_marker() -> None:
+    styles = arm_styles([f"arm {place}" for place in range(MOST_ARMS)])
+    assert len({(style.colour, style.marker) for style in styles.values()}) == MOST_ARMS
+
+
+def test_joined_settings_are_called_by_their_symbols() -> None:
+    results = sweep_results(noise__scale=[0.1], architecture__name=["dense"], data__num_samples=[64])
+    results["config.my.key"] = 3
+    columns = ["config.architecture.name", "config.noise.scale", "config.data.num_samples", "config.my.key"]
+    assert set(join_settings(results, columns)) == {"dense, σ = 0.1, N = 64, my.key = 3"}

@@ -13,6 +13,20 @@ from modulab.claims.rules import Criterion
 from modulab.report.figure import ReportFigure
 from modulab.report.planes import front_figure
 
+ARM_WORDS = {
+    "poisson": "Poisson noise",
+    "gaussian": "Gaussian noise",
+    "multiplicative": "multiplicative noise",
+    "dropout": "dropout",
+    "activity_weight": "squared weights times activity",
+    "scale_free": "weights times activity",
+    "l1": "L1 on weights",
+    "l2": "L2 on weights",
+    "activity_l1": "L1 on activity",
+    "activity_l2": "L2 on activity",
+}
+"""What legends call noises and regularisers, by the names of their configs."""
+
 Draw = Callable[[Mapping[str, Evidence]], Sequence[ReportFigure]]
 
 
@@ -106,7 +120,7 @@ def front_figures(arms: pd.DataFrame, name: str, of_what: str) -> list[ReportFig
             title=title,
         )
         for measure, kind, title in (
-            (MODULARITY, "modularity", f"Structural modularity and clean error{of_what}"),
-            (UNDER_NOISE, "robustness", f"Error under noise and clean error{of_what}"),
+            (MODULARITY, "modularity", f"Structural modularity and test error{of_what}"),
+            (UNDER_NOISE, "robustness", f"Error under noise and test error{of_what}"),
         )
     ]

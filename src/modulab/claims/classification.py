@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, FirstRule, Setting, front_figures
+from modulab.claims.claim import ARM_WORDS, Claim, FirstRule, Setting, front_figures
 from modulab.claims.comparisons import (
     ERROR,
     EXCESS,
@@ -171,7 +171,7 @@ def _strength_arms(table: Evidence, task: str) -> pd.DataFrame:
     noises = ("poisson", ACTIVITY_COST) if task == "digits" else ("poisson",)
     for name in (*noises, *STRENGTHS[task]):
         for strength, condition in enumerate(_sweep(task, name).arms):
-            parts.append(table.rows(condition).assign(arm=name, strength=strength))
+            parts.append(table.rows(condition).assign(arm=ARM_WORDS.get(name, name), strength=strength))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from modulab.claims import thresholds
-from modulab.claims.claim import Claim, FirstRule, front_figures
+from modulab.claims.claim import ARM_WORDS, Claim, FirstRule, front_figures
 from modulab.claims.comparisons import (
     ERROR,
     MODULARITY,
@@ -125,7 +125,7 @@ def _name_arms(results: pd.DataFrame) -> pd.DataFrame:
         own = results.loc[
             quiet | ((results[f"config.{kind}.name"] == name) & (results[f"config.{kind}.{strength}"] > 0))
         ]
-        parts.append(own.assign(arm=name, strength=own[f"config.{kind}.{strength}"]))
+        parts.append(own.assign(arm=ARM_WORDS[name], strength=own[f"config.{kind}.{strength}"]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -171,7 +171,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
                 "config.regulariser.activity_power",
                 [MODULARITY, UNDER_NOISE],
                 name="C4a_powers",
-                title=f"Penalties on |W| to the power p times |a| to the power q, at a clean error of {budget:.3g}",
+                title=f"Penalties on |W| to the power p times |a| to the power q, at a test error of {budget:.3g}",
             )
         )
     return figures

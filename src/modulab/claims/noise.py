@@ -122,7 +122,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             [EXCESS, MODULARITY, ERROR, UNDER_NOISE],
             arm="config.architecture.activation",
             name="C1_noise",
-            title="Noise in training against modularity, clean error and error under noise",
+            title="Noise in training against modularity, test error and error under noise",
         ),
         lines_figure(
             evidence["duration"].completed,
@@ -130,7 +130,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             [EXCESS, MODULARITY, ERROR],
             arm="config.noise.scale",
             name="C1_duration",
-            title="How long networks train against modularity and clean error",
+            title="How long networks train against modularity and test error",
             x_scale="log",
         ),
     ]

@@ -92,7 +92,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             arm="arm",
             name="C6b_ranges",
             title="Error as inputs leave the training range",
-            x_label="times the training range",
+            x_label="range",
         ),
     ]
 

@@ -31,6 +31,7 @@ from modulab.claims.rules import RULE, Finding
 from modulab.claims.run import Experiment
 from modulab.measure_names import arrow_key
 from modulab.report.figure import ReportFigure
+from modulab.report.networks import MOST_LISTED, networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.results.files import write_whole
 from modulab.results.versions import versions
@@ -89,7 +90,7 @@ def write_claims_report(
         ],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_page(_page(parts, facts, preset), folder, PAGE)
+    write_page(_page(parts, facts, preset, _networks(parts, results)), folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return judgements
 
@@ -127,7 +128,30 @@ def _facts(results: Mapping[str, pd.DataFrame], preset: str) -> dict[str, Any]:
     }
 
 
-def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str) -> Page:
+def _networks(parts: Sequence[_Part], results: Mapping[str, pd.DataFrame]) -> Section:
+    """Return the tables of networks of all experiments, with the measures that the claims' tables show of them."""
+    experiments = {experiment.name: experiment for part in parts for experiment in part.experiments}
+    measures: dict[str, list[str]] = {name: [] for name in experiments}
+    for part in parts:
+        for name, _, shown in part.judgement.claim.tables:
+            measures[name] += [measure for measure in shown if measure not in measures[name]]
+    return Section(
+        "Networks",
+        sections=[
+            networks_section(
+                results[name],
+                experiment.folder,
+                measures[name],
+                title=f"Networks of {name}",
+                most=MOST_LISTED // len(experiments),
+                folded=True,
+            )
+            for name, experiment in experiments.items()
+        ],
+    )
+
+
+def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str, networks: Section) -> Page:
     made_with = ", ".join(
         f"{name.removeprefix('version.')} {text}" for name, text in facts["versions"].items()
     )
@@ -143,7 +167,7 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str) -> Page
             ("Made with", made_with),
             ("All again", facts["command"]),
         ],
-        sections=[_verdicts(parts), *(_section(part, PRESETS[preset].decides) for part in parts)],
+        sections=[_verdicts(parts), *(_section(part, PRESETS[preset].decides) for part in parts), networks],
         banner=facts["banner"],
     )
 

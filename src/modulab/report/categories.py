@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from modulab.report.chart import Chart, Panel, drawn_panel
 from modulab.report.figure import ReportFigure
-from modulab.report.panels import legend_below, panel_grid
+from modulab.report.panels import PANEL_WIDTH, legend_below, panel_grid
 from modulab.report.points import axis_values, equals, figure_data, in_order
 from modulab.report.style import (
     ArmStyle,
@@ -47,6 +48,8 @@ def strip_figure(
     arms = in_order(results, arm)
     styles = styles or arm_styles(arms if arm is not None else categories)
     measures = [measure for measure in measures if measure in set(data["measure"])]
+    names = {float(row): arm_text(level) for row, level in enumerate(categories)}
+    drawn: list[Panel] = []
     with drawing():
         height = 0.75 + _ROW_HEIGHT * len(categories) * max(1.0, 0.7 * len(arms))
         figure, panels = panel_grid(len(measures), height=height)
@@ -54,13 +57,15 @@ def strip_figure(
             own = data.loc[data["measure"] == measure]
             scale = (x_scales or {}).get(measure) or choose_measure_scale(axis_values(own))
             set_measure_axis(axes, measure, axis_values(own), scale, axis="x")
+            parts: list[pd.DataFrame] = []
             for row, level in enumerate(categories):
                 for number, each in enumerate(arms):
                     points = own.loc[equals(own[key], level)]
                     points = points if arm_key is None else points.loc[equals(points[arm_key], each)]
                     shift = 0.8 * ((number + 0.5) / len(arms) - 0.5)
-                    style = styles[arm_text(level if arm is None else each)]
-                    _draw_strip(axes, points, row + shift, 0.28 / len(arms), style)
+                    text = arm_text(level if arm is None else each)
+                    parts.append(_placed(points, row + shift, 0.28 / len(arms)).assign(arm=text))
+                    _draw_strip(axes, parts[-1], styles[text])
             first = place % _columns(panels) == 0
             axes.set_yticks(
                 range(len(categories)), [arm_text(level) for level in categories] if first else []
@@ -69,13 +74,18 @@ def strip_figure(
             axes.set_ylim(len(categories) - 0.5, -0.5)
             axes.grid(axis="x", color="0.9", lw=0.6)
             axes.set_axisbelow(True)
+            shape = height / PANEL_WIDTH
+            drawn.append(drawn_panel(axes, pd.concat(parts), "strip", shape, y_ticks=names))
         if category != "arm":
             panels[0].set_ylabel(label(category))
         if arm is not None:
             legend_below(
                 figure, [arm_text(each) for each in arms], styles, None if arm == "arm" else label(arm)
             )
-    return ReportFigure(name, title, caption, figure, data)
+    shown = list(names.values()) if arm is None else [arm_text(each) for each in arms]
+    title_of_arms = "" if arm in (None, "arm") else label(str(arm))
+    chart = Chart(drawn, {text: styles[text] for text in shown}, title_of_arms, legend=arm is not None)
+    return ReportFigure(name, title, caption, figure, data, chart)
 
 
 def _columns(panels: Sequence[Axes]) -> int:
@@ -84,21 +94,36 @@ def _columns(panels: Sequence[Axes]) -> int:
     return specification.get_gridspec().ncols
 
 
-def _draw_strip(axes: Axes, points: pd.DataFrame, place: float, spread: float, style: ArmStyle) -> None:
-    values = points.loc[points["shown"] == "member", "value"].to_numpy(dtype=float)
-    if not values.size:
-        return
+def _placed(points: pd.DataFrame, place: float, spread: float) -> pd.DataFrame:
+    """Return one line of marks as rows of a panel: networks spread about its place, and their mean in the middle."""
+    singles = points.loc[points["shown"] == "member"]
     # Marks are spread by their order of coming, so that the same results give the same picture.
-    shifts = np.linspace(-spread, spread, values.size) if values.size > 1 else np.zeros(1)
+    shifts = np.linspace(-spread, spread, len(singles)) if len(singles) > 1 else np.zeros(len(singles))
+    marks = singles[["run_id", "seed", "shown"]].assign(x=singles["value"], y=place + shifts)
+    ends = {"mean": "x", "low": "x_low", "high": "x_high"}
+    summary = points.loc[points["shown"] != "member"].set_index("shown")["value"].rename(ends)
+    if summary.empty:
+        return marks
+    return pd.concat([marks, pd.DataFrame([{**summary, "shown": "mean", "y": place}])])
+
+
+def _draw_strip(axes: Axes, rows: pd.DataFrame, style: ArmStyle) -> None:
+    singles = rows.loc[rows["shown"] == "member"]
     axes.plot(
-        values, place + shifts, ls="", marker=style.marker, ms=3, mew=0, color=style.colour, alpha=0.5,
-        rasterized=values.size > _MANY,
+        singles["x"], singles["y"], ls="", marker=style.marker, ms=3, mew=0, color=style.colour, alpha=0.5,
+        rasterized=len(singles) > _MANY,
     )  # fmt: skip
-    shown = points.set_index("shown")["value"]
-    if "low" in shown.index:
+    for mean in rows.loc[rows["shown"] == "mean"].to_dict("records"):
+        if "x_low" in mean:
+            ends = [mean["x_low"], mean["x_high"]]
+            axes.plot(ends, [mean["y"]] * 2, color=style.colour, lw=2, solid_capstyle="butt")
         axes.plot(
-            [shown["low"], shown["high"]], [place, place], color=style.colour, lw=2, solid_capstyle="butt"
+            [mean["x"]],
+            [mean["y"]],
+            ls="",
+            marker=style.marker,
+            ms=6,
+            color=style.colour,
+            mec="white",
+            mew=0.8,
         )
-    axes.plot(
-        [shown["mean"]], [place], ls="", marker=style.marker, ms=6, color=style.colour, mec="white", mew=0.8
-    )

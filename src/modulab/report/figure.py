@@ -12,11 +12,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from modulab.report.chart import Chart
+from modulab.report.fitting import fit_texts
 from modulab.report.style import drawing
 from modulab.results.files import write_whole
 from modulab.text import printable
 
 DPI = 200
+_MOST_FITTINGS = 3
+"""A broken label takes room from its axis, so that others may have to be fitted after it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class ReportFigure:
     caption: str
     figure: Figure
     data: pd.DataFrame
+    chart: Chart | None = None
+    """Its interactive form on a page, where it has one."""
 
     def svg(self) -> bytes:
         """Return the drawing as SVG, text as outlines, so that it looks the same without its fonts."""
@@ -48,6 +54,10 @@ class ReportFigure:
             if self.figure.get_layout_engine() is not None:
                 # Laid out once for all files, which takes as long as drawing one.
                 self.figure.draw_without_rendering()
+                for _ in range(_MOST_FITTINGS):
+                    if not fit_texts(self.figure):
+                        break
+                    self.figure.draw_without_rendering()
                 self.figure.set_layout_engine("none")
             buffer = BytesIO()
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from modulab.report.chart import Chart, drawn_panel, panel_rows
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_WIDTH, legend_below, panel_grid, share_ends
 from modulab.report.points import axis_values, equals, figure_data, in_order, summary_columns
@@ -68,6 +69,7 @@ def lines_figure(
     measures = [measure for measure in measures if measure in set(data["measure"])]
     rows = in_order(results, row) if row is not None else [None]
     scale = x_scale or choose_setting_scale(data[x_key])
+    parts: list[pd.DataFrame] = []
     with drawing():
         figure, panels = panel_grid(len(measures) * len(rows), None if row is None else len(measures))
         inches = 0.7 * figure.get_figwidth() / max(1, round(figure.get_figwidth() / PANEL_WIDTH))
@@ -79,6 +81,7 @@ def lines_figure(
                 set_setting_axis(axes, own[x_key], scale, inches)
             set_measure_axis(axes, measure, axis_values(own), y_scale)
             shown = own if row_key is None else own.loc[equals(own[row_key], level)]
+            parts.append(panel_rows(shown, x_key, arm_key))
             for each in arms:
                 points = shown if arm_key is None else shown.loc[equals(shown[arm_key], each)]
                 if len(points):
@@ -88,8 +91,13 @@ def lines_figure(
                 axes.set_title(f"{label(row)}: {arm_text(level)}")
         share_ends(panels, len(measures))
         texts = [arm_text(each) for each in arms]
-        legend_below(figure, texts, styles, None if arm in (None, "arm") else label(str(arm)))
-    return ReportFigure(name, title, caption if caption is not None else HOW_TO_READ[members], figure, data)
+        arm_title = None if arm in (None, "arm") else label(str(arm))
+        legend_below(figure, texts, styles, arm_title)
+        form = "paths" if members == "lines" else "band"
+        drawn = [drawn_panel(axes, rows, form) for axes, rows in zip(panels, parts, strict=True)]
+    chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "")
+    caption = caption if caption is not None else HOW_TO_READ[members]
+    return ReportFigure(name, title, caption, figure, data, chart)
 
 
 def _draw_arm(axes: Axes, points: pd.DataFrame, x: str, style: ArmStyle, members: Members) -> None:

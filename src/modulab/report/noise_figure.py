@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator
 
 from modulab.measure_names import given_measure
-from modulab.report.style import COLOURS, MARKERS, measure_label
+from modulab.report.fitting import fit_texts
+from modulab.report.style import ArmStyle, arm_styles, measure_label
 from modulab.results.intervals import mean_interval
 
 MEASURES = ("modularity/structural", "error_under/poisson@0.3")
@@ -55,11 +56,12 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
         "axes.spines.right": False,
         "text.parse_math": False,
     }
+    styles = arm_styles(sorted(set(arms["arm"])))
     with mpl.rc_context(settings):
         figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         for axes, measure in zip(figure.subplots(1, 2), measures, strict=True):
-            for index, (arm, members) in enumerate(arms.groupby("arm", sort=True)):
-                _draw_arm(axes, members, measure, str(arm), COLOURS[index], MARKERS[index])
+            for arm, members in arms.groupby("arm", sort=True):
+                _draw_arm(axes, members, measure, str(arm), styles[str(arm)])
             axes.set_xscale("symlog", linthresh=0.05, linscale=0.5)
             scales = sorted(set(arms["config.noise.scale"]))
             axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
@@ -67,7 +69,7 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
             axes.set_xlabel(f"Noise scale σ in training{matched}")
             axes.set_ylabel(measure_label(measure))
         left, right = figure.axes
-        left.set_ylim(0, 1.04)
+        left.set_ylim(-0.04, 1.04)
         right.set_yscale("log")
         right.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         right.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
@@ -75,14 +77,25 @@ def noise_figure(results: pd.DataFrame, path: Path, measures: tuple[str, str] = 
         figure.legend(
             *right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8
         )
+        figure.draw_without_rendering()
+        fit_texts(figure)
         figure.savefig(path, dpi=160)
 
 
-def _draw_arm(axes: Axes, members: pd.DataFrame, measure: str, arm: str, colour: str, marker: str) -> None:
+def _draw_arm(axes: Axes, members: pd.DataFrame, measure: str, arm: str, style: ArmStyle) -> None:
     groups = [(float(str(sigma)), group[measure].to_numpy()) for sigma, group in members.groupby("sigma")]
     sigmas = [sigma for sigma, _ in groups]
     intervals = [mean_interval(values[:, None]) for _, values in groups]
     lows, highs = ([float(interval[end][0]) for interval in intervals] for end in (0, 1))
+    colour, marker = style.colour, style.marker
     axes.fill_between(sigmas, lows, highs, color=colour, alpha=0.2, lw=0)
-    axes.plot(sigmas, [values.mean() for _, values in groups], color=colour, marker=marker, ms=5, label=arm)
+    axes.plot(
+        sigmas,
+        [values.mean() for _, values in groups],
+        color=colour,
+        marker=marker,
+        ls=style.dashes,
+        ms=5,
+        label=arm,
+    )
     axes.plot(members["sigma"], members[measure], ls="", marker=marker, ms=2.5, color=colour, alpha=0.5)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from modulab.report.chart import as_json
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.results.files import write_whole
 
@@ -26,6 +28,12 @@ class PageTable:
     """A sentence below each row, across all columns; empty for none."""
     links: Sequence[str] = ()
     """Anchors of the page, to which the first cells of the rows lead."""
+    networks: Sequence[str] = ()
+    """The run_id of each row, where rows are networks; it is the first cell."""
+    settings: Sequence[str] = ()
+    """Of such a table, the headings of settings."""
+    repeat: str = ""
+    """Of such a table, the command that trains one of them again, less its run_id at the end."""
 
     @property
     def numeric(self) -> list[bool]:
@@ -69,14 +77,18 @@ class Page:
     """What a reader must not miss, above all else."""
 
 
+def _all_sections(page: Page) -> list[Section]:
+    found: list[Section] = []
+    waiting = list(page.sections)
+    while waiting:
+        found.append(waiting.pop(0))
+        waiting = [*found[-1].sections, *waiting]
+    return found
+
+
 def page_figures(page: Page) -> list[ReportFigure]:
     """Return all figures of a page in order. Raises: ValueError where two have one name."""
-    found: list[ReportFigure] = []
-    open_sections = list(page.sections)
-    while open_sections:
-        section = open_sections.pop(0)
-        found += section.figures
-        open_sections = [*section.sections, *open_sections]
+    found = [figure for section in _all_sections(page) for figure in section.figures]
     names = [figure.name for figure in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -84,9 +96,23 @@ def page_figures(page: Page) -> list[ReportFigure]:
     return found
 
 
+def page_charts(page: Page) -> dict[str, Any]:
+    """Return the interactive form of each figure that has one, and the run_ids of their networks, in their order."""
+    tables = [table for section in _all_sections(page) for table in section.tables]
+    listed = {run_id for table in tables for run_id in table.networks}
+    numbers: dict[str, int] = {}
+    charts = {
+        figure.name: as_json(figure.chart, listed, numbers)
+        for figure in page_figures(page)
+        if figure.chart is not None
+    }
+    return {"figures": charts, "networks": list(numbers)}
+
+
 def render_page(page: Page, folder: Path | None = None) -> str:
     """Return the page as HTML, its figures embedded; with the `folder` they are saved in, read from there."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         autoescape=True,
@@ -95,9 +121,29 @@ def render_page(page: Page, folder: Path | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.from_string(files("modulab.report").joinpath("template.html").read_text("utf-8"))
-    sources = {figure.name: _data_uri(figure, folder) for figure in page_figures(page)}
-    return template.render(page=page, sources=sources, linked=folder is not None)
+    template = environment.from_string(_own_file("template.html"))
+    charts = page_charts(page)
+    return template.render(
+        page=page,
+        sources={figure.name: _data_uri(figure, folder) for figure in page_figures(page)},
+        linked=folder is not None,
+        style=Markup(_own_file("page.css")),
+        charts=charts,
+        scripts=[Markup(each) for each in _scripts(bool(charts["figures"]))],
+    )
+
+
+def _own_file(name: str) -> str:
+    return files("modulab.report").joinpath(name).read_text("utf-8")
+
+
+def _scripts(with_charts: bool) -> list[str]:
+    """Return the scripts of a page: its own, after the libraries that draw charts where there are any."""
+    libraries = ["vega/vega.min.js", "vega/vega-lite.min.js"] if with_charts else []
+    # Without the line that names a file for debuggers, which is not there.
+    found = [_own_file(name).partition("//# sourceMappingURL")[0] for name in (*libraries, "page.js")]
+    assert not any("</script" in script for script in found)
+    return found
 
 
 def write_page(page: Page, folder: Path, name: str = "report.html") -> Path:

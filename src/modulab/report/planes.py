@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from modulab.report.chart import Chart, ChartAxis, Panel, drawn_panel, spread_means
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_HEIGHT, PANEL_WIDTH, legend_below, panel_grid
 from modulab.report.points import axis_values, equals, figure_data, in_order
@@ -59,13 +60,18 @@ def front_figure(
         for axis, measure, scale in axes_of:
             values = axis_values(of[measure])
             set_measure_axis(axes, measure, values, scale or choose_measure_scale(values), axis)
+        parts: list[pd.DataFrame] = []
         for each in arms:
             own = [part if arm_key is None else part.loc[equals(part[arm_key], each)] for part in of.values()]
-            _draw_front(axes, own[0], own[1], order_key, styles[arm_text(each)])
-        legend_below(figure, [arm_text(each) for each in arms], styles, _legend_title(arm))
+            parts.append(_front_rows(own[0], own[1], order_key).assign(arm=arm_text(each)))
+            _draw_front(axes, parts[-1], styles[arm_text(each)])
+        names = [arm_text(each) for each in arms]
+        legend_below(figure, names, styles, _legend_title(arm))
+        drawn = drawn_panel(axes, pd.concat(parts), "front", 0.7)
     joined = "" if order is None else f" joined in the order of {_lower(label(order))},"
     text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% intervals."
-    return ReportFigure(name, title, text if caption is None else caption, figure, data)
+    chart = Chart([drawn], {each: styles[each] for each in names}, _legend_title(arm) or "")
+    return ReportFigure(name, title, text if caption is None else caption, figure, data, chart)
 
 
 def _legend_title(arm: str | None) -> str | None:
@@ -76,30 +82,35 @@ def _lower(words: str) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _draw_front(axes: Axes, xs: pd.DataFrame, ys: pd.DataFrame, order: str | None, style: ArmStyle) -> None:
-    keys = ["run_id"] if order is None else ["run_id", order]
+def _front_rows(xs: pd.DataFrame, ys: pd.DataFrame, order: str | None) -> pd.DataFrame:
+    """Return one arm as rows of a panel: its networks, and its means in the order of a strength."""
+    keys = ["run_id", "seed", "shown"] if order is None else ["run_id", "seed", "shown", order]
     singles = xs.loc[xs["shown"] == "member"].merge(ys.loc[ys["shown"] == "member"], on=keys)
+    members = singles.rename(columns={"value_x": "x", "value_y": "y"})
+    over = "order" if order is None else order
+    means = [
+        spread_means(part if order is not None else part.assign(order=0.0), [over])
+        .rename(columns={"mean": axis, "low": f"{axis}_low", "high": f"{axis}_high"})
+        for axis, part in (("x", xs), ("y", ys))
+    ]  # fmt: skip
+    joined = means[0].merge(means[1], on=[over, "shown"]).sort_values(over, kind="stable")
+    return pd.concat([members, joined])
+
+
+def _draw_front(axes: Axes, rows: pd.DataFrame, style: ArmStyle) -> None:
+    singles, means = (rows.loc[rows["shown"] == shown] for shown in ("member", "mean"))
     axes.plot(
-        singles["value_x"], singles["value_y"], ls="", marker=style.marker, ms=3, mew=0, color=style.colour,
+        singles["x"], singles["y"], ls="", marker=style.marker, ms=3, mew=0, color=style.colour,
         alpha=0.5, rasterized=len(singles) > _MANY,
     )  # fmt: skip
-    levels: list[object] = [None] if order is None else sorted(xs[order].drop_duplicates())
-    means: list[tuple[float, float]] = []
-    for level in levels:
-        x, y = (
-            part.loc[(part["shown"] != "member") & (True if order is None else part[order] == level)]
-            .set_index("shown")["value"]
-            for part in (xs, ys)
-        )  # fmt: skip
-        if "mean" not in x.index or "mean" not in y.index:
-            continue
-        means.append((float(x["mean"]), float(y["mean"])))
-        if "low" in x.index:
-            axes.plot([x["low"], x["high"]], [y["mean"]] * 2, color=style.colour, lw=0.8)
-        if "low" in y.index:
-            axes.plot([x["mean"]] * 2, [y["low"], y["high"]], color=style.colour, lw=0.8)
+    for mean in means.to_dict("records"):
+        for ends in ("x_low", "x_high"), ("y_low", "y_high"):
+            if np.isfinite(mean[ends[0]]):
+                across = [mean[ends[0]], mean[ends[1]]] if ends[0] == "x_low" else [mean["x"]] * 2
+                up = [mean[ends[0]], mean[ends[1]]] if ends[0] == "y_low" else [mean["y"]] * 2
+                axes.plot(across, up, color=style.colour, lw=0.8)
     axes.plot(
-        [mean for mean, _ in means], [mean for _, mean in means],
+        means["x"], means["y"],
         color=style.colour, ls=style.dashes, lw=1.2, marker=style.marker, ms=6, mec="white", mew=0.8,
     )  # fmt: skip
 
@@ -133,6 +144,7 @@ def map_figure(
         panels = np.asarray(figure.subplots(down, across, squeeze=False)).ravel()
         for empty in panels[len(measures) * len(levels) :]:
             empty.set_visible(False)
+        drawn: list[Panel] = []
         for place, axes in enumerate(panels[: len(measures) * len(levels)]):
             level, measure = levels[place // len(measures)], measures[place % len(measures)]
             own = data.loc[data["measure"] == measure]
@@ -145,8 +157,38 @@ def map_figure(
             axes.set_ylabel(label(y))
             if panel is not None:
                 axes.set_title(f"{label(panel)}: {arm_text(level)}")
+            drawn.append(_map_panel(axes, own, keys, (columns, rows), norm, measure_label(measure)))
     text = "Each cell is a mean over seeds, with its 95% interval below it where there is room."
-    return ReportFigure(name, title, text if caption is None else caption, figure, data)
+    chart = Chart(drawn, arm_styles([""]), legend=False)
+    return ReportFigure(name, title, text if caption is None else caption, figure, data, chart)
+
+
+def _map_panel(
+    axes: Axes,
+    data: pd.DataFrame,
+    keys: tuple[str, str],
+    values: tuple[Sequence[object], Sequence[object]],
+    norm: Normalize,
+    measure: str,
+) -> Panel:
+    """Return a map as a panel: a cell at each pair of places, and the networks that are in it."""
+    place_of = [{value: place for place, value in enumerate(each)} for each in values]
+    placed = data.assign(
+        arm="",
+        x=[place_of[0][value] + 0.5 for value in data[keys[0]]],
+        y=[place_of[1][value] + 0.5 for value in data[keys[1]]],
+    )
+    means = spread_means(placed, ["arm", "x", "y"])
+    means = means.rename(columns={"mean": "value", "low": "y_low", "high": "y_high"})
+    rows = pd.concat([placed.loc[placed["shown"] == "member"], means])
+    ticks = [{place + 0.5: arm_text(value) for value, place in each.items()} for each in place_of]
+    ends = [(0.0, float(len(each))) for each in values]
+    x = ChartAxis(axes.get_xlabel(), "linear", ends[0], ticks[0])
+    y = ChartAxis(axes.get_ylabel(), "linear", ends[1], ticks[1])
+    return Panel(
+        axes.get_title(), x, y, rows, "cells", 0.8, measure, isinstance(norm, LogNorm),
+        (float(norm.vmin or 0.0), float(norm.vmax or 0.0)),
+    )  # fmt: skip
 
 
 def _norm(values: pd.Series) -> Normalize:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from modulab.report.style import arm_text
+from modulab.report.style import arm_text, setting_text
 from modulab.results.intervals import mean_interval
 
 KINDS = ("member", "mean", "low", "high")
@@ -24,15 +24,9 @@ def completed_members(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def join_settings(results: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Return for each row what several settings say together, as `dense, sine`; numbers with their key."""
-
-    def words(column: str, value: object) -> str:
-        name = column.removeprefix("config.")
-        plain = name.endswith(".name") or isinstance(value, str)
-        return arm_text(value) if plain else f"{name} {arm_text(value)}"
-
+    """Return for each row what several settings say together, as `dense, σ = 0.1`."""
     texts = [
-        ", ".join(words(column, value) for column, value in zip(columns, row, strict=True))
+        ", ".join(setting_text(column, value) for column, value in zip(columns, row, strict=True))
         for row in results[list(columns)].itertuples(index=False)
     ]
     return pd.Series(texts, index=results.index, dtype=object)

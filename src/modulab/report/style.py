@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
@@ -88,11 +88,31 @@ def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, Arm
     return {
         name: ArmStyle(
             COLOURS[place % len(COLOURS)],
-            MARKERS[place % len(MARKERS)],
+            # Moved on by one where colours begin again, so that no two arms have colour and marker in common.
+            MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             DASHES[place // len(COLOURS) % len(DASHES)],
         )
         for place, name in enumerate(names)
     }
+
+
+_DARK_GROUND = 0.016
+"""Relative luminance of the ground of pages on dark screens."""
+_LEAST_CONTRAST = 3.5
+
+
+def on_dark(colour: str) -> str:
+    """Return a colour with as much white as makes its marks stand out from the dark ground of a page.
+
+    Contrast is that of the Web Content Accessibility Guidelines 2.2, which ask for 3 of marks.
+    """
+    rgb = np.array(to_rgb(colour))
+    for share in np.linspace(0, 1, 21):
+        mixed = rgb + share * (1 - rgb)
+        linear = np.where(mixed <= 0.04045, mixed / 12.92, ((mixed + 0.055) / 1.055) ** 2.4)
+        if linear @ (0.2126, 0.7152, 0.0722) + 0.05 >= _LEAST_CONTRAST * (_DARK_GROUND + 0.05):
+            return to_hex(mixed)
+    return "#ffffff"
 
 
 def arm_text(arm: object) -> str:
@@ -110,10 +130,12 @@ _LABELS = {
     "seed": "Seed",
     "task.name": "Task",
     "task.modules": "Number of modules d",
-    "task.degree": "Degree of the functions",
     "task.support": "Training support",
     "task.mixing": "Inputs mixed by a rotation",
     "task.band_width": "Band width w",
+    "task.degree": "Degree k of the targets",
+    "task.nonlinearity": "Share b of nonlinear targets",
+    "task.code": "Code of the inputs",
     "architecture.name": "Architecture",
     "architecture.width": "Hidden units a layer",
     "architecture.match": "Compared at equal",
@@ -136,6 +158,30 @@ _LABELS = {
     "training.learning_rate": "Learning rate",
     "training.weight_decay": "Weight decay",
 }
+
+
+_SYMBOLS = {
+    "task.modules": "d",
+    "task.band_width": "w",
+    "task.degree": "k",
+    "noise.scale": "σ",
+    "regulariser.weight_power": "p",
+    "regulariser.activity_power": "q",
+    "regulariser.strength": "λ",
+    "data.num_samples": "N",
+}
+"""The symbols of settings, as `_LABELS` introduces them."""
+
+
+def setting_text(name: str, value: object) -> str:
+    """Return how a legend calls a value of one of several settings: a word as it is, a number with what it is of."""
+    key = name.removeprefix("config.")
+    if key.endswith(".name") or isinstance(value, str):
+        return arm_text(value)
+    words = label(key)
+    if key in _SYMBOLS or words == key:
+        return f"{_SYMBOLS.get(key, key)} = {arm_text(value)}"
+    return f"{words[:1].lower()}{words[1:]} {arm_text(value)}"
 
 
 @functools.cache
@@ -242,7 +288,7 @@ def set_log_axis(axes: Axes, axis: str, decades: float) -> None:
 
 
 def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axis: str = "y") -> None:
-    """Scale and label the axis of a measure; modularity, which ends at 1, is linear from 0 up to there."""
+    """Scale and label the axis of a measure; that of one which ends at 1, as modularity, is linear from 0 to there."""
     which = axes.yaxis if axis == "y" else axes.xaxis
     set_limits = axes.set_ylim if axis == "y" else axes.set_xlim
     finite = np.asarray(values, dtype=np.float64)
@@ -251,5 +297,6 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
     if scale == "log" and not bounded:
         set_log_axis(axes, axis, float(np.log10(finite.max() / finite.min())) if finite.size else 1.0)
     elif bounded and finite.size:
-        set_limits(min(0.0, 1.05 * float(finite.min())), 1.04)
+        # Marks at 0 and at 1 are whole.
+        set_limits(min(0.0, float(finite.min())) - 0.04, 1.04)
     which.set_label_text(measure_label(name))

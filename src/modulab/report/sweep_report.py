@@ -24,6 +24,7 @@ from modulab.report.choosing import (
 )
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
+from modulab.report.networks import networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
@@ -85,6 +86,7 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
         _connectivity_section(layout, folder, modules),
         _modules_section(layout, folder, modules),
         _analyses_section(layout, path),
+        networks_section(results, folder, choose_measures(results)) if len(results) > 1 else None,
         _fixed_settings(results),
         _repeating(results, folder),
     ]

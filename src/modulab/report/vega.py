@@ -1,0 +1,233 @@
+"""Specifications by which Vega-Lite draws the panels of charts (Satyanarayan et al., IEEE TVCG 23, 2017, 341-350).
+
+Rows have a field for each number of a panel, `a` for the arm, `n` for the network, `m` for whether they are means and
+`o` for their order. The page sets the parameters: `seeds` and `intervals` for what shows, `hidden` arms, `picked`
+networks, and `hover` for the row under the pointer. Colours are variables of its style, for they differ on light and
+dark screens.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from modulab.report.style import ArmStyle
+
+if TYPE_CHECKING:
+    from modulab.report.chart import ChartAxis, Panel
+else:
+    # Annotations alone: chart imports this module.
+    ChartAxis = Panel = object
+
+Spec = dict[str, Any]
+
+_SHAPES = {
+    "o": "M1 0A1 1 0 1 1-1 0A1 1 0 1 1 1 0Z",
+    "s": "M-.9-.9H.9V.9H-.9Z",
+    "^": "M0-1L1 .8H-1Z",
+    "D": "M0-1.1L1.1 0 0 1.1-1.1 0Z",
+    "v": "M0 1L1-.8H-1Z",
+    "P": "M-.4-1H.4V-.4H1V.4H.4V1H-.4V.4H-1V-.4H-.4Z",
+    "X": "M-.56-1L0-.44.56-1 1-.56.44 0 1 .56.56 1 0 .44-.56 1-1 .56-.44 0-1-.56Z",
+}
+"""Outlines of matplotlib's markers, from -1 to 1."""
+
+_LONGEST_LINE = 34
+"""Letters of a title that find room along an axis."""
+
+_PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1}
+_SINGLE, _MEAN = "!datum.m && !hidden[datum.a]", "datum.m && !hidden[datum.a]"
+_FADED = {"test": "picked && !picked[datum.n]", "value": 0.06}
+
+
+def look(style: ArmStyle) -> dict[str, Any]:
+    """Return the shape of an arm's marks and the dashes of its lines."""
+    dash = [] if style.dashes == "-" else [2 * float(length) for length in style.dashes[1]]
+    return {"shape": _SHAPES[style.marker], "dash": dash}
+
+
+def panel_spec(panel: Panel, styles: Sequence[ArmStyle]) -> Spec:
+    """Return the specification of one panel, without its rows and its size."""
+    plane = _Plane(panel, styles)
+    forms = {
+        "band": lambda: [plane.band(), *plane.lone_bars(), plane.marks(), plane.line(), plane.means()],
+        "paths": lambda: [plane.band(), plane.paths(), plane.line()],
+        "front": lambda: [plane.bars("y"), plane.bars("x"), plane.marks(), plane.line(), plane.means()],
+        "strip": lambda: [plane.bars("x", 3), plane.marks(), plane.means()],
+        "cells": plane.cells,
+    }
+    pointed = {
+        "transform": [{"filter": "datum.o === hover"}],
+        "mark": {"type": "point", "filled": False, "size": 130, "strokeWidth": 2, "stroke": "currentColor"},
+    }
+    parameters = [{"name": name, "value": value} for name, value in (_PARAMETERS | plane.names).items()]
+    return {
+        "params": parameters,
+        "data": {"name": "rows"},
+        "encoding": {"x": plane.along("x"), "y": plane.along("y")},
+        "layer": [*forms[panel.form](), pointed],
+        "autosize": {"type": "fit", "contains": "padding"},
+        "background": None,
+    }
+
+
+class _Plane:
+    """The layers of one panel, whose axes and scales they share."""
+
+    def __init__(self, panel: Panel, styles: Sequence[ArmStyle]) -> None:
+        self.panel = panel
+        self.axes = {"x": panel.x, "y": panel.y}
+        arms = list(range(len(styles)))
+        looks = [look(style) for style in styles]
+        self.colour: Spec = {
+            "field": "a", "type": "nominal", "legend": None,
+            "scale": {"domain": arms, "range": [f"var(--arm-{arm})" for arm in arms]},
+        }  # fmt: skip
+        self.shape: Spec = {
+            "field": "a", "type": "nominal", "legend": None,
+            "scale": {"domain": arms, "range": [each["shape"] for each in looks]},
+        }  # fmt: skip
+        self.dash: Spec = {
+            "field": "a", "type": "nominal", "legend": None,
+            "scale": {"domain": arms, "range": [each["dash"] or [1, 0] for each in looks]},
+        }  # fmt: skip
+
+    @property
+    def names(self) -> Spec:
+        """Return the places and texts of ticks as parameters: texts are data, never part of an expression."""
+        found: Spec = {}
+        for which, axis in self.axes.items():
+            found[f"{which}_places"] = list(axis.ticks)
+            found[f"{which}_texts"] = list(axis.ticks.values())
+        return found
+
+    def along(self, which: str, field: str | None = None) -> Spec:
+        """Return the position of marks along an axis."""
+        axis = self.axes[which]
+        drawn: Spec = {"title": textwrap.wrap(axis.title, _LONGEST_LINE), "labelOverlap": "greedy"}
+        if axis.ticks:
+            drawn["values"] = list(axis.ticks)
+            drawn["labelExpr"] = f"{which}_texts[indexof({which}_places, datum.value)]"
+        if self.panel.form == "cells" or (self.panel.form == "strip" and which == "y"):
+            drawn |= {"grid": False, "ticks": False, "domain": False}
+        return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": drawn}
+
+    def band(self) -> Spec:
+        """Return the shaded intervals of means."""
+        return {
+            "transform": [{"filter": f"{_MEAN} && intervals && isValid(datum.yl)"}],
+            "mark": {"type": "area", "opacity": 0.2, "clip": True},
+            "encoding": {"y": self.along("y", "yl"), "y2": {"field": "yh"}, "color": self.colour},
+        }
+
+    def bars(self, which: str, width: float = 1.3) -> Spec:
+        """Return the intervals of means along an axis, each as a bar."""
+        return {
+            "transform": [{"filter": f"{_MEAN} && intervals && isValid(datum.{which}l)"}],
+            "mark": {"type": "rule", "strokeWidth": width, "clip": True},
+            "encoding": {
+                which: self.along(which, f"{which}l"),
+                f"{which}2": {"field": f"{which}h"},
+                "color": self.colour,
+            },
+        }
+
+    def lone_bars(self) -> list[Spec]:
+        """Return intervals as bars where there is no second place up to which they could be shaded."""
+        means = self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"]
+        return [self.bars("y")] if means.nunique() == 1 else []
+
+    def marks(self) -> Spec:
+        """Return a small mark for each network."""
+        return {
+            "transform": [{"filter": f"{_SINGLE} && seeds"}],
+            "mark": {"type": "point", "filled": True, "size": 16},
+            "encoding": {
+                "color": self.colour,
+                "shape": self.shape,
+                "opacity": {"condition": _FADED, "value": 0.55},
+            },
+        }
+
+    def paths(self) -> Spec:
+        """Return a thin line for each network."""
+        return {
+            "transform": [{"filter": f"{_SINGLE} && seeds"}],
+            "mark": {"type": "line", "strokeWidth": 0.8, "clip": True},
+            "encoding": {
+                "color": self.colour,
+                "detail": {"field": "n"},
+                "opacity": {"condition": _FADED, "value": 0.4},
+            },
+        }
+
+    def line(self) -> Spec:
+        """Return the lines that join means, in their order."""
+        return {
+            "transform": [{"filter": _MEAN}],
+            "mark": {"type": "line", "strokeWidth": 1.8},
+            "encoding": {
+                "color": self.colour,
+                "strokeDash": self.dash,
+                "order": {"field": "o", "type": "quantitative"},
+            },
+        }
+
+    def means(self) -> Spec:
+        """Return a large mark for each mean."""
+        return {
+            "transform": [{"filter": _MEAN}],
+            "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
+            "encoding": {"color": self.colour, "shape": self.shape},
+        }
+
+    def cells(self) -> list[Spec]:
+        """Return a cell for each mean, coloured by it, with its value in it."""
+        ends = [
+            {"calculate": f"datum.{axis} {sign} 0.5", "as": f"{axis}{place}"}
+            for axis in ("x", "y")
+            for place, sign in (("0", "-"), ("1", "+"))
+        ]
+        colour: Spec = {
+            "field": "v", "type": "quantitative",
+            "scale": {
+                "scheme": "cividis",
+                "type": "log" if self.panel.log_values else "linear",
+                "domain": list(self.panel.value_ends),
+                "nice": False,
+            },
+            "legend": {"title": self.panel.values, "titleLimit": 240, "orient": "top", "titleAnchor": "start"},
+        }  # fmt: skip
+        return [
+            {
+                "transform": [{"filter": "datum.m"}, *ends],
+                "mark": {"type": "rect"},
+                "encoding": {
+                    "x": self.along("x", "x0"), "x2": {"field": "x1"},
+                    "y": self.along("y", "y0"), "y2": {"field": "y1"},
+                    "color": colour,
+                },
+            },
+            {
+                "transform": [{"filter": "datum.m"}],
+                "mark": {"type": "text", "fontSize": 10},
+                "encoding": {
+                    "text": {"field": "v", "type": "quantitative", "format": ".2~g"},
+                    "color": {
+                        "condition": {"test": "luminance(scale('color', datum.v)) < 0.3", "value": "white"},
+                        "value": "black",
+                    },
+                },
+            },
+        ]  # fmt: skip
+
+
+def _scale(axis: ChartAxis) -> Spec:
+    found: Spec = {"domain": list(axis.ends), "nice": False, "type": axis.scale}
+    if axis.scale == "linear":
+        found["zero"] = False
+    if axis.scale == "symlog":
+        positive = [place for place in axis.ticks if place > 0]
+        found["constant"] = min(positive, default=1.0)
+    return found
