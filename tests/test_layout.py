@@ -14,7 +14,18 @@ import modulab
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
-    {"errors", "schema", "text", "progress", "memory", "project", "streams", "workers"},
+    {
+        "errors",
+        "lightning",
+        "memory",
+        "postponed",
+        "progress",
+        "project",
+        "schema",
+        "streams",
+        "text",
+        "workers",
+    },
     {"tasks", "networks", "noise", "regularisers", "energy", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
+from modulab.lightning import LightningEnvironment
+from modulab.lightning import Trainer as LightningTrainer
 from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.cache import VARIABLES
