@@ -14,7 +14,19 @@ import modulab
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
-    {"errors", "schema", "text", "measure_names", "progress", "memory", "project", "streams", "workers"},
+    {
+        "errors",
+        "lightning",
+        "measure_names",
+        "memory",
+        "postponed",
+        "progress",
+        "project",
+        "schema",
+        "streams",
+        "text",
+        "workers",
+    },
     {"tasks", "networks", "noise", "regularisers", "energy", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
+from modulab.lightning import CSVLogger, TensorBoardLogger
 from modulab.logger.records import MemberRecord
 
 _FINAL = "final/"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
 from pydantic import Field
 from torch import nn
 
 from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.lightning import LightningDataModule, LightningModule
 from modulab.networks.base import Network, Parameter
 from modulab.networks.self_trained import SelfTrained
 from modulab.networks.torch_module import (

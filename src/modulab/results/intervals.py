@@ -20,7 +20,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 LEVEL = 0.95
 DRAWS = 16000
@@ -36,6 +35,10 @@ def mean_interval(
     present = ~np.isnan(values)
     count = present.sum(axis=0)
     several = count >= 2
+    if not several.any():
+        return np.full(count.shape, np.nan), np.full(count.shape, np.nan)
+    from scipy import special  # slow to import, and a table of single networks has no intervals
+
     number = np.where(several, count, 2)
     # Of numbers near the largest, the mean is infinite, and there is no interval.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -80,6 +83,8 @@ def _sums(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.
 @cache
 def multiplier_weights(seeds: int, freedom: int) -> NDArray[np.float64]:
     """Return the seeds' weights in each draw, the same for every statistic, every draw with its opposite."""
+    from scipy import special
+
     generator = np.random.default_rng(0)
     half = DRAWS // 2
     normal = generator.standard_normal((half, seeds))

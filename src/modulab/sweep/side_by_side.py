@@ -21,7 +21,7 @@ from modulab.training.execution import Execution, cpu_count
 from modulab.training.fit import PopulationResult
 from modulab.workers import Send, Workers
 
-PRELOAD = ("modulab.sweep.run", "modulab.training.self_trained", "modulab.config.composing", "hydra")
+PRELOAD = ("modulab.training.self_trained", "modulab.sweep.run", "modulab.config.composing", "hydra")
 PROCESS_BYTES = 600 << 20
 """About what a process takes beside the user's own module and data: torch and Lightning."""
 _TRAINING_KEYS_IN_USE = ("steps", "curve_every")

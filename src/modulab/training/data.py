@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int32, Int64
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
+from modulab.lightning import LightningDataModule
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Task, as_seen
 from modulab.training.engine import Chunk

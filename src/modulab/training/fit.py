@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Trainer as LightningTrainer
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
+from modulab.lightning import LightningEnvironment
+from modulab.lightning import Trainer as LightningTrainer
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import check_layout, read_checkpoint
 from modulab.training.data import PopulationData

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
+from modulab.lightning import LightningModule
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.engine import Chunk, Engine, block_size, run_chunk, step_function

@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Any
 
 from jaxtyping import Float, Int64
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch import Trainer as LightningTrainer
 from torch import Tensor
 
 from modulab.config.settings import Member, Probes
 from modulab.errors import ConfigError, describe
+from modulab.lightning import Callback, LightningModule
+from modulab.lightning import Trainer as LightningTrainer
 from modulab.measure_names import current_measure, stands_for
 from modulab.metrics.measure import curve_measures
 from modulab.networks.base import Network, NetworkPopulation

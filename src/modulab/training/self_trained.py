@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch._dynamo  # the user's own module may be compiled: Lightning then finds the compiler as it is
 from jaxtyping import Float
-from lightning.pytorch import LightningModule, seed_everything
-from lightning.pytorch import Trainer as LightningTrainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import ConfigError, describe, foreign_code
+from modulab.lightning import LightningModule, TorchCheckpointIO, seed_everything
+from modulab.lightning import Trainer as LightningTrainer
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy import stats
 from torch import Tensor
 
 from modulab.metrics.probe import Probe
@@ -64,6 +63,8 @@ def enrichment_p_values(
     counts: Int64[np.ndarray, "module function"], sizes: Int64[np.ndarray, " module"], drawn: int
 ) -> Float64[np.ndarray, "module function"]:
     """Return the probability under chance of so many or more of the `drawn` units in each module."""
+    from scipy import stats  # slow to import, and rarely needed
+
     return np.asarray(stats.hypergeom.sf(counts - 1, sizes.sum(), sizes[:, None], drawn), dtype=np.float64)
 
 
