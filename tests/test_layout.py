@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
     {
         "errors",
+        "extras",
         "lightning",
         "memory",
         "postponed",
@@ -35,7 +36,7 @@ LEVELS = [
     {"analysis"},
     {"api", "process", "report"},
     {"claims"},
-    {"cli", "help", "starter"},
+    {"cleaning", "cli", "help", "starter"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 

@@ -118,7 +118,6 @@ def import_lightning() -> None:
     """Import Lightning, and not what it imports but modulab does not use; that is imported by whoever uses it."""
     if "lightning" in sys.modules:
         return
-    import torch  # noqa: F401  # whole, before a part of it waits
-
+    importlib.import_module("torch")  # whole, before a part of it waits
     with postponed(_OF_LIGHTNING):
         importlib.import_module("lightning.pytorch")

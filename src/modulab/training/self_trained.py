@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch._dynamo  # the user's own module may be compiled: Lightning then finds the compiler as it is
+import torch._dynamo  # pyright: ignore[reportUnusedImport]  # the user's own module may be compiled: Lightning then finds the compiler as it is
 from jaxtyping import Float
 from torch import Tensor, nn
 
