@@ -127,7 +127,7 @@ def read_loggers(node: object) -> Loggers:
             raise ConfigError(
                 f"logger.{name}={settings!r} should be a group of settings. Choose logger={name}."
             )
+        if name in _EXTRAS:
+            require_extra(str(name), _EXTRAS[name], f"logger={name}")
         chosen[str(name)] = read_settings(settings, f"logger.{name}", _LOGGERS[str(name)])
-    for name in chosen.keys() & _EXTRAS:
-        require_extra(name, _EXTRAS[name], f"logger={name}")
     return Loggers.model_validate(chosen)
