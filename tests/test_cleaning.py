@@ -28,7 +28,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def population(folder: Path, name: str, status: str, skipped: str = "") -> Path:
     """Write the results, manifest and checkpoint of a population of one; return the checkpoint."""
     (folder / "populations").mkdir(parents=True, exist_ok=True)
-    row = {"run_id": name, "status": status, "error": None, "seconds": 1.0, "skipped": skipped}
+    row = {
+        "run_id": name,
+        "status": status,
+        "error": None,
+        "seconds": 1.0,
+        "skipped": skipped,
+        "config.seed": 0,
+    }
     save_part(folder, name, pa.Table.from_pylist([row]))
     gather(folder)
     write_manifest(folder, {name: {"seed": 0}})
