@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
     {
         "errors",
+        "extras",
         "lightning",
         "measure_names",
         "memory",
@@ -36,7 +37,7 @@ LEVELS = [
     {"analysis"},
     {"api", "process", "report"},
     {"claims"},
-    {"cli", "help", "starter"},
+    {"cleaning", "cli", "help", "starter"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 

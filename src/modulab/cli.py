@@ -29,6 +29,8 @@ _COMMANDS = {
     "rerun": "train one row of a table again, alone, and compare",
     "log": "export a folder of results to W&B, TensorBoard or CSV files, each member once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
+    "list": "list the options of a config group with their meanings, your own too; without GROUP, the groups",
+    "clean": "show compiled steps and checkpoints of finished folders with their sizes; remove them with --yes",
     "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
 }
 
@@ -49,8 +51,9 @@ def _answer(given: Sequence[str]) -> int:
             given = [*given[1:], "--help"]
         if given[:1] == ["train"]:
             # Only here: the other commands read folders, which must not have code of theirs imported.
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())
+            from modulab.config.project_file import add_own_folders, find_project
+
+            add_own_folders(find_project())
             return _train(given[1:])
         if given[:1] == ["analyse"]:
             from modulab.analysis.command import analyse
@@ -158,8 +161,7 @@ def _other(given: Sequence[str]) -> int:
     dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
-    begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
-    begin.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
+    _add_project_commands(commands)
     if not given:
         parser.print_help()
         return 2
@@ -175,14 +177,44 @@ def _other(given: Sequence[str]) -> int:
     options = commands.choices[given[0]].parse_intermixed_args(given[1:])
     perform = {
         "claims": _claims,
+        "clean": _clean,
         "dashboard": _dashboard,
         "init": _init,
+        "list": _list,
         "log": _log,
         "report": _write_report,
         "rerun": _rerun,
         "table": _table,
     }
     return perform[given[0]](options)
+
+
+def _add_project_commands(commands: Any) -> None:
+    """Add the commands about a project as a whole."""
+    listing = commands.add_parser("list", help=_COMMANDS["list"], description=_COMMANDS["list"])
+    listing.add_argument("group", nargs="?", metavar="GROUP", help="a config group, such as task or noise")
+    listing.add_argument(
+        "--config-dir",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
+    )
+    clean = commands.add_parser("clean", help=_COMMANDS["clean"], description=_COMMANDS["clean"])
+    clean.add_argument(
+        "path",
+        nargs="?",
+        default=Path("outputs"),
+        type=Path,
+        metavar="PATH",
+        help="where to look for folders of results; default outputs",
+    )
+    clean.add_argument(
+        "--yes", action="store_true", help="remove what is shown; without it nothing is removed"
+    )
+    begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
+    begin.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
 
 
 def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:
@@ -206,8 +238,32 @@ def _init(options: argparse.Namespace) -> int:
     return 0
 
 
-def _own_modules(given: str | None) -> list[str]:
-    """Return the user's own modules that results may name; they may lie in the current folder."""
+def _list(options: argparse.Namespace) -> int:
+    from modulab.config.project_file import command_folders, folders_in_order
+    from modulab.help import list_options
+
+    missing = next((folder for folder in options.config_dir if not folder.is_dir()), None)
+    if missing is not None:
+        raise ConfigError(f"--config-dir {missing}: there is no such folder.")
+    with command_folders(options.config_dir):
+        print(list_options(options.group, folders_in_order()))
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from modulab.cleaning import clean
+    from modulab.text import printable
+
+    print("\n".join(map(printable, clean(options.path, remove=options.yes))))
+    return 0
+
+
+def _own_modules(given: str | None, results: Path) -> list[str]:
+    """Return the user's own modules that results may name: those given, or else those of the project's modulab.toml."""
+    from modulab.config.project_file import modules_for
+
+    if given is None:
+        return list(modules_for(results))
     modules = [name.strip() for name in (given or "").split(",") if name.strip()]
     if modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -273,7 +329,7 @@ def _rerun(options: argparse.Namespace) -> int:
     from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
-    comparison = rerun(options.path, options.member, trainer, _own_modules(options.modules))
+    comparison = rerun(options.path, options.member, trainer, _own_modules(options.modules, options.path))
     headings, rows, sentences = report(comparison)
     if rows:
         show(headings, rows)
@@ -291,7 +347,7 @@ def _write_report(options: argparse.Namespace) -> int:
     from modulab.text import printable
 
     with working("drawing figures"):
-        page = write_report(options.path, options.output, _own_modules(options.modules))
+        page = write_report(options.path, options.output, _own_modules(options.modules, options.path))
     print(f"Report: {page}")
     for line in unfinished(load_results(options.path)):
         print(printable(line))
@@ -375,6 +431,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     from modulab.config.composing import config_folder, hydra_composer
     from modulab.config.hydra_private import compatibility
     from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
+    from modulab.config.project_file import command_folders
     from modulab.sweep.hydra_files import files_noted
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
@@ -389,7 +446,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     job = TrainTask()
     main = hydra.main(**compatibility(), config_path=str(config_folder()), config_name="train")
     try:
-        with files_noted() as files:
+        with command_folders(folders), files_noted() as files:
             try:
                 main(job.__call__)()
             finally:
@@ -436,9 +493,12 @@ def _config_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _train_help(given: Sequence[str]) -> int:
+    from modulab.config.project_file import command_folders, folders_in_order
     from modulab.help import train_help
 
-    folders, others = _config_folders(given)
+    named, others = _config_folders(given)
+    with command_folders(named):
+        folders = folders_in_order()
     print(train_help([word.partition("=")[0] for word in others if not word.startswith("-")], folders))
     return 0
 

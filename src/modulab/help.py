@@ -47,6 +47,7 @@ _OPTIONS = (
     ("sweep.dry_run=true", "print how much there is to train, and train nothing"),
     ("hydra/launcher=population_slurm", "train a sweep on a SLURM cluster; its keys are those of hydra.launcher"),
     ("--config-dir FOLDER", "a folder of further configs; modules in the current folder can be named as _target_"),
+    ("MODULAB_CONFIG_DIR, modulab.toml", "name such folders once: config_dir = \"configs\", in the file"),
     ("--cfg job", "print the composed config and train nothing"),
     ("--help GROUP", "the options and keys of one group alone"),
     ("--hydra-help", "Hydra's own options"),
@@ -71,6 +72,43 @@ def train_help(groups: Sequence[str] = (), folders: Sequence[Path] = (), width: 
     for name in dict.fromkeys(name.partition(".")[0] for name in groups) if groups else known:
         lines += _group_lines(name, places, width)
     return "\n".join(lines).rstrip()
+
+
+def list_options(group: str | None, folders: Sequence[Path] = (), width: int | None = None) -> str:
+    """Return the options of a group with their meanings, or the groups with the names of their options.
+
+    `folders` hold configs beside modulab's own.
+
+    Raises: ConfigError for a group that is not there.
+    """
+    width = min(max(width or shutil.get_terminal_size().columns - 1, _LEAST_WIDTH), _MOST_WIDTH)
+    places = [config_folder(), *folders]
+    known = sorted(
+        {
+            path.name
+            for place in places
+            for path in place.iterdir()
+            if path.is_dir() and any(path.rglob("*.yaml"))
+        }
+    )
+    if group is None:
+        named = [(name, ", ".join(_option_files(name, places))) for name in known]
+        return "\n".join(
+            [*_definitions(named, width), "", "modulab list GROUP says what the options of a group are."]
+        )
+    if group not in known:
+        raise ConfigError(f"{group}: there is no such group. {suggest(group, known)}")
+    files = _option_files(group, places)
+    return "\n".join(_definitions([(name, option_meaning(file)) for name, file in files.items()], width))
+
+
+def _option_files(group: str, places: Sequence[Path]) -> dict[str, Path]:
+    """Return the config file of each option of a group, from the first of the places that has it."""
+    files: dict[str, Path] = {}
+    for place in places:
+        for file in sorted((place / group).rglob("*.yaml")):
+            files.setdefault(file.relative_to(place / group).with_suffix("").as_posix(), file)
+    return files
 
 
 def option_meaning(file: Path) -> str:
@@ -121,11 +159,7 @@ def _definitions(pairs: Sequence[tuple[str, str]], width: int) -> list[str]:
 
 
 def _group_lines(group: str, places: Sequence[Path], width: int) -> list[str]:
-    files = {
-        file.relative_to(place / group).with_suffix("").as_posix(): file
-        for place in places
-        for file in sorted((place / group).rglob("*.yaml"))
-    }
+    files = _option_files(group, places)
     lines = [f"{group}=OPTION", *_definitions([(name, option_meaning(files[name])) for name in files], width)]
     families: dict[tuple[str, ...], tuple[list[str], list[tuple[str, str]]]] = {}
     for name in sorted(files, key=lambda each: each != _default_option(group)):

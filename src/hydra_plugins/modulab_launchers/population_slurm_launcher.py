@@ -52,8 +52,10 @@ class PopulationSlurmLauncher(PopulationLauncher):
 
     def prepare(self, plan: "Plan", folder: Path) -> "Work":
         """Return what of a batch's jobs is to be trained, planned for the nodes."""
+        from modulab.extras import require_extra
         from modulab.sweep.slurm import plan_slurm_work
 
+        require_extra("slurm", ("submitit",), "hydra/launcher=population_slurm")
         return plan_slurm_work(plan.runs, plan.trainer, folder, self._settings())
 
     def train(self, plan: "Plan", work: "Work", folder: Path) -> None:

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from modulab.config.project_file import modules_for
 from modulab.errors import ConfigError
 
 IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
@@ -84,7 +85,8 @@ def _perform(options: argparse.Namespace) -> int:
     from modulab.analysis.run import describe_analyses, describe_left_out, plan_analyses, run_analyses
     from modulab.text import printable
 
-    names, modules = _words(options.names), _words(options.modules)
+    names = _words(options.names)
+    modules = list(modules_for(options.path)) if options.modules is None else _words(options.modules)
     if not names:
         raise ConfigError("--with: name an analysis, such as cut. See modulab analyse --help.")
     # What is the user's own may lie in the current folder: an analysis, its labels, modules that the results name.

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from modulab.errors import ConfigError
+from modulab.extras import require_extra
 from modulab.schema import Settings, read_settings, suggest
 
 DEFAULT_PROJECT = "modulab"
@@ -107,10 +108,14 @@ _LOGGERS: dict[str, type[Settings]] = {
 }
 
 
+_EXTRAS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",)}
+"""The packages of which a logger needs one; the extra that brings it has the logger's name."""
+
+
 def read_loggers(node: object) -> Loggers:
     """Return checked settings of loggers from the group `logger` of a config.
 
-    Raises: ConfigError for unknown loggers and keys, and for wrong values.
+    Raises: ConfigError for unknown loggers and keys, wrong values, and a package that is missing.
     """
     if not isinstance(node, Mapping):
         raise ConfigError(f"logger={node!r}: name files of configs/logger/, as in logger=[csv,wandb].")
@@ -122,5 +127,7 @@ def read_loggers(node: object) -> Loggers:
             raise ConfigError(
                 f"logger.{name}={settings!r} should be a group of settings. Choose logger={name}."
             )
+        if name in _EXTRAS:
+            require_extra(str(name), _EXTRAS[name], f"logger={name}")
         chosen[str(name)] = read_settings(settings, f"logger.{name}", _LOGGERS[str(name)])
     return Loggers.model_validate(chosen)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modulab.config.project_file import find_project
 from modulab.config.settings import Run
 from modulab.errors import ConfigError
 from modulab.results.files import write_whole
@@ -140,7 +141,7 @@ def _shard_task(shard: Sequence[Run], work: Work, folder: Path, settings: SlurmS
         configs=[run.config for run in shard],
         trainer=work.trainer,
         folder=str(folder.absolute()),
-        search_path=[os.getcwd()],
+        search_path=[os.getcwd(), *([str(own)] if (own := find_project().folder) else [])],
         stop_seconds=max(1, settings.signal_seconds // 3),
         execution=work.execution,
     )

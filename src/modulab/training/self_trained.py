@@ -3,6 +3,8 @@
 The fit is a function of the member alone, as its process is seeded by the member. It goes on from the beginning of an
 epoch: the checkpoint holds Lightning's state, the state of the random generators, and the network's parameters in the
 form in which those of packed members are kept.
+
+torch's compiler is imported first, as the user's own module may use it: Lightning then finds it as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch._dynamo  # the user's own module may be compiled: Lightning then finds the compiler as it is
+import torch._dynamo  # pyright: ignore[reportUnusedImport]
 from jaxtyping import Float
 from torch import Tensor, nn
 

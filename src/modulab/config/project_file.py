@@ -1,0 +1,142 @@
+"""Where a user's own configs and modules lie, said once: in the environment, or in a project's modulab.toml.
+
+The file is that of the working folder or of the nearest folder above it. Its relative paths start at its own folder:
+
+    config_dir = "configs"        # or a list of folders
+    import = ["larger", "norms"]  # modules that results may name
+
+Configs are looked for in modulab's own folder, then in the folder that the command line names (`--config-dir`), then in
+those of the environment (`MODULAB_CONFIG_DIR`, folders with colons between), then in those of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from modulab.errors import ConfigError
+from modulab.schema import suggest
+
+PROJECT_FILE = "modulab.toml"
+CONFIG_VARIABLE = "MODULAB_CONFIG_DIR"
+_KEYS = ("config_dir", "import")
+
+
+_named_by_command: ContextVar[tuple[Path, ...]] = ContextVar("_named_by_command", default=())
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a user says once of all commands."""
+
+    config_dirs: tuple[Path, ...] = ()
+    """Absolute, those of the environment first."""
+    modules: tuple[str, ...] = ()
+    folder: Path | None = None
+    """Where the file lies, if there is one."""
+
+
+def find_project() -> Project:
+    """Return what the environment and the nearest modulab.toml say.
+
+    Raises: ConfigError for a file that is broken, and for folders that are not there.
+    """
+    named = [each for each in os.environ.get(CONFIG_VARIABLE, "").split(os.pathsep) if each]
+    dirs = [_folder(Path(), each, CONFIG_VARIABLE) for each in named]
+    here = Path.cwd()
+    file = next((path for each in (here, *here.parents) if (path := each / PROJECT_FILE).is_file()), None)
+    if file is None:
+        return Project(tuple(dirs))
+    content, lines = _read(file)
+    place = f"{file}, line {_line(lines, 'config_dir')}: config_dir"
+    dirs += [_folder(file.parent, each, place) for each in _texts(content, "config_dir", file, lines)]
+    modules = _texts(content, "import", file, lines)
+    return Project(tuple(dict.fromkeys(dirs)), tuple(modules), file.parent)
+
+
+@contextmanager
+def command_folders(folders: Sequence[Path]) -> Generator[None]:
+    """Have the folders that a command line names come before those of the project: Hydra adds them last."""
+    token = _named_by_command.set(tuple(folders))
+    try:
+        yield
+    finally:
+        _named_by_command.reset(token)
+
+
+def folders_in_order() -> list[Path]:
+    """Return the folders of own configs, in the order in which configs are looked for."""
+    named = [Path(os.path.abspath(folder)) for folder in _named_by_command.get()]
+    return list(dict.fromkeys([*named, *find_project().config_dirs]))
+
+
+def modules_for(results: Path) -> tuple[str, ...]:
+    """Return the modules that the project names, unless its file lies within `results`: these are data.
+
+    They may lie beside the file.
+    """
+    project = find_project()
+    data = results if results.is_dir() else results.parent
+    if project.folder is None or project.folder.resolve().is_relative_to(data.resolve()):
+        return ()
+    if project.modules:
+        add_own_folders(project)
+    return project.modules
+
+
+def add_own_folders(project: Project) -> None:
+    """Have Python find modules in the working folder, and beside the project's file."""
+    for folder in (os.getcwd(), *([str(project.folder)] if project.folder else [])):
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _read(file: Path) -> tuple[Mapping[str, Any], list[str]]:
+    text = ""
+    try:
+        text = file.read_text("utf-8")
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        last = text.count("\n") + 1
+        reason = str(error).replace("at end of document", f"at line {last}, the end of the file")
+        raise ConfigError(f'{file}: {reason}. It is TOML, as in config_dir = "configs".') from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: line 1 or later is not UTF-8 text ({error.reason}).") from error
+    lines = text.splitlines()
+    for key in content:
+        if key not in _KEYS:
+            raise ConfigError(
+                f"{file}, line {_line(lines, key)}: there is no key {key}. {suggest(key, _KEYS)}"
+            )
+    return content, lines
+
+
+def _line(lines: list[str], key: str) -> int:
+    """Return the number of the line that sets a key."""
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}\b")
+    return next((number for number, line in enumerate(lines, start=1) if pattern.match(line)), 1)
+
+
+def _texts(content: Mapping[str, Any], key: str, file: Path, lines: list[str]) -> list[str]:
+    value = content.get(key, [])
+    values = cast("list[Any]", value) if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) and each for each in values):
+        raise ConfigError(
+            f'{file}, line {_line(lines, key)}: {key} is a text or a list of texts, as in {key} = ["mine"].'
+        )
+    return [str(each) for each in values]
+
+
+def _folder(base: Path, name: str, place: str) -> Path:
+    folder = Path(os.path.abspath(base / Path(name).expanduser()))
+    if not folder.is_dir():
+        raise ConfigError(f"{place}: there is no folder {folder}. Name one that holds configs, or make it.")
+    return folder

@@ -1,0 +1,23 @@
+"""Packages that only some runs need: extras of modulab, named where they are missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from modulab.errors import ConfigError
+
+
+def require_extra(extra: str, packages: tuple[str, ...], for_what: str) -> None:
+    """Raise ConfigError, with the command that installs the extra, unless one of its packages is there."""
+    if not any(_is_there(name) for name in packages):
+        raise ConfigError(
+            f"{for_what} needs {packages[0]}, which is not installed. "
+            f"Install it with: pip install 'modulab[{extra}]'"
+        )
+
+
+def _is_there(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None

@@ -1,0 +1,82 @@
+"""`modulab clean` shows what can go, and removes no result and no checkpoint that has something to go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from modulab.cleaning import clean
+from modulab.results.files import write_whole
+from modulab.results.manifest import checkpoint_path, write_manifest
+from modulab.results.store import gather, save_part
+
+ONE, TWO = "1" * 16, "2" * 16
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of compiled steps, with one in it."""
+    monkeypatch.setenv("MODULAB_CACHE_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "modulab"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "step.so").write_bytes(b"x" * 2048)
+    return folder
+
+
+def population(folder: Path, name: str, status: str, skipped: str = "") -> Path:
+    """Write the results, manifest and checkpoint of a population of one; return the checkpoint."""
+    (folder / "populations").mkdir(parents=True, exist_ok=True)
+    row = {
+        "run_id": name,
+        "status": status,
+        "error": None,
+        "seconds": 1.0,
+        "skipped": skipped,
+        "config.seed": 0,
+    }
+    save_part(folder, name, pa.Table.from_pylist([row]))
+    gather(folder)
+    write_manifest(folder, {name: {"seed": 0}})
+    checkpoint = checkpoint_path(folder, [name])
+    write_whole(checkpoint, b"w" * 1024)
+    return checkpoint
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_removed_unless_asked(tmp_path: Path, cache: Path) -> None:
+    population(tmp_path / "runs" / "a", ONE, "completed")
+    before = files(tmp_path)
+    said = "\n".join(clean(tmp_path / "runs", remove=False))
+    assert files(tmp_path) == before
+    assert "compiled steps: 1 file, 2 KiB" in said
+    assert "runs/a: 1 file, 1 KiB" in said
+    assert "To remove 2 files, 3 KiB, add --yes" in said
+
+
+def test_only_compiled_steps_and_checkpoints_of_finished_folders_are_removed(
+    tmp_path: Path, cache: Path
+) -> None:
+    done = population(tmp_path / "runs" / "done", ONE, "completed")
+    half = [
+        population(tmp_path / "runs" / "half", ONE, "completed"),
+        population(tmp_path / "runs" / "half", TWO, "failed"),
+    ]
+    before = files(tmp_path)
+    clean(tmp_path / "runs", remove=True)
+    assert before - files(tmp_path) == {done, cache / "step.so"}
+    assert all(path.exists() for path in half)
+
+
+def test_a_checkpoint_of_members_without_rows_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "a"
+    done = population(folder, ONE, "completed")
+    write_manifest(folder, {TWO: {"seed": 1}})
+    write_whole(waiting := checkpoint_path(folder, [TWO]), b"w")
+    clean(tmp_path / "runs", remove=True)
+    assert waiting.exists()
+    assert not done.exists()

@@ -1,0 +1,48 @@
+"""What only some runs need is an extra; where it is missing, the message names it."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from modulab.config.loggers import read_loggers
+from modulab.errors import ConfigError
+from modulab.extras import require_extra
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+LOCKED = (Path(__file__).parents[1] / "requirements.lock").read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("logger", "packages"), [("wandb", ["wandb"]), ("tensorboard", ["tensorboardX", "tensorboard"])]
+)
+def test_a_logger_whose_package_is_missing_names_the_extra(
+    logger: str, packages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError) as raised:
+        read_loggers({logger: {}})
+    assert f"pip install 'modulab[{logger}]'" in str(raised.value)
+    assert logger in PROJECT["optional-dependencies"]
+
+
+def test_one_of_several_packages_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    require_extra("tensorboard", ("tensorboardX", "json"), "logger=tensorboard")
+
+
+def test_users_of_the_package_get_no_tools() -> None:
+    needed = " ".join(PROJECT["dependencies"])
+    for tool in ("pytest", "pyright", "ruff", "wandb", "tensorboard", "submitit", "optuna"):
+        assert tool not in needed
+
+
+def test_the_lock_has_the_packages_of_all_extras_but_that_of_other_frameworks() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for extra in extras.keys() - {"benchmark", "all"}:
+        for requirement in extras[extra]:
+            assert f"\n{requirement.partition('>')[0].lower()}==" in f"\n{LOCKED}", requirement
