@@ -388,6 +388,7 @@ def test_a_rise_that_ends_with_the_learning_rate_is_not_called_settled() -> None
 def test_settling_is_unknown_without_a_step_before_the_last_quarter() -> None:
     table, curves = rising({"dense": 0.0, "premodular": 0.0})
     assert settling(table, curves.loc[curves["step"] == 400], MAP.effect) is None
+    assert settling(table.assign(status="diverged"), curves, MAP.effect) is None
 
 
 def test_a_page_says_of_a_map_whether_modularity_has_settled(drawn: Any) -> None:

@@ -158,7 +158,8 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], ls="", marker="o", ms=3.5, mfc="black", mec="black", label="a setting whose effect matters"),
         Line2D([], [], ls="", marker="o", ms=3.5, mfc="white", mec="black", mew=0.6, label="one whose effect does not"),
     ]  # fmt: skip
-    columns = 3 if figure.get_figwidth() > 8 else 2
+    width = figure.get_figwidth()
+    columns = 3 if width > 8 else 2 if width > 6 else 1
     figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(handles) // columns))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4)
 

@@ -8,8 +8,8 @@ gain is also given as it would be at the mean learning rate, in proportion.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -44,10 +44,8 @@ class Settling:
     @property
     def by_arm(self) -> dict[str, float]:
         """Return the mean rise of each arm."""
-        return {
-            str(arm): float(np.mean(own["rise"].to_numpy(dtype=np.float64)))
-            for arm, own in self.rises.groupby("arm", sort=False)
-        }
+        values, arms = self.rises["rise"].to_numpy(dtype=np.float64), self.rises["arm"].to_numpy()
+        return {arm: float(values[arms == arm].mean()) for arm in map(str, pd.unique(arms))}
 
     @property
     def verdict(self) -> str:
@@ -101,6 +99,8 @@ def settling(results: pd.DataFrame, curves: pd.DataFrame, effect: Effect) -> Set
     first, last = int(steps[steps <= (1 - _LAST) * steps[-1]][-1]), int(steps[-1])
     ends = table.pivot_table(index="run_id", columns="step", values="value")
     rises = arms.set_index("run_id").assign(rise=ends[last] - ends[first]).dropna().reset_index()
+    if rises.empty:
+        return None
     grouped = table.groupby(["arm", "step"])["value"]
     summary = pd.DataFrame(
         {"mean": grouped.mean()} | {f"q{each}": grouped.quantile(each) for each in _QUANTILES}
@@ -123,13 +123,15 @@ def _learning_rate(results: pd.DataFrame, first: int, last: int) -> float:
     from modulab.training.schedule import schedule_factor
 
     keys = [f"config.training.{key}" for key in ("schedule", "steps", "warmup_steps")]
-    networks = Counter(results[keys].itertuples(index=False, name=None))
-    share = 0.0
-    for (schedule, number, warmup), count in networks.items():
+    found: list[float] = []
+    networks: list[int] = []
+    for key, own in results.groupby(keys):
+        schedule, number, warmup = cast("tuple[str, int, int]", key)
         steps = torch.arange(int(number), dtype=torch.float64)
         rates = schedule_factor(str(schedule), int(number), int(warmup), steps)
-        share += float(rates[first:last].mean() / rates.mean()) * count / len(results)
-    return share
+        found.append(float(rates[first:last].mean() / rates.mean()))
+        networks.append(len(own))
+    return float(np.average(found, weights=networks))
 
 
 def settling_figure(found: Settling, name: str) -> ReportFigure:
