@@ -28,6 +28,9 @@ OPTIONS = [
     file.removesuffix(".yaml") for file in FILES if "/" in file and file.split("/")[0] not in OTHER_GROUPS
 ]
 
+NEEDED = {"architecture/gated_mixture": ["task=domains"]}
+"""What an option cannot be read without."""
+
 
 def plan(*overrides: str) -> Plan:
     with hydra_composer() as compose:
@@ -49,7 +52,7 @@ def planned(option: str) -> Plan:
 
     Members at further seeds differ in the seed alone, and there are 22,000 in one file.
     """
-    given = [choice(option)] if option else []
+    given = [choice(option), *NEEDED.get(option, [])] if option else []
     with hydra_composer() as compose:
         config = compose_checked(compose, given)
         assert isinstance(config.population.seeds, int)

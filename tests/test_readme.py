@@ -240,6 +240,14 @@ def test_the_script_of_sources_chooses_trains_and_draws(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "range.csv")) == 24
 
 
+@pytest.mark.slow
+def test_the_script_of_gates_trains_compares_and_draws(tmp_path: Path) -> None:
+    small = ["--channels", "2", "training.steps=4", "training.curve_every=4", "trainer.engine=eager"]
+    run([str(ROOT / "scripts/gates"), str(tmp_path), *small], tmp_path)
+    assert table_of(tmp_path)["config.task.symbols"].value_counts().to_dict() == {16: 18, 2: 8}
+    assert len(pd.read_csv(tmp_path / "gates.csv")) == 26
+
+
 def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
     for name, page in PAGES.items():
         here = ROOT if name == "README" else ROOT / "docs"

@@ -20,6 +20,7 @@ SUPPORTS = {
     "overlap": ["full", "band", "corner", "cross", "cells"],
     "bump_position": ["full", "corner"],
     "sources": [None],
+    "domains": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -31,11 +32,12 @@ SIZES = {
     "shared_output": {"bump_grid"},
     "overlap": {"bump_grid", "inputs", "share"},
     "bump_position": {"side", "direction"},
+    "domains": {"symbols"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources")
+UNCHANGED = ("shared_output", "sources", "domains")
 """Tasks that have no other function for module 1."""
 MODULES = {"bump_position": 2, "sources": 2}
 """Tasks that have one number of modules."""
@@ -103,8 +105,8 @@ def test_sizes_and_targets_are_as_the_task_declares(make_task, points, name, sup
     assert task.withholds == (support not in (None, "full"))
 
 
-# A source set is the same for all members: its seed is a setting of the task.
-@pytest.mark.parametrize("name", [name for name in SUPPORTS if name != "sources"])
+# Source sets and channels are the same for all members: their seeds are settings of the task.
+@pytest.mark.parametrize("name", [name for name in SUPPORTS if name not in ("sources", "domains")])
 def test_different_members_and_counters_give_different_points(make_task, points, name):
     inputs = (
         make_task(name, **modules_of(name, 3), **MANY_POINTS.get(name, {}))

@@ -81,6 +81,7 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
         lambda network, _: bool(network.sites) or network.is_layered,
         "its network states no sites where units are active",
     ),
+    "gate": (lambda network, _: network.gate_name is not None, "its network has no gate"),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
     "logits": (lambda _, task: task.loss_function.takes_logits, "its task's outputs are values, not logits"),
     "input_modules": (
@@ -108,8 +109,8 @@ class Measure(Settings):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what a member must have: of edges, layers, sites, withheld, logits, input_modules, output_modules
-        and ranges."""
+        """Return what a member must have: of edges, layers, sites, gate, withheld, logits, input_modules,
+        output_modules and ranges."""
         return ()
 
     @property

@@ -162,6 +162,14 @@ class Network(ABC):
         """
         return {}
 
+    @property
+    def gate_name(self) -> str | None:
+        """Return the place at which a pass taps shares of experts that add up to 1, (member, expert, batch); or None.
+
+        The last axis may hold several positions of a sample, as at sites.
+        """
+        return None
+
     @abstractmethod
     def initialise(
         self, architectures: Sequence[Any], partition: Partition, keys: Int32[Tensor, "member 2"]

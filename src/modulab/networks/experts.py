@@ -113,6 +113,11 @@ class Experts(Network):
         return tuple(Site(f"expert.{expert}", self.width) for expert in range(self.num_experts))
 
     @property
+    def gate_name(self) -> str:
+        """Return `gate`."""
+        return GATE
+
+    @property
     def pre_activations(self) -> dict[str, str]:
         """Return expert.0.pre_activation and so on, by site."""
         return {site.name: pre_activation(site.name) for site in self.sites}
