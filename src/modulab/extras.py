@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 
 from modulab.errors import ConfigError
 
@@ -18,6 +17,4 @@ def require_extra(extra: str, packages: tuple[str, ...], for_what: str) -> None:
 
 
 def _is_there(name: str) -> bool:
-    if name in sys.modules:
-        return sys.modules[name] is not None
     return importlib.util.find_spec(name) is not None
