@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modulab.cli import main
-from modulab.config.composing import config_folder, hydra_composer
+from modulab.config.composing import hydra_composer
 from modulab.config.project_file import (
     CONFIG_VARIABLE,
     PROJECT_FILE,
@@ -17,7 +17,6 @@ from modulab.config.project_file import (
     modules_for,
 )
 from modulab.errors import ConfigError
-from modulab.help import list_options, option_meaning
 
 
 def configs(folder: Path, scale: float) -> Path:
@@ -105,12 +104,3 @@ def test_options_of_a_group_are_listed_with_own_ones_and_their_meanings(
     assert "mine" in capsys.readouterr().out
     assert main(["list", "nois"]) == 2
     assert "Did you mean 'noise'" in capsys.readouterr().err
-
-
-def test_every_option_that_is_listed_has_a_meaning(project: Path) -> None:
-    groups = [line.split()[0] for line in list_options(None, width=100).splitlines() if line[2:3].isalpha()]
-    assert {"task", "architecture", "noise", "analysis"} <= set(groups)
-    for group in groups:
-        assert list_options(group, width=100)
-        for file in (config_folder() / group).rglob("*.yaml"):
-            assert len(option_meaning(file).split()) > 1, file
