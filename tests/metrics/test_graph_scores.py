@@ -103,6 +103,25 @@ def test_cut_and_modularity_are_those_of_published_networks(
     labels = torch.arange(weights.shape[1])[None] % 2
     assert normalised_cut(weights, labels).item() == pytest.approx(cut, abs=5e-7)
     assert newman_modularity(weights, labels).item() == pytest.approx(modularity, abs=5e-7)
+    # Published to six digits; by networkx to all.
+    graph = nx.from_numpy_array(weights[0].numpy())
+    one, other = ({node for node in graph if node % 2 == module} for module in (0, 1))
+    exact = nx.normalized_cut_size(graph, one, weight="weight"), nx.community.modularity(graph, [one, other])
+    assert normalised_cut(weights, labels).item() == pytest.approx(exact[0], abs=1e-12)
+    assert newman_modularity(weights, labels).item() == pytest.approx(exact[1], abs=1e-12)
+
+
+def test_codelengths_are_those_that_infomap_computes_for_the_modules_that_it_finds() -> None:
+    infomap = pytest.importorskip("infomap")
+    for weights in (TRIANGLES, CLIQUES, SMALL, LARGE):
+        search = infomap.Infomap(silent=True, two_level=True, seed=1)
+        for one, other in (weights[0].triu() > 0).nonzero().tolist():
+            search.add_link(one, other, weights[0, one, other].item())
+        result = search.run()
+        modules = dict(result.modules())
+        labels = torch.tensor([[modules[node] for node in range(weights.shape[1])]])
+        labels = torch.unique(labels, return_inverse=True)[1]
+        assert map_equation(weights, labels).item() == pytest.approx(result.codelength, abs=1e-9)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

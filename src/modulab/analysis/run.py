@@ -233,7 +233,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
         done = len(plan.wanted) - count
         time_taken = ""
         if count:
-            how = "a guess" if measured is None else "from a few networks, to within a factor of 2"
+            how = "a guess" if measured is None else "measured on a few networks"
             time_taken = f", about {duration(_START_SECONDS + seconds * (measured or 1.0))} ({how})"
         lines.append(f"{each.name:<12} {done} have it and {count} are to be analysed{time_taken}")
         lines += [f"             {number} will be skipped: {reason}" for reason, number in reasons.items()]
