@@ -75,7 +75,7 @@ def touching(labels: Sequence[Text], room: float) -> bool:
 
 def _thin_out(axis: Axis, dpi: float) -> bool:
     """Leave out every second tick until the labels of the others do not touch."""
-    if axis.get_major_locator() is None or not touching(axis.get_ticklabels(), _BETWEEN * dpi):
+    if not touching(axis.get_ticklabels(), _BETWEEN * dpi):
         return False
     while touching(axis.get_ticklabels(), _BETWEEN * dpi):
         low, high = sorted(axis.get_view_interval())
