@@ -285,3 +285,13 @@ def test_joined_settings_are_called_by_their_symbols() -> None:
     results["config.my.key"] = 3
     columns = ["config.architecture.name", "config.noise.scale", "config.data.num_samples", "config.my.key"]
     assert set(join_settings(results, columns)) == {"dense, σ = 0.1, N = 64, my.key = 3"}
+
+
+def test_a_map_over_decades_has_no_formula_and_no_interval_beyond_its_cell() -> None:
+    results = sweep_results(noise__scale=[0.0, 0.2, 0.4], data__num_samples=[10, 100, 1000])
+    results["error/test"] *= np.where(results["config.noise.scale"] == 0, -1e-3, 1).clip(1e-3)
+    figure = grid_map(results)
+    figure.svg()
+    assert broken_rules(figure.figure) == []
+    width = figure.figure.axes[0].get_window_extent().width / 3
+    assert all(text.get_window_extent().width < width for text in figure.figure.axes[0].texts)

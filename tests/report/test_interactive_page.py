@@ -249,6 +249,9 @@ def test_dark_screens_have_other_colours_and_paper_has_all_that_is_folded(page: 
     shown = "document.querySelector('#measures {}').checkVisibility()"
     assert page.evaluate(shown.format(".drawing img"))
     assert not page.evaluate(shown.format(".chart"))
+    page.resize(760)
+    page.send("Emulation.setEmulatedMedia", media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 760
     page.send("Emulation.setEmulatedMedia", media="")
     page.evaluate(
         "addEventListener('beforeprint', () => "

@@ -137,7 +137,7 @@ def map_figure(
     columns, rows = in_order(results, x), in_order(results, y)
     keys = (x.removeprefix("config."), y.removeprefix("config."))
     with drawing():
-        width, height = max(PANEL_WIDTH, 0.62 * len(columns) + 1.2), max(PANEL_HEIGHT, 0.42 * len(rows) + 1.0)
+        width, height = _map_width(columns), max(PANEL_HEIGHT, 0.42 * len(rows) + 1.0)
         across = len(measures) if panel is not None else min(len(measures), 3 if width < 3.6 else 2)
         down = -(-len(measures) * len(levels) // across)
         figure = Figure(figsize=(width * across + 0.3, height * down), layout="constrained")
@@ -191,6 +191,11 @@ def _map_panel(
     )  # fmt: skip
 
 
+def _map_width(columns: Sequence[object]) -> float:
+    """Return the width of a map of so many columns, in inches; about three fifths of it are cells."""
+    return max(PANEL_WIDTH, 0.62 * len(columns) + 1.2)
+
+
 def _norm(values: pd.Series) -> Normalize:
     low, high = float(values.min()), float(values.max())
     if choose_measure_scale(values) == "log":
@@ -224,11 +229,12 @@ def _draw_map(
         ink = "white" if colours[row, column, :3] @ (0.299, 0.587, 0.114) < 0.5 else "black"
         text = _short(float(cells["mean"][row, column]))
         ends = float(cells["low"][row, column]), float(cells["high"][row, column])
-        if len(columns) <= 8 and np.isfinite(ends[0]):
+        interval = f"{_short(ends[0])} to {_short(ends[1])}"
+        if np.isfinite(ends[0]) and len(interval) * 0.037 < 0.62 * _map_width(columns) / len(columns):
             axes.text(
                 column + 0.5,
                 row + 0.25,
-                f"{_short(ends[0])} to {_short(ends[1])}",
+                interval,
                 ha="center",
                 va="center",
                 color=ink,
@@ -245,4 +251,6 @@ def _draw_map(
     axes.spines[:].set_visible(False)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    figure.colorbar(image, ax=axes, label=measure, pad=0.02)
+    # The usual texts of logarithmic ticks are formulas, and names are never taken for those.
+    texts = "{x:g}" if isinstance(norm, LogNorm) else None
+    figure.colorbar(image, ax=axes, label=measure, pad=0.02, format=texts)
