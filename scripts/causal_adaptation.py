@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from one_fit import packed_against_one_fit
 
 import modulab
@@ -45,20 +46,23 @@ def arm_of(rows: pd.DataFrame, arm: str) -> pd.DataFrame:
 def draw(rows: pd.DataFrame, folder: Path) -> None:
     """Draw mean divergences against observations, with the closed form as lines."""
     with drawing():
-        figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+        figure = Figure(figsize=(7.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for place, arm in enumerate(ARMS):
             means = arm_of(rows, arm).groupby("config.task.observations").mean(numeric_only=True)
             style = {"color": COLOURS[place]}
             axes.plot(means.index, means["adaptation/expected"], linewidth=1, **style)
             axes.plot(
-                means.index, means["adaptation/divergence"], MARKERS[place], markersize=8 - 2 * place, label=arm, **style
+                means.index, means["adaptation/divergence"], MARKERS[place], markersize=9 - 2 * place, label=arm,
+                **style,
             )  # fmt: skip
         axes.set(
             xscale="log", yscale="log", xlabel="Observations after the change", ylabel="Divergence (nats)",
             xticks=OBSERVATIONS, xticklabels=OBSERVATIONS,
         )  # fmt: skip
         axes.minorticks_off()
+        # Not as powers of ten in mathematical text, which figures show as it is written.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         figure.legend(loc="outside right upper", title="Updated (lines: closed form)")
     columns = {
         "config.task.order": "order", "config.architecture.updated": "updated",
@@ -75,7 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/adaptation", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/adaptation"))
     options, overrides = parser.parse_known_args()
-    asked = ["experiment=adaptation", "population.seeds=8", grid(), *overrides]
+    asked = ["experiment=adaptation", "population.seeds=32", grid(), *overrides]
     results = modulab.train(asked, folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
     for arm in ARMS:
