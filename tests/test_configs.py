@@ -28,7 +28,7 @@ OPTIONS = [
     file.removesuffix(".yaml") for file in FILES if "/" in file and file.split("/")[0] not in OTHER_GROUPS
 ]
 
-NEEDED = {"architecture/gated_mixture": ["task=domains"]}
+NEEDED = {"architecture/gated_mixture": ["task=domains"], "architecture/conditionals": ["task=causal"]}
 """What an option cannot be read without."""
 
 

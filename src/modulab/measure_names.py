@@ -25,6 +25,7 @@ RENAMED_MEASURES: tuple[tuple[str, str, str], ...] = (
 errors, whose first names suggested that higher is better. Entries stay, so that earlier results remain readable."""
 
 _BETTER: dict[str, Better] = {
+    "adaptation": "lower",
     "error": "lower",
     "error_under": "lower",
     "error_beyond": "lower",

@@ -21,6 +21,7 @@ SUPPORTS = {
     "bump_position": ["full", "corner"],
     "sources": [None],
     "domains": [None],
+    "causal": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -37,7 +38,7 @@ SIZES = {
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources", "domains")
+UNCHANGED = ("shared_output", "sources", "domains", "causal")
 """Tasks that have no other function for module 1."""
 MODULES = {"bump_position": 2, "sources": 2}
 """Tasks that have one number of modules."""
