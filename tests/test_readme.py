@@ -248,6 +248,14 @@ def test_the_script_of_gates_trains_compares_and_draws(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "gates.csv")) == 26
 
 
+@pytest.mark.slow
+def test_the_script_of_adaptation_trains_compares_and_draws(tmp_path: Path) -> None:
+    small = ["population.seeds=1", "training.steps=4", "training.curve_every=4", "trainer.engine=eager"]
+    run([str(ROOT / "scripts/adaptation"), str(tmp_path), *small], tmp_path)
+    assert table_of(tmp_path)["config.task.order"].value_counts().to_dict() == {"causal": 32, "reversed": 32}
+    assert len(pd.read_csv(tmp_path / "adaptation.csv")) == 64
+
+
 def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
     for name, page in PAGES.items():
         here = ROOT if name == "README" else ROOT / "docs"
