@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class PageTable:
     repeat: str = ""
     """Of such a table, the command that trains one of them again, less its run_id at the end."""
 
-    @property
+    @cached_property
     def numeric(self) -> list[bool]:
         """Return for each column whether it holds numbers, or numbers with their interval."""
         return [
