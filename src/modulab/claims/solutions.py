@@ -17,7 +17,7 @@ interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -196,20 +196,11 @@ def _learning(point: Point) -> Find:
     return find
 
 
-def _ratio(first: Point, second: Point) -> Find:
+def _compared(compare: Callable[[Proportion, Proportion], Estimate], first: Point, second: Point) -> Find:
     def find(evidence: Mapping[str, Evidence]) -> Estimate:
         counts = [point.counts(evidence) for point in (first, second)]
         one, other = (proportion(modular, trained) for trained, _, modular in counts)
-        return log_ratio(one, other)
-
-    return find
-
-
-def _exponent(power: Point, base: Point) -> Find:
-    def find(evidence: Mapping[str, Evidence]) -> Estimate:
-        counts = [point.counts(evidence) for point in (power, base)]
-        one, other = (proportion(modular, trained) for trained, _, modular in counts)
-        return exponent(one, other)
+        return compare(one, other)
 
     return find
 
@@ -221,7 +212,7 @@ def _deciding(units: int) -> tuple[Criterion, ...]:
         Criterion(
             f"Without noise modular solutions vanish as modules are added, {units} units for each",
             f"probability of a modular solution, {most} modules / {fewest}",
-            _ratio(quiet[0], quiet[1]),
+            _compared(log_ratio, quiet[0], quiet[1]),
             Region(high=HALVING),
             scale="factor",
             predicted=f"below {HALVING:g} times",
@@ -258,7 +249,7 @@ def _reported() -> tuple[Criterion, ...]:
             Criterion(
                 f"Twice as many units square the probability: {modules} modules, {fewer} to {more} units for each",
                 f"exponent k of P({more} units) = P({fewer} units)^k, without noise",
-                _exponent(Point(modules, more, NOISES[0]), Point(modules, fewer, NOISES[0])),
+                _compared(exponent, Point(modules, more, NOISES[0]), Point(modules, fewer, NOISES[0])),
                 predicted="2",
             )
             for modules in MODULES
