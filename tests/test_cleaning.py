@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from modulab.cleaning import clean
+from modulab.errors import ConfigError
 from modulab.results.files import write_whole
 from modulab.results.manifest import checkpoint_path, write_manifest
 from modulab.results.store import gather, save_part
@@ -48,28 +49,43 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_is_removed_unless_asked(tmp_path: Path, cache: Path) -> None:
-    population(tmp_path / "runs" / "a", ONE, "completed")
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "outputs"
+
+
+def test_nothing_is_removed_unless_asked(tmp_path: Path, cache: Path, outputs: Path) -> None:
+    population(outputs / "a", ONE, "completed")
     before = files(tmp_path)
-    said = "\n".join(clean(tmp_path / "runs", remove=False))
+    said = "\n".join(clean(None, remove=False))
     assert files(tmp_path) == before
     assert "compiled steps: 1 file, 2 KiB" in said
-    assert "runs/a: 1 file, 1 KiB" in said
+    assert "outputs/a: 1 file, 1 KiB" in said
     assert "To remove 2 files, 3 KiB, add --yes" in said
 
 
 def test_only_compiled_steps_and_checkpoints_of_finished_folders_are_removed(
-    tmp_path: Path, cache: Path
+    tmp_path: Path, cache: Path, outputs: Path
 ) -> None:
-    done = population(tmp_path / "runs" / "done", ONE, "completed")
-    half = [
-        population(tmp_path / "runs" / "half", ONE, "completed"),
-        population(tmp_path / "runs" / "half", TWO, "failed"),
-    ]
+    done = population(outputs / "done", ONE, "completed")
+    half = [population(outputs / "half", ONE, "completed"), population(outputs / "half", TWO, "failed")]
     before = files(tmp_path)
-    clean(tmp_path / "runs", remove=True)
+    clean(None, remove=True)
     assert before - files(tmp_path) == {done, cache / "step.so"}
     assert all(path.exists() for path in half)
+
+
+def test_a_folder_that_is_named_is_cleaned_alone(tmp_path: Path, cache: Path) -> None:
+    done = population(tmp_path / "runs" / "done", ONE, "completed")
+    other = population(tmp_path / "others" / "done", ONE, "completed")
+    before = files(tmp_path)
+    clean(tmp_path / "runs", remove=True)
+    assert before - files(tmp_path) == {done}
+    assert other.exists()
+    assert (cache / "step.so").exists()
+    with pytest.raises(ConfigError, match="is no folder"):
+        clean(tmp_path / "run", remove=True)
 
 
 def test_a_checkpoint_of_members_without_rows_is_kept(tmp_path: Path) -> None:

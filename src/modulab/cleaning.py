@@ -20,13 +20,26 @@ _FINISHED = ("completed", "diverged")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def clean(path: Path, *, remove: bool) -> list[str]:
-    """Return lines that say what there is to remove under a path and in the cache; remove it if asked.
+OUTPUTS = Path("outputs")
+"""Where commands write unless they are told otherwise."""
 
-    Raises: ConfigError for a folder in which another process is at work.
+
+def clean(path: Path | None, *, remove: bool) -> list[str]:
+    """Return lines that say what there is to remove, and remove it if asked.
+
+    That is what lies under a path; without one, what lies under `outputs` and in the cache of compiled steps.
+
+    Raises: ConfigError for a path that is no folder, and for a folder in which another process is at work.
     """
-    compiled = _compiled_steps()
-    lines = [f"compiled steps: {_amount(compiled)}" + (f", in {compiled[0].parent}" if compiled else "")]
+    if path is not None and not path.is_dir():
+        raise ConfigError(
+            f"{path} is no folder. Give one that holds folders of results, or none for {OUTPUTS}."
+        )
+    compiled: list[Path] = []
+    lines: list[str] = []
+    if path is None:
+        path, compiled = OUTPUTS, _compiled_steps()
+        lines = [f"compiled steps: {_amount(compiled)}" + (f", in {compiled[0].parent}" if compiled else "")]
     folders = sorted({file.parents[1] for file in path.rglob(f"{POPULATIONS}/*.ckpt")})
     removable = list(compiled)
     for folder in folders:
@@ -44,8 +57,9 @@ def clean(path: Path, *, remove: bool) -> list[str]:
         return [*lines, f"Removed {size}."]
     return [
         *lines,
-        f"To remove {_amount(removable)}, add --yes. Results stay. Compiled steps are compiled again when they are "
-        "needed. Without its checkpoints a folder has no weights for modulab analyse and load_members.",
+        f"To remove {_amount(removable)}, add --yes. Results stay. "
+        + ("Compiled steps are compiled again when they are needed. " if compiled else "")
+        + "Without its checkpoints a folder has no weights for modulab analyse and load_members.",
     ]
 
 

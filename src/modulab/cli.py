@@ -135,7 +135,7 @@ def _other(given: Sequence[str]) -> int:
         "--folder", type=Path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
     )
     claims.add_argument(
-        "--processes", type=int, metavar="N", help="experiments to run at once; default one a core"
+        "--processes", type=int, metavar="N", help="experiments to run at once; default one per core"
     )
     claims.add_argument(
         "--dry-run", action="store_true", help="print how many networks would be trained, and train nothing"
@@ -205,10 +205,9 @@ def _add_project_commands(commands: Any) -> None:
     clean.add_argument(
         "path",
         nargs="?",
-        default=Path("outputs"),
         type=Path,
         metavar="PATH",
-        help="where to look for folders of results; default outputs",
+        help="where to look for folders of results, and nowhere else; without it outputs and the compiled steps",
     )
     clean.add_argument(
         "--yes", action="store_true", help="remove what is shown; without it nothing is removed"

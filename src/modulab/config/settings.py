@@ -262,12 +262,12 @@ class _Seed(Settings):
 
 
 def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
-    """Raise: ConfigError for settings that nothing heeds where a module trains itself."""
+    """Raise: ConfigError for settings that have no effect where a module trains itself."""
     architecture.check()
     for key, is_set in (
         (f"noise.scale={member.noise.scale}", member.noise.scale > 0),
         (f"regulariser.strength={member.regulariser.strength}", member.regulariser.strength > 0),
-        ("task.mixing=true", member.task.mixing),
+        ("task.code=mixed", member.task.mixing),
     ):
         if is_set:
             raise ConfigError(

@@ -26,7 +26,7 @@ BLOCK_BYTES = 64 << 20
 
 Kept = TypeVar("Kept")
 Tell = Callable[[str], None]
-"""Is told how far a long measure has come."""
+"""Receives how far a long measure has come."""
 
 
 def tell_nobody(words: str) -> None:

@@ -13,6 +13,7 @@ from modulab.sweep.side_by_side import processes_at_once
 from modulab.sweep.slurm import cut_shards, plan_slurm_work
 from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
+from modulab.training.execution import Execution
 
 _START_SECONDS = 8
 
@@ -54,9 +55,16 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
         f"groups       {len(groups)} of equal structural settings",
         f"populations  {len(work.populations)}, the largest of {largest}",
         *_describe_self_trained(work),
-        f"memory       about {process_bytes(work) / 2**30:.1f} GiB a process",
-        f"engine       {work.execution.engine}",
+        f"memory       about {process_bytes(work) / 2**30:.1f} GiB per process",
+        f"engine       {_engine_words(work.execution)}",
     ]
+
+
+def _engine_words(execution: Execution) -> str:
+    # Whether a program has a native step is known once it has been traced, which takes longer than a dry run may.
+    if execution.engine != "native":
+        return execution.engine
+    return f"native; {execution.instead_of_native} for programs that have no native step"
 
 
 def _describe_self_trained(work: Work) -> list[str]:

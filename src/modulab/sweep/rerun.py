@@ -1,4 +1,4 @@
-"""Train one row of a table again, alone, and compare: what the table says should not depend on company."""
+"""Train one row of a table again, alone, and compare: what the table says should not depend on packing."""
 
 from __future__ import annotations
 

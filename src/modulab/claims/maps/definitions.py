@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "quick": Preset("some hundreds of settings per claim: a first map, in minutes on two cores"),
     "full": Preset(
-        "2,048 settings per claim, longer training: for a cluster, a GPU or a night",
+        "2,048 settings per claim: for a cluster, a GPU or a night",
         ("population.sobol.settings=2048", "training.steps=4000"),
         # Its steps are an axis.
         resized={"digits": ("population.sobol.settings=1024",)},

@@ -38,7 +38,7 @@ PlaceShuffle = Literal["layer", "degree", "nonzero"]
 ShuffleKind = Literal[PlaceShuffle, "strength"]
 
 FITTING_STEPS = 100
-"""Of iterative proportional fitting; so many for every member, lest results depend on packing."""
+"""Of iterative proportional fitting; the same number for every member, so that results do not depend on packing."""
 
 
 class _Draw(IntEnum):

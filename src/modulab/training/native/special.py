@@ -162,7 +162,7 @@ def _constant_pad_nd(collected: Collected, node: Node, arguments: list[Any]) -> 
     for place in range(len(widths) // 2):
         axis = len(part.sizes) - 1 - place
         if min(widths[2 * place : 2 * place + 2]) < 0:
-            raise Unsupported("padding that takes away")
+            raise Unsupported("negative padding")
         ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))
     return collected.padded(part, ranges, fill, node)
 
