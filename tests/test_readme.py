@@ -182,7 +182,7 @@ def test_page_on_graphs_runs_as_written(tmp_path: Path) -> None:
     run_page("graphs", tmp_path)
     table = table_of(tmp_path / "outputs/graphs")
     columns = [name for name in table if name.startswith("graph/") and name.endswith("_p")]
-    assert len(columns) == 7 * 2 + 7 + 3
+    assert len(columns) == 7 * 2 + 7 + 3 * 2
     assert table[columns].notna().all().all()
 
 

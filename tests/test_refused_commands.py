@@ -221,7 +221,7 @@ def test_ctrl_c_in_a_chunk_tells_how_to_go_on(tmp_path: Path, presses: int) -> N
         assert process.stderr is not None
         assert process.stdout is not None
         for line in process.stderr:
-            if "step" in line:
+            if "% of the work" in line:
                 break
         for _ in range(presses):
             process.send_signal(signal.SIGINT)

@@ -142,7 +142,7 @@ def test_a_mark_under_the_pointer_says_its_network_settings_and_value(page: Brow
         page.wait("!document.querySelector('.tip').hidden")
         said = tip(page)
         row = table.loc[said["run_id"]]
-        assert float(said["Test error"]) == pytest.approx(row[ERROR], rel=6e-3)
+        assert float(said["Test error ↓"]) == pytest.approx(row[ERROR], rel=6e-3)
         assert said["noise.scale"] == f"{row['config.noise.scale']:g}"
         assert said["seed"] == str(row["config.seed"])
         assert said["architecture.name"] == row["config.architecture.name"]
@@ -185,7 +185,7 @@ def test_arrow_keys_go_through_marks_and_enter_selects(page: Browser) -> None:
     errors: list[float] = []
     for _ in range(3):
         page.press("ArrowRight")
-        errors.append(float(tip(page)["Test error"]))
+        errors.append(float(tip(page)["Test error ↓"]))
     assert errors == sorted(errors)
     page.press("ArrowRight")
     said = tip(page)

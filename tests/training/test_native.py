@@ -126,6 +126,21 @@ SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         name: ({"architecture": name, "noise": "gaussian"}, {**NOISY, "architecture__width": None})
         for name in ("attention", "experts", "recurrent")
     },
+    **{
+        f"experts {gate}": (
+            {"architecture": "experts"},
+            {"architecture__width": None, "architecture__gate": gate, "architecture__top_k": kept},
+        )
+        for gate, kept in (("top_k", 2), ("frozen", None))
+    },
+    "gated mixture": (
+        {"architecture": "gated_mixture", "task": "domains"},
+        {"architecture__width": None, "training__batch_size": 1},
+    ),
+    "conditionals": (
+        {"architecture": "conditionals", "task": "causal"},
+        {"architecture__width": None, "training__batch_size": 1},
+    ),
 }  # fmt: skip
 
 

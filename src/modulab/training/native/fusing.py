@@ -274,8 +274,14 @@ def _copy_into(group: Group, statements: Sequence[Statement], number: int) -> li
 
 
 def _redirect(statement: Statement, copies: dict[Buffer, Buffer]) -> None:
+    """Let a statement read the copies where it reads just what the same iteration computes.
+
+    Elsewhere it reads, as another expert's logits, what a copy has not computed yet.
+    """
     statement.inputs = tuple(
-        replace(access, buffer=copies[access.buffer]) if access.buffer in copies else access
+        replace(access, buffer=copies[access.buffer])
+        if access.buffer in copies and shares_loop(statement, access, access.buffer.writers[0])
+        else access
         for access in statement.inputs
     )
 
