@@ -31,8 +31,6 @@ LIBRARIES = [
     "torch._dynamo.config", "torch._inductor.config", "torch._functorch.config", "setuptools",
 ]  # fmt: skip
 """What a call imports. setuptools, which torch's compiler imports, adds the folder of its own modules to sys.path."""
-SCIPY = ["setuptools", "scipy.sparse", "scipy.special"]
-"""What a first call imports and adds filters of warnings, and setuptools."""
 
 
 def import_libraries(names: list[str]) -> None:
@@ -81,7 +79,7 @@ def main(case: str, engine: str, folder: str, cache: str) -> dict[str, Any]:
     """Call, and return what that changed and whether it raised what it should."""
     os.environ["MODULAB_CACHE_DIR"] = cache
     overrides = [*QUICK, f"trainer.engine={engine}"]
-    import_libraries(SCIPY if case == "first" else LIBRARIES)
+    import_libraries(["setuptools"] if case == "first" else LIBRARIES)
     if case == "own":
         make_settings()
     if case == "misspelt":

@@ -41,7 +41,9 @@ def settings_kept() -> Generator[None]:
         loggers = [logging.getLogger(name) for name in _LOGGERS]
         levels = [(logger.level, list(logger.handlers)) for logger in loggers]
         try:
-            yield
+            # Libraries that are imported only when they are used, as the compiler is, add filters of their own.
+            with warnings.catch_warnings():
+                yield
         finally:
             torch.set_num_threads(threads)
             for logger, (level, handlers) in zip(loggers, levels, strict=True):
