@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from modulab.networks.base import NetworkPopulation, Recording, Tap
 from modulab.networks.perceptron import Perceptron, flatten, pre_activation
@@ -36,6 +37,18 @@ def planted(weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str
     in_features, *hidden = (weight.shape[2] for weight in weights)
     network = Perceptron(in_features, tuple(hidden), weights[-1].shape[1], activation)
     return Perceptrons(network, flatten(list(weights), list(biases)))
+
+
+def torch_layers(population: Perceptrons) -> nn.Sequential:
+    """Return the first of some perceptrons of tanh units as torch.nn layers."""
+    layers: list[nn.Module] = []
+    for weight, bias in zip(population.weights, population.biases, strict=True):
+        linear = nn.Linear(weight.shape[2], weight.shape[1])
+        with torch.no_grad():
+            linear.weight.copy_(weight[0])
+            linear.bias.copy_(bias[0])
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
 
 
 def perceptrons(population: NetworkPopulation) -> Perceptrons:

@@ -15,10 +15,10 @@ from modulab.claims.solutions import (
     LEARNED,
     MODULAR,
     PREDICTED,
+    Exponent,
+    LogRatio,
     Point,
     clopper_pearson,
-    exponent,
-    log_ratio,
     proportion,
 )
 from modulab.claims.volume import ModularVolume, aligned_modularity
@@ -61,13 +61,13 @@ def test_the_interval_of_a_ratio_covers_the_ratio_of_the_probabilities() -> None
     random = np.random.default_rng(0)
     first, second = 0.02, 0.3
     counts = random.binomial(100, [first, second], size=(400, 2)).tolist()
-    ends = [log_ratio(proportion(one, 100), proportion(other, 100)).interval(0.95) for one, other in counts]
+    ends = [LogRatio.of(proportion(one, 100), proportion(other, 100)).interval(0.95) for one, other in counts]
     covered = [low <= math.log(first / second) <= high for low, high in ends]
     assert np.mean(covered) >= 0.95
 
 
 def test_a_ratio_of_none_found_to_many_has_no_lower_end() -> None:
-    low, high = log_ratio(proportion(0, 200), proportion(160, 200)).interval(0.95)
+    low, high = LogRatio.of(proportion(0, 200), proportion(160, 200)).interval(0.95)
     assert low == -math.inf
     assert high < math.log(1 / 16)
 
@@ -75,13 +75,13 @@ def test_a_ratio_of_none_found_to_many_has_no_lower_end() -> None:
 def test_the_interval_of_an_exponent_covers_it() -> None:
     random = np.random.default_rng(0)
     counts = random.binomial(100, [0.3**2, 0.3], size=(400, 2)).tolist()
-    ends = [exponent(proportion(one, 100), proportion(other, 100)).interval(0.95) for one, other in counts]
+    ends = [Exponent.of(proportion(one, 100), proportion(other, 100)).interval(0.95) for one, other in counts]
     assert np.mean([low <= 2 <= high for low, high in ends]) >= 0.95
-    assert exponent(proportion(900, 10_000), proportion(3_000, 10_000)).value == pytest.approx(2, rel=1e-3)
+    assert Exponent.of(proportion(900, 10_000), proportion(3_000, 10_000)).value == pytest.approx(2, rel=1e-3)
 
 
 def test_where_no_network_is_modular_the_exponent_has_a_lower_end_only() -> None:
-    low, high = exponent(proportion(0, 10_000), proportion(1_000, 10_000)).interval(0.95)
+    low, high = Exponent.of(proportion(0, 10_000), proportion(1_000, 10_000)).interval(0.95)
     assert 3 < low < high == math.inf
 
 

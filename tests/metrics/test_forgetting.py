@@ -20,7 +20,7 @@ from modulab.tasks.regression import RegressionTask
 from modulab.training.fit import fit_population
 from modulab.training.learner import PopulationLearner
 from tests.members import EAGERLY, make_member
-from tests.perceptrons import perceptrons
+from tests.perceptrons import perceptrons, torch_layers
 from tests.training.fitting import CPU
 
 MEASURES = {"forgetting": "modulab.metrics.forgetting.measure_forgetting"}
@@ -192,14 +192,7 @@ def test_adaptation_follows_torch_optim(task: str, code: str, depth: int) -> Non
 def plain_loop(member: Member, probe: Probe) -> Tensor:
     """Adapt torch.nn layers with torch.optim.Adam, and return each module's error."""
     task, settings = member.task, member.probes
-    layers: list[nn.Module] = []
-    for weight, bias in zip(probe.seen_network.weights, probe.seen_network.biases, strict=True):
-        linear = nn.Linear(weight.shape[2], weight.shape[1])
-        with torch.no_grad():
-            linear.weight.copy_(weight[0])
-            linear.bias.copy_(bias[0])
-        layers += [linear, nn.Tanh()]
-    network = nn.Sequential(*layers[:-1])
+    network = torch_layers(probe.seen_network)
     rotation = mixing_matrix(task)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.adaptation_learning_rate)
     keys = member_keys([member.seed])

@@ -21,6 +21,7 @@ from modulab.tasks.regression import RegressionTask
 from modulab.training.learner import PopulationLearner
 from tests.members import make_member
 from tests.metrics.test_forgetting import Unchangeable, as_kind, probe_of
+from tests.perceptrons import torch_layers
 from tests.training.fitting import CPU
 
 PATH = "modulab.metrics.sequential.Sequential"
@@ -83,14 +84,7 @@ def test_stages_follow_torch_optim(task: str, code: str, modules: int, optimiser
 def plain_loop(member: Member, probe: Probe) -> Tensor:
     """Train torch.nn layers through the stages with an optimiser of torch: errors of modules 1 and 2, a row a stage."""
     task, settings = member.task, member.probes
-    layers: list[nn.Module] = []
-    for weight, bias in zip(probe.seen_network.weights, probe.seen_network.biases, strict=True):
-        linear = nn.Linear(weight.shape[2], weight.shape[1])
-        with torch.no_grad():
-            linear.weight.copy_(weight[0])
-            linear.bias.copy_(bias[0])
-        layers += [linear, nn.Tanh()]
-    network = nn.Sequential(*layers[:-1])
+    network = torch_layers(probe.seen_network)
     rotation, keys, batch = mixing_matrix(task), member_keys([member.seed]), settings.adaptation_batch_size
 
     def change(samples: Samples) -> Samples:

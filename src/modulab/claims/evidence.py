@@ -29,6 +29,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _LEAST_SHARE_OF_SEEDS = 0.5
 SMALLEST_ERROR = 1e-9
+"""Down to which logarithms of errors are taken."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -120,56 +122,67 @@ def proportion(found: int, trained: int) -> Proportion:
 
 
 @dataclass(frozen=True)
-class LogRatio(Estimate):
-    """The logarithm of a ratio of two probabilities, whose interval holds at least the level's share at any level.
+class OfTwo(Estimate, ABC):
+    """A function of two probabilities, whose interval holds at least the level's share at any level.
 
-    Each of the two intervals errs with half the probability, so that their ratio covers by Bonferroni.
+    Each of the two intervals errs with half the probability, so that the function's covers by Bonferroni. Half a
+    network is added to each count in the estimate itself, so that none found, or all, gives a number.
     """
 
-    first: Proportion | None = None
-    second: Proportion | None = None
+    first: Proportion = field(kw_only=True)
+    second: Proportion = field(kw_only=True)
+
+    @classmethod
+    def of(cls, first: Proportion, second: Proportion) -> Self:
+        """Return the estimate with its 95% interval; NaN where either has no networks."""
+        seeds = min(first.seeds, second.seeds)
+        value = cls._value(_smoothed_log(first), _smoothed_log(second)) if seeds else math.nan
+        found = cls(value, value, value, seeds, first=first, second=second)
+        low, high = found.interval(LEVEL)
+        return replace(found, low=low, high=high)
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Return the logarithms of the smallest and largest ratio within both intervals."""
-        if self.first is None or self.second is None or not (self.first.seeds and self.second.seeds):
+        """Return the smallest and largest value within both intervals."""
+        if not self.seeds:
             return math.nan, math.nan
-        (low, high), (below, above) = (each.interval((1 + level) / 2) for each in (self.first, self.second))
-        return _log(low) - _log(above), _log(high) - _log(below)
+        return self._ends(*(each.interval((1 + level) / 2) for each in (self.first, self.second)))
 
+    @staticmethod
+    @abstractmethod
+    def _value(first: float, second: float) -> float:
+        """Return the function of two probabilities, given their logarithms."""
 
-def log_ratio(first: Proportion, second: Proportion) -> LogRatio:
-    """Return ln(first / second). Half a network is added to each count, so that none found gives a number."""
-    if not (first.seeds and second.seeds):
-        return LogRatio(math.nan, math.nan, math.nan, 0, first=first, second=second)
-    value = _smoothed_log(first) - _smoothed_log(second)
-    seeds = min(first.seeds, second.seeds)
-    low, high = LogRatio(value, value, value, seeds, first=first, second=second).interval(LEVEL)
-    return LogRatio(value, low, high, seeds, first=first, second=second)
+    @staticmethod
+    @abstractmethod
+    def _ends(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+        """Return the ends of its values, given those of two probabilities."""
 
 
 @dataclass(frozen=True)
-class Exponent(Estimate):
-    """The exponent k of one probability as a power of another, p = q^k, from two counts as `LogRatio` is."""
+class LogRatio(OfTwo):
+    """ln(first / second)."""
 
-    power: Proportion | None = None
-    base: Proportion | None = None
+    @staticmethod
+    def _value(first: float, second: float) -> float:
+        return first - second
 
-    def interval(self, level: float) -> tuple[float, float]:
-        """Return the smallest and largest exponent within both intervals; both probabilities are below 1."""
-        if self.power is None or self.base is None or not (self.power.seeds and self.base.seeds):
-            return math.nan, math.nan
-        (low, high), (below, above) = (each.interval((1 + level) / 2) for each in (self.power, self.base))
-        least = abs(_log(high) / _log(below)) if below > 0 else 0.0
-        return least, _log(low) / _log(above) if above < 1 else math.inf
+    @staticmethod
+    def _ends(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+        return _log(first[0]) - _log(second[1]), _log(first[1]) - _log(second[0])
 
 
-def exponent(power: Proportion, base: Proportion) -> Exponent:
-    """Return ln p / ln q. Half a network is added to each count, so that none found, or all, gives a number."""
-    if not (power.seeds and base.seeds):
-        return Exponent(math.nan, math.nan, math.nan, 0, power=power, base=base)
-    value = _smoothed_log(power) / _smoothed_log(base)
-    low, high = Exponent(value, value, value, 0, power=power, base=base).interval(LEVEL)
-    return Exponent(value, low, high, min(power.seeds, base.seeds), power=power, base=base)
+@dataclass(frozen=True)
+class Exponent(OfTwo):
+    """The exponent k of the first probability as a power of the second, p = q^k."""
+
+    @staticmethod
+    def _value(first: float, second: float) -> float:
+        return first / second
+
+    @staticmethod
+    def _ends(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+        least = abs(_log(first[1]) / _log(second[0])) if second[0] > 0 else 0.0
+        return least, _log(first[0]) / _log(second[1]) if second[1] < 1 else math.inf
 
 
 def _smoothed_log(share: Proportion) -> float:
@@ -212,7 +225,7 @@ def _deciding(units: int) -> tuple[Criterion, ...]:
         Criterion(
             f"Without noise modular solutions vanish as modules are added, {units} units for each",
             f"probability of a modular solution, {most} modules / {fewest}",
-            _compared(log_ratio, quiet[0], quiet[1]),
+            _compared(LogRatio.of, quiet[0], quiet[1]),
             Region(high=HALVING),
             scale="factor",
             predicted=f"below {HALVING:g} times",
@@ -249,7 +262,7 @@ def _reported() -> tuple[Criterion, ...]:
             Criterion(
                 f"Twice as many units square the probability: {modules} modules, {fewer} to {more} units for each",
                 f"exponent k of P({more} units) = P({fewer} units)^k, without noise",
-                _compared(exponent, Point(modules, more, NOISES[0]), Point(modules, fewer, NOISES[0])),
+                _compared(Exponent.of, Point(modules, more, NOISES[0]), Point(modules, fewer, NOISES[0])),
                 predicted="2",
             )
             for modules in MODULES

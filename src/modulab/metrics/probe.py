@@ -18,7 +18,7 @@ from modulab.tasks.base import Region, Samples, Task, mixing_matrix
 
 BATCH_ELEMENTS = 1 << 18
 """Elements a member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
-keep it, by a rule that sees one member's sizes only, lest sums depend on how many members there are."""
+keep it, by a rule that sees one member's sizes only, so that sums do not depend on how many members there are."""
 
 BLOCK_BYTES = 64 << 20
 """Default memory of a block of members measured together; small enough to be kind to a CPU's caches."""
@@ -121,7 +121,7 @@ def drawn_samples(
 
 
 def _batch_innermost(values: Tensor) -> Tensor:
-    """Return values laid out in memory as networks read and write them, which is thrice as fast."""
+    """Return values laid out in memory as networks read and write them, which is three times as fast."""
     return values.transpose(1, 2).contiguous().transpose(1, 2)
 
 
@@ -146,7 +146,7 @@ def make_probe(
 def bytes_per_member(network: Network, settings: Probes) -> int:
     """Return about how much memory measuring one more member takes at its peak.
 
-    The evaluation points' inputs, outputs and activities are held thrice at most, noise on the widest layer
+    The evaluation points' inputs, outputs and activities are held three times at most, noise on the widest layer
     needs 40 bytes an element, weight noise `repeats` copies of the network, and sums over points or over units
     silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
     """

@@ -216,9 +216,9 @@ def _step_work(population: Sequence[Run], execution: Execution) -> float:
     Populations of narrow networks without noise are trained many times faster than others: counted alike, they would
     have the time that is left estimated from them.
     """
-    members = plannable_members(population)
-    if not members:
-        return 0.0  # fails as it begins
+    members = [run.member for run in population]
+    if not _can_be_planned(members[0]):
+        return 0.0  # alone in its population, and fails as it begins
     return step_seconds(members, RATES[execution.engine], execution.threads) / _steps(population)
 
 

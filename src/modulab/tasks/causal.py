@@ -43,9 +43,13 @@ class Mechanisms:
     intercepts: Float64[Tensor, " variable"]
     log_deviations: Float64[Tensor, " variable"]
 
+    def mixing(self) -> Float64[Tensor, "variable variable"]:
+        """Return (I - W)^-1, by which variables follow from what is drawn for each: x = (I - W)^-1 (b + s xi)."""
+        return torch.linalg.inv(torch.eye(len(self.intercepts), dtype=torch.float64) - self.weights)
+
     def moments(self) -> Float64[Tensor, "coordinate coordinate"]:
         """Return E z z' of z = (1, x), exactly."""
-        made = torch.linalg.inv(torch.eye(len(self.intercepts), dtype=torch.float64) - self.weights)
+        made = self.mixing()
         mean = made @ self.intercepts
         covariance = made @ torch.diag((2 * self.log_deviations).exp()) @ made.T
         return _moments(mean, covariance)
@@ -223,7 +227,6 @@ class CausalTask(Task):
     ) -> Float64[Tensor, "coordinate coordinate"]:
         """Return the moments of a data set; of larger ones the first observations are those of smaller ones."""
         noise = normals(fold_in(key[None].cpu(), counter), self.observations, self.modules)[0].double()
-        made = torch.linalg.inv(torch.eye(self.modules, dtype=torch.float64) - mechanisms.weights)
-        observed = (mechanisms.intercepts + noise * mechanisms.log_deviations.exp()) @ made.T
+        observed = (mechanisms.intercepts + noise * mechanisms.log_deviations.exp()) @ mechanisms.mixing().T
         coordinates = torch.cat([torch.ones(self.observations, 1, dtype=torch.float64), observed], dim=1)
         return coordinates.T @ coordinates / self.observations

@@ -140,7 +140,7 @@ MAPS = (
         "Noise makes networks that read digits modular, at a price",
         "digits",
         Effect(
-            "excess of structural modularity less that of the same network trained without noise",
+            "excess of structural modularity minus that of the same network trained without noise",
             "modularity/structural_excess",
             thresholds.MODULARITY,
             arm="noise.scale",

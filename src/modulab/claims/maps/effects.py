@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-_SMALLEST_ERROR = 1e-9
+from modulab.claims.evidence import SMALLEST_ERROR
+
 _SMALLEST_SHARE = 0.01
 """Of the least effect that matters, down to which logarithms are taken; what lies further below differs in no way."""
 
@@ -65,7 +66,7 @@ class Effect:
         table = results.loc[wanted, ["config.seed", *columns, self.measure]].rename(columns=columns)
         value = table[self.measure].to_numpy(dtype=np.float64, na_value=np.nan)
         if self.scale != "difference":
-            smallest = _SMALLEST_ERROR if self.scale == "factor" else _SMALLEST_SHARE * self.least
+            smallest = SMALLEST_ERROR if self.scale == "factor" else _SMALLEST_SHARE * self.least
             value = np.log(np.maximum(value, smallest))
         table["value"] = value
         if self.arm is None:

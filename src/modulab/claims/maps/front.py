@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from modulab.claims.evidence import SMALLEST_ERROR
 from modulab.claims.maps.effects import Effect
 from modulab.claims.maps.places import Plan
 from modulab.claims.maps.surface import Surface, fit_surface
@@ -22,8 +23,6 @@ from modulab.report.panels import legend_below, panel_grid
 from modulab.report.style import arm_styles, drawing, label
 
 Array = NDArray[np.float64]
-
-_SMALLEST_PRICE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def find_front(effect: Effect, plan: Plan, results: pd.DataFrame, surface: Surfa
     """Return the front of a fitted effect over the price, which is fitted on a logarithmic scale."""
     keys = list(plan.axes)
     prices = effect.prices(results, keys)
-    values = np.log(np.maximum(prices["price"].to_numpy(dtype=np.float64), _SMALLEST_PRICE))
+    values = np.log(np.maximum(prices["price"].to_numpy(dtype=np.float64), SMALLEST_ERROR))
     shown = [plan.columns(each) for each in plan.shown]
     price = np.exp(fit_surface(plan.columns(prices), values, shown, replicates=0).effect)
     rows: list[pd.DataFrame] = []

@@ -30,7 +30,7 @@ def _computes(*names: str) -> Callable[[Special], Special]:
     return enter
 
 
-@_computes("clone")
+@_computes("clone", "lift_fresh_copy")
 def _clone(collected: Collected, node: Node, arguments: list[Any]) -> Value:
     del collected, node
     return arguments[0]
@@ -91,12 +91,6 @@ def _arange(collected: Collected, node: Node, arguments: list[Any]) -> Value:
 @_computes("_to_copy")
 def _to_copy(collected: Collected, node: Node, arguments: list[Any]) -> Value:
     return collected.elementwise("copy", arguments[:1], node)
-
-
-@_computes("lift_fresh_copy")
-def _lift_fresh_copy(collected: Collected, node: Node, arguments: list[Any]) -> Value:
-    del collected, node
-    return arguments[0]
 
 
 @_computes("pow")
