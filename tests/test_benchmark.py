@@ -127,6 +127,15 @@ def test_vmap_contender_gives_each_network_its_own_gradient_and_noise(contenders
     assert len(set(losses.tolist())) == 3
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_benchmark_without_a_cuda_device_says_so() -> None:
+    ran = subprocess.run(
+        [str(SCRIPTS / "benchmark"), "--device", "cuda"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (2, "")
+    assert ran.stdout == "--device cuda: torch finds no CUDA device here.\n"
+
+
 def test_benchmark_names_a_contender_that_it_does_not_know() -> None:
     finished = subprocess.run(
         [str(SCRIPTS / "benchmark"), "--only", "torch_lop"],

@@ -133,7 +133,9 @@ class Worker:
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
             "XLA_FLAGS": " ".join([*flags, os.environ.get("XLA_FLAGS", "")]).strip(),
-            "JAX_PLATFORMS": "cpu",
+            "JAX_PLATFORMS": order["workload"].get("device", "cpu"),
+            # Else JAX takes most of a card's memory from the others at once.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             # A cache that starts empty makes compile times those of a first use.
             "TORCHINDUCTOR_CACHE_DIR": str(cache),
         }
@@ -198,6 +200,7 @@ def run_condition(
         "noise": condition.noise,
         "threads": condition.threads,
         "quick": options.quick,
+        "device": options.device,
     }
     try:
         for outcome in outcomes:
@@ -377,6 +380,12 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=_numbers, help="comma-separated; default 1,2, as far as there are cores"
     )
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="where all of them train; default %(default)s",
+    )
     parser.add_argument("--noise", choices=["with", "without", "both"], help="default both")
     parser.add_argument("--steps", type=int, help="optimiser steps of each network in a repeat; default 100")
     parser.add_argument("--repeats", type=int, help="repeats besides the warm-up; default 5")
@@ -391,6 +400,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     defaults: dict[str, Any] = {"populations": [64, 256], "threads": [1, 2], "noise": "both"}
     defaults |= {"steps": 100, "repeats": 5}
+    if options.device == "cuda":
+        defaults |= {"populations": [64, 1024, 16384], "threads": [2]}
     if options.quick:
         defaults |= {"populations": [4], "threads": [1], "noise": "with", "repeats": 1}
     for name, value in defaults.items():
@@ -418,7 +429,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 132)
-    machine = describe_machine()
+    try:
+        machine = describe_machine(options.device)
+    except LookupError as error:
+        console.print(f"--device {options.device}: {error}")
+        return 2
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']:.1f}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -456,7 +471,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     records += fresh
                     save()
                 console.print(tabulate(records, threads, noise))
-        if not options.no_extras:
+        if not options.no_extras and options.device == "cpu":
             _extras(options, extras, cache, console)
     complaints = judge_losses(records, 2.0 if options.quick else 1.5)
     save()

@@ -13,8 +13,11 @@ from typing import Any
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return what a reader needs to judge the figures."""
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
+    """Return what a reader needs to judge the figures, with the graphics card where the device is cuda.
+
+    Raises: LookupError where there is none.
+    """
     model = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -26,6 +29,13 @@ def describe_machine() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise LookupError("torch finds no CUDA device here.")
+        versions["cuda"] = torch.version.cuda or "none"
+        model = f"{torch.cuda.get_device_name()}, {model}"
     return {
         "processor": model,
         "cores": cores(),

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from benchmark_contenders.plain_torch import stopped_clock
 from benchmark_contenders.workload import (
     BATCH_SIZE,
     HIDDEN_FEATURES,
@@ -44,7 +45,13 @@ _CPU = torch.device("cpu")
 
 
 def reference_members(
-    population: int, steps: int, noise: bool, threads: int, engine: str, first_seed: int = 0
+    population: int,
+    steps: int,
+    noise: bool,
+    threads: int,
+    engine: str,
+    first_seed: int = 0,
+    device: str = "cpu",
 ) -> tuple[list[Member], Execution]:
     """Return the members that these overrides of `modulab train` give, and how to train them."""
     overrides = [
@@ -61,7 +68,7 @@ def reference_members(
         f"seed={first_seed}",
         f"trainer.threads={threads}",
         f"trainer.engine={engine}",
-        "trainer.accelerator=cpu",
+        f"trainer.accelerator={device}",
         "trainer.progress=off",
     ]
     with hydra_composer() as compose:
@@ -73,8 +80,8 @@ def reference_members(
 class _WatchedLearner(PopulationLearner):
     """Keeps the losses of all steps, which a learner otherwise averages over chunks."""
 
-    def __init__(self, members: list[Member], engine: str, threads: int) -> None:
-        super().__init__(members, engine, _CPU, threads)
+    def __init__(self, members: list[Member], engine: str, threads: int, device: torch.device) -> None:
+        super().__init__(members, engine, device, threads)
         self.losses: list[Tensor] = []
 
     def _note_divergence(self, losses: Tensor, first_step: int) -> None:
@@ -83,29 +90,38 @@ class _WatchedLearner(PopulationLearner):
 
 
 class _Stopwatch(Callback):
-    started: float | None = None
-    ended = 0.0
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.started: float | None = None
+        self.ended = 0.0
 
     def on_train_epoch_start(self, *_: Any) -> None:
         if self.started is None:
-            self.started = time.perf_counter()
+            self.started = stopped_clock(self._device)
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        self.ended = time.perf_counter()
+        self.ended = stopped_clock(self._device)
 
 
 def modulab_engine(
-    population: int, steps: int, noise: bool, threads: int, engine: str = "compiled", first_seed: int = 0
+    population: int,
+    steps: int,
+    noise: bool,
+    threads: int,
+    engine: str = "compiled",
+    first_seed: int = 0,
+    device: str = "cpu",
 ) -> Timing:
     """Train a population under Lightning in this process, and time its steps."""
-    members, _ = reference_members(population, steps, noise, threads, engine, first_seed)
+    members, _ = reference_members(population, steps, noise, threads, engine, first_seed, device)
     torch.set_num_threads(1)
     keep_freed_memory()
-    learner, data = _learner(members, engine, threads)
-    stopwatch = _Stopwatch()
+    learner, data = _learner(members, engine, threads, torch.device(device))
+    stopwatch = _Stopwatch(device)
     start = time.perf_counter()
     trainer = lightning.Trainer(
-        accelerator="cpu",
+        accelerator=device,
+        devices=1,
         max_epochs=data.num_chunks,
         callbacks=[stopwatch],
         logger=False,
@@ -128,9 +144,11 @@ def modulab_engine(
     )
 
 
-def _learner(members: list[Member], engine: str, threads: int = 1) -> tuple[_WatchedLearner, PopulationData]:
-    learner = _WatchedLearner(members, engine, threads)
-    data = PopulationData(learner.row_members, 0, _CPU)
+def _learner(
+    members: list[Member], engine: str, threads: int = 1, device: torch.device = _CPU
+) -> tuple[_WatchedLearner, PopulationData]:
+    learner = _WatchedLearner(members, engine, threads, device)
+    data = PopulationData(learner.row_members, 0, device)
     learner.read_data(data.offsets, data.counts)
     return learner, data
 
@@ -139,7 +157,13 @@ def _prepare(workload: Workload, engine: str) -> Repeat:
     def repeat(number: int) -> Timing:
         first_seed = number * workload.population
         return modulab_engine(
-            workload.population, workload.steps, workload.noise, workload.threads, engine, first_seed
+            workload.population,
+            workload.steps,
+            workload.noise,
+            workload.threads,
+            engine,
+            first_seed,
+            workload.device,
         )
 
     return repeat

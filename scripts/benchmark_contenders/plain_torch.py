@@ -44,11 +44,18 @@ class NoisyPerceptron(nn.Module):
         return self.readout(activity)
 
 
-def draw_points(networks: int, samples: int = NUM_SAMPLES) -> tuple[Tensor, Tensor]:
+def draw_points(networks: int, samples: int = NUM_SAMPLES, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Return inputs and targets, both (network, sample, feature)."""
-    inputs = torch.rand(networks, samples, IN_FEATURES) * 2 - 1
+    inputs = torch.rand(networks, samples, IN_FEATURES, device=device) * 2 - 1
     targets = torch.stack([torch.sin(torch.pi * inputs[..., 0]), 2 * inputs[..., 1].square() - 1], dim=-1)
     return inputs, targets
+
+
+def stopped_clock(device: str) -> float:
+    """Return the time, once a device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def summarise(
@@ -66,11 +73,11 @@ def summarise(
 
 def prepare(workload: Workload) -> Repeat:
     def train(inputs: Tensor, targets: Tensor) -> list[Tensor]:
-        network = NoisyPerceptron(workload.noise)
+        network = NoisyPerceptron(workload.noise).to(workload.device)
         optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
         losses: list[Tensor] = []
         for _ in range(workload.steps):
-            chosen = torch.randint(NUM_SAMPLES, (BATCH_SIZE,))
+            chosen = torch.randint(NUM_SAMPLES, (BATCH_SIZE,), device=workload.device)
             loss = nn.functional.mse_loss(network(inputs[chosen], workload.sigma), targets[chosen])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -82,10 +89,10 @@ def prepare(workload: Workload) -> Repeat:
 
     def repeat(number: int) -> Timing:
         torch.manual_seed(number)
-        points = [draw_points(1) for _ in range(networks)]
-        start = time.perf_counter()
+        points = [draw_points(1, device=workload.device) for _ in range(networks)]
+        start = stopped_clock(workload.device)
         losses = [train(inputs[0], targets[0]) for inputs, targets in points]
-        seconds = time.perf_counter() - start
+        seconds = stopped_clock(workload.device) - start
         steps = [torch.stack(each) for each in zip(*losses, strict=True)]
         return summarise(steps, seconds, networks * workload.steps)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, summarise
+from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, stopped_clock, summarise
 from benchmark_contenders.workload import BATCH_SIZE, LEARNING_RATE, Repeat, Timing, Workload
 
 
@@ -33,10 +33,10 @@ class TimedLearner(lightning.LightningModule):
         self.started = self.ended = 0.0
 
     def on_train_epoch_start(self) -> None:
-        self.started = time.perf_counter()
+        self.started = stopped_clock(self.device.type)
 
     def on_train_epoch_end(self) -> None:
-        self.ended = time.perf_counter()
+        self.ended = stopped_clock(self.device.type)
 
 
 class Learner(TimedLearner):
@@ -62,9 +62,10 @@ def default_loader(
     return DataLoader(dataset, batch_size=batch_size, sampler=sampler)
 
 
-def stock_trainer() -> lightning.Trainer:
+def stock_trainer(device: str = "cpu") -> lightning.Trainer:
     return lightning.Trainer(
-        accelerator="cpu",
+        accelerator=device,
+        devices=1,
         max_epochs=1,
         logger=False,
         enable_checkpointing=False,
@@ -90,7 +91,9 @@ def _prepare(workload: Workload, tuned: bool) -> Repeat:
         loader = (_batched_loader if tuned else default_loader)(dataset, workload.steps)
         learner = Learner(workload)
         trainer = (
-            lightning.Trainer(accelerator="cpu", max_epochs=1, barebones=True) if tuned else stock_trainer()
+            lightning.Trainer(accelerator=workload.device, devices=1, max_epochs=1, barebones=True)
+            if tuned
+            else stock_trainer(workload.device)
         )
         trainer.fit(learner, loader)
         whole = time.perf_counter() - start

@@ -6,14 +6,13 @@ that the compiler writes for the CPU is several times slower.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, summarise
+from benchmark_contenders.plain_torch import NoisyPerceptron, draw_points, stopped_clock, summarise
 from benchmark_contenders.workload import (
     BATCH_SIZE,
     HIDDEN_FEATURES,
@@ -46,18 +45,23 @@ def _prepare(workload: Workload, compiled: bool) -> Repeat:
     if compiled:
         gradients = torch.compile(gradients, fullgraph=True)
     draw_outside = compiled and workload.noise
-    sigmas = torch.full((networks,), workload.sigma)
-    first_point = torch.arange(networks)[:, None] * NUM_SAMPLES
+    device = workload.device
+    sigmas = torch.full((networks,), workload.sigma, device=device)
+    first_point = torch.arange(networks, device=device)[:, None] * NUM_SAMPLES
 
     def train(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> list[Tensor]:
         optimiser = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE, fused=True)
         losses: list[Tensor] = []
         for _ in range(workload.steps):
-            chosen = (first_point + torch.randint(NUM_SAMPLES, (networks, BATCH_SIZE))).view(-1)
+            chosen = (first_point + torch.randint(NUM_SAMPLES, (networks, BATCH_SIZE), device=device)).view(
+                -1
+            )
             batch, wanted = (
                 table.index_select(0, chosen).view(networks, BATCH_SIZE, -1) for table in (inputs, targets)
             )
-            draws = [torch.randn(networks, BATCH_SIZE, HIDDEN_FEATURES)] if draw_outside else []
+            draws = (
+                [torch.randn(networks, BATCH_SIZE, HIDDEN_FEATURES, device=device)] if draw_outside else []
+            )
             gradient, loss = gradients(parameters, batch, wanted, sigmas, *draws)
             for name, parameter in parameters.items():
                 parameter.grad = gradient[name]
@@ -67,12 +71,12 @@ def _prepare(workload: Workload, compiled: bool) -> Repeat:
 
     def repeat(number: int) -> Timing:
         torch.manual_seed(number)
-        inputs, targets = (table.flatten(0, 1) for table in draw_points(networks))
+        inputs, targets = (table.flatten(0, 1) for table in draw_points(networks, device=device))
         parameters, _ = stack_module_state([NoisyPerceptron(workload.noise) for _ in range(networks)])
-        parameters = {name: parameter.detach() for name, parameter in parameters.items()}
-        start = time.perf_counter()
+        parameters = {name: parameter.detach().to(device) for name, parameter in parameters.items()}
+        start = stopped_clock(device)
         losses = train(parameters, inputs, targets)
-        return summarise(losses, time.perf_counter() - start, networks * workload.steps)
+        return summarise(losses, stopped_clock(device) - start, networks * workload.steps)
 
     return repeat
 

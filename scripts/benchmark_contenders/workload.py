@@ -40,6 +40,8 @@ class Workload:
     noise: bool
     threads: int
     quick: bool = False
+    device: str = "cpu"
+    """cpu or cuda."""
 
     @property
     def sigma(self) -> float:

@@ -18,27 +18,32 @@ CPU = torch.device("cpu")
 
 
 def prepared_learner(
-    members: Sequence[Member], engine: Engine = "eager", threads: int = 1
+    members: Sequence[Member], engine: Engine = "eager", threads: int = 1, device: torch.device = CPU
 ) -> tuple[PopulationLearner, PopulationData]:
     """Return a learner ready for its first chunk of steps, and its data."""
-    learner = PopulationLearner(members, engine, CPU, threads)
-    data = PopulationData(learner.row_members, 0, CPU)
+    learner = PopulationLearner(members, engine, device, threads)
+    data = PopulationData(learner.row_members, 0, device)
     learner.read_data(data.offsets, data.counts)
+    learner.to(device)
     learner.on_fit_start()
     return learner, data
 
 
-def train_learner(members: Sequence[Member], engine: Engine = "eager", threads: int = 1) -> PopulationLearner:
+def train_learner(
+    members: Sequence[Member], engine: Engine = "eager", threads: int = 1, device: torch.device = CPU
+) -> PopulationLearner:
     """Return a learner trained through all chunks of its members."""
-    learner, data = prepared_learner(members, engine, threads)
+    learner, data = prepared_learner(members, engine, threads, device)
     for index in range(data.num_chunks):
         learner.training_step(data.chunk(index))
     return learner
 
 
-def trained_parameters(members: Sequence[Member], engine: Engine = "eager", threads: int = 1) -> torch.Tensor:
+def trained_parameters(
+    members: Sequence[Member], engine: Engine = "eager", threads: int = 1, device: torch.device = CPU
+) -> torch.Tensor:
     """Return the parameters of members trained in one population, in the order given."""
-    return train_learner(members, engine, threads).member_parameters()
+    return train_learner(members, engine, threads, device).member_parameters()
 
 
 def compiled_stand_in(program: Program) -> Callable[..., Any]:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.regularisers import Regulariser
@@ -27,10 +26,10 @@ from modulab.training.native.statements import Unsupported
 from modulab.training.native.step import NativeStep, native_step
 from modulab.training.program import Program, program_of
 from tests.members import EAGER, EAGERLY, make_member
+from tests.training.cases import CASES, SLOW, members, varied
 from tests.training.fitting import CPU, prepared_learner, train_learner, trained_parameters
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-NOISY = {"noise__scale": 0.2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,14 +41,6 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     native_step.cache_clear()
 
 
-def members(number: int, choices: dict[str, str] | None = None, **overrides: Any) -> list[Member]:
-    sizes = {
-        "architecture__width": 9, "training__batch_size": 20, "training__steps": 100, "training__curve_every": 100,
-    }  # fmt: skip
-    kept = {name: value for name, value in (sizes | overrides).items() if value is not None}
-    return [make_member(choices, seed=seed, **kept) for seed in range(number)]
-
-
 def apart(choices: dict[str, str], overrides: dict[str, Any]) -> float:
     """Return how far the engines train three networks apart, as a share of the way that they come."""
     population = members(3, choices, **overrides)
@@ -59,108 +50,9 @@ def apart(choices: dict[str, str], overrides: dict[str, Any]) -> float:
     return float((native_ - eager).abs().max() / (eager - start).abs().max())
 
 
-# Each value of each setting stands beside several others. Noise in proportion to the root of activity has a slope
-# without bound, which makes rounding grow, so that it is followed for 20 steps.
-ROOT = {"training__steps": 20, "training__curve_every": 20}
-CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-    "poisson relu adamw": (
-        {"noise": "poisson"},
-        {**NOISY, **ROOT, "training__optimiser": "adamw", "training__weight_decay": 0.01},
-    ),
-    "gaussian tanh deep premodular power": (
-        {"noise": "gaussian", "regulariser": "activity_weight"},
-        {
-            **NOISY, "regulariser__strength": 0.01, "architecture__activation": "tanh", "architecture__depth": 2,
-            "architecture__cross_connections": 0.0, "training__gradient_clip": 0.5,
-        },
-    ),
-    "dropout linear sgd odd batch": (
-        {"noise": "dropout"},
-        {**NOISY, "architecture__activation": "linear", "training__optimiser": "sgd", "training__batch_size": 17},
-    ),
-    "classification sigmoid pre-activation": (
-        {"noise": "gaussian", "task": "classification"},
-        {**NOISY, "noise__sites": "pre_activation", "architecture__activation": "sigmoid"},
-    ),
-}  # fmt: skip
-SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-    "multiplicative softplus deep jacobian": (
-        {"noise": "multiplicative", "regulariser": "jacobian"},
-        {
-            **NOISY, "regulariser__strength": 0.01, "architecture__activation": "softplus", "architecture__depth": 2,
-            "training__optimiser": "sgd",
-        },
-    ),
-    "input noise depth 3 partial fresh": (
-        {"noise": "gaussian"},
-        {
-            **NOISY, "noise__sites": "input", "architecture__depth": 3, "architecture__cross_connections": 0.3,
-            "data__num_samples": None, "architecture__width": 17,
-        },
-    ),
-    "linear map": ({}, {"architecture__depth": 0}),
-    "first of two layers": (
-        {"noise": "multiplicative"}, {**NOISY, "noise__sites": "first", "architecture__depth": 2},
-    ),
-    "last of two layers, activity power 1.5": (
-        {"noise": "gaussian", "regulariser": "activity_weight"},
-        {
-            **NOISY, "noise__sites": "last", "architecture__depth": 2, "regulariser__strength": 0.01,
-            "regulariser__activity_power": 1.5, "architecture__activation": "sigmoid",
-        },
-    ),
-    **{
-        f"regulariser {name}": (
-            {"regulariser": name}, {"regulariser__strength": 0.01, "architecture__activation": "tanh"},
-        )
-        for name in ("scale_free", "multiplicative", "l1", "l2", "activity_l1", "activity_l2")
-    },
-    **{
-        f"task {name}": ({"task": name}, {})
-        for name in (
-            "bump_position", "copying", "digits", "modular_arithmetic", "overlap", "parity", "shared_output",
-            "sum_of_products",
-        )
-    },
-    **{
-        name: ({"architecture": name, "noise": "gaussian"}, {**NOISY, "architecture__width": None})
-        for name in ("attention", "experts", "recurrent")
-    },
-    **{
-        f"experts {gate}": (
-            {"architecture": "experts"},
-            {"architecture__width": None, "architecture__gate": gate, "architecture__top_k": kept},
-        )
-        for gate, kept in (("top_k", 2), ("frozen", None))
-    },
-    "gated mixture": (
-        {"architecture": "gated_mixture", "task": "domains"},
-        {"architecture__width": None, "training__batch_size": 1},
-    ),
-    "conditionals": (
-        {"architecture": "conditionals", "task": "causal"},
-        {"architecture__width": None, "training__batch_size": 1},
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("case", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_the_native_engine_agrees_with_the_eager_one_to_rounding(case: str) -> None:
     assert apart(*(CASES | SLOW)[case]) < 3e-5
-
-
-def varied(number: int = 9, curve_every: int = 30) -> list[Member]:
-    """Return members of one program that differ in all else."""
-    laws = ("gaussian", "poisson", "multiplicative")
-    return [
-        make_member(
-            {"noise": laws[seed % 3]}, seed=seed, noise__scale=0.1 + 0.1 * (seed % 4), architecture__width=9,
-            architecture__cross_connections=(1.0, 0.0)[seed % 2], data__num_samples=(16, 100, None)[seed % 3],
-            training__learning_rate=(1e-3, 3e-3)[seed % 2], training__steps=60, training__batch_size=20,
-            training__curve_every=curve_every,
-        )
-        for seed in range(number)
-    ]  # fmt: skip
 
 
 def test_company_threads_and_chunks_leave_the_bits_of_native_steps() -> None:

@@ -105,12 +105,12 @@ def _shared_bytes(members: Sequence[Member], execution: Execution) -> float:
 
     The members agree in every structural setting.
     """
+    if execution.device.type != "cpu":
+        return 0  # points are drawn, and networks measured, in the machine's memory
     member = members[0]
     measured = bytes_per_member(network_of(member), member.probes)
     measuring = _OF_MEASURING * max(2 * measured, BLOCK_BYTES)
-    steps = 0
-    if execution.device.type == "cpu":
-        steps = block_size(program_of(member), execution.device) * _largest_step(members, execution.engine)
+    steps = block_size(program_of(member), execution.device) * _largest_step(members, execution.engine)
     drawing = max(map(_drawing_bytes, members))
     return execution.threads * (steps + measuring) + drawing
 

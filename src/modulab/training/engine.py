@@ -33,6 +33,7 @@ from modulab.training.compiled_step import (
     flat_update,
     made_up_tensors,
 )
+from modulab.training.cuda_graph import CHANGED, GraphedSteps
 from modulab.training.native.step import NativeStep, native_step
 from modulab.training.program import Program
 from modulab.training.schedule import schedule_rows
@@ -49,8 +50,6 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 """From the slowest to the fastest."""
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
-_CHANGED = ("parameters", "first_moments", "second_moments")
-
 _memory_is_kept = threading.Event()
 
 _ACTIVITY_BYTES = 3 << 18
@@ -143,6 +142,18 @@ def _cpu_step(program: Program) -> StepFunction:
     return step
 
 
+def graphed_steps(
+    step: StepFunction,
+    program: Program,
+    block: Block,
+    members: Sequence[Member],
+    table: Float[Tensor, "row feature"],
+) -> GraphedSteps:
+    """Return the steps of a block on a CUDA device, as graphs that are captured at the first chunk."""
+    captured_in = no_open_sizes if isinstance(step, AcceleratedStep) else nullcontext
+    return GraphedSteps(step, program, block, members, table, captured_in)
+
+
 def run_chunk(
     step: StepFunction | NativeStep, program: Program, block: Block, members: Sequence[Member], chunk: Chunk
 ) -> Float[Tensor, "step member"]:
@@ -163,8 +174,8 @@ def run_chunk(
         for own, row, at, position in zip(losses, rows, steps, positions, strict=True):
             before, after = step(current, chunk.table, row, at, position)
             own.copy_(before)
-            current = replace(current, **dict(zip(_CHANGED, after, strict=True)))
-    for name in _CHANGED:
+            current = replace(current, **dict(zip(CHANGED, after, strict=True)))
+    for name in CHANGED:
         getattr(block, name).copy_(getattr(current, name))
     return losses
 

@@ -31,10 +31,9 @@ class Execution:
 
     @property
     def threads(self) -> int:
-        """Return how many threads train and measure a population."""
-        if self.device.type != "cpu":
-            return 1
-        return self.asked_threads or (1 if self.engine == "eager" else cpu_count())
+        """Return how many threads of the CPU train and measure a population; on other devices, measure it alone."""
+        alone = self.device.type == "cpu" and self.engine == "eager"
+        return self.asked_threads or (1 if alone else cpu_count())
 
     def with_engine(self, engine: Engine) -> Execution:
         """Return the same with another engine."""

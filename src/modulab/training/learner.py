@@ -18,7 +18,9 @@ from modulab.errors import foreign_code
 from modulab.lightning import LightningModule
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import Stream, fold_in, member_keys
-from modulab.training.engine import Chunk, Engine, block_size, run_chunk, step_function
+from modulab.training.cuda_graph import GraphedSteps
+from modulab.training.engine import Chunk, Engine, block_size, graphed_steps, run_chunk, step_function
+from modulab.training.native.step import NativeStep
 from modulab.training.program import Program, initialise, program_of, stack_coefficients
 from modulab.training.step import Block
 
@@ -109,6 +111,7 @@ class PopulationLearner(LightningModule):
         self._counts = torch.ones(len(rows), dtype=torch.int32)
         self.chunk_losses = torch.zeros(len(members))
         self._blocks: list[Block] = []
+        self._graphs: dict[int, GraphedSteps] = {}
 
     @property
     def programs(self) -> list[Program]:
@@ -146,7 +149,7 @@ class PopulationLearner(LightningModule):
         """Cut the population into blocks, once its tensors are where they will be trained."""
         device = self.device
         offsets, counts = self._offsets.to(device), self._counts.to(device)
-        self._blocks = []
+        self._blocks, self._graphs = [], {}
         for place, coefficients in zip(self._places, self._coefficients, strict=True):
             rows = slice(place.start, place.stop)
             self._blocks.append(
@@ -179,10 +182,15 @@ class PopulationLearner(LightningModule):
         def advance(number: int) -> Tensor:
             place = self._places[number]
             members = self._row_members[place.start : place.stop]
-            return run_chunk(steps[number], place.program, self._blocks[number], members, chunk)
+            step, block = steps[number], self._blocks[number]
+            if self.device.type != "cuda" or isinstance(step, NativeStep):
+                return run_chunk(step, place.program, block, members, chunk)
+            if number not in self._graphs:
+                self._graphs[number] = graphed_steps(step, place.program, block, members, chunk.table)
+            return self._graphs[number].run(chunk.first_step, chunk.num_steps)
 
         numbers = range(len(self._places))
-        if self.threads > 1:
+        if self.threads > 1 and self.device.type == "cpu":
             with ThreadPoolExecutor(self.threads) as pool:
                 row_losses = torch.cat(list(pool.map(advance, numbers)), dim=1)
         else:

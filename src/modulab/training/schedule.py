@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from modulab.config.settings import Member
+from modulab.config.settings import Member, Training
 
 
 def schedule_factor(
@@ -35,21 +35,39 @@ def schedule_rows(
 
     The learning rate is its peak times `schedule_factor`.
     """
-    steps = torch.arange(first_step, first_step + num_steps, dtype=torch.float64)
-    cache: dict[tuple[object, ...], Tensor] = {}
-    columns: list[Tensor] = []
+    schedules, places = distinct_schedules(members)
+    return schedule_columns(schedules, first_step, num_steps).index_select(2, places)
+
+
+def distinct_schedules(members: Sequence[Member]) -> tuple[list[Training], Int64[Tensor, " member"]]:
+    """Return settings of training with different rows, each once, and the place of each member's among them."""
+    found: dict[tuple[object, ...], int] = {}
+    schedules: list[Training] = []
+    places: list[int] = []
     for member in members:
         training = member.training
         key = (
             training.schedule, training.steps, training.warmup_steps,
             training.learning_rate, training.beta1, training.beta2,
         )  # fmt: skip
-        if key not in cache:
-            factor = schedule_factor(training.schedule, training.steps, training.warmup_steps, steps)
-            first_correction = 1 - training.beta1 ** (steps + 1)
-            second_correction = (1 - training.beta2 ** (steps + 1)).sqrt()
-            cache[key] = torch.stack(
-                [training.learning_rate * factor, first_correction, second_correction], dim=1
-            )
-        columns.append(cache[key])
+        if key not in found:
+            found[key] = len(schedules)
+            schedules.append(training)
+        places.append(found[key])
+    return schedules, torch.tensor(places)
+
+
+def schedule_columns(
+    schedules: Sequence[Training], first_step: int, num_steps: int
+) -> Float[Tensor, "step 3 schedule"]:
+    """Return the rows of `schedule_rows`, with one column for each of these settings of training."""
+    steps = torch.arange(first_step, first_step + num_steps, dtype=torch.float64)
+    columns: list[Tensor] = []
+    for training in schedules:
+        factor = schedule_factor(training.schedule, training.steps, training.warmup_steps, steps)
+        first_correction = 1 - training.beta1 ** (steps + 1)
+        second_correction = (1 - training.beta2 ** (steps + 1)).sqrt()
+        columns.append(
+            torch.stack([training.learning_rate * factor, first_correction, second_correction], dim=1)
+        )
     return torch.stack(columns, dim=2).float()
