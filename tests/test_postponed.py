@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,27 @@ def test_a_module_that_was_imported_does_not_wait(library: str) -> None:
     with postponed({library: nothing}):
         assert sys.modules[library] is whole
     assert sys.modules[library] is whole
+
+
+def test_a_submodule_of_a_module_that_waits_is_imported_once_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "waiting_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from waiting_package import inner\nwhole = inner.Kind\n")
+    (package / "inner.py").write_text("class Kind: ...\n")
+    (package / "other.py").write_text("from waiting_package.inner import Kind\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("waiting_package", "waiting_package.inner", "waiting_package.other")
+    finders = list(sys.meta_path)
+    with postponed({"waiting_package": nothing}):
+        other = importlib.import_module("waiting_package.other")
+        inner = importlib.import_module("waiting_package.inner")
+    whole = sys.modules["waiting_package"]
+    assert not isinstance(whole, PostponedModule)
+    assert whole.whole is inner.Kind is other.Kind
+    assert (whole.inner, whole.other) == (inner, other)
+    assert inner.__spec__.loader.get_source(inner.__name__) == "class Kind: ...\n"
+    assert sys.meta_path == finders
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)

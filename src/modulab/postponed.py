@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ class PostponedModule(ModuleType):
     def __init__(self, name: str, stand_in: StandIn) -> None:
         super().__init__(name)
         self._stand_in = stand_in
+        self.__path__ = []  # so that imports of its submodules reach _Submodules
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -41,6 +44,34 @@ class _InstanceCheck(type):
     def __instancecheck__(cls, instance: object) -> bool:
         module = _if_imported(cls.module)
         return module is not None and isinstance(instance, getattr(module, cls.__name__))
+
+
+class _Submodules(MetaPathFinder):
+    """Imports modules that wait in earnest where a submodule of them is imported, as torchvision does."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        package = fullname.rpartition(".")[0]
+        if not isinstance(sys.modules.get(package), PostponedModule):
+            return None
+        imported(package)
+        return ModuleSpec(fullname, _AlreadyThere(importlib.import_module(fullname)))
+
+
+class _AlreadyThere(Loader):
+    """Loads a module that has been imported: importing it once more would make its classes anew."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        del spec
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
 
 
 def _if_imported(name: str) -> ModuleType | None:
@@ -64,9 +95,12 @@ def postponed(modules: Mapping[str, StandIn]) -> Generator[None]:
     waiting = [name for name in modules if name not in sys.modules]
     for name in waiting:
         sys.modules[name] = PostponedModule(name, modules[name])
+    submodules = _Submodules()
+    sys.meta_path.insert(0, submodules)
     try:
         yield
     finally:
+        sys.meta_path.remove(submodules)
         for name in waiting:
             if isinstance(sys.modules.get(name), PostponedModule):
                 del sys.modules[name]
