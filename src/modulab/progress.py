@@ -124,7 +124,10 @@ class ProgressReport:
     def _left(self) -> str:
         if self._done <= self._resumed:
             return ""
-        return f"about {(self._total - self._done) / self._work_per_second():.0f} s left"
+        left = max(
+            0.0, self._total - self._done
+        )  # the work done is a sum, which may be rounded past the total
+        return f"about {left / self._work_per_second():.0f} s left"
 
     def _pace(self) -> str:
         runs_per_second = self._work_per_second() * self._runs / self._total

@@ -1,7 +1,9 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from modulab.claims import run
 from modulab.claims.run import Experiment, halve_populations, run_experiments
 from modulab.results.store import load_results
 
@@ -59,3 +61,19 @@ def test_an_experiment_whose_process_is_killed_is_tried_again_in_halves_and_the_
 
 def test_a_folder_in_which_nothing_was_begun_cannot_be_halved(tmp_path: Path) -> None:
     assert halve_populations(tmp_path) is None
+
+
+def test_what_took_longest_before_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = {"short": 1.0, "new": 0.0, "long": 5.0, "unknown": 0.0}
+    ran: list[str] = []
+
+    def note(experiments: Sequence[Experiment], *_: object) -> tuple[dict[str, list[str]], dict[str, str]]:
+        ran.extend(each.name for each in experiments)
+        return {}, {}
+
+    monkeypatch.setattr(run, "seconds_spent", lambda folder: spent[folder.name])
+    monkeypatch.setattr(run, "run_experiments", note)
+    run.run_on_this_machine([Experiment(name, (), tmp_path / name) for name in spent], 2, "off")
+    assert ran == ["long", "short", "new", "unknown"]
+    monkeypatch.undo()
+    assert run.seconds_spent(tmp_path / "new") == 0

@@ -56,7 +56,16 @@ def run_on_this_machine(
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1
     at_once = min(processes or cores, len(experiments))
-    return run_experiments(experiments, at_once, max(1, cores // at_once), style)
+    # Those that took longest before come first, so that no core is left idle beside a long one at the end.
+    ordered = sorted(experiments, key=lambda experiment: seconds_spent(experiment.folder), reverse=True)
+    return run_experiments(ordered, at_once, max(1, cores // at_once), style)
+
+
+def seconds_spent(folder: Path) -> float:
+    """Return how long the networks of a folder took to train and measure, as far as they have results."""
+    if not completed(folder):
+        return 0.0
+    return sum(load_results(folder)["seconds"].tolist())
 
 
 def asked_rows(experiment: Experiment, run_ids: Sequence[str]) -> pd.DataFrame:
