@@ -25,7 +25,7 @@ from tests.command_line import SMALL, Command
 LEARNABLE = [
     "training.steps=800", "training.batch_size=64", "training.curve_every=400", "training.learning_rate=0.01",
     "architecture.width=16", "data.num_samples=256", "probes.num_samples=256", "probes.repeats=1",
-    "trainer.accelerator=cpu", "trainer.engine=eager", "trainer.threads=1",
+    "trainer.accelerator=cpu", "trainer.engine=native", "trainer.threads=1",
 ]  # fmt: skip
 SEARCH = ["train", "-m", "hydra/sweeper=optuna", "sweep.objective=error/test", *SMALL]
 STORAGE = "sqlite:///study.db"
