@@ -22,7 +22,14 @@ from modulab.results.intervals import mean_interval
 from modulab.sweep.archive import ReadArchive, read_archive
 
 EXCESS, ERROR, UNITS = "modularity/input_specialisation_excess", "error/test", "activity/active_units"
-GOALS = {"fixed": "fixed goal", "modular": "modularly varying", "random": "randomly varying"}
+ARMS = {
+    "fixed goal": ("fixed", None),
+    "modularly varying, 20 steps": ("modular", 1280),
+    "modularly varying, 180 steps": ("modular", 11520),
+    "randomly varying, 20 steps": ("random", 1280),
+    "randomly varying, 180 steps": ("random", 11520),
+}
+"""Goals, and the points of a period; steps have 64 points."""
 COSTS = {
     "none": (0.0, 0.0), "noise .2": (0.2, 0.0), "noise .5": (0.5, 0.0), "l1 3e-4": (0.0, 3e-4),
     "l1 1e-3": (0.0, 1e-3),
@@ -40,10 +47,13 @@ SEARCH = [
 SOLVED = 0.01
 
 
-def arm_of(rows: pd.DataFrame, goals: str, cost: str) -> pd.DataFrame:
+def arm_of(rows: pd.DataFrame, arm: str, cost: str) -> pd.DataFrame:
     """Return the rows of an arm, by seed."""
+    goals, period = ARMS[arm]
     noise, strength = COSTS[cost]
     chosen = (rows["config.task.goals"] == goals) & np.isclose(rows["config.noise.scale"], noise)
+    if period is not None:
+        chosen &= rows["config.task.goal_period"] == period
     return rows[chosen & np.isclose(rows["config.regulariser.strength"], strength)].sort_values("config.seed")
 
 
@@ -56,12 +66,12 @@ def interval_text(values: np.ndarray) -> str:
 def report_arms(rows: pd.DataFrame) -> None:
     """Print each arm, and how it differs from the fixed goal at the same seeds."""
     for cost in COSTS:
-        fixed = arm_of(rows, "fixed", cost)[EXCESS].to_numpy(dtype=float)
-        for goals, words in GOALS.items():
-            own = arm_of(rows, goals, cost)
+        fixed = arm_of(rows, "fixed goal", cost)[EXCESS].to_numpy(dtype=float)
+        for arm in ARMS:
+            own = arm_of(rows, arm, cost)
             excess, error = (own[name].to_numpy(dtype=float) for name in (EXCESS, ERROR))
-            text = f"{cost}, {words}: excess {interval_text(excess)}, error {interval_text(error)}"
-            if goals != "fixed" and len(excess) == len(fixed):
+            text = f"{cost}, {arm}: excess {interval_text(excess)}, error {interval_text(error)}"
+            if arm != "fixed goal" and len(excess) == len(fixed):
                 text += f"; excess less that of the fixed goal {interval_text(excess - fixed)}"
             print(text)
 
@@ -88,17 +98,18 @@ def report_archive(archive: ReadArchive) -> None:
 def draw(rows: pd.DataFrame, archive: ReadArchive, folder: Path) -> None:
     """Draw excess and error of each arm, and the archive."""
     with drawing():
-        figure = Figure(figsize=(10.4, 3.4), layout="constrained")
+        figure = Figure(figsize=(11, 3.9), layout="constrained")
         first, second, third = figure.subplots(1, 3)
         _draw_arms(first, rows, EXCESS)
         _draw_arms(second, rows, ERROR)
         second.set_yscale("symlog", linthresh=1e-3)
+        second.set_ylim(-3e-4, 0.4)
         second.set_yticks([0, 1e-3, 1e-2, 1e-1], ["0", "0.001", "0.01", "0.1"])
         second.minorticks_off()
-        first.legend()
+        figure.legend(*first.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         draw_archive(third, archive)
     columns = {
-        "config.seed": "seed", "config.task.goals": "goals", "config.noise.scale": "noise",
+        "config.seed": "seed", "config.task.goals": "goals", "config.task.goal_period": "goal_period", "config.noise.scale": "noise",
         "config.regulariser.strength": "l1", EXCESS: "excess", ERROR: "error", UNITS: "active_units",
     }  # fmt: skip
     data = rows[list(columns)].rename(columns=columns)
@@ -110,10 +121,10 @@ def draw(rows: pd.DataFrame, archive: ReadArchive, folder: Path) -> None:
 
 
 def _draw_arms(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
-    for number, goals in enumerate(GOALS):
-        places = np.arange(len(COSTS)) + (number - 1) * 0.25
+    for number, arm in enumerate(ARMS):
+        places = np.arange(len(COSTS)) + (number - 2) * 0.16
         for place, cost in zip(places, COSTS, strict=True):
-            values = arm_of(rows, goals, cost)[measure].to_numpy(dtype=float)
+            values = arm_of(rows, arm, cost)[measure].to_numpy(dtype=float)
             if not len(values):
                 continue
             axes.plot(
@@ -124,7 +135,7 @@ def _draw_arms(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
             axes.plot([place] * 2, [low[0], high[0]], color=COLOURS[number], lw=1.2)
             axes.plot(
                 [place], [values.mean()], MARKERS[number], ms=6, mec="white", mew=0.8, color=COLOURS[number],
-                label=GOALS[goals] if cost == "none" else None,
+                label=arm if cost == "none" else None,
             )  # fmt: skip
     axes.set_xticks(range(len(COSTS)), list(COSTS), rotation=30)
     axes.set_ylabel(measure_label(measure))
