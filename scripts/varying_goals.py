@@ -109,7 +109,8 @@ def draw(rows: pd.DataFrame, archive: ReadArchive, folder: Path) -> None:
         figure.legend(*first.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         draw_archive(third, archive)
     columns = {
-        "config.seed": "seed", "config.task.goals": "goals", "config.task.goal_period": "goal_period", "config.noise.scale": "noise",
+        "config.seed": "seed", "config.task.goals": "goals", "config.task.goal_period": "goal_period",
+        "config.noise.scale": "noise",
         "config.regulariser.strength": "l1", EXCESS: "excess", ERROR: "error", UNITS: "active_units",
     }  # fmt: skip
     data = rows[list(columns)].rename(columns=columns)
