@@ -38,10 +38,10 @@ COSTS = {
 """What networks pay for: Poisson noise of a scale, and connections at a strength."""
 SEARCH = [
     "hydra/sweeper=evolve", f"sweep.objective=[{NOISY},{EXCESS},{UNITS}]",
-    "hydra.sweeper.sampler.ranges=[[-0.1,0.75],[0,32]]", "hydra.sweeper.sampler.cells=[10,8]",
+    "hydra.sweeper.sampler.ranges=[[-0.1,0.75],[0,32]]", "hydra.sweeper.sampler.cells=[10,16]",
     "hydra.sweeper.n_jobs=48", "hydra.sweeper.sampler.initial=48", "experiment=retina", "population.grid=[]",
     "population.seeds=2", "noise.scale=interval(0,1)", "regulariser=l1",
-    "regulariser.strength=tag(log,interval(1e-6,3e-3))", "architecture.initial_scale=tag(log,interval(0.2,3))",
+    "regulariser.strength=tag(log,interval(1e-6,3e-2))", "architecture.initial_scale=tag(log,interval(0.1,10))",
     "training.steps=2020", "training.curve_every=505",
 ]  # fmt: skip
 """Of an archive: whole generations train together."""
