@@ -12,8 +12,9 @@ from modulab.partition import SHARED, Partition
 EQUAL = Partition.of_equal_shares(3, 1, 2)
 UNEQUAL = Partition(3, (0, 1, 2), (2, 0, 2, 1, 0, 2))
 WITH_SHARED = Partition(2, (0, SHARED), (SHARED, 1, 0, 1, 0, 1))
+ALL_SHARED = Partition(2, (0, 1), (SHARED, SHARED, SHARED))
 PARTITIONS = pytest.mark.parametrize(
-    "partition", [EQUAL, UNEQUAL, WITH_SHARED], ids=["equal", "unequal", "shared"]
+    "partition", [EQUAL, UNEQUAL, WITH_SHARED, ALL_SHARED], ids=["equal", "unequal", "shared", "all_shared"]
 )
 BATCH = 40
 
@@ -26,7 +27,7 @@ def targets_of(loss: Loss, partition: Partition) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     if isinstance(loss, SquaredLoss):
         return torch.randn(2, BATCH, loss.num_targets(partition), generator=generator)
-    classes = [len(partition.outputs_of(module)) for module in range(partition.modules)]
+    classes = [len(partition.judged_outputs(module)) for module in range(partition.modules)]
     columns = [torch.randint(count, (2, BATCH), generator=generator) for count in classes]
     return torch.stack(columns, dim=2).float()
 
@@ -36,7 +37,7 @@ def test_squared_loss_equals_mse_of_each_module(partition: Partition) -> None:
     loss = LOSSES["squared"]
     outputs, targets = outputs_of(partition), targets_of(loss, partition)
     for module in range(partition.modules):
-        own = list(partition.outputs_of(module))
+        own = list(partition.judged_outputs(module))
         for member in range(2):
             expected = functional.mse_loss(outputs[member][:, own], targets[member][:, own])
             for found in (loss.by_module, loss.errors):
@@ -52,7 +53,7 @@ def test_cross_entropy_loss_and_errors_equal_those_of_torch(partition: Partition
     outputs, targets = outputs_of(partition), targets_of(loss, partition)
     for member in range(2):
         for module in range(partition.modules):
-            logits = outputs[member][:, list(partition.outputs_of(module))]
+            logits = outputs[member][:, list(partition.judged_outputs(module))]
             labels = targets[member, :, module].long()
             torch.testing.assert_close(
                 loss.by_module(outputs, targets, partition)[member, module],

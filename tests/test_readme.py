@@ -256,6 +256,19 @@ def test_the_script_of_adaptation_trains_compares_and_draws(tmp_path: Path) -> N
     assert len(pd.read_csv(tmp_path / "adaptation.csv")) == 64
 
 
+@pytest.mark.slow
+def test_the_script_of_varying_goals_trains_searches_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--seeds", "1", "--trials", "4", "training.steps=4", "training.curve_every=4", "trainer.engine=eager",
+        "probes.num_samples=64",
+    ]  # fmt: skip
+    run([str(ROOT / "scripts/retina"), str(tmp_path), *small], tmp_path)
+    goals = table_of(tmp_path / "goals")["config.task.goals"]
+    assert goals.value_counts().to_dict() == {"fixed": 5, "modular": 10, "random": 10}
+    assert len(pd.read_csv(tmp_path / "elites" / "archive.csv")) == 160
+    assert len(pd.read_csv(tmp_path / "retina.csv")) == 25
+
+
 def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
     for name, page in PAGES.items():
         here = ROOT if name == "README" else ROOT / "docs"

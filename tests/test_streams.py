@@ -127,6 +127,7 @@ def test_stream_numbers_are_the_recorded_ones():
         "CUT": 31,
         "TRANSPLANT": 32,
         "SEQUENTIAL": 40,
+        "INPUT_PARTITIONS": 50,
     }
 
 

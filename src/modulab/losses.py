@@ -223,6 +223,8 @@ def _logits(outputs: Tensor, partition: Partition) -> Float[Tensor, "member batc
     share = partition.outputs_per_module
     if share is not None:
         return outputs.unflatten(2, (partition.modules, share))
+    if set(partition.outputs) == {SHARED}:  # by a view: compiled, an index and its gradient would be slow
+        return outputs[:, :, None].expand(-1, -1, partition.modules, -1)
     classes = _most_outputs(partition)
     padded = torch.nn.functional.pad(outputs, (0, 1), value=-torch.inf)
     places = [

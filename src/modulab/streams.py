@@ -43,6 +43,7 @@ class Stream(IntEnum):
     CUT = 31
     TRANSPLANT = 32
     SEQUENTIAL = 40
+    INPUT_PARTITIONS = 50
 
 
 def _signed(word: int) -> int:

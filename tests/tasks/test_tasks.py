@@ -22,6 +22,7 @@ SUPPORTS = {
     "sources": [None],
     "domains": [None],
     "causal": [None],
+    "retina": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -34,13 +35,14 @@ SIZES = {
     "overlap": {"bump_grid", "inputs", "share"},
     "bump_position": {"side", "direction"},
     "domains": {"symbols"},
+    "retina": {"outputs"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources", "domains", "causal")
+UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina")
 """Tasks that have no other function for module 1."""
-MODULES = {"bump_position": 2, "sources": 2}
+MODULES = {"bump_position": 2, "sources": 2, "retina": 2}
 """Tasks that have one number of modules."""
 REGIONS = [
     (name, support, region)
@@ -106,8 +108,8 @@ def test_sizes_and_targets_are_as_the_task_declares(make_task, points, name, sup
     assert task.withholds == (support not in (None, "full"))
 
 
-# Source sets and channels are the same for all members: their seeds are settings of the task.
-@pytest.mark.parametrize("name", [name for name in SUPPORTS if name not in ("sources", "domains")])
+# Source sets and channels are the same for all members: their seeds are settings of the task. A retina has 256 images.
+@pytest.mark.parametrize("name", [name for name in SUPPORTS if name not in ("sources", "domains", "retina")])
 def test_different_members_and_counters_give_different_points(make_task, points, name):
     inputs = (
         make_task(name, **modules_of(name, 3), **MANY_POINTS.get(name, {}))

@@ -35,6 +35,7 @@ LACKING = {
     ("task=shared_output", "task.support=cells"): ("outputs", NO_OUTPUTS),
     ("task=overlap",): (None, {"combination"}),
     ("task=overlap", "task.share=1.0", "task.support=corner"): ("inputs", NO_INPUTS),
+    ("task=retina",): ("outputs", {*NO_OUTPUTS, "combination"}),
     ("task=bump_position",): ("inputs", {*NO_INPUTS, "ranges", "combination"}),
     ("task=bump_position", "task.direction=to_image", "task.support=corner"): ("outputs", NO_OUTPUTS),
 }

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: a search in which batches of trials are packed and trained together."""
+"""`hydra/sweeper=optuna`: batches of trials are packed and trained together; `evolve` fills an archive."""
 
 # No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class OptunaSweeperConf:
     _recursive_: bool = False  # A sampler is made anew for every batch.
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
     sampler: Any = MISSING
-    """What proposes trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii or qmc, with its own keys."""
+    """What proposes trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii, qmc or map_elites, with own keys."""
     direction: Any = "minimize"
     """Whether small or large objectives are good: minimize or maximize; of several, a list."""
     n_trials: int = 20
@@ -46,6 +46,16 @@ class OptunaSweeperConf:
     """Values to search, by key, for those that the command line does not give."""
 
 
+@dataclass
+class EvolveSweeperConf(OptunaSweeperConf):
+    """How to fill an archive of elites; sweep.objective names what should be best, and two measures."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "map_elites"}])
+    n_trials: int = 640
+    n_jobs: int = 64
+    """Trials of a generation: they are drawn from the archive as it is, and trained together."""
+
+
 SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 10, "multivariate": True},
     "random": {"_target_": "optuna.samplers.RandomSampler"},
@@ -53,6 +63,13 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "gp": {"_target_": "optuna.samplers.GPSampler"},
     "nsgaii": {"_target_": "optuna.samplers.NSGAIISampler", "population_size": 50},
     "qmc": {"_target_": "optuna.samplers.QMCSampler"},
+    "map_elites": {
+        "_target_": "modulab.sweep.elites.MapElites",
+        "ranges": None,  # of the two measures, as [[0,1],[0,48]]
+        "cells": [10, 10],
+        "initial": 64,  # trials that are drawn at random
+        "mutation": 0.1,  # standard deviation, as a share of each key's range
+    },
 }
 """Samplers by name. Each takes a seed; null draws another search every time."""
 
@@ -166,5 +183,6 @@ class OptunaSweeper(Sweeper):
 
 _store = ConfigStore.instance()
 _store.store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="modulab")
+_store.store(group="hydra/sweeper", name="evolve", node=EvolveSweeperConf, provider="modulab")
 for _name, _sampler in SAMPLERS.items():
     _store.store(group="hydra/sweeper/sampler", name=_name, node={**_sampler, "seed": 0}, provider="modulab")

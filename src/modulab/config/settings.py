@@ -277,6 +277,8 @@ def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
 
 
 def _check_combinations(member: Member) -> None:
+    with foreign_code():
+        member.task.check_training(member.data.num_samples, member.training.batch_size)
     if isinstance(member.architecture, SelfTrained):
         _check_self_trained(member, member.architecture)
         return

@@ -73,7 +73,7 @@ def path_strength(
     weights = [edges.weights.abs() for edges in network.edges()]
     total = ChunkSum()
     for gates, points in gate_chunks(network, inputs):
-        total.add(_summed_product(weights, gates, points))
+        total.add(summed_product(weights, gates, points))
     return total.value() / inputs.shape[1]
 
 
@@ -222,8 +222,8 @@ def unit_strengths(
     for gates, points in gate_chunks(network, inputs, hidden_rows=True):
         magnitudes = [gate.abs() for gate in gates]
         for index, layer in enumerate(hidden):
-            reads = _summed_product(weights[:layer], magnitudes[: layer - 1], points)
-            writes = _summed_product(weights[layer:], magnitudes[layer:], points)
+            reads = summed_product(weights[:layer], magnitudes[: layer - 1], points)
+            writes = summed_product(weights[layer:], magnitudes[layer:], points)
             incoming[index].add(sums_by_module((reads / batch).double(), partition.inputs, modules))
             outgoing[index].add(
                 sums_by_module((writes.transpose(1, 2) / batch).double(), partition.outputs, modules)
@@ -420,7 +420,7 @@ def products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Float[Tensor
     return product
 
 
-def _summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: int) -> Tensor:
+def summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: int) -> Tensor:
     """Return the sum over points of W_L |D_(L-1)| ... |D_1| W_1; points are summed before the last product."""
     if not gates:
         return weights[0] * points

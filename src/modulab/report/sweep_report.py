@@ -12,6 +12,7 @@ import pandas as pd
 
 from modulab.errors import ConfigError
 from modulab.measure_names import arrow_key
+from modulab.report.archive_figure import archive_section
 from modulab.report.categories import strip_figure
 from modulab.report.choosing import (
     Layout,
@@ -80,6 +81,7 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
         _troubles(results),
         _beyond_section(beyond),
         _settings_section(layout),
+        archive_section(folder),
         _front_section(layout),
         _levels_section(layout),
         _curves_section(layout, path),

@@ -15,10 +15,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import optuna
+import pandas as pd
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -32,6 +33,7 @@ from modulab.config.overrides import READING_ERRORS
 from modulab.errors import ConfigError
 from modulab.measure_names import current_measure
 from modulab.results.files import write_whole
+from modulab.sweep.archive import ARCHIVE, Cell, write_archive
 from modulab.sweep.jobs import MembersFailed
 from modulab.sweep.search_space import Dimension
 
@@ -47,6 +49,25 @@ _REFUSALS = (ConfigError, *READING_ERRORS)
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]]
 """Trains jobs, given by their overrides, and returns what each gave."""
+
+
+@runtime_checkable
+class KeepsArchive(Protocol):
+    """A sampler whose search ends with an archive, and not with the trials that are best in all objectives."""
+
+    def check(self, objectives: Sequence[str]) -> None:
+        """Raise: ConfigError for settings that make no archive of these objectives."""
+        ...
+
+    def kept(self, study: Study) -> dict[Cell, FrozenTrial]:
+        """Return the trial in each cell that has one."""
+        ...
+
+    def table(
+        self, kept: dict[Cell, dict[str, object]], objectives: Sequence[str], keys: Sequence[str]
+    ) -> pd.DataFrame:
+        """Return one row per cell, those of `kept` with their columns."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +114,8 @@ class Search:
         with _optuna("hydra.sweeper"):
             kind = {"objectives": list(objectives), "keys": [each.key for each in dimensions]}
             self.study = _open_study(settings, kind)
+            if isinstance(self.study.sampler, KeepsArchive):
+                self.study.sampler.check(objectives)
             _ask_again(self.study, str(folder.resolve()))
         self.jobs_before = len(self.study.get_trials(deepcopy=False)) * (1 + len(settings.rungs))
         """Jobs of earlier starts at most, to number on from."""
@@ -135,7 +158,7 @@ class Search:
     def best(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and rows of a table: the best trials, the best first.
 
-        With several objectives they are those that no other trial beats in all of them.
+        With several objectives they are those that no other trial beats in all of them, or those of an archive.
         """
         headings = ["trial", *(dimension.key for dimension in self._dimensions), *self._objectives]
         rows = [
@@ -161,6 +184,17 @@ class Search:
                 {"params": self._values(trial), "values": list(trial.values)} for trial in ranked
             ]
         write_whole(self._folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(found)).encode())
+        if isinstance(self.study.sampler, KeepsArchive):
+            self._write_archive(self.study.sampler)
+
+    def _write_archive(self, sampler: KeepsArchive) -> None:
+        rows: dict[Cell, dict[str, object]] = {}
+        for cell, trial in sampler.kept(self.study).items():
+            values = dict(zip(self._objectives, trial.values, strict=True))
+            rows[cell] = {**values, "trial": trial.number, **self._values(trial)}
+        table = sampler.table(rows, self._objectives, [each.key for each in self._dimensions])
+        write_archive(self._folder, table)
+        print(f"{len(rows)} of {len(table)} cells are filled: {self._folder / ARCHIVE}", file=sys.stderr)
 
     def _ask(self, size: int, begun: int) -> list[Trial]:
         with _optuna("hydra.sweeper.sampler"):
@@ -228,7 +262,9 @@ class Search:
         return {each.key: each.exact(trial.params[each.key]) for each in self._dimensions}
 
     def _ranked(self) -> list[FrozenTrial]:
-        if len(self._objectives) > 1:
+        if isinstance(self.study.sampler, KeepsArchive):
+            complete = list(self.study.sampler.kept(self.study).values())
+        elif len(self._objectives) > 1:
             complete = [trial for trial in self.study.best_trials if trial.values]
         else:
             complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

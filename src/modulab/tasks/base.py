@@ -129,6 +129,13 @@ class Task(Settings):
         del samples, module
         return None
 
+    def check_training(self, num_samples: int | None, batch_size: int) -> None:
+        """Raise ConfigError where a network cannot be trained on so many points, None if fresh, or on such minibatches.
+
+        For tasks whose points depend on their place in training.
+        """
+        del num_samples, batch_size
+
     @abstractmethod
     def draw(
         self,

@@ -1,0 +1,118 @@
+"""An archive of elites: the best candidate in each cell of a grid over two measures, and the table of it.
+
+J.-B. Mouret and J. Clune, "Illuminating search spaces by mapping elites", arXiv 1504.04909, 2015. In each cell stays
+the candidate with the best fitness of all that came there; of equally fit ones, that with the smaller genes. This is a
+minimum over a total order, so that an archive depends on which candidates there were, and not on when they came.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from modulab.errors import ConfigError
+from modulab.results.files import write_whole
+
+ARCHIVE = "archive.csv"
+Cell = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A measure, and its range cut into cells of equal width; what lies beyond is in the first cell or the last."""
+
+    measure: str
+    low: float
+    high: float
+    cells: int
+
+    def place(self, value: float) -> int:
+        """Return the cell of a value, from 0."""
+        share = (value - self.low) / (self.high - self.low)
+        return min(max(math.floor(share * self.cells), 0), self.cells - 1)
+
+    def ends(self, cell: int) -> tuple[float, float]:
+        """Return where a cell begins and ends."""
+        width = (self.high - self.low) / self.cells
+        return self.low + cell * width, self.low + (cell + 1) * width
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a search has tried."""
+
+    number: int
+    fitness: float
+    """Lower is better."""
+    measures: tuple[float, ...]
+    genes: tuple[float | str, ...]
+    """Its place in the order of equally fit ones; of two equal ones, the earlier number is kept."""
+
+    @property
+    def rank(self) -> tuple[float, tuple[tuple[bool, float | str], ...], int]:
+        """Return what elites have the least of."""
+        return self.fitness, tuple((isinstance(gene, str), gene) for gene in self.genes), self.number
+
+
+def elites(axes: Sequence[Axis], candidates: Iterable[Candidate]) -> dict[Cell, Candidate]:
+    """Return the best candidate of each cell that has any, in the order of cells."""
+    found: dict[Cell, Candidate] = {}
+    for candidate in candidates:
+        cell = tuple(axis.place(value) for axis, value in zip(axes, candidate.measures, strict=True))
+        if cell not in found or candidate.rank < found[cell].rank:
+            found[cell] = candidate
+    return dict(sorted(found.items()))
+
+
+def archive_table(
+    axes: Sequence[Axis], rows: Mapping[Cell, Mapping[str, object]], columns: Sequence[str]
+) -> pd.DataFrame:
+    """Return one row per cell: where it lies, and of an elite its columns; those of empty cells are missing."""
+    cells: list[Cell] = [()]
+    for axis in axes:
+        cells = [(*cell, place) for cell in cells for place in range(axis.cells)]
+    table = pd.DataFrame([{name: rows.get(cell, {}).get(name) for name in columns} for cell in cells])
+    for number, axis in enumerate(axes):
+        ends = [axis.ends(cell[number]) for cell in cells]
+        table.insert(2 * number, f"{axis.measure}:low", [low for low, _ in ends])
+        table.insert(2 * number + 1, f"{axis.measure}:high", [high for _, high in ends])
+    return table
+
+
+def write_archive(folder: Path, table: pd.DataFrame) -> None:
+    """Write the table of an archive beside the results."""
+    write_whole(folder / ARCHIVE, table.to_csv(index=False).encode())
+
+
+@dataclass(frozen=True)
+class ReadArchive:
+    """An archive as it was written: its table, the measures of its axes, and what elites are the best in."""
+
+    table: pd.DataFrame
+    measures: tuple[str, str]
+    objective: str
+
+
+def read_archive(folder: Path) -> ReadArchive | None:
+    """Return the archive beside results, or None where there is none.
+
+    Raises: ConfigError for a file that is no archive.
+    """
+    path = folder / ARCHIVE
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(io.BytesIO(path.read_bytes()))
+        measures = [str(name).removesuffix(":low") for name in table if str(name).endswith(":low")]
+        first, second = measures
+        objective = str(table.columns[4])
+        numbers = [f"{name}{end}" for name in measures for end in (":low", ":high", "")]
+        table[[*numbers, objective]] = table[[*numbers, objective]].astype(float)
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise ConfigError(f"{path} is no archive of elites: {error}") from error
+    return ReadArchive(table, (first, second), objective)
