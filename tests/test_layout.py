@@ -15,14 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
     {
+        "arguments",
         "errors",
         "extras",
         "lightning",
         "measure_names",
         "memory",
+        "notebook",
         "postponed",
         "progress",
         "project",
+        "python_words",
         "schema",
         "streams",
         "text",
@@ -35,9 +38,9 @@ LEVELS = [
     {"logger"},
     {"sweep"},
     {"analysis"},
-    {"api", "process", "report"},
+    {"process", "report"},
     {"claims"},
-    {"cleaning", "cli", "help", "starter"},
+    {"api", "cleaning", "cli", "help", "returned", "starter"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 

@@ -4,13 +4,40 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modulab.api import Results, analyse, load_members, load_results, train
+    from modulab.api import (
+        analyse,
+        figures,
+        load_curves,
+        load_members,
+        load_results,
+        options,
+        run_claims,
+        summary,
+        train,
+        train_grid,
+        write_report,
+    )
     from modulab.errors import ConfigError
+    from modulab.returned import Results
 
 # MKL otherwise picks kernels by memory alignment, and a member's rounding would depend on its place in the population.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
-__all__ = ["ConfigError", "Results", "analyse", "load_members", "load_results", "train"]
+__all__ = [
+    "ConfigError",
+    "Results",
+    "analyse",
+    "figures",
+    "load_curves",
+    "load_members",
+    "load_results",
+    "options",
+    "run_claims",
+    "summary",
+    "train",
+    "train_grid",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,5 +50,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    # What is imported on demand is shown too, by dir() and by the completion of notebooks.
-    return sorted({*globals(), *__all__})
+    # The interface, for dir() and the completion of notebooks, and nothing that this file itself needs.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modulab.errors import ConfigError
-from modulab.results.lock import LOCK, FolderLock
+from modulab.results.lock import FolderLock
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
 from modulab.results.store import load_results
 from modulab.results.summary import lost_measures
@@ -21,7 +21,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 OUTPUTS = Path("outputs")
-"""Where commands write unless they are told otherwise."""
+"""Where commands write by default."""
 
 
 def clean(path: Path | None, *, remove: bool) -> list[str]:
@@ -29,7 +29,9 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
 
     That is what lies under a path; without one, what lies under `outputs` and in the cache of compiled steps.
 
-    Raises: ConfigError for a path that is no folder, and for a folder in which another process is at work.
+    A folder in which another process is at work stays as it is.
+
+    Raises: ConfigError for a path that is no folder.
     """
     if path is not None and not path.is_dir():
         raise ConfigError(
@@ -39,25 +41,25 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
     lines: list[str] = []
     if path is None:
         path, compiled = OUTPUTS, _compiled_steps()
-        lines = [f"compiled steps: {_amount(compiled)}" + (f", in {compiled[0].parent}" if compiled else "")]
+        lines = [
+            f"compiled steps: {_amount(_sizes(compiled))}"
+            + (f", in {compiled[0].parent}" if compiled else "")
+        ]
+    sizes = _sizes(compiled)
+    if remove:
+        _remove(compiled)
     folders = sorted({file.parents[1] for file in path.rglob(f"{POPULATIONS}/*.ckpt")})
-    removable = list(compiled)
     for folder in folders:
-        checkpoints, reason = _checkpoints(folder, remove)
-        removable += checkpoints
-        lines.append(
-            f"checkpoints in {folder}: " + (_amount(checkpoints) if reason is None else f"kept: {reason}")
-        )
+        found, reason = _clean_checkpoints(folder, remove)
+        sizes += found
+        lines.append(f"checkpoints in {folder}: " + (_amount(found) if reason is None else f"kept: {reason}"))
     if not folders:
         lines.append(f"checkpoints in {path}: none")
     if remove:
-        size = _amount(removable)
-        for file in removable:
-            file.unlink(missing_ok=True)
-        return [*lines, f"Removed {size}."]
+        return [*lines, f"Removed {_amount(sizes)}."]
     return [
         *lines,
-        f"To remove {_amount(removable)}, add --yes. Results stay. "
+        f"To remove {_amount(sizes)}, add --yes. Results stay. "
         + ("Compiled steps are compiled again when they are needed. " if compiled else "")
         + "Without its checkpoints a folder has no weights for modulab analyse and load_members.",
     ]
@@ -69,12 +71,29 @@ def _compiled_steps() -> list[Path]:
     return sorted(file for file in cache_folder().glob("*.so") if file.is_file() and not file.is_symlink())
 
 
-def _checkpoints(folder: Path, lock: bool) -> tuple[list[Path], str | None]:
-    """Return the checkpoints that nothing needs to go on from, or why all are kept."""
-    if lock and (folder / LOCK).exists():
-        with FolderLock(folder):
-            return _unneeded(folder)
-    return _unneeded(folder)
+def _clean_checkpoints(folder: Path, remove: bool) -> tuple[list[int], str | None]:
+    """Return the sizes of the checkpoints that nothing needs to go on from, or why all are kept; remove them if asked.
+
+    Whoever removes them holds the folder from before looking until they are gone: a run that begins meanwhile would
+    lose what it goes on from.
+    """
+    if not remove:
+        found, reason = _unneeded(folder)
+        return _sizes(found), reason
+    try:
+        lock = FolderLock(folder)
+    except ConfigError as error:
+        return [], str(error)
+    with lock:
+        found, reason = _unneeded(folder)
+        sizes = _sizes(found)
+        _remove(found)
+        return sizes, reason
+
+
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _unneeded(folder: Path) -> tuple[list[Path], str | None]:
@@ -95,9 +114,13 @@ def _of_finished_members(folder: Path, rows: set[str]) -> Iterator[Path]:
             yield file
 
 
-def _amount(files: Sequence[Path]) -> str:
-    size: float = sum(file.stat().st_size for file in files)
+def _sizes(files: Sequence[Path]) -> list[int]:
+    return [file.stat().st_size for file in files]
+
+
+def _amount(sizes: Sequence[int]) -> str:
+    size: float = sum(sizes)
     power = 0
     while size >= 1024 and power < len(_UNITS) - 1:
         size, power = size / 1024, power + 1
-    return f"{len(files)} file{'' if len(files) == 1 else 's'}, {size:.0f} {_UNITS[power]}"
+    return f"{len(sizes)} file{'' if len(sizes) == 1 else 's'}, {size:.0f} {_UNITS[power]}"

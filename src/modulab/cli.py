@@ -15,6 +15,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modulab.arguments import ArgumentParser
 from modulab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _other(given: Sequence[str]) -> int:
     from modulab.results.table_command import add_options
     from modulab.schema import suggest
 
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="modulab", description="Find out when, why and to what end neural networks become modular."
     )
     parser.add_argument("--version", action="store_true", help="print the version of modulab")
@@ -257,29 +258,10 @@ def _clean(options: argparse.Namespace) -> int:
     return 0
 
 
-def _own_modules(given: str | None, results: Path) -> list[str]:
-    """Return the user's own modules that results may name: those given, or else those of the project's modulab.toml."""
-    from modulab.config.project_file import modules_for
-
-    if given is None:
-        return list(modules_for(results))
-    modules = [name.strip() for name in (given or "").split(",") if name.strip()]
-    if modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return modules
-
-
 def _claims(options: argparse.Namespace) -> int:
-    from modulab.claims.presets import PRESETS, banner
-    from modulab.schema import suggest
+    from modulab.claims.presets import PRESETS, banner, choose_preset
 
-    if options.preset not in PRESETS:
-        raise ConfigError(
-            f"--preset {options.preset}: there is no such preset. {suggest(options.preset, PRESETS)}"
-        )
-    if options.processes is not None and options.processes < 1:
-        raise ConfigError(f"--processes {options.processes}: give a number of 1 or more.")
-
+    choose_preset(options.preset, options.processes)
     from modulab.results.showing import show
     from modulab.text import printable
 
@@ -323,12 +305,13 @@ def _rerun(options: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from modulab.config.composing import config_folder
+    from modulab.config.project_file import own_modules
     from modulab.results.showing import show
     from modulab.sweep.rerun import report, rerun
     from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
-    comparison = rerun(options.path, options.member, trainer, _own_modules(options.modules, options.path))
+    comparison = rerun(options.path, options.member, trainer, own_modules(options.modules, options.path))
     headings, rows, sentences = report(comparison)
     if rows:
         show(headings, rows)
@@ -337,8 +320,10 @@ def _rerun(options: argparse.Namespace) -> int:
 
 
 def _write_report(options: argparse.Namespace) -> int:
+    from modulab.config.project_file import own_modules
     from modulab.progress import working
 
+    modules = own_modules(options.modules, options.path)
     with working("starting"):
         from modulab.report.sweep_report import write_report
     from modulab.results.store import load_results
@@ -346,7 +331,7 @@ def _write_report(options: argparse.Namespace) -> int:
     from modulab.text import printable
 
     with working("drawing figures"):
-        page = write_report(options.path, options.output, _own_modules(options.modules, options.path))
+        page = write_report(options.path, options.output, modules)
     print(f"Report: {page}")
     for line in unfinished(load_results(options.path)):
         print(printable(line))

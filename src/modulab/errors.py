@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from pathlib import Path
 from types import TracebackType
 
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
-class ConfigError(ValueError):
+
+class _Short(BaseException):
+    """An error that says all there is to say: a notebook shows it without the frames of modulab's own code."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows, in a notebook and on a terminal: the user's own, and the message."""
+        frames = list(traceback.extract_tb(self.__traceback__))
+        own = next((place for place, each in enumerate(frames) if each.filename.startswith(_PACKAGE)), None)
+        callers = [each for each in frames[:own] if f"{os.sep}IPython{os.sep}" not in each.filename]
+        lines = [f"line {each.lineno}: {each.line}" for each in callers if each.line]
+        return [*lines, f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(ValueError, _Short):
     """Something a user asked for cannot be done; the message says what, where, and how to mend it."""
+
+
+class Interrupted(KeyboardInterrupt, _Short):
+    """Ctrl-C, or a notebook's interrupt; the message says where what is finished is kept, and how to go on."""
 
 
 class ForeignError(Exception):

@@ -75,31 +75,57 @@ def train_help(groups: Sequence[str] = (), folders: Sequence[Path] = (), width: 
 
 
 def list_options(group: str | None, folders: Sequence[Path] = (), width: int | None = None) -> str:
-    """Return the options of a group with their meanings, or the groups with the names of their options.
-
-    `folders` hold configs beside modulab's own.
+    """Return what `listed` does as text, wrapped to the terminal's width.
 
     Raises: ConfigError for a group that is not there.
     """
     width = min(max(width or shutil.get_terminal_size().columns - 1, _LEAST_WIDTH), _MOST_WIDTH)
-    places = [config_folder(), *folders]
-    known = sorted(
-        {
-            path.name
-            for place in places
-            for path in place.iterdir()
-            if path.is_dir() and any(path.rglob("*.yaml"))
-        }
-    )
+    lines = _definitions(listed(group, folders), width)
     if group is None:
-        named = [(name, ", ".join(_option_files(name, places))) for name in known]
-        return "\n".join(
-            [*_definitions(named, width), "", "modulab list GROUP says what the options of a group are."]
+        lines += ["", "modulab list GROUP says what the options of a group are."]
+    return "\n".join(lines)
+
+
+def listed(group: str | None, folders: Sequence[Path] = ()) -> list[tuple[str, str]]:
+    """Return the options of a group with their meanings, or the groups with the names of their options.
+
+    A group may be a folder of another, as experiment/claims is. `folders` hold configs beside modulab's own.
+
+    Raises: ConfigError for a group that is not there.
+    """
+    places = [config_folder(), *folders]
+    files = {
+        name: _option_files(name, places)
+        for name in sorted({path.name for place in places for path in place.iterdir() if path.is_dir()})
+    }
+    files = {name: options for name, options in files.items() if options}
+    if group is None:
+        return [(name, ", ".join(options)) for name, options in files.items()]
+    wanted = group.strip("/")
+    top, _, below = wanted.partition("/")
+    found = {
+        name: option_meaning(file)
+        for name, file in files.get(top, {}).items()
+        if not below or name.startswith(f"{below}/")
+    }
+    if found:
+        return list(found.items())
+    owners = [
+        name
+        for name, options in files.items()
+        if group in options or wanted in map(f"{name}/{{}}".format, options)
+    ]
+    if owners:
+        raise ConfigError(
+            f"{group} is an option of {owners[0]}, not a group. modulab list {owners[0]} says what it is."
         )
-    if group not in known:
-        raise ConfigError(f"{group}: there is no such group. {suggest(group, known)}")
-    files = _option_files(group, places)
-    return "\n".join(_definitions([(name, option_meaning(file)) for name, file in files.items()], width))
+    folded = {
+        f"{name}/{option.rpartition('/')[0]}"
+        for name, options in files.items()
+        for option in options
+        if "/" in option
+    }
+    raise ConfigError(f"{group}: there is no such group. {suggest(group, [*files, *sorted(folded)])}")
 
 
 def _option_files(group: str, places: Sequence[Path]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""One account of work done, total and left: a bar on a terminal, plain lines in a log."""
+"""One account of work done, total and left: a bar on a terminal, one text in a notebook, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
+
+from modulab.notebook import CellText, in_notebook
 
 Style = Literal["auto", "bar", "lines", "off"]
 
@@ -31,8 +33,9 @@ class ProgressReport:
     def __init__(self, style: Style, runs: int, work: float) -> None:
         """`work` is that of all steps of all runs."""
         if style == "auto":
-            style = "bar" if sys.stderr.isatty() else "lines"
+            style = "bar" if sys.stderr.isatty() or in_notebook() else "lines"
         self._style = style
+        self._cell = CellText() if style == "bar" and in_notebook() else None
         self._runs = runs
         self._finished = 0
         self._total = work
@@ -48,7 +51,7 @@ class ProgressReport:
         self._label = "training"
 
     def __enter__(self) -> ProgressReport:
-        if self._style == "bar" and self._runs:
+        if self._style == "bar" and self._runs and self._cell is None:
             console = Console(stderr=True)
             width = next(width for least, width in _BAR_WIDTHS if console.width >= least)
             self._bar = Progress(
@@ -70,12 +73,20 @@ class ProgressReport:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._cell is not None and self._runs:
+            ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            seconds = time.monotonic() - self._begun
+            self._cell.show(
+                f"{self._count()}, {seconds:.0f} s{'' if error is None else f', {ended}'}", at_once=True
+            )
 
     def say(self, label: str, at_once: bool = False) -> None:
         """Name what is being done now; a log gets it with its next line, or `at_once`."""
         self._label = label
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=f"{self._count()}: {label}")
+        elif self._cell is not None:
+            self._cell.show(f"{self._count()}: {label}", at_once)
         elif self._style == "lines" and at_once:
             print(f"{self._count()}: {label}", file=sys.stderr, flush=True)
 
@@ -83,6 +94,8 @@ class ProgressReport:
         """Say how far what is being done now has come; a log gets it every few seconds at most."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=f"{self._count()}: {label}")
+        elif self._cell is not None:
+            self._cell.show(f"{self._count()}: {self._label}: {label}")
         elif self._style == "lines" and self._is_due():
             print(f"{self._count()}: {self._label}: {label}", file=sys.stderr, flush=True)
 
@@ -105,8 +118,10 @@ class ProgressReport:
             self._bar.update(
                 self._bar.task_ids[0], completed=self._done, pace=self._pace(), left=self._left()
             )
-        elif self._style == "lines":
-            self._print_line()
+        elif self._cell is not None:
+            self._cell.show(self._line())
+        elif self._style == "lines" and self._is_due():
+            print(self._line(), file=sys.stderr, flush=True)
 
     def finish(self, runs: int) -> None:
         """Count runs as finished: trained and measured, or failed."""
@@ -141,13 +156,11 @@ class ProgressReport:
         self._next_line = now + _SECONDS_BETWEEN_LINES
         return True
 
-    def _print_line(self) -> None:
-        if not self._is_due():
-            return
+    def _line(self) -> str:
         line = f"{self._count()}: {self._label}, {100 * self._done / self._total:.0f}% of the work"
         if self._done > self._resumed:
             line += f", {self._pace()}, {self._left()}"
-        print(line, file=sys.stderr, flush=True)
+        return line
 
 
 @contextmanager

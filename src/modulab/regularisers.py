@@ -8,7 +8,7 @@ adds variance sigma^2 sum_j W_oj^2 (c0 + c1 |a_j| + c2 a_j^2) to output o, so
 
     E_xi[loss] = loss + (sigma^2 / K) (c0 R_20 + c1 R_21 + c2 R_22)
 
-with R over the readout: (p, q) = (2, 1) at strength sigma^2 / K is the deterministic twin of Poisson noise.
+with R over the readout: (p, q) = (2, 1) at strength sigma^2 / K is the deterministic counterpart of Poisson noise.
 
 A regulariser is a class whose fields are numbers, one a member when stacked, and whose `penalty` turns a
 forward pass into one value per member. docs/extending.md shows how to write another.

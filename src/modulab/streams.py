@@ -2,7 +2,7 @@
 
 A serial generator hands its numbers out in order, so what a network gets depends on who asked before it.
 Here a number is a hash of (key, counter), where the key is the member's own and the counter says which
-draw is meant. A member therefore sees the same data, minibatches and noise alone, in company, resumed,
+draw is meant. A member therefore sees the same data, minibatches and noise alone, packed, resumed,
 on a CPU or on a GPU.
 
 A key is a pair of 32-bit words, folded together from the member's seed, the stream and, for noise, the
@@ -122,15 +122,15 @@ def integers(
 ) -> Int32[Tensor, "#member *draws"]:
     """Return draws from 0 to limit - 1; the remainder of 31 bits, so a bias of at most limit / 2^31.
 
-    A remainder is dear, and for that reason the compiler stores these draws. A product and a shift would be
-    folded into every use of the index, which then runs element by element: the whole step took thrice as long.
+    An integer remainder is slow, so the compiler stores these draws. A product and a shift would be
+    folded into every use of the index, which then runs element by element: the whole step took three times as long.
     """
     bits = _shift_right(random_bits(keys, counters), 1)
     return bits % limits.view((-1,) + (1,) * (counters.dim() - 1))
 
 
 def _hash_pairs(keys: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Return two hashes for each place in the left half of a matrix, for it and for its twin in the right half."""
+    """Return two hashes for each place in the left half of a matrix, for it and for its mirror image."""
     half = (columns + 1) // 2
     counters = torch.arange(rows * half, dtype=torch.int32, device=keys.device).view(1, rows, half)
     return _two_hashes(keys, counters)

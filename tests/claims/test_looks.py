@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modulab.api import load_results, train_planned
 from modulab.claims import spending
 from modulab.claims.claim import Claim, Setting
 from modulab.claims.comparisons import contrast
@@ -24,6 +23,8 @@ from modulab.claims.registry import CLAIMS
 from modulab.claims.rules import Criterion, Finding, Outcome, Region
 from modulab.claims.run import Experiment
 from modulab.claims.spending import judge_in_looks, networks_of
+from modulab.results.store import load_results
+from modulab.sweep.planned import train_planned
 from tests.claims.worlds import null_world, shuffle_arms, simulate, true_world
 
 MULTIPLES = (1, 2, 4)

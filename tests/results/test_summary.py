@@ -189,6 +189,7 @@ def test_csv_holds_every_number_in_full() -> None:
         "error/test",
         "error/test.low",
         "error/test.high",
+        "error/test.n",
     ]
     for end, frame in (("", summary.mean), (".low", summary.low), (".high", summary.high)):
         assert read[f"error/test{end}"].tolist() == pytest.approx(frame["error/test"].tolist(), rel=1e-14)

@@ -21,7 +21,7 @@ class OptunaSweeperConf:
     """How to search for the values that make `sweep.objective` best."""
 
     _target_: str = "hydra_plugins.modulab_launchers.search_sweeper.OptunaSweeper"
-    _recursive_: bool = False  # A sampler is made anew for every batch.
+    _recursive_: bool = False  # A sampler is made again for every batch.
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
     sampler: Any = MISSING
     """What proposes trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii, qmc or map_elites, with own keys."""
@@ -129,7 +129,7 @@ class OptunaSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir))
         packs = getattr(self.launcher, "packs", False)
         if packs and not dry_run:
-            # Before the study is opened, whose trials of this folder must be nobody's who is at work.
+            # Before the study is opened, so that no other process is at work on its trials of this folder.
             self._task.begin(folder, multirun=True)
             self._task.hold(folder)
         try:

@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modulab.config.project_file import modules_for
+from modulab.arguments import ArgumentParser
+from modulab.config.project_file import own_modules
 from modulab.errors import ConfigError
 
 IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
@@ -35,7 +36,7 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
 
     `meaning` returns what the config file of an analysis says of itself.
     """
-    parser = argparse.ArgumentParser(prog="modulab analyse", description=_DESCRIPTION)
+    parser = ArgumentParser(prog="modulab analyse", description=_DESCRIPTION)
     parser.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
     parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="fields of analyses")
     parser.add_argument(
@@ -86,12 +87,12 @@ def _perform(options: argparse.Namespace) -> int:
     from modulab.text import printable
 
     names = _words(options.names)
-    modules = list(modules_for(options.path)) if options.modules is None else _words(options.modules)
+    modules = own_modules(options.modules, options.path)
     if not names:
         raise ConfigError("--with: name an analysis, such as cut. See modulab analyse --help.")
-    # What is the user's own may lie in the current folder: an analysis, its labels, modules that the results name.
+    # What is the user's own may lie in the current folder: an analysis, or its labels.
     values = [override.partition("=")[2] for override in options.overrides]
-    if (modules or any("." in word for word in (*names, *values))) and os.getcwd() not in sys.path:
+    if any("." in word for word in (*names, *values)) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     chosen = choose_analyses(names, options.overrides)
     members = None if options.members is None else _words(options.members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -25,7 +24,7 @@ from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
 from modulab.results.store import load_results, statuses
 from modulab.results.summary import metric_names
 from modulab.sweep.estimate import duration
-from modulab.sweep.rerun import row_number
+from modulab.sweep.rerun import row_numbers
 from modulab.sweep.trained import TrainedMembers, read_members
 from modulab.training.program import network_of
 
@@ -38,7 +37,6 @@ _LEAST_SECONDS = 1e-4
 """Of a network, in which it is read at least."""
 _MOST_NAMED = 10
 """So many rows are named in a line."""
-_RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -159,20 +157,13 @@ def _not_there(status: str) -> str:
 
 
 def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str]) -> set[str]:
-    found: set[str] = set()
     names: list[str] = results["run_id"].tolist()
-    for each in members:
-        ends = _RANGE.fullmatch(each)
-        first, last = (each, each) if ends is None else ends.groups()
-        rows = [row_number(results, end, "--members") for end in (first, last)]
-        if rows[0] > rows[1]:
-            raise ConfigError(f"--members {each}: it begins after its end. Write {last}-{first}.")
-        for row in range(rows[0], rows[1] + 1):
-            if names[row] not in owned:
-                reason = _not_there(results["status"].tolist()[row])
-                raise ConfigError(f"--members {each}: row {row} cannot be analysed, as {reason}.")
-            found.add(names[row])
-    return found
+    rows = row_numbers(results, members, "--members")
+    for row, given in rows.items():
+        if names[row] not in owned:
+            reason = _not_there(results["status"].tolist()[row])
+            raise ConfigError(f"--members {given}: row {row} cannot be analysed, as {reason}.")
+    return {names[row] for row in rows}
 
 
 def _check_names(results: pd.DataFrame, chosen: Sequence[Chosen]) -> None:

@@ -227,7 +227,7 @@ CLAIM = Claim(
         "nothing to lose. Noise makes one hidden layer modular, whatever its width and initial weights, and so lowers "
         "what is lost, to 0.4 times at 24 units per module and initial scale 1; it makes two hidden layers hardly "
         "modular, so that nothing changes there. Rises of the other modules' error in the run that the rule before "
-        "decided by speak against it: at initial scale 0.3 they were as large with noise as without."
+        "decided by are evidence against it: at initial scale 0.3 they were as large with noise as without."
     ),
     first_rule=FirstRule(
         rule="At 24 units per module and initial scale 1, premodular and noise-trained networks forget 0.0214 less.",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from modulab.errors import ConfigError
+from modulab.schema import suggest
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -61,6 +64,15 @@ PRESETS: dict[str, Preset] = {
         first_seed=REPLICATION,
     ),
 }
+
+
+def choose_preset(name: str, processes: int | None) -> Preset:
+    """Return a preset. Raises: ConfigError where there is none of this name, and for a wrong number of processes."""
+    if name not in PRESETS:
+        raise ConfigError(f"--preset {name}: there is no such preset. {suggest(name, PRESETS)}")
+    if processes is not None and processes < 1:
+        raise ConfigError(f"--processes {processes}: give a number of 1 or more.")
+    return PRESETS[name]
 
 
 def not_decided(preset: str) -> str:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from modulab.errors import ConfigError, describe
 from modulab.memory import free_bytes
+from modulab.notebook import CellText, in_notebook
 from modulab.results.manifest import checkpoint_path, read_manifests
 from modulab.results.store import completed, load_results
 from modulab.text import printable
@@ -163,7 +164,7 @@ def halve_populations(folder: Path) -> int | None:
 
 
 def _work(send: Send, experiment: Experiment, own: Sequence[str]) -> None:
-    from modulab.api import train_planned
+    from modulab.sweep.planned import train_planned
 
     with redirect_stderr(_LineSender(partial(send, "line"))):
         try:
@@ -201,13 +202,16 @@ class _LineSender(TextIOBase):
 
 
 class _Display:
-    """Shows which experiments are at work and what each last said: bars on a terminal, lines elsewhere."""
+    """Shows which experiments are at work and what each last said: a bar, one text in a notebook, lines elsewhere."""
 
     def __init__(self, style: str, experiments: int) -> None:
-        terminal = sys.stderr.isatty() if style == "auto" else style == "bar"
+        notebook = in_notebook()
+        terminal = sys.stderr.isatty() or notebook if style == "auto" else style == "bar"
         self._quiet = style == "off"
         self._bars: Progress | None = None
-        if terminal and not self._quiet:
+        self._cell = CellText() if terminal and notebook else None
+        self._experiments, self._ended = experiments, 0
+        if terminal and not notebook:
             self._bars = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -230,21 +234,24 @@ class _Display:
     def say(self, experiment: str, line: str) -> None:
         """Show what an experiment says."""
         self._said[experiment] = line
-        if self._bars is not None:
-            self._describe()
-        elif not self._quiet:
+        if not self._describe() and not self._quiet:
             print(printable(f"{experiment}: {line}"), file=sys.stderr, flush=True)
 
     def ended(self, experiment: str) -> None:
         """Count an experiment as ended."""
         self._said.pop(experiment, None)
+        self._ended += 1
         if self._bars is not None:
             self._bars.advance(self._bars.task_ids[0])
-            self._describe()
-        elif not self._quiet:
+        if not self._describe() and not self._quiet:
             print(f"{experiment}: ended", file=sys.stderr, flush=True)
 
-    def _describe(self) -> None:
-        assert self._bars is not None
+    def _describe(self) -> bool:
+        """Show all that is said where it can be replaced, and return whether it can."""
         lines = [f"{name}: {line}" for name, line in self._said.items()]
-        self._bars.update(self._bars.task_ids[0], description="\n".join([*lines, "experiments"]))
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[0], description="\n".join([*lines, "experiments"]))
+        elif self._cell is not None:
+            words = f"{self._ended} of {self._experiments} experiments"
+            self._cell.show("\n".join([*map(printable, lines), words]), at_once=not lines)
+        return self._bars is not None or self._cell is not None

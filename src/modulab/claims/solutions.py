@@ -321,7 +321,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             "solutions",
             "With what probability training finds a modular solution",
             "Bars are exact 95% intervals; an arrow is the upper end where no network was modular. Dotted: predicted "
-            "for isotropic directions, which cannot be told from 0 beyond two modules.",
+            "for isotropic directions, which cannot be distinguished from 0 beyond two modules.",
             figure,
             table,
         )

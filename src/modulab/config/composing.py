@@ -52,7 +52,7 @@ _RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
 
 ComposeJob = Callable[[Sequence[str], int], DictConfig]
-"""Turns the overrides of a sweep's job, and its number, into a config; `${hydra:...}` then speaks of that job."""
+"""Turns the overrides of a sweep's job, and its number, into a config; `${hydra:...}` then refers to that job."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def plain_leaf(override: str) -> tuple[str, Any] | None:
     return (key, value) if plain and not interpolates else None
 
 
-_REPLACED = ("population.grid", "population.sobol.axes")
+REPLACED = ("population.grid", "population.sobol.axes")
 """Keys of dictionaries that an override replaces as a whole; Hydra would join it to the configs' own."""
 
 
@@ -123,7 +123,7 @@ def replace_grid(overrides: Iterable[str]) -> list[str]:
     replaced: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
-        if key in _REPLACED:
+        if key in REPLACED:
             replaced += [f"~{key}", f"+{key}={value}"]
         elif is_renamed(override_key(override)) and not override.startswith(("+", "~")):
             replaced.append(f"++{override}")
@@ -134,7 +134,7 @@ def replace_grid(overrides: Iterable[str]) -> list[str]:
 
 def restore_grid(overrides: Iterable[str]) -> list[str]:
     """Return overrides as they were written, of those that `replace_grid` returned."""
-    removed, added = [f"~{key}" for key in _REPLACED], tuple(f"+{key}=" for key in _REPLACED)
+    removed, added = [f"~{key}" for key in REPLACED], tuple(f"+{key}=" for key in REPLACED)
     return [
         override.lstrip("+") if override.startswith(added) or is_renamed(override_key(override)) else override
         for override in overrides

@@ -11,11 +11,12 @@ those of the environment (`MODULAB_CONFIG_DIR`, folders with colons between), th
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -52,9 +53,11 @@ def find_project() -> Project:
     named = [each for each in os.environ.get(CONFIG_VARIABLE, "").split(os.pathsep) if each]
     dirs = [_folder(Path(), each, CONFIG_VARIABLE) for each in named]
     here = Path.cwd()
-    file = next((path for each in (here, *here.parents) if (path := each / PROJECT_FILE).is_file()), None)
+    file = next((path for each in (here, *here.parents) if (path := each / PROJECT_FILE).exists()), None)
     if file is None:
         return Project(tuple(dirs))
+    if not file.is_file():
+        raise ConfigError(f"{file} is no file. Give a folder of configs another name, or remove it.")
     content, lines = _read(file)
     place = f"{file}, line {_line(lines, 'config_dir')}: config_dir"
     dirs += [_folder(file.parent, each, place) for each in _texts(content, "config_dir", file, lines)]
@@ -99,6 +102,46 @@ def add_own_folders(project: Project) -> None:
             sys.path.append(folder)
 
 
+@contextmanager
+def own_folders_added() -> Generator[None]:
+    """Have Python find modules where `add_own_folders` says, within a call."""
+    earlier = list(sys.path)
+    add_own_folders(find_project())
+    added = sys.path[len(earlier) :]
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
+
+
+def _check_modules(modules: Collection[str], option: str) -> None:
+    """Raise: ConfigError for a user's own module that Python does not find."""
+    for name in modules:
+        first = name.partition(".")[0]
+        if not first.isidentifier() or (first not in sys.modules and importlib.util.find_spec(first) is None):
+            raise ConfigError(
+                f"{option} {name}: there is no module of that name here. Name one that lies in the current folder or "
+                "is installed."
+            )
+
+
+def own_modules(given: str | Collection[str] | None, results: Path) -> list[str]:
+    """Return the modules that results may name: those given, as text with commas between, or those of the project.
+
+    Raises: ConfigError for a module that is not there.
+    """
+    if given is None:
+        modules, place = list(modules_for(results)), f"{PROJECT_FILE}, import:"
+    else:
+        words = given.split(",") if isinstance(given, str) else given
+        modules, place = [name.strip() for name in words if name.strip()], "--import"
+        if modules and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+    _check_modules(modules, place)
+    return modules
+
+
 def _read(file: Path) -> tuple[Mapping[str, Any], list[str]]:
     text = ""
     try:
@@ -108,6 +151,8 @@ def _read(file: Path) -> tuple[Mapping[str, Any], list[str]]:
         last = text.count("\n") + 1
         reason = str(error).replace("at end of document", f"at line {last}, the end of the file")
         raise ConfigError(f'{file}: {reason}. It is TOML, as in config_dir = "configs".') from error
+    except OSError as error:
+        raise ConfigError(f"{file}: it cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: line 1 or later is not UTF-8 text ({error.reason}).") from error
     lines = text.splitlines()

@@ -24,7 +24,7 @@ from modulab.results.store import gather, load_results
 def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> list[str]:
     """Export the members of a folder that loggers do not have yet; return one sentence per logger.
 
-    `overrides` choose them as on the command line of a run; `again` forgets what they have heard.
+    `overrides` choose them as on the command line of a run; `again` exports members that they have as well.
 
     Raises: ConfigError for wrong overrides, for a folder without results, and where a run is at work in it.
     """

@@ -40,7 +40,7 @@ CLAIMS = (
     Claim("C2, C4: which regularisers do", "bars", "config.regulariser.name", "modularity/structural"),
     Claim("C3: linear networks do not", "bars", "config.architecture.activation", "modularity/structural"),
     Claim("C5: more modules need more samples", "scatter", "config.data.num_samples", "error/test"),
-    Claim("C6: modular networks bear noise", "scatter", "modularity/structural", "error_under/poisson@0.3"),
+    Claim("C6: modular networks are robust to noise", "scatter", "modularity/structural", "error_under/poisson@0.3"),
     Claim("C6: and extrapolate", "scatter", "modularity/structural", "error_beyond/combination"),
     Claim("C7: and forget less", "scatter", "modularity/structural", "forgetting/others_rise"),
     Claim("C8: in regression and in classification", "bars", "config.task.name", "modularity/structural"),

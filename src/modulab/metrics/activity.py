@@ -1,4 +1,4 @@
-"""How much the hidden units of a network speak, and how many of them do."""
+"""Mean activity of the hidden units of a network, and the number of active units."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A config names a measure under `probes.measures`: a function or measure by its dotted path, or a class derived from
 `Measure` with its parameters (`_target_` and fields). It must be pure, and draw what is random from streams folded from
-`probe.keys`, so that a member measured in company scores what it scores alone, bit for bit.
+`probe.keys`, so that a member measured with others scores what it scores alone, bit for bit.
 """
 
 from __future__ import annotations

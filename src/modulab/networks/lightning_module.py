@@ -70,7 +70,7 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         return self.data_module is not None or kind.train_dataloader is not LightningModule.train_dataloader
 
     def build(self, task: Task) -> LightningModule:
-        """Return a new module, told the task's sizes if its constructor asks for them."""
+        """Return a new module, given the task's sizes if its constructor asks for them."""
         kind, arguments = self._class()
         sizes = {"in_features": task.in_features, "out_features": task.out_features}
         return kind(**checked_arguments(kind, arguments, _MODULE, sizes))

@@ -19,6 +19,8 @@ from modulab.results.files import write_whole
 from modulab.text import printable
 
 DPI = 200
+_SHOWN_DPI = 96
+"""Of a notebook, as a browser counts inches."""
 _MOST_FITTINGS = 3
 """A broken label takes room from its axis, so that others may have to be fitted after it."""
 
@@ -43,6 +45,17 @@ class ReportFigure:
     def png(self) -> bytes:
         """Return the drawing as PNG."""
         return self._drawn("png", {"Software": None})
+
+    def shown(self) -> tuple[bytes, dict[str, int]]:
+        """Return the drawing as a notebook shows it: PNG, and the width and height that its texts are made for."""
+        width, height = (int(length * _SHOWN_DPI) for length in self.figure.get_size_inches())
+        return self.png(), {"width": width, "height": height}
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.shown()
+
+    def __repr__(self) -> str:
+        return f"<figure {self.name}: {self.title}>"
 
     def _drawn(self, kind: str, metadata: dict[str, str | None]) -> bytes:
         # The salt and the empty metadata keep what is random, or of the day, out of the file.

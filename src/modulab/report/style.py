@@ -33,7 +33,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 MOST_ARMS = len(COLOURS) * len(DASHES)
-"""So many arms can be told apart in one figure, by colour, marker and dashes."""
+"""So many arms can be distinguished in one figure, by colour, marker and dashes."""
 
 Scale = Literal["linear", "log", "symlog"]
 

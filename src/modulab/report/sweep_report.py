@@ -33,6 +33,7 @@ from modulab.report.style import ArmStyle, arm_styles, arm_text, label
 from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
 from modulab.results.manifest import POPULATIONS
+from modulab.results.rounding import without_rounding
 from modulab.results.store import load_curves, load_results
 from modulab.results.summary import (
     cells,
@@ -75,6 +76,12 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
     """Return the page on some results; curves and weights are read from the path that they came from."""
     folder = path if path.is_dir() else path.parent
     results, beyond = without_extremes(results, metric_names(results))
+    results = results.assign(
+        **{
+            name: without_rounding(results[name].to_numpy(dtype=float, na_value=np.nan))
+            for name in metric_names(results)
+        }
+    )
     layout = choose_layout(results)
     sections = [
         _summary(results),

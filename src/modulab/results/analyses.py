@@ -6,11 +6,12 @@ analyses to the rows of the same run_id. Members that are trained later have no 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute
@@ -87,17 +88,22 @@ def analysis_names(path: Path) -> list[str]:
 def with_analyses(results: pa.Table, path: Path) -> pa.Table:
     """Return results with the columns of all analyses below a folder; `skipped` says what members lack, and why.
 
-    A value that a member has from training, or from an analysis that comes first by name, stands.
+    A value that a member has from training, or from an analysis that comes first by name, stands. Where members were
+    analysed under different settings, those that differ are settings of the rows, `config.NAME.FIELD`: no mean is over
+    what was computed in different ways.
 
     Raises: ConfigError for a file that is damaged, or whose columns are not those of an analysis.
     """
     run_ids = results["run_id"].to_pylist()
+    settings: defaultdict[str, list[str | None]] = defaultdict(lambda: [None] * len(run_ids))
     reasons: list[list[str]] = [[] if each is None else [each] for each in results["skipped"].to_pylist()]
     for file in analysis_files(path):
         table = read_table(file)
         rows = {run_id: row for row, run_id in enumerate(table["run_id"].to_pylist())}
         places = pa.array([rows.get(run_id) for run_id in run_ids], pa.int64())
         name = file.name.removesuffix(f".{ANALYSIS}")
+        for row, given in enumerate(table["settings"].take(places).to_pylist()):
+            settings[name][row] = settings[name][row] or given
         for fixed, words in (("skipped", ""), ("error", "it failed with ")):
             for own, reason in zip(reasons, table[fixed].take(places).to_pylist(), strict=True):
                 if reason is not None:
@@ -110,9 +116,41 @@ def with_analyses(results: pa.Table, path: Path) -> pa.Table:
                 results = results.set_column(place, column, values)
             else:
                 results = results.append_column(column, values)
+    for name, given in settings.items():
+        for column, values in _differing(name, given).items():
+            if column not in results.column_names:
+                results = results.append_column(column, pa.array(values, pa.string()))
     skipped = pa.array(["; ".join(each) or None for each in reasons], pa.string())
     results = results.set_column(results.column_names.index("skipped"), "skipped", skipped)
     return concatenate([results])
+
+
+def _differing(name: str, given: Sequence[str | None]) -> dict[str, list[str | None]]:
+    """Return the fields of an analysis in which rows differ, as columns of texts; None for rows without it."""
+    known = {text: _fields(text) for text in dict.fromkeys(given) if text}
+    fields = dict.fromkeys(field for each in known.values() for field in each)
+    return {
+        f"config.{name}.{field}": [known[text].get(field) if text else None for text in given]
+        for field in fields
+        if len({each.get(field) for each in known.values()}) > 1
+    }
+
+
+def _fields(settings: str) -> dict[str, str]:
+    """Return the fields that an analysis was given, by dotted name; what is not as analyses write it is one field."""
+    try:
+        node: Any = json.loads(settings)
+    except ValueError:
+        node = None
+    return dict(_leaves(node)) if isinstance(node, dict) else {"settings": settings}
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
 def _value_names(file: Path, table: pa.Table) -> list[str]:

@@ -54,7 +54,7 @@ def pooled_interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends of the interval of each column's mean over rows of several cells, NaN left out.
 
-    Rows of a cell differ in their seed alone, and what a cell's mean is counts as known: the interval speaks of other
+    Rows of a cell differ in their seed alone, and what a cell's mean is counts as known: the interval is about other
     seeds, not of other cells. Seeds are drawn anew as a whole, as the rows of a seed share its random numbers in all
     cells. To first order the mean then errs by the sum over seeds of the seed's deviations from its cells' means, over
     the number of rows (Liang and Zeger, Biometrika 73, 1986, 13-22, clustered by seed); `mean_interval` is given

@@ -78,7 +78,7 @@ def _take(folder: Path) -> IO[str]:
             "or choose another folder."
         ) from None
     except OSError as error:
-        # Some network file systems have no locks; refusing to run there would help nobody.
+        # Some network file systems have no locks; refusing to run there would be of no use.
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return file

@@ -54,12 +54,12 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ConfigError(
             f"{path} is damaged and cannot be read ({error}). Move it away, with the .ckpt file of the same "
-            "name, and run the same command again to train its members anew."
+            "name, and run the same command again to train its members again."
         ) from error
     if not isinstance(configs, dict) or not all(isinstance(each, dict) for each in configs.values()):
         raise ConfigError(
             f"{path} is not a population's manifest. Move it away, with the .ckpt file of the same name, and run "
-            "the same command again to train its members anew."
+            "the same command again to train its members again."
         )
     return cast("dict[str, dict[str, Any]]", configs)
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
+from modulab.results.rounding import rounding
 from modulab.results.summary import (
     Summary,
     choose_metrics,
@@ -67,6 +68,7 @@ def compare(
     completed = (results["status"] == "completed").to_numpy()
     paired = (partners >= 0) & completed[own] & completed[partners]
     differences = np.where(paired[:, None], values[own] - values[partners], np.nan)
+    differences[np.abs(differences) <= rounding(values)] = 0.0
     pairs = results.iloc[own].reset_index(drop=True)
     pairs = pairs.assign(
         status=np.where(paired, "completed", _UNPAIRED),
@@ -76,6 +78,24 @@ def compare(
     if ratios:
         found = replace(found, mean=np.exp(found.mean), low=np.exp(found.low), high=np.exp(found.high))
     return replace(found, compared=f"{'Ratios to' if ratios else 'Differences from'} {_words(named)}")
+
+
+def baseline_settings(given: str) -> dict[str, str]:
+    """Return the values by setting of a baseline, which is given as KEY=VALUE, several with commas between.
+
+    Raises: ConfigError for anything else, and for a setting that is given twice.
+    """
+    parts = [part.partition("=") for part in given.split(",")]
+    keys = [key.strip() for key, _, _ in parts]
+    if not all(key and equals for key, (_, equals, _) in zip(keys, parts, strict=True)):
+        raise ConfigError(
+            f"--baseline {given}: give a setting and its value, as in --baseline noise.scale=0, or one of several "
+            "folders."
+        )
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--baseline {given}: {twice} is given twice. A baseline has one value of it.")
+    return {key: value.strip() for key, (_, _, value) in zip(keys, parts, strict=True)}
 
 
 def _equal(results: pd.DataFrame, column: str, text: str) -> NDArray[np.bool_]:

@@ -104,6 +104,17 @@ def pooled_over(summary: Summary) -> list[str]:
     ]
 
 
+def about(summary: Summary) -> list[str]:
+    """Return the sentences below a table: what it compares, and what it pools over."""
+    lines = pooled_over(summary)
+    if summary.compared:
+        unpaired = summary.counts["completed"].tolist().count(0)
+        lines.insert(0, f"{summary.compared}, paired by seed, with 95% intervals; n is the number of pairs.")
+        if unpaired:
+            lines.insert(1, f"Rows without any pair of completed networks of equal seed: {unpaired}.")
+    return lines
+
+
 def notes(results: pd.DataFrame) -> list[str]:
     """Return what is to be said of networks without results, and of measures that failed."""
     several = problems(results) if len(results) > 1 else []

@@ -102,8 +102,8 @@ def completed(folder: Path) -> set[str]:
     """
     files = _files(folder, RESULTS)
     try:
-        told = files and all("skipped" in pq.read_schema(file).names for file in files)
-        table = _join(files, RESULTS, ["run_id", "status", "skipped"]) if told else None
+        known = files and all("skipped" in pq.read_schema(file).names for file in files)
+        table = _join(files, RESULTS, ["run_id", "status", "skipped"]) if known else None
     except FileNotFoundError:  # another process has joined the parts meanwhile
         return completed(folder)
     except (OSError, pa.ArrowInvalid):  # which reading the statuses puts into words

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,18 +32,21 @@ DEFAULT_METRICS = (
 _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
 """Leaves shown whenever they vary, even where the name beside them determines the value."""
 
+_MOST_SUGGESTED = 12
 _MEASURES = "config.probes.measures."
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Results by setting: a row a group in every frame, and in `mean`, `low` and `high` a column a metric."""
+    """Results by setting: a row a group in every frame, and a column a metric in those after `counts`."""
 
     settings: pd.DataFrame
     counts: pd.DataFrame
     mean: pd.DataFrame
     low: pd.DataFrame
     high: pd.DataFrame
+    taken: pd.DataFrame
+    """How many networks of a group, or pairs, have a value of each metric."""
     pooled: tuple[str, ...] = ()
     """Settings that vary within a group, beside the seed: its means are over them too, its intervals over seeds."""
     compared: str = ""
@@ -71,10 +75,19 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
             reasons = sorted(set(results["skipped"].dropna())) if "skipped" in results else []
             skipped = f" Measures that were skipped: {reasons[0]}." if reasons else ""
             raise ConfigError(
-                f"--metric {pattern}: these results have no such measure. {suggest(pattern, names)}{skipped}"
+                f"--metric {pattern}: these results have no such measure. {_suggest_measure(pattern, names)}{skipped}"
             )
         chosen += [name for name in found if name not in chosen]
     return chosen
+
+
+def _suggest_measure(name: str, names: Sequence[str]) -> str:
+    """Return a sentence that names the closest measure or, where none is close, the first parts of all."""
+    close = suggest(name, names)
+    if close.startswith("Did") or len(names) <= _MOST_SUGGESTED:
+        return close
+    first = dict.fromkeys(each.partition("/")[0] for each in names)
+    return suggest(name.partition("/")[0], first).replace("'?", "/*'?")
 
 
 def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None, option: str = "--by") -> list[str]:
@@ -147,11 +160,12 @@ def summarise(
     status = results["status"].to_numpy(dtype=str)
     values = results[chosen].to_numpy(dtype=np.float64, na_value=np.nan)
     means, lows, highs = (np.full((len(groups), len(chosen)), np.nan) for _ in range(3))
+    taken = np.zeros((len(groups), len(chosen)), dtype=np.int64)
     for row, group in enumerate(groups):
         members = group[status[group] == "completed"]
         completed = values[members]
         present = ~np.isnan(completed)
-        counts = present.sum(axis=0)
+        taken[row] = counts = present.sum(axis=0)
         with np.errstate(
             over="ignore", invalid="ignore"
         ):  # of numbers near the largest, the mean is infinite
@@ -168,7 +182,7 @@ def summarise(
     }
     settings = results.iloc[[int(members[0]) for members in groups]][columns].reset_index(drop=True)
     settings.columns = [name.removeprefix("config.") for name in columns]
-    frames = (pd.DataFrame(array, columns=chosen) for array in (means, lows, highs))
+    frames = (pd.DataFrame(array, columns=chosen) for array in (means, lows, highs, taken))
     names = tuple(name.removeprefix("config.") for name in pooled)
     return Summary(settings, pd.DataFrame(tally), *frames, pooled=names)
 
@@ -221,18 +235,26 @@ def _place(seen: list[object], value: object) -> int:
 
 
 def to_csv(summary: Summary) -> str:
-    """Return every row and column of a summary as CSV, a metric's interval beside its mean."""
-    columns = {f"{name}": summary.mean[name] for name in summary.mean}
-    for name in summary.mean:
-        columns |= {f"{name}.low": summary.low[name], f"{name}.high": summary.high[name]}
-    ordered = [f"{name}{end}" for name in summary.mean for end in ("", ".low", ".high")]
-    parts = [summary.settings, summary.counts, pd.DataFrame(columns)[ordered]]
+    """Return every row and column of a summary as CSV; see `to_frame`."""
+    return to_frame(summary).to_csv(index=False)
+
+
+def to_frame(summary: Summary) -> pd.DataFrame:
+    """Return every row and column of a summary: beside a metric's mean its interval, and how many values it is of."""
+    columns: dict[str, Any] = {}
+    for name in map(str, summary.mean):
+        columns |= {
+            name: summary.mean[name],
+            f"{name}.low": summary.low[name],
+            f"{name}.high": summary.high[name],
+            f"{name}.n": summary.taken[name],
+        }
+    parts = [summary.settings, summary.counts, pd.DataFrame(columns, index=summary.mean.index)]
     if summary.pooled:
         parts.insert(1, pd.DataFrame({"pooled_over": [" ".join(summary.pooled)] * len(summary.counts)}))
     if summary.compared:
         parts.insert(1, pd.DataFrame({"compared": [summary.compared] * len(summary.counts)}))
-    frame = pd.concat(parts, axis=1)
-    return frame.to_csv(index=False)
+    return pd.concat(parts, axis=1)
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -248,6 +270,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         texts += [str(summary.counts[name].iloc[row]) for name in counts]
         texts += [
             _value(summary.mean[name].iloc[row], summary.low[name].iloc[row], summary.high[name].iloc[row])
+            + _of_fewer(int(summary.taken[name].iloc[row]), int(summary.counts["completed"].iloc[row]))
             for name in summary.mean
         ]
         rows.append(texts)
@@ -280,6 +303,11 @@ def _number(value: float) -> str:
 def _value(mean: float, low: float, high: float) -> str:
     interval = "" if np.isnan(low) else f" [{_number(low)}, {_number(high)}]"
     return f"{_number(mean)}{interval}"
+
+
+def _of_fewer(taken: int, completed: int) -> str:
+    """Return how many networks have a value, where not all or none of them have."""
+    return f" (n={taken})" if 0 < taken < completed else ""
 
 
 def setting_text(value: object) -> str:

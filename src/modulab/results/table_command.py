@@ -28,7 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "paths", type=Path, nargs="+", metavar="PATH", help="folders that modulab train wrote, or files"
     )
     parser.add_argument(
-        "--by", metavar="KEYS", help="settings to group by, with commas between; default: all that vary"
+        "--by",
+        metavar="KEYS",
+        help="settings to group by, with commas between; '' for none; default: all that vary",
     )
     parser.add_argument(
         "--metric",
@@ -44,7 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="KEY=VALUE",
-        help="show differences from networks of this setting and of equal seed; or from one of several folders",
+        help="show differences from networks of this setting, or of several with commas between, and of equal seed; or "
+        "from one of several folders",
     )
     parser.add_argument("--ratio", action="store_true", help="with --baseline: ratios instead of differences")
     parser.add_argument(
@@ -64,7 +67,7 @@ def table(options: argparse.Namespace) -> bool:
     """
     _check(options)
     from modulab.results.layout import markdown, transposed
-    from modulab.results.showing import laid_out, notes, show_results
+    from modulab.results.showing import about, laid_out, notes, show_results
     from modulab.results.store import load_folders, load_results
     from modulab.results.summary import cells, to_csv
     from modulab.text import printable
@@ -101,7 +104,7 @@ def table(options: argparse.Namespace) -> bool:
             )
         else:
             print("\n".join(laid_out(headings, rows, fixed, names_columns=not options.transpose)))
-        _say([*_about(shown), *notes(results)], options)
+        _say([*about(shown), *notes(results)], options)
     if options.json or options.csv == "-":
         _say(notes(results), options)
     elif options.csv is not None:
@@ -122,6 +125,12 @@ def _say(lines: Sequence[str], options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.metric is not None and not _names(options.metric):
+        raise ConfigError("--metric: name a measure, as in --metric error/test.")
+    if options.csv not in (None, "-") and (folder := Path(options.csv).parent) and not folder.is_dir():
+        raise ConfigError(f"--csv {options.csv}: there is no folder {folder}. Make it, or write elsewhere.")
+    if options.csv not in (None, "-") and Path(options.csv).is_dir():
+        raise ConfigError(f"--csv {options.csv}: this is a folder. Name a file in it.")
     forms = {
         "--json": options.json,
         "--markdown": options.markdown,
@@ -142,7 +151,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _names(given: str | None) -> list[str] | None:
-    return None if given is None else [name.strip() for name in given.split(",")]
+    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
 
 
 def _summary(
@@ -173,18 +182,14 @@ def _summary(
 
 def _baseline(options: argparse.Namespace) -> dict[str, str]:
     """Return the values of settings that the baseline has, the folder being one of them."""
+    from modulab.results.pairing import baseline_settings
+
     given: str = options.baseline
     if len(options.paths) > 1:
         for path in options.paths:
             if given == str(path) or Path(given).resolve() == path.resolve():
                 return {"folder": str(path)}
-    parts = [part.partition("=") for part in given.split(",")]
-    if not all(key.strip() and equals for key, equals, _ in parts):
-        raise ConfigError(
-            f"--baseline {given}: give a setting and its value, as in --baseline noise.scale=0, or one of several "
-            "folders."
-        )
-    return {key.strip(): value.strip() for key, _, value in parts}
+    return baseline_settings(given)
 
 
 def ordered(summary: Summary, name: str, ascending: bool = False, descending: bool = False) -> Summary:
@@ -219,22 +224,9 @@ def ordered(summary: Summary, name: str, ascending: bool = False, descending: bo
     places += [place for place, key in enumerate(keys) if key is None]
     frames = {
         each: getattr(summary, each).iloc[places].reset_index(drop=True)
-        for each in ("settings", "counts", "mean", "low", "high")
+        for each in ("settings", "counts", "mean", "low", "high", "taken")
     }
     return replace(summary, **frames)
-
-
-def _about(summary: Summary) -> list[str]:
-    """Return the sentences below a table: what it compares, and what it pools over."""
-    from modulab.results.showing import pooled_over
-
-    lines = pooled_over(summary)
-    if summary.compared:
-        unpaired = summary.counts["completed"].tolist().count(0)
-        lines.insert(0, f"{summary.compared}, paired by seed, with 95% intervals; n is the number of pairs.")
-        if unpaired:
-            lines.insert(1, f"Rows without any pair of completed networks of equal seed: {unpaired}.")
-    return lines
 
 
 def as_json(summary: Summary, paths: Sequence[Path]) -> str:
@@ -250,6 +242,7 @@ def as_json(summary: Summary, paths: Sequence[Path]) -> str:
                     "mean": _plain(summary.mean[name].iloc[row]),
                     "low": _plain(summary.low[name].iloc[row]),
                     "high": _plain(summary.high[name].iloc[row]),
+                    "n": _plain(summary.taken[name].iloc[row]),
                 }
                 for name in summary.mean
             },

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +27,7 @@ from modulab.training.execution import Engine
 from modulab.training.fit import device_name
 
 _RESULTS_OF = ("completed", "diverged")
+_RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,22 @@ def row_number(results: pd.DataFrame, member: str, option: str = "--member") -> 
             f"or the first letters of a run_id. {hint}".rstrip()
         )
     return found[0]
+
+
+def row_numbers(results: pd.DataFrame, members: Iterable[str], option: str) -> dict[int, str]:
+    """Return the places of rows, each with what named it: rows as `row_number` takes them, or ranges such as 0-9.
+
+    Raises: ConfigError, which names the option, for rows that are not there and a range that begins after its end.
+    """
+    found: dict[int, str] = {}
+    for each in members:
+        ends = _RANGE.fullmatch(each)
+        first, last = (each, each) if ends is None else ends.groups()
+        rows = [row_number(results, end, option) for end in (first, last)]
+        if rows[0] > rows[1]:
+            raise ConfigError(f"{option} {each}: it begins after its end. Write {last}-{first}.")
+        found |= dict.fromkeys(range(rows[0], rows[1] + 1), each)
+    return found
 
 
 def _config_of(path: Path, name: str, modules: Collection[str]) -> dict[str, Any]:

@@ -32,13 +32,10 @@ from modulab.sweep.side_by_side import (
     train_side_by_side,
     trains_itself,
 )
-from modulab.training.cost import RATES, step_seconds
-from modulab.training.execution import Execution, choose_execution
+from modulab.training.cost import RATES, SELF_TRAINED_STEP_SECONDS, step_seconds
+from modulab.training.execution import Engine, Execution, choose_execution
 from modulab.training.fit import PopulationResult, fit_population
 from modulab.training.program import program_of
-
-_SELF_TRAINED_STEP_SECONDS = 1e-3
-"""Of a LightningModule, whose size is not known before it is built; an order of magnitude."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
     log = log or RunLog(folder)
     step_work = [_step_work(population, work.execution) for population in work.packed]
     total = sum(weight * _steps(each) for weight, each in zip(step_work, work.packed, strict=True))
-    total += _SELF_TRAINED_STEP_SECONDS * _steps(work.self_trained)
+    total += SELF_TRAINED_STEP_SECONDS * _steps(work.self_trained)
     with ProgressReport(work.trainer.progress, work.pending, total) as progress:
         for number, population in enumerate(work.packed, start=1):
             progress.step_work = step_work[number - 1]
@@ -199,7 +196,7 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
             progress.finish(1)
 
         if work.self_trained:
-            progress.step_work = _SELF_TRAINED_STEP_SECONDS
+            progress.step_work = SELF_TRAINED_STEP_SECONDS
             at_once = processes_at_once(work.trainer, work.execution)
             train_side_by_side(
                 work.self_trained, work.execution.with_engine("eager"), at_once, folder, progress, finish
@@ -220,6 +217,13 @@ def _step_work(population: Sequence[Run], execution: Execution) -> float:
     if not _can_be_planned(members[0]):
         return 0.0  # alone in its population, and fails as it begins
     return step_seconds(members, RATES[execution.engine], execution.threads) / _steps(population)
+
+
+def packed_seconds(run: Run, engine: Engine) -> float:
+    """Return about how many seconds a network takes where it is trained among many others, on one core."""
+    if trains_itself(run) or not _can_be_planned(run.member):
+        return SELF_TRAINED_STEP_SECONDS * run.member.training.steps
+    return step_seconds([run.member], RATES[engine].packed)
 
 
 def _run_population(

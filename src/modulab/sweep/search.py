@@ -353,7 +353,7 @@ def _count(study: Study) -> int:
 
 
 def _ask_again(study: Study, folder: str) -> None:
-    """Have the trials of a stored study that were at work in this folder, which nobody else is, asked again."""
+    """Have the trials of a stored study that were at work in this folder, where no other process is, asked again."""
     replaced = {trial.user_attrs.get(_REPLACES) for trial in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.user_attrs.get(_FOLDER) == folder:

@@ -22,15 +22,11 @@ from modulab.errors import ConfigError
 from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
-from modulab.sweep.run import Work, begin, plan_work
-from modulab.sweep.side_by_side import trains_itself
+from modulab.sweep.run import Work, begin, packed_seconds, plan_work
 from modulab.sweep.slurm_array import FOLDER, ArrayTask, SlurmSettings, recorded_tasks, refresh, submit
-from modulab.training.program import network_of
 
 _LONGEST_SILENCE = 3600.0
 """Seconds for which SLURM may be away, as while its controller is restarted, before the watch gives up."""
-_UNITS_OF_THE_UNKNOWN = 1000
-"""What a network that trains itself is taken for, to share out shards: a step under Lightning alone is slow."""
 
 
 def run_on_slurm(
@@ -104,24 +100,35 @@ def cut_shards(work: Work, taken: set[str], most: int) -> list[list[Run]]:
     populations = [[run for run in population if run.run_id not in taken] for population in work.populations]
     whole, others = populations[: work.unfinished], populations[work.unfinished :]
     free = [run for population in others for run in population]
+    seconds = _seconds(work)
+
+    def total(runs: Sequence[Run]) -> float:
+        return sum(seconds[run.run_id] for run in runs)
+
     shards: list[list[Run]] = [[] for _ in range(min(most, sum(map(len, populations))))]
     loads = [0.0] * len(shards)
-    for population in sorted(filter(None, whole), key=_total, reverse=True):
+    for population in sorted(filter(None, whole), key=total, reverse=True):
         lightest = loads.index(min(loads))
         shards[lightest] += population
-        loads[lightest] += _total(population)
+        loads[lightest] += total(population)
     if free:
-        level = _level(loads, _total(free))
+        level = _level(loads, total(free))
         places = [place for place, load in enumerate(loads) if load < level]
         room = level - loads[places[0]]
         for run in free:
             # Laid end to end, each member goes to the shard that its middle falls into.
-            while len(places) > 1 and room < _cost(run) / 2:
+            while len(places) > 1 and room < seconds[run.run_id] / 2:
                 places.pop(0)
                 room += level - loads[places[0]]
             shards[places[0]].append(run)
-            room -= _cost(run)
+            room -= seconds[run.run_id]
     return [shard for shard in shards if shard]
+
+
+def _seconds(work: Work) -> dict[str, float]:
+    """Return about how long each network takes, by its run_id: what is shared out, and what the time left is of."""
+    engine = work.execution.engine
+    return {run.run_id: packed_seconds(run, engine) for population in work.populations for run in population}
 
 
 def _level(loads: Sequence[float], amount: float) -> float:
@@ -131,22 +138,11 @@ def _level(loads: Sequence[float], amount: float) -> float:
     return min(sums)
 
 
-def _total(runs: Sequence[Run]) -> float:
-    return sum(_cost(run) for run in runs)
-
-
-def _cost(run: Run) -> float:
-    member = run.member
-    if trains_itself(run):  # whose size is not known before it is built
-        return float(member.training.steps * member.training.batch_size * _UNITS_OF_THE_UNKNOWN)
-    return float(member.training.steps * member.training.batch_size * network_of(member).step_units)
-
-
 def _watch(
     tasks: Sequence[ArrayTask], work: Work, folder: Path, poll_seconds: float, style: Style, log: RunLog
 ) -> None:
     """Wait until SLURM has none of the tasks any more, and say how far they are."""
-    costs = {run.run_id: _cost(run) for population in work.populations for run in population}
+    costs = _seconds(work)
     lacking = set(costs)
     ended: set[str] = set()
     silent_since: float | None = None

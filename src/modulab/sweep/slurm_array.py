@@ -173,7 +173,7 @@ def _sbatch_parameters(settings: SlurmSettings) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _outside_of_jobs() -> Generator[None]:
-    """Hide what SLURM told this process about its own job, where it is one: a job submitted from it inherits that."""
+    """Hide what SLURM states of the job that this process is, if it is one: a job submitted from it inherits that."""
     if "SLURM_JOB_ID" not in os.environ:
         yield
         return

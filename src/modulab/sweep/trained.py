@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from modulab.config.settings import Member, read_run
 from modulab.config.trust import check_named_code
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, foreign_code
+from modulab.metrics.probe import drawn_samples
 from modulab.networks.base import NetworkPopulation, Parameter, split_parameters
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
+from modulab.streams import member_keys
+from modulab.tasks.base import Region, as_seen
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.measuring import measure_each
 from modulab.training.program import initialise, network_of
@@ -32,6 +37,21 @@ class TrainedMembers:
     """The checkpoint."""
     steps: int
     """How many steps they were trained for when it was written."""
+    run_ids: tuple[str, ...] = ()
+    """What names their rows in the table of results; empty where the manifest beside the checkpoint is gone."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self.configs)} trained members of {self.file}, {self.steps} steps>"
+
+    def only(self, run_ids: Collection[str]) -> TrainedMembers:
+        """Return those of the members that have one of these run_ids, in their order here."""
+        places = [place for place, name in enumerate(self.run_ids) if name in run_ids]
+        return replace(
+            self,
+            configs=[self.configs[place] for place in places],
+            parameters=self.parameters[places],
+            run_ids=tuple(self.run_ids[place] for place in places),
+        )
 
     @property
     def weights(self) -> dict[str, Float[Tensor, "member ..."]]:
@@ -53,6 +73,46 @@ class TrainedMembers:
         Raises: ConfigError as `members` does, and where the configs ask for networks of other parameters.
         """
         return self._population(self.members(modules))
+
+    def points(
+        self, count: int, region: Region = "full", modules: Collection[str] = ()
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return test points of the members' tasks: inputs (member, point, feature) as networks see them, and targets.
+
+        Those of `full` support, of the `train` region, or those that were `withheld`. With `full` they are the points
+        by which `error/test` is measured, as many as `probes.num_samples`. `modules` are as in `members`.
+
+        Raises: ConfigError as `members` does.
+        """
+        inputs: list[Tensor] = []
+        targets: list[Tensor] = []
+        for member in self.members(modules):
+            with foreign_code():
+                drawn = drawn_samples(member.task, member_keys([member.seed]), count, region)
+                inputs.append(as_seen(member.task, drawn.inputs))
+            targets.append(drawn.targets)
+        return torch.cat(inputs).numpy(), torch.cat(targets).numpy()
+
+    def outputs(self, inputs: ArrayLike, modules: Collection[str] = ()) -> NDArray[np.float32]:
+        """Return the networks' outputs (member, point, output), without noise, as a NumPy array.
+
+        `inputs` are points (point, feature) for all networks, or (member, point, feature) for each its own, as
+        `points` gives them. `modules` are as in `members`.
+
+        Raises: ConfigError as `population` does, and for inputs of another shape.
+        """
+        networks = self.population(modules)
+        given = torch.from_numpy(np.array(inputs, dtype=np.float32))
+        features = networks.network.in_features
+        if given.dim() == 2:
+            given = given.expand(networks.num_members, *given.shape)
+        if given.dim() != 3 or given.shape[::2] != (networks.num_members, features):
+            raise ConfigError(
+                f"inputs of shape {tuple(np.shape(inputs))}: give points of shape (point, {features}) for all "
+                f"networks, or ({networks.num_members}, point, {features}) for each its own."
+            )
+        with torch.inference_mode(), foreign_code():
+            return networks.forward(given).numpy()
 
     def measures(self, modules: Collection[str] = ()) -> dict[str, list[float]]:
         """Measure the networks as they were measured after training; return one value per member by name, NaN for none.
@@ -111,13 +171,15 @@ def read_members(file: Path) -> TrainedMembers:
     parameters = content["state_dict"]["parameters_by_row"][saved["row_of_member"]]
     configs: list[dict[str, Any]] = saved["members"]
     manifest = manifest_of(file)
+    run_ids: tuple[str, ...] = ()
     if manifest.exists():
-        full = list(read_manifest(manifest).values())
+        named = read_manifest(manifest)
+        full, run_ids = list(named.values()), tuple(named)
         if [config.get("seed") for config in full] != [config.get("seed") for config in configs]:
             raise ConfigError(
                 f"{manifest} and {file.name} do not list the same members. Restore them from a copy."
             )
         configs = full
     return TrainedMembers(
-        configs, parameters, layout_of(content), file, int(content["state_dict"]["next_step"])
+        configs, parameters, layout_of(content), file, int(content["state_dict"]["next_step"]), run_ids
     )

@@ -33,6 +33,6 @@ class SharedOutputTask(RegressionTask):
         return total.unsqueeze(2)
 
     def changed(self, samples: Samples, module: int = 0) -> Samples | None:
-        """Return None: what is forgotten of the other modules cannot be told from what one of them learns."""
+        """Return None: what is forgotten of the other modules cannot be distinguished from what one of them learns."""
         del samples, module
         return None

@@ -74,7 +74,7 @@ def unsafe_file(descriptor: int) -> str | None:
 
 
 def cache_folder() -> Path:
-    """Return the private folder in which to keep what can be made anew; it is made where there is none.
+    """Return the private folder in which to keep what can be made again; it is made where there is none.
 
     It is the one that an environment variable names, else modulab/ in XDG_CACHE_HOME or ~/.cache. One that is not
     private is not used, with a notice.

@@ -43,7 +43,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
-            "Restore it from a copy, or move it away and run the same command again to train its members anew."
+            "Restore it from a copy, or move it away and run the same command again to train its members again."
         ) from error
     saved = content.get("modulab") if isinstance(content, dict) else None
     found = saved.get("format") if isinstance(saved, dict) else None
@@ -60,12 +60,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if missing:
         raise ConfigError(
             f"{path} is damaged: it lacks {', '.join(missing)}. Restore it from a copy, or move it away and run the "
-            "same command again to train its members anew."
+            "same command again to train its members again."
         )
     if not _is_consistent(content):
         raise ConfigError(
             f"{path} is damaged: its layout, rows and parameters do not go together. Restore it from a copy, or move "
-            "it away and run the same command again to train its members anew."
+            "it away and run the same command again to train its members again."
         )
     return content
 

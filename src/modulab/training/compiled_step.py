@@ -1,10 +1,10 @@
 """The training step for the CPU, compiled ahead of time: traced once, kept on disk, called without Python's lock.
 
-A step is traced operation by operation on made-up members and compiled by TorchInductor into a shared library, for
+A step is traced operation by operation on example members and compiled by TorchInductor into a shared library, for
 one thread. The number of members and of data rows stays symbolic: the code is the same for every block size, so that
-company changes nothing. The library is kept in the user's own cache folder, under a name that stands for all that it
-depends on, and is loaded in milliseconds, where torch.compile would trace the step again in each process. It ends in
-its own hash, and is compiled anew where that does not fit.
+results do not depend on packing. The library is kept in the user's own cache folder, under a name that stands for all
+that it depends on, and is loaded in milliseconds, where torch.compile would trace the step again in each process. It
+ends in its own hash, and is compiled again where that does not fit.
 
 It is called through ctypes, which lets go of Python's lock, so that threads run blocks side by side.
 """
@@ -99,7 +99,7 @@ class CompiledStep:
         self._container = ctypes.c_void_p()
         created = functions.create(ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None)
         if created != 0:
-            raise RuntimeError(f"The compiled step {library} does not load; delete it, and it is made anew.")
+            raise RuntimeError(f"The compiled step {library} does not load; delete it, and it is made again.")
         functions.check(self._container, inputs=len(fields(Block)) + 4, outputs=_NUM_OUTPUTS)
         self._delete = functions.free
         self._run = functions.run

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modulab.config.settings import Member
 from modulab.metrics.measure import find_measures
@@ -23,6 +23,11 @@ class Rates:
     noisy: float
     noiseless: float
 
+    @property
+    def packed(self) -> Rates:
+        """Return the rates of networks among so many others that the fixed part does not count."""
+        return replace(self, fixed=0.0)
+
 
 EAGER = Rates(fixed=3e-3, noisy=5.8e-8, noiseless=1.9e-8)
 COMPILED = Rates(fixed=5e-5, noisy=4.1e-9, noiseless=1.5e-9)
@@ -34,6 +39,8 @@ _COMPILE_SECONDS = 30.0
 _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 16.0
 _EXPECTED_USES = 3
 """How often a compiled step is expected to be used: it is kept, and few programs are trained only once."""
+SELF_TRAINED_STEP_SECONDS = 1e-3
+"""Of a LightningModule, whose size is not known before it is built; an order of magnitude."""
 _MEASURE_SECONDS_PER_POINT = 9e-6
 _THREAD_EFFICIENCY = 0.85
 

@@ -30,7 +30,7 @@ _WORTH_SHARING = 8
 
 @dataclass(frozen=True)
 class _Place:
-    """The rows of a block and the members in them; a member alone is trained beside a twin."""
+    """The rows of a block and the members in them; a member alone is trained beside a copy of itself."""
 
     start: int
     stop: int

@@ -1,6 +1,6 @@
 """Libraries of compiled steps on disk: how they are named, written and checked before they are loaded.
 
-A library ends in its own hash. One that was cut short or damaged does not fit it, and is compiled anew.
+A library ends in its own hash. One that was cut short or damaged does not fit it, and is compiled again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def keep(library: Path, content: bytes) -> None:
 
 
 def is_whole(library: Path) -> bool:
-    """Return whether a library is there, is what was compiled, and could have been written by nobody else."""
+    """Return whether a library is there, is what was compiled, and could have been written by no other user."""
     try:
         descriptor = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

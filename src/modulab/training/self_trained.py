@@ -151,7 +151,7 @@ class _OwnRecorder(Recorder):
         self._losses: list[float] = []
 
     def read(self, checkpoint: Path) -> None:
-        """Take up what a checkpoint holds; one of a fit that could not be saved on its way is trained anew."""
+        """Take up what a checkpoint holds; one of a fit that could not be saved on its way is trained again."""
         content = read_checkpoint(checkpoint)
         saved = content["modulab"]
         check_layout(checkpoint, content, self._trained.network)
@@ -323,8 +323,9 @@ class _Checkpoints(TorchCheckpointIO):
         except Exception as error:  # pickle and torch raise many kinds
             if not self._refused:
                 self._recorder.say(
-                    "cannot be saved before its end, and trains anew if it is interrupted: its state, such as what "
-                    f"on_save_checkpoint adds, holds more than tensors, numbers, text and lists ({describe(error)})"
+                    "cannot be saved before its end, and is trained from the start if it is interrupted: its state, "
+                    f"such as what on_save_checkpoint adds, holds more than tensors, numbers, text and "
+                    f"lists ({describe(error)})"
                 )
             self._refused = True
             raise _CannotSave from error
@@ -369,7 +370,7 @@ def _fit(
 
 @contextmanager
 def warnings_told(tell: Callable[[str], None]) -> Generator[None]:
-    """Have what the user's code warns of told, each sentence once, and keep Lightning's and torch's advice to itself.
+    """Report what the user's code warns of, each sentence once, and keep Lightning's and torch's advice to itself.
 
     That advice is about settings of a Trainer that is not the user's.
     """

@@ -309,7 +309,7 @@ def _headers_in(folder: str) -> Generator[None]:
 
 
 def default_cache_dir() -> str:
-    """Return where torch's compiler keeps its files if it is not told otherwise."""
+    """Return where torch's compiler keeps its files by default."""
     try:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir as theirs
 

@@ -1,4 +1,4 @@
-"""The maps: for each claim, the experiment that draws its settings, the effect that it speaks of, and its prediction.
+"""The maps: for each claim, the experiment that draws its settings, the effect that it states, and its prediction.
 
 Axes are in the experiments' configs alone: configs/experiment/claims/maps/.
 """

@@ -1,4 +1,4 @@
-"""The effect that a claim speaks of in one setting: a contrast of two members of one seed, or the value of one."""
+"""The effect that a claim states for one setting: a contrast of two members of one seed, or the value of one."""
 
 from __future__ import annotations
 

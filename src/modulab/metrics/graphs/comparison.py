@@ -26,7 +26,7 @@ class Comparison:
     mean: Float64[Tensor, " member"]
     """Of the null."""
     z: Float64[Tensor, " member"]
-    """Standard deviations of the null by which the score is more modular than its mean, as far as p bears it out. NaN
+    """Standard deviations of the null by which the score is more modular than its mean, as far as p supports it. NaN
     where all are equal."""
     p: Float64[Tensor, " member"]
     """(r + 1) / (n + 1), where r of the n of the null are as modular as the score: at least 1 / (n + 1)."""

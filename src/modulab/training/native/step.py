@@ -1,8 +1,8 @@
 """Native steps: libraries of generated C++, compiled by the system's compiler and called once per chunk.
 
 A step is traced for one member, so that all sizes are known to the compiler and activity stays in the first caches. The
-library takes one member after another through all steps of a chunk: what a member becomes cannot depend on its
-company, on threads or on chunks. Programs with an operation for which no code is generated have no native step.
+library takes one member after another through all steps of a chunk: what a member becomes cannot depend on
+other members, on threads or on chunks. Programs with an operation for which no code is generated have no native step.
 """
 
 from __future__ import annotations
