@@ -192,3 +192,40 @@ class Masked(Plain):
     def forward(self, inputs: Tensor) -> Tensor:
         shares = (self.read(inputs) + self.mask).softmax(dim=1)
         return self.write(self.last(self.hidden(shares)))
+
+
+class Settled(Plain):
+    """A normalisation by statistics that stay as they are."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.norm = nn.BatchNorm1d(6).eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.write(self.hidden(self.norm(self.read(inputs))))
+
+
+class Branching(Plain):
+    """Does one thing or another by what it sees."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs)
+        return outputs if bool(outputs.isfinite().all()) else -outputs
+
+
+class Gated(Plain):
+    """A recurrent layer of torch, which has no form for many networks at once."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.steps = nn.GRU(1, 6, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.write(self.hidden(self.steps(inputs[..., None])[0][:, -1]))
+
+
+class Complex(Plain):
+    """Returns complex numbers."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * 1j

@@ -30,6 +30,7 @@ from tests.training.fitting import train_learner, trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
 SITES = {"Plain": ["hidden"], "Rich": ["active"], "Channels": ["active"]}
+OTHER_SITES = {"Settled": ["hidden"]}
 
 
 QUICK = [word for word in SMALL if not word.startswith("architecture.")]
@@ -44,11 +45,11 @@ def make(kind: str, seed: int = 0, choices: dict[str, str] | None = None, **over
     config = member_config({"architecture": "torch"} | (choices or {}), seed=seed, **(quick | overrides))
     architecture = config["architecture"]
     architecture["module"] = {"_target_": f"tests.networks.modules.{kind}"} | (architecture["module"] or {})
-    architecture["sites"] = architecture["sites"] or SITES.get(kind, [])
+    architecture["sites"] = architecture["sites"] or (SITES | OTHER_SITES).get(kind, [])
     return read_run(config).member
 
 
-@pytest.mark.parametrize("kind", ["Plain", "Rich"])
+@pytest.mark.parametrize("kind", ["Plain", "Rich", "Settled"])
 def test_members_of_a_module_train_alike_alone_and_in_company(kind: str) -> None:
     noisy = {"noise": "poisson"}
     check_packing([make(kind, seed, noisy, noise__scale=0.1 * seed) for seed in range(4)])
@@ -220,6 +221,9 @@ def test_stated_edges_give_weight_penalties() -> None:
         ("Unseeded", {}, "begins otherwise when it is built again from the same seed"),
         ("Ageing", {}, "returns other outputs when it is called again"),
         ("Normalised", {}, "returns other outputs for a sample when others of its batch are left out"),
+        ("Branching", {}, "Branching cannot be called for several networks at once .*architecture=lightning"),
+        ("Gated", {}, r"Gated cannot be called for several networks at once .*aten::gru"),
+        ("Complex", {}, "Complex returns numbers of type torch.complex64"),
         ("Transposed", {}, r"the parameters 'back' and 'write\.weight' share memory"),
         ("Double", {}, r"'scale' is of type torch\.float64"),
         ("Lazy", {}, r"'write\.weight' has no shape before the module is called"),
