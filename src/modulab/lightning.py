@@ -6,7 +6,7 @@ import_lightning()
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment  # noqa: E402
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
 from lightning.pytorch.plugins.io import TorchCheckpointIO  # noqa: E402
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "LightningDataModule",
     "LightningEnvironment",
     "LightningModule",
+    "Logger",
     "TensorBoardLogger",
     "TorchCheckpointIO",
     "Trainer",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -67,6 +68,37 @@ class Points(LightningDataModule):
         )
 
 
+class Equipped(Regressor):
+    """Brings callbacks that log and save, and gives numbers to its logger."""
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        if self.logger is not None:
+            self.logger.log_metrics({"batch": batch_index})
+            self.logger.experiment.add_text("a text")
+        return super().training_step(batch, batch_index)
+
+    def configure_callbacks(self) -> Any:
+        return [LearningRateMonitor(logging_interval="epoch"), ModelCheckpoint(every_n_train_steps=5)]
+
+
+class Recurrent(LightningModule):
+    """A recurrent layer of torch, which cannot be vectorised over networks."""
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.steps = nn.GRU(1, 4, batch_first=True)
+        self.write = nn.Linear(4, out_features)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.write(self.steps(inputs[..., None])[0][:, -1])
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        return (self(batch[0]) - batch[1]).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
 class LikeModulab(LightningModule):
     """What modulab's perceptron is, begun from the same weights."""
 
@@ -106,6 +138,9 @@ class Failing(Regressor):
 
     def setup(self, stage: str) -> None:
         self._fail("setup")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._fail("on_save_checkpoint")
 
     def configure_optimizers(self) -> Any:
         self._fail("configure_optimizers")

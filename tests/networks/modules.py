@@ -192,3 +192,53 @@ class Masked(Plain):
     def forward(self, inputs: Tensor) -> Tensor:
         shares = (self.read(inputs) + self.mask).softmax(dim=1)
         return self.write(self.last(self.hidden(shares)))
+
+
+class Settled(Plain):
+    """A normalisation by statistics that stay as they are."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.norm = nn.BatchNorm1d(6).eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.write(self.hidden(self.norm(self.read(inputs))))
+
+
+class Constant(Plain):
+    """Numbers that are the same in all networks: in a plain tensor, and whole ones in a buffer."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.scales = torch.linspace(0.5, 1.5, 6)
+        self.register_buffer("places", torch.arange(6))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.hidden(self.read(inputs) * self.scales)
+        return self.write(hidden * (self.places >= 2) + 0.01 * self.places)
+
+
+class Branching(Plain):
+    """Does one thing or another by what it sees."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = super().forward(inputs)
+        return outputs if bool(outputs.isfinite().all()) else -outputs
+
+
+class Gated(Plain):
+    """A recurrent layer of torch, which has no form for many networks at once."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.steps = nn.GRU(1, 6, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.write(self.hidden(self.steps(inputs[..., None])[0][:, -1]))
+
+
+class Complex(Plain):
+    """Returns complex numbers."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * 1j

@@ -22,6 +22,7 @@ from modulab.training.random_state import random_state, set_random_state
 from modulab.training.recorder import Interrupted
 from modulab.training.self_trained import fit_alone, warnings_told
 from tests.members import EAGER, EAGERLY, member_config
+from tests.networks.lightning_modules import Equipped
 from tests.training.fitting import trained_parameters
 
 MODULES = "tests.networks.lightning_modules"
@@ -54,8 +55,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Run], Pat
     data = {"_target_": f"{MODULES}.Points", "features": 2, "outputs": 2}
     runs["data module"] = make("Regressor", architecture={"data_module": data})
     runs["sites"] = make("Regressor", architecture={"submodule": "net", "sites": ["1"]})
+    runs["equipped"], runs["recurrent"] = make("Equipped"), make("Recurrent")
     for where in (
-        "constructor", "setup", "configure_optimizers", "training_step", "no_optimiser", "killed", "diverging",
+        "constructor", "setup", "configure_optimizers", "training_step", "on_save_checkpoint", "no_optimiser",
+        "killed", "diverging",
     ):  # fmt: skip
         runs[where] = make("Failing", arguments={"where": where})
     folder = tmp_path_factory.mktemp("sweep")
@@ -66,7 +69,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Run], Pat
 def test_failing_modules_fail_alone_with_the_reason(sweep: tuple[dict[str, Run], Path]) -> None:
     runs, folder = sweep
     rows = load_results(folder).set_index("run_id")
-    for where in ("constructor", "setup", "configure_optimizers", "training_step"):
+    for where in ("constructor", "setup", "configure_optimizers", "training_step", "on_save_checkpoint"):
         row = rows.loc[runs[where].run_id]
         assert (row["status"], row["error"]) == ("failed", f"RuntimeError: my {where} is broken")
     assert "returns no optimiser" in rows.loc[runs["no_optimiser"].run_id, "error"]
@@ -93,6 +96,33 @@ def test_logged_values_and_measures_are_in_rows_and_curves(sweep: tuple[dict[str
         row = rows.loc[runs[name].run_id]
         assert row.isna()["error/test"]
         assert "data of its own" in row["skipped"]
+
+
+def test_callbacks_of_the_users_own_log_and_save(sweep: tuple[dict[str, Run], Path]) -> None:
+    runs, folder = sweep
+    row = load_results(folder).set_index("run_id").loc[runs["equipped"].run_id]
+    assert row["status"] == "completed", row["error"]
+    assert row["logged/batch"] == 3
+    assert row["logged/lr-Adam"] == pytest.approx(0.01 * 0.9**2)
+    checkpoint = checkpoint_path(folder, [runs["equipped"].run_id])
+    [kept] = checkpoint.with_suffix("").rglob("*.ckpt")
+    module = Equipped.load_from_checkpoint(kept)
+    content = torch.load(checkpoint, weights_only=True)
+    assert (
+        sum(each.numel() for each in module.parameters())
+        == content["state_dict"]["parameters_by_row"].numel()
+    )
+    assert len(modulab.load_members(folder)) > 1
+
+
+def test_a_network_that_cannot_be_measured_is_trained_and_says_why(
+    sweep: tuple[dict[str, Run], Path],
+) -> None:
+    runs, folder = sweep
+    row = load_results(folder).set_index("run_id").loc[runs["recurrent"].run_id]
+    assert (row["status"], row["engine"]) == ("completed", "lightning")
+    assert "errors: its network cannot be measured" in row["skipped"]
+    assert "aten::gru" in row["skipped"]
 
 
 def test_a_member_has_the_same_bits_alone_rerun_and_on_a_cluster_node(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import modulab
 from modulab.config.settings import Member, read_run
 from modulab.errors import ConfigError, ForeignError
+from modulab.networks.torch_module import TorchArchitecture
 from modulab.progress import ProgressReport
 from modulab.training.execution import Execution
 from modulab.training.fit import fit_population
@@ -30,6 +31,7 @@ from tests.training.fitting import train_learner, trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
 SITES = {"Plain": ["hidden"], "Rich": ["active"], "Channels": ["active"]}
+OTHER_SITES = {"Settled": ["hidden"]}
 
 
 QUICK = [word for word in SMALL if not word.startswith("architecture.")]
@@ -44,11 +46,11 @@ def make(kind: str, seed: int = 0, choices: dict[str, str] | None = None, **over
     config = member_config({"architecture": "torch"} | (choices or {}), seed=seed, **(quick | overrides))
     architecture = config["architecture"]
     architecture["module"] = {"_target_": f"tests.networks.modules.{kind}"} | (architecture["module"] or {})
-    architecture["sites"] = architecture["sites"] or SITES.get(kind, [])
+    architecture["sites"] = architecture["sites"] or (SITES | OTHER_SITES).get(kind, [])
     return read_run(config).member
 
 
-@pytest.mark.parametrize("kind", ["Plain", "Rich"])
+@pytest.mark.parametrize("kind", ["Plain", "Rich", "Settled"])
 def test_members_of_a_module_train_alike_alone_and_in_company(kind: str) -> None:
     noisy = {"noise": "poisson"}
     check_packing([make(kind, seed, noisy, noise__scale=0.1 * seed) for seed in range(4)])
@@ -220,6 +222,9 @@ def test_stated_edges_give_weight_penalties() -> None:
         ("Unseeded", {}, "begins otherwise when it is built again from the same seed"),
         ("Ageing", {}, "returns other outputs when it is called again"),
         ("Normalised", {}, "returns other outputs for a sample when others of its batch are left out"),
+        ("Branching", {}, "Branching cannot be called for several networks at once .*architecture=lightning"),
+        ("Gated", {}, r"Gated cannot be called for several networks at once .*aten::gru"),
+        ("Complex", {}, "Complex returns numbers of type torch.complex64"),
         ("Transposed", {}, r"the parameters 'back' and 'write\.weight' share memory"),
         ("Double", {}, r"'scale' is of type torch\.float64"),
         ("Lazy", {}, r"'write\.weight' has no shape before the module is called"),
@@ -272,7 +277,9 @@ def test_a_users_module_is_traced_anew_and_torchs_own_is_kept() -> None:
     assert is_own(program_of(read_run(member_config({"architecture": "torch"})).member))
 
 
-def test_commands_go_all_the_way_with_a_module_of_ones_own(tmp_path: Any, command: Command) -> None:
+def test_commands_go_all_the_way_with_a_module_of_ones_own_and_name_what_breaks_later(
+    tmp_path: Any, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = str(tmp_path / "run")
     own = ["architecture=torch", "architecture.module={_target_: tests.networks.modules.Plain, width: 5}"]
     grid = "population.grid={noise.scale: [0, 0.2], architecture.module.width: [5, 6]}"
@@ -294,6 +301,18 @@ def test_commands_go_all_the_way_with_a_module_of_ones_own(tmp_path: Any, comman
     assert code == 0, out + errors
     code, out, errors = command("report", folder, "--import", "tests.networks.modules")
     assert code == 0, out + errors
+
+    def broken(architecture: TorchArchitecture, task: Any) -> Any:
+        raise RuntimeError("broken since")
+
+    monkeypatch.setattr(TorchArchitecture, "network", broken)
+    for words, expected, said in (
+        (["report"], 0, "is left out: RuntimeError: broken since"),
+        (["rerun", "--member", "0"], 2, "training it again failed: RuntimeError: broken since"),
+        (["analyse", "--with", "cut"], 1, "it failed with 4: RuntimeError: broken since"),
+    ):
+        code, out, errors = command(words[0], folder, *words[1:], "--import", "tests.networks.modules")
+        assert (code, said in errors, "Traceback" in errors) == (expected, True, False), (words, out + errors)
 
 
 def test_a_module_that_fails_fails_its_own_members_only(tmp_path: Any, command: Command) -> None:

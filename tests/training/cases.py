@@ -55,6 +55,13 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"noise": "gaussian", "task": "classification"},
         {**NOISY, "noise__sites": "pre_activation", "architecture__activation": "sigmoid"},
     ),
+    "torch module with constants": (
+        {"architecture": "torch", "noise": "gaussian"},
+        {
+            **NOISY, "architecture__module": {"_target_": "tests.networks.modules.Constant"},
+            "architecture__width": None, "architecture__sites": ["hidden"],
+        },
+    ),
 }  # fmt: skip
 SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "multiplicative softplus deep jacobian": (

@@ -42,11 +42,15 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def apart(choices: dict[str, str], overrides: dict[str, Any]) -> float:
-    """Return how far the engines train three networks apart, as a share of the way that they come."""
+    """Return how far the engines train three networks apart, as a share of the way that they come.
+
+    The native engine must train one of them alone to the same bits.
+    """
     population = members(3, choices, **overrides)
     eager, native_ = (trained_parameters(population, engine) for engine in ("eager", "native"))
     start = prepared_learner(population)[0].member_parameters()
     assert isinstance(native_step(program_of(population[0])), NativeStep)
+    assert torch.equal(trained_parameters(population[1:2], "native")[0], native_[1])
     return float((native_ - eager).abs().max() / (eager - start).abs().max())
 
 

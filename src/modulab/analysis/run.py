@@ -14,7 +14,7 @@ import torch
 
 from modulab.analysis.choosing import Chosen
 from modulab.analysis.taking import analyse_members
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.metrics.probe import Tell, tell_nobody
 from modulab.progress import ProgressReport, Style
 from modulab.results.analyses import Analysed, analysed, save_analysed
@@ -210,11 +210,15 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
             group = _only(group, _rows(group, part))
             costs: list[float] = []
             for member in group.members(modules):
-                network = network_of(member)
-                reason = each.analysis.lacking(network, member)
-                if reason is None:
-                    costs.append(each.analysis.seconds(network, member))
-                else:
+                try:
+                    with foreign_code():
+                        network = network_of(member)
+                        reason = each.analysis.lacking(network, member)
+                        if reason is None:
+                            costs.append(each.analysis.seconds(network, member))
+                except ForeignError as error:
+                    reason = str(error)
+                if reason is not None:
                     reasons[reason] = reasons.get(reason, 0) + 1
             if costs and measured is None:
                 measured = _measured_factor(part, group, sum(costs) / len(costs), modules)
@@ -314,8 +318,13 @@ def _found(
     tell: Tell = tell_nobody,
 ) -> Iterator[Analysed]:
     """Yield what the analysis of a part finds in members of a group, of these run_ids in this order."""
-    members = dict(zip(run_ids, group.members(modules), strict=True))
-    population = group.population(modules)
+    try:
+        with foreign_code():
+            members = dict(zip(run_ids, group.members(modules), strict=True))
+            population = group.population(modules)
+    except ForeignError as error:
+        yield Analysed(list(run_ids), error=str(error))
+        return
     yield from analyse_members(
         part.chosen.analysis, part.chosen.name, population.network, members, population.parameters, tell=tell
     )

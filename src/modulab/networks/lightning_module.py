@@ -136,6 +136,8 @@ class LightningNetwork(TorchNetwork):
 
     submodule: str | None = None
 
+    is_differentiated: ClassVar[bool] = False
+
     def part(self, module: nn.Module) -> nn.Module:
         """Return the submodule that is the network, or the whole module, in evaluation mode."""
         return _part(module, self.submodule).eval()

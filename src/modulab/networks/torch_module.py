@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, describe
 from modulab.networks.base import (
     INPUT,
     OUTPUT,
@@ -126,6 +126,9 @@ class TorchNetwork(Network):
     stated_edges: tuple[tuple[str, str, str], ...]
     """Weight, source and target of each."""
 
+    is_differentiated: ClassVar[bool] = True
+    """Whether training needs derivatives of many members' calls at once."""
+
     @property
     def layout(self) -> tuple[Parameter, ...]:
         """Return the module's parameters by name, and its buffers as parts that are not trained."""
@@ -160,24 +163,15 @@ class TorchNetwork(Network):
     ) -> Float[Tensor, "member batch out_features"]:
         """Return what the module returns for every member; `tap` is called at each call of a site's submodule."""
         module = _copy_of_this_thread(self)
-        fixed = {
-            name: value.to(parameters.device)
-            for name, value in module.named_buffers()
-            if not value.is_floating_point()
-        }
         expected = (inputs.shape[1], self.out_features)
-
-        def call(own: dict[str, Tensor], seen: Tensor) -> Tensor:
-            outputs = functional_call(module, own | fixed, (seen,))
-            # Outputs of another shape would be subtracted from those of other members.
-            if tuple(outputs.shape) != expected:
-                raise ValueError(
-                    f"{_name(self)} returned shape {tuple(outputs.shape)}, and {expected} is needed"
-                )
-            return outputs
-
         with _tapped(module, self, tap):
-            return torch.vmap(call)(self.split(parameters), inputs)
+            outputs = _side_by_side(module, _parts(parameters, self.layout), inputs)
+        # Outputs of another shape would be subtracted from those of other members.
+        if tuple(outputs.shape[1:]) != expected:
+            raise ValueError(
+                f"{_name(self)} returned shape {tuple(outputs.shape[1:])}, and {expected} is needed"
+            )
+        return outputs
 
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:
@@ -247,6 +241,7 @@ def _facts(network: TorchNetwork) -> _Facts:
                 raise ConfigError(f"architecture.sites: the module does not call its submodule '{name}'.")
         shapes = {name: [_site_shape(name, each) for each in visits] for name, visits in returned.items()}
         _check_independence(network, module, layout)
+        _check_vectorises(network, module, layout)
         return _Facts(layout, _sites(shapes, network.unit_axis), values)
 
 
@@ -277,7 +272,7 @@ def _watched_call(network: TorchNetwork, module: nn.Module) -> tuple[dict[str, l
             del arguments
             if name in sites:
                 returned.setdefault(name, []).append(output)
-            if not any(submodule.children()) and isinstance(output, Tensor):
+            if next(submodule.children(), None) is None and isinstance(output, Tensor):
                 values += output.numel() // _TRIAL_SAMPLES
 
         return note
@@ -298,6 +293,10 @@ def _watched_call(network: TorchNetwork, module: nn.Module) -> tuple[dict[str, l
             "at architecture.sites."
         )
     expected = (_TRIAL_SAMPLES, network.out_features)
+    if isinstance(outputs, Tensor) and not outputs.is_floating_point():
+        raise ConfigError(
+            f"{_WHERE}: {_name(network)} returns numbers of type {outputs.dtype}. Let it return floating-point numbers."
+        )
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ConfigError(
@@ -396,6 +395,74 @@ def _check_independence(network: TorchNetwork, module: nn.Module, layout: tuple[
             "cannot replace it: in a plain tensor, a list or a closure. Make it a parameter or a buffer "
             "(register_buffer), and reach it as an attribute of its module."
         )
+
+
+def _check_vectorises(network: TorchNetwork, module: nn.Module, layout: tuple[Parameter, ...]) -> None:
+    """Check that two members side by side do what each does alone. Raises: ConfigError where they do not.
+
+    They cannot where operations depend on the values that they see, or where torch has none for a batch of members.
+    """
+    inputs = _trial_inputs(network).expand(2, -1, -1)
+    rows = torch.stack([_row(module), _row(_construct(network, 1))])
+    advice = (
+        "Networks are trained side by side, as a batch that torch.vmap makes of calls of one. Use operations that it "
+        "takes, without branches on values, or let the module train itself in a process of its own: "
+        "architecture=lightning."
+    )
+
+    def outputs_of(rows: Tensor) -> Tensor:
+        return _side_by_side(module, _parts(rows, layout), inputs)
+
+    try:
+        if network.is_differentiated:
+            vjp: Any = torch.func.vjp
+            outputs, pull_back = vjp(outputs_of, rows)
+            pull_back(torch.ones_like(outputs))
+        else:
+            outputs = outputs_of(rows)
+    except Exception as error:  # whatever torch makes of the user's code
+        raise ConfigError(
+            f"{_WHERE}: {_name(network)} cannot be called for several networks at once ({describe(error)}). {advice}"
+        ) from error
+    with torch.no_grad():
+        alone = torch.cat(
+            [_side_by_side(module, _parts(rows[[place]], layout), inputs[:1]) for place in range(2)]
+        )
+        first = module(inputs[0])
+    # Wide enough for what is computed in half precision inside: a branch or a mean over networks shows all the same.
+    bounds: dict[str, Any] = {"rtol": 0.02, "atol": 0.01, "equal_nan": True}
+    outputs, alone, first = outputs.float(), alone.float(), first.float()
+    if not (torch.allclose(outputs, alone, **bounds) and torch.allclose(outputs[0], first, **bounds)):
+        raise ConfigError(
+            f"{_WHERE}: {_name(network)} returns other outputs for a network when others are called beside it. {advice}"
+        )
+
+
+def _parts(rows: Tensor, layout: Sequence[Parameter]) -> dict[str, Tensor]:
+    """Return the parts of rows by name, without derivatives by those that are not trained.
+
+    torch has none by some of them, such as the statistics of a normalisation.
+    """
+    parts = split_parameters(rows, layout)
+    return parts | {part.name: parts[part.name].detach() for part in layout if not part.trained}
+
+
+def _side_by_side(
+    module: nn.Module,
+    parts: dict[str, Tensor],
+    inputs: Float[Tensor, "member batch in_features"],
+) -> Tensor:
+    """Return what a module returns for every member."""
+    fixed = {
+        name: value.to(inputs.device)
+        for name, value in module.named_buffers()
+        if not value.is_floating_point()
+    }
+
+    def call(own: dict[str, Tensor], seen: Tensor) -> Tensor:
+        return functional_call(module, own | fixed, (seen,))
+
+    return torch.vmap(call)(parts, inputs)
 
 
 def _values(module: nn.Module) -> dict[str, Tensor]:

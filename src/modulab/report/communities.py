@@ -17,7 +17,7 @@ from modulab.metrics.communities.unit_graphs import symmetric_adjacency
 from modulab.metrics.measure import find_measures
 from modulab.metrics.probe import make_probe
 from modulab.networks.base import Network
-from modulab.report.connectivity import Pictured, pictured_members
+from modulab.report.connectivity import Pictured, drawn, pictured_members
 from modulab.streams import member_keys
 
 LEFT_OUT = -1
@@ -67,7 +67,7 @@ def pictured_modules(
 
     The seeds of a search follow from a member's settings, so that it finds what the results tell.
     """
-    found = {each.run_id: _searched(each) for each in pictured_members(folder, run_ids, modules, _lacking)}
+    found = drawn(pictured_members(folder, run_ids, modules, _lacking), _searched)
     chosen = {run_id: found.get(run_id) for run_id in run_ids}
     return {run_id: each for run_id, each in chosen.items() if each is not None}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from modulab.config.settings import Member, read_run
 from modulab.config.trust import check_named_code
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.metrics.modularity import (
     diagonal_modularity,
     measure_structural,
@@ -119,14 +120,34 @@ def pictured_members(
             for run_id in own:
                 try:
                     check_named_code(configs[run_id], manifest, modules)
-                    member = read_run(configs[run_id]).member
-                    network = _drawable_network(member, trained, check)
-                except ConfigError as error:
-                    print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)
+                    with foreign_code():
+                        member = read_run(configs[run_id]).member
+                        network = _drawable_network(member, trained, check)
+                except (ConfigError, ForeignError) as error:
+                    _leave_out(run_id, error)
                     continue
                 wanted.discard(run_id)
                 after = trained.parameters[places[run_id] : places[run_id] + 1]
                 yield Pictured(run_id, member, NetworkPopulation(network, after))
+
+
+Drawn = TypeVar("Drawn")
+
+
+def drawn(pictured: Iterable[Pictured], draw: Callable[[Pictured], Drawn]) -> dict[str, Drawn]:
+    """Return what `draw` makes of members, by run_id, without those whose code, which may be the user's, fails."""
+    found: dict[str, Drawn] = {}
+    for each in pictured:
+        try:
+            with foreign_code():
+                found[each.run_id] = draw(each)
+        except ForeignError as error:
+            _leave_out(each.run_id, error)
+    return found
+
+
+def _leave_out(run_id: str, error: Exception) -> None:
+    print(printable(f"The picture of {run_id} is left out: {error}"), file=sys.stderr)
 
 
 def trained_connectivity(
@@ -136,15 +157,17 @@ def trained_connectivity(
 
     Initial weights follow from a member's settings and are computed again.
     """
-    found: dict[str, tuple[Connectivity, Connectivity]] = {}
-    for each in pictured_members(folder, run_ids, modules, _connectivity_lacking):
-        network = each.trained.network
-        before = initialise([each.member], network)[1]
-        found[each.run_id] = (
-            connectivity(each.member, NetworkPopulation(network, before)),
-            connectivity(each.member, each.trained),
-        )
+    found = drawn(pictured_members(folder, run_ids, modules, _connectivity_lacking), _before_and_after)
     return {run_id: found[run_id] for run_id in run_ids if run_id in found}
+
+
+def _before_and_after(pictured: Pictured) -> tuple[Connectivity, Connectivity]:
+    network = pictured.trained.network
+    before = initialise([pictured.member], network)[1]
+    return (
+        connectivity(pictured.member, NetworkPopulation(network, before)),
+        connectivity(pictured.member, pictured.trained),
+    )
 
 
 def _connectivity_lacking(member: Member, network: Network) -> str | None:

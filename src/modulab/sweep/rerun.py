@@ -79,9 +79,13 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
     settings = read_settings({**trainer, **changes}, "trainer", Trainer)
     with tempfile.TemporaryDirectory() as folder:
         run_work(plan_work([run], settings, Path(folder)), Path(folder))
-        again = load_results(folder)
+        fresh = _row(load_results(folder), 0)
+        if fresh["status"] not in _RESULTS_OF:
+            raise ConfigError(
+                f"--member {member}: training it again failed: {fresh['error']}. The code of its config has changed, "
+                "or fails at times."
+            )
         curves_again = load_curves(folder)
-    fresh = _row(again, 0)
     return Comparison(
         run_id=name,
         status=(str(row["status"]), str(fresh["status"])),

@@ -14,7 +14,7 @@ import torch
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
-from modulab.lightning import LightningEnvironment
+from modulab.lightning import LightningEnvironment, Logger
 from modulab.lightning import Trainer as LightningTrainer
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import check_layout, read_checkpoint
@@ -135,13 +135,15 @@ def _set_up(
     return learner, data
 
 
-def silent_trainer(*, on_cuda: bool, plugins: Sequence[Any] = (), **settings: Any) -> LightningTrainer:
-    """Return a Lightning trainer that logs, draws and saves nothing by itself: callbacks and plugins do."""
+def silent_trainer(
+    *, on_cuda: bool, plugins: Sequence[Any] = (), logger: Logger | bool = False, **settings: Any
+) -> LightningTrainer:
+    """Return a Lightning trainer that draws and saves nothing by itself: callbacks and plugins do."""
     return LightningTrainer(
         accelerator="cuda" if on_cuda else "cpu",
         # On a cluster's node, the launcher and not Lightning sees to requeueing.
         plugins=[LightningEnvironment(), *plugins],
-        logger=False,
+        logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

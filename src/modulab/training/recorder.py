@@ -177,10 +177,7 @@ class Recorder(Callback):
         try:
             save_checkpoint(trainer, checkpoint)
         except (OSError, RuntimeError) as error:  # torch raises the latter where a disk is full
-            raise ConfigError(
-                f"{checkpoint}: cannot be written ({describe(error)}). Make room in that folder or choose another, "
-                "and run the same command again."
-            ) from error
+            raise not_written(checkpoint, error) from error
 
     def _tell_point(self, place: int) -> None:
         if self._on_point is not None:
@@ -214,6 +211,14 @@ class Recorder(Callback):
             "seconds": self.seconds,
             "engines": list(engines),
         }
+
+
+def not_written(checkpoint: Path, error: Exception) -> ConfigError:
+    """Return what to raise where a checkpoint cannot be written."""
+    return ConfigError(
+        f"{checkpoint}: cannot be written ({describe(error)}). Make room in that folder or choose another, "
+        "and run the same command again."
+    )
 
 
 def _curve_settings(probes: Probes) -> Probes:

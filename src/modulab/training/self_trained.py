@@ -9,7 +9,6 @@ torch's compiler is imported first, as the user's own module may use it: Lightni
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import multiprocessing
@@ -25,15 +24,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from modulab.config.settings import Member
-from modulab.errors import ConfigError, describe, foreign_code
-from modulab.lightning import LightningModule, TorchCheckpointIO, seed_everything
+from modulab.errors import ConfigError, foreign_code
+from modulab.lightning import LightningModule, seed_everything
 from modulab.lightning import Trainer as LightningTrainer
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
-from modulab.training.checkpoints import check_layout, read_checkpoint
+from modulab.training.checkpoints import check_layout, read_checkpoint, save_checkpoint
 from modulab.training.execution import Execution
 from modulab.training.fit import PopulationResult, device_name, silent_trainer
+from modulab.training.fit_plugins import CannotSave, FitCheckpoints, FitLogger
 from modulab.training.measuring import measure_each
 from modulab.training.random_state import random_state, set_random_state
 from modulab.training.recorder import Interrupted, OnPoint, Recorder, handlers_kept, interruptions
@@ -143,6 +143,8 @@ class _OwnRecorder(Recorder):
         self.is_done = False
         self.diverged_at = -1
         self.logged: dict[str, float] = {}
+        self.path = checkpoint
+        self.logger = FitLogger(self.say)
         self.batches: TaskBatches | None = None
         self.random: Mapping[str, Any] | None = None
         """Where the generators were at the beginning of the epoch that a resumed fit begins with."""
@@ -237,7 +239,7 @@ class _OwnRecorder(Recorder):
             )
         if not self.steps or step > self.steps[-1]:
             self._add_point(trainer, step)
-        with suppress(_CannotSave):
+        with suppress(CannotSave):
             self._save_if_due(trainer, last=done)
 
     def _add_point(self, trainer: LightningTrainer, step: int) -> None:
@@ -246,7 +248,10 @@ class _OwnRecorder(Recorder):
         self.steps.append(step)
         values = {"training/loss": sum(self._losses) / len(self._losses) if self._losses else math.nan}
         self._losses = []
-        found = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+        found = self.logger.take()  # what self.log was given is among it now and then, of some step
+        found |= {
+            name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1
+        }
         self.logged |= {f"{_LOGGED}{name}": value for name, value in found.items()}
         values |= {f"{_LOGGED}{name}": value for name, value in found.items()}
         values |= {
@@ -264,7 +269,10 @@ class _OwnRecorder(Recorder):
     def on_save_checkpoint(
         self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add nothing: `_Checkpoints` writes what `content` returns beside Lightning's state."""
+        """Add nothing: `FitCheckpoints` writes what `content` returns beside Lightning's state."""
+
+    def _save(self, trainer: LightningTrainer, checkpoint: Path) -> None:
+        save_checkpoint(trainer, checkpoint)  # errors of the user's own hooks are what they are
 
     def content(self, lightning: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return a population's checkpoint of one member; without Lightning's state it is the end of a fit."""
@@ -296,53 +304,6 @@ class _OwnRecorder(Recorder):
         self._progress.say(sentence, at_once=True)
 
 
-class _Checkpoints(TorchCheckpointIO):
-    """Keeps Lightning's state beside the network's parameters, of types that can be read without running code."""
-
-    def __init__(self, recorder: _OwnRecorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-        self._refused = False
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; before the end of a fit none where it could not be read again."""
-        del storage_options
-        if self._recorder.is_done:
-            torch.save(self._recorder.content(None), path)
-            return
-        # What the config says already, or what Lightning keeps for its own use alone.
-        state = {
-            name: value for name, value in checkpoint.items() if not name.startswith(("hparams", "hyper_"))
-        }
-        content = self._recorder.content(state)
-        buffer = io.BytesIO()
-        try:
-            torch.save(content, buffer)
-            buffer.seek(0)
-            torch.load(buffer, weights_only=True)
-        except Exception as error:  # pickle and torch raise many kinds
-            if not self._refused:
-                self._recorder.say(
-                    "cannot be saved before its end, and is trained from the start if it is interrupted: its state, "
-                    f"such as what on_save_checkpoint adds, holds more than tensors, numbers, text and "
-                    f"lists ({describe(error)})"
-                )
-            self._refused = True
-            raise _CannotSave from error
-        Path(path).write_bytes(buffer.getvalue())
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Return Lightning's state."""
-        del map_location, weights_only
-        return dict(read_checkpoint(Path(path))["modulab"]["alone"]["lightning"])
-
-
-class _CannotSave(Exception):
-    """Lightning's state cannot be kept as data."""
-
-
 def _fit(
     member: Member,
     architecture: SelfTrained,
@@ -355,7 +316,9 @@ def _fit(
     trainer = silent_trainer(
         on_cuda=on_cuda,
         devices=[device_number % torch.cuda.device_count()] if on_cuda else 1,
-        plugins=[_Checkpoints(recorder)],
+        plugins=[FitCheckpoints(recorder, recorder.path)],
+        logger=recorder.logger,
+        default_root_dir=recorder.path.with_suffix(""),  # where callbacks of the user's own write
         max_steps=member.training.steps,
         max_epochs=-1,
         callbacks=[recorder],

@@ -175,7 +175,7 @@ def trace_sizes(function: Callable[..., Any], examples: Sequence[Tensor]) -> Gra
         from torch.fx.experimental.proxy_tensor import make_fx
         from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-        traced = make_fx(function, tracing_mode="fake")
+        traced = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
     session: Any = getattr(torch.compiler, "_compile_session_context", nullcontext)
     try:
         with session():

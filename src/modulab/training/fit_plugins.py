@@ -1,0 +1,154 @@
+"""What a fit of a user's LightningModule writes to: its checkpoints, and its `self.logger`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from modulab.errors import describe
+from modulab.lightning import Logger, TorchCheckpointIO
+from modulab.training.checkpoints import read_checkpoint
+from modulab.training.recorder import not_written
+
+
+class CannotSave(Exception):
+    """Lightning's state cannot be kept as data."""
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """A fit, as its checkpoints keep it."""
+
+    is_done: bool
+
+    def content(self, lightning: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what a checkpoint holds, with Lightning's state or, at the end of a fit, without it."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """Tell the user something."""
+        ...
+
+
+class FitCheckpoints(TorchCheckpointIO):
+    """Keeps Lightning's state beside the network's parameters, of types that can be read without running code.
+
+    Checkpoints that callbacks of the user's own write elsewhere are Lightning's, for `load_from_checkpoint`.
+    """
+
+    def __init__(self, kept: Kept, path: Path) -> None:
+        """Keep a fit in the file `path`."""
+        super().__init__()
+        self._kept = kept
+        self._path = path
+        self._refused = False
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; before the end of a fit none where it could not be read again."""
+        if not self._is_own(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()
+        if self._kept.is_done:
+            torch.save(self._kept.content(None), buffer)
+            self._write(Path(path), buffer)
+            return
+        # What the config says already, or what Lightning keeps for its own use alone.
+        state = {
+            name: value for name, value in checkpoint.items() if not name.startswith(("hparams", "hyper_"))
+        }
+        content = self._kept.content(state)
+        try:
+            torch.save(content, buffer)
+            buffer.seek(0)
+            torch.load(buffer, weights_only=True)
+        except Exception as error:  # pickle and torch raise many kinds
+            if not self._refused:
+                self._kept.say(
+                    "cannot be saved before its end, and is trained from the start if it is interrupted: its state, "
+                    f"such as what on_save_checkpoint adds, holds more than tensors, numbers, text and "
+                    f"lists ({describe(error)})"
+                )
+            self._refused = True
+            raise CannotSave from error
+        self._write(Path(path), buffer)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return Lightning's state."""
+        if not self._is_own(path):
+            return super().load_checkpoint(path, map_location, weights_only)
+        return dict(read_checkpoint(Path(path))["modulab"]["alone"]["lightning"])
+
+    def _write(self, path: Path, content: io.BytesIO) -> None:
+        try:
+            path.write_bytes(content.getvalue())
+        except OSError as error:
+            raise not_written(self._path, error) from error
+
+    def _is_own(self, path: Any) -> bool:
+        # It is written beside its place, under another name, and then renamed.
+        return Path(path).parent == self._path.parent
+
+
+class FitLogger(Logger):
+    """What `self.logger` is: numbers that are given to it are kept as those of `self.log` are."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._experiment = _Dropped(say)
+        self._given: dict[str, float] = {}
+
+    @property
+    def name(self) -> str:
+        """Return no name: a member's files lie in a folder of its own."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Return no version."""
+        return ""
+
+    @property
+    def experiment(self) -> Any:
+        """Return what takes any call, and keeps nothing."""
+        return self._experiment
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Keep the last number of each name."""
+        del step
+        self._given |= {name: float(value) for name, value in metrics.items() if name != "epoch"}
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep nothing: the config says what the constructor was given."""
+
+    def take(self) -> dict[str, float]:
+        """Return what was given since this was last called."""
+        given, self._given = self._given, {}
+        return given
+
+
+class _Dropped:
+    """Takes calls of any method, of a logger that is not there."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._has_said = False
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._drop
+
+    def _drop(self, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+        if not self._has_said:
+            self._say(
+                "what it gives to self.logger.experiment is not kept: use self.log or self.logger.log_metrics"
+            )
+        self._has_said = True
