@@ -26,7 +26,7 @@ ROUTERS = {
     "input_norm": "norm of what is read",
 }
 ARMS = {"dense": "no noise", "noise": "noise 0.4", "regulariser": "regulariser", "premodular": "premodular"}
-LEAST = 1e-6
+LEAST = 1e-5
 """Rises are drawn from here on; some of less are sampling error, and negative."""
 
 
@@ -35,7 +35,7 @@ def arms(rows: pd.DataFrame) -> pd.Series:
     found = np.select(
         [
             rows["config.architecture.name"] == "premodular",
-            rows["config.regulariser.name"] == "activity_weight",
+            rows["config.regulariser.strength"] > 0,
             rows["config.noise.scale"] > 0,
         ],
         ["premodular", "regulariser", "noise"],
