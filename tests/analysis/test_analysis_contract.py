@@ -23,6 +23,12 @@ FIELDS = {
     "likeness": {},
     "route": {"partitions": 3, "shares": [0.5], "labels": clusters(3)},
     "enrichment": {"partitions": 3, "labels": clusters(3)},
+    "curriculum": {
+        "stages": [{"task.nonlinearity": 0.5}, {"noise.scale": 0.1}],
+        "steps": 4,
+        "every": 2,
+        "level": 9.0,
+    },
 }
 
 
