@@ -269,6 +269,14 @@ def test_the_script_of_varying_goals_trains_searches_and_draws(tmp_path: Path) -
     assert len(pd.read_csv(tmp_path / "retina.csv")) == 25
 
 
+@pytest.mark.slow
+def test_the_script_of_experts_trains_cuts_and_draws(tmp_path: Path) -> None:
+    small = ["population.seeds=1", "training.steps=4", "training.curve_every=4", "probes.num_samples=32"]
+    run([str(ROOT / "scripts/experts"), str(tmp_path), *small, "trainer.engine=eager"], tmp_path)
+    assert table_of(tmp_path)["config.task.modules"].value_counts().to_dict() == {2: 4, 4: 4}
+    assert len(pd.read_csv(tmp_path / "experts.csv")) == 8
+
+
 def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
     for name, page in PAGES.items():
         here = ROOT if name == "README" else ROOT / "docs"

@@ -126,6 +126,7 @@ def test_stream_numbers_are_the_recorded_ones():
         "COMMUNITIES": 20,
         "CUT": 31,
         "TRANSPLANT": 32,
+        "EXPERTS": 33,
         "SEQUENTIAL": 40,
         "INPUT_PARTITIONS": 50,
     }

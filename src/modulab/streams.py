@@ -42,6 +42,7 @@ class Stream(IntEnum):
     COMMUNITIES = 20
     CUT = 31
     TRANSPLANT = 32
+    EXPERTS = 33
     SEQUENTIAL = 40
     INPUT_PARTITIONS = 50
 

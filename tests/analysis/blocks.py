@@ -52,6 +52,16 @@ def shipped(name: str, **fields: Any) -> Analysis:
     return find_analysis({"_target_": target, **chosen.analysis.model_dump(), **fields}, name)
 
 
+def clusters(experts: int, rows: str = "incoming_weights", restarts: int = 2) -> dict[str, Any]:
+    """Return the config of balanced clusters."""
+    return {
+        "_target_": "modulab.analysis.balanced.BalancedClusters",
+        "experts": experts,
+        "rows": f"modulab.analysis.balanced.{rows}",
+        "restarts": restarts,
+    }
+
+
 @dataclass(frozen=True)
 class Formula(Network):
     """A network whose outputs are a formula of its inputs; it has no parameter that counts."""

@@ -12,7 +12,7 @@ from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.networks.base import Network
 from modulab.report.style import ends_at_one, label
-from tests.analysis.blocks import block, members, shipped
+from tests.analysis.blocks import block, clusters, members, shipped
 
 FIELDS = {
     "cut": {"partitions": 3},
@@ -21,6 +21,14 @@ FIELDS = {
     "interaction": {"pairs": 16},
     "clamp": {},
     "likeness": {},
+    "route": {"partitions": 3, "shares": [0.5], "labels": clusters(3)},
+    "enrichment": {"partitions": 3, "labels": clusters(3)},
+    "curriculum": {
+        "stages": [{"task.nonlinearity": 0.5}, {"noise.scale": 0.1}],
+        "steps": 4,
+        "every": 2,
+        "level": 9.0,
+    },
 }
 
 
@@ -131,6 +139,9 @@ def test_what_is_no_value_per_member_is_refused(values: object, message: str) ->
         ("cut", ["cut.labels=modulab.analysis.labels.served"], "cut.labels"),
         ("clamp", ["clamp.factors=[1.0,0.0]"], "factors must lie from 0 to 2 and rise"),
         ("transplant", ["transplant.frozen=3"], "transplant.frozen=3"),
+        ("route", ["route.shares=[0.5,0.25]"], "shares must lie above 0, rise"),
+        ("route", ["route.routers.own=modulab.analysis.routers.Visits"], "route.routers"),
+        ("route", ["route.labels.experts=1"], "labels.experts"),
     ],
 )  # fmt: skip
 def test_wrong_names_fields_and_values_are_refused_in_one_sentence(

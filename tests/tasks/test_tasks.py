@@ -23,6 +23,8 @@ SUPPORTS = {
     "domains": [None],
     "causal": [None],
     "retina": [None],
+    "bit_memory": [None],
+    "pulse_sum": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -36,9 +38,16 @@ SIZES = {
     "bump_position": {"side", "direction"},
     "domains": {"symbols"},
     "retina": {"outputs"},
+    "bit_memory": {"length"},
+    "pulse_sum": {"modulus", "length"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
-MANY_POINTS = {"parity": {"bits": 24}, "modular_arithmetic": {"modulus": 101}, "copying": {"length": 12}}
+MANY_POINTS = {
+    "parity": {"bits": 24},
+    "modular_arithmetic": {"modulus": 101},
+    "copying": {"length": 12},
+    "bit_memory": {"length": 24},
+}
 """Settings with which a task has so many points that few are drawn twice."""
 UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina")
 """Tasks that have no other function for module 1."""

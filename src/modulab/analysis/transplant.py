@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
+from modulab.analysis.further import train_further
 from modulab.analysis.labels import Labels, LabelSource, find_labels
 from modulab.analysis.places import NO_PLACES, bias_places, weight_places
 from modulab.config.settings import Member
@@ -134,33 +135,20 @@ class Transplant(Analysis):
         chosen: Bool[Tensor, "member parameter"],
     ) -> Float[Tensor, "arm member parameter"]:
         """Return the parameters after the steps of each member's own optimiser, noise and penalty."""
-        # Not above: importing Lightning takes seconds, and labels of columns are read without it.
-        from modulab.training.data import PopulationData
-        from modulab.training.learner import PopulationLearner
-
         frozen = chosen if self.frozen else torch.zeros_like(chosen)
         # Weight decay acts beside the gradient, which is all that a mask holds back: after each step it is undone.
         decays = any(member.training.weight_decay > 0 for member in members)
         every = 1 if self.frozen and decays else min(_CHUNK, self.steps)
-        changes = {"steps": self.steps, "curve_every": every}
-        going_on = [
-            member.model_copy(update={"training": member.training.model_copy(update=changes)})
-            for _ in parameters
-            for member in members
-        ]
-        learner = PopulationLearner(going_on, "eager", parameters.device)
-        rows = learner.member_of_row
-        start = parameters.flatten(0, 1)[rows]
-        held = frozen.expand_as(parameters).flatten(0, 1)[rows]
-        learner.parameters_by_row.data.copy_(start)
-        learner.get_buffer("mask").copy_(torch.where(held, 0.0, masks.flatten(0, 1)[rows]))
-        data = PopulationData(learner.row_members, 0, parameters.device)
-        learner.read_data(data.offsets, data.counts)
-        learner.on_fit_start()
-        for index in range(data.num_chunks):
-            learner.training_step(data.chunk(index))
-            learner.parameters_by_row.data.copy_(torch.where(held, start, learner.parameters_by_row.data))
-        return learner.member_parameters().unflatten(0, parameters.shape[:2])
+        arms = len(parameters)
+        *_, last = train_further(
+            [member for _ in range(arms) for member in members],
+            parameters.flatten(0, 1),
+            masks.flatten(0, 1),
+            self.steps,
+            every,
+            held=frozen.expand_as(parameters).flatten(0, 1),
+        )
+        return last.unflatten(0, parameters.shape[:2])
 
 
 def transplants(

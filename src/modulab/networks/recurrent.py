@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int32
@@ -92,7 +93,9 @@ class Recurrent(Network):
             partition = Partition(partition.modules, channels, partition.outputs)
         chain = Perceptron(self.channels, (self.units, self.units), self.out_features, self.activation)
         shares = [architecture.cross_connections for architecture in architectures]
-        chain_mask = architecture_mask(chain, partition, shares, keys)
+        chain_mask = self.chain_mask(
+            chain, architecture_mask(chain, partition, shares, keys), architectures, keys
+        )
         drawn = initial_parameters(chain, chain_mask, torch.ones(len(keys)), keys)
         scale = torch.tensor([architecture.initial_scale for architecture in architectures])
         recurrent_scale = torch.tensor([architecture.recurrent_scale for architecture in architectures])
@@ -103,6 +106,17 @@ class Recurrent(Network):
         ]
         masks = [part.flatten(1) for part in _without_second_bias(chain, chain_mask)]
         return torch.cat(masks, dim=1), torch.cat(parts, dim=1)
+
+    def chain_mask(
+        self,
+        chain: Perceptron,
+        mask: Float[Tensor, "member chain_parameter"],
+        architectures: Sequence[Any],
+        keys: Int32[Tensor, "member 2"],
+    ) -> Float[Tensor, "member chain_parameter"]:
+        """Return the mask of the perceptron from inputs to units, units and outputs, for kinds that mask more of it."""
+        del chain, architectures, keys
+        return mask
 
     def forward(
         self,
@@ -242,7 +256,7 @@ class RecurrentArchitecture(Architecture):
         Raises: ConfigError where there are too few units to give each module one, or inputs that it cannot read.
         """
         check_shared_out(task, self.cross_connections, "width", self.width, "a recurrent unit")
-        steps, sequences = _reading(task, self.steps)
+        steps, sequences = reading(task, self.steps)
         return Recurrent(
             in_features=task.in_features,
             out_features=task.out_features,
@@ -254,7 +268,7 @@ class RecurrentArchitecture(Architecture):
         )
 
 
-def _reading(task: Task, steps: int) -> tuple[int, int | None]:
+def reading(task: Task, steps: int) -> tuple[int, int | None]:
     """Return in how many steps a task's inputs are read, and how many sequences they are if they are any.
 
     Raises: ConfigError where they are arranged in more than two dimensions, or are not equal shares of the modules.
