@@ -99,6 +99,13 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links from pages to files of the repository's root to their pages of the site."""
+    for page, file in ROOT_PAGES.items():
+        markdown = markdown.replace(f"](../{file}", f"]({page}")
+    return markdown
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """Turn equations into MathML, which browsers draw without any script."""
     from latex2mathml.converter import convert
@@ -110,8 +117,28 @@ def on_page_content(content: str, **_: Any) -> str:
     return EQUATION.sub(formula, content)
 
 
+def on_post_build(config: Any) -> None:
+    """Raise: PluginError where a page would fetch something from another host: the site is read offline too."""
+    from mkdocs.exceptions import PluginError
+
+    for file in sorted(path for path in Path(config.site_dir).rglob("*") if path.suffix in (".html", ".css")):
+        if found := fetched_elsewhere(file.read_text("utf-8")):
+            raise PluginError(f"{file}: the page would fetch {', '.join(found)}.")
+
+
+def fetched_elsewhere(page: str) -> list[str]:
+    """Return the addresses on other hosts of scripts, styles, images and the like that a page fetches when it opens."""
+    tags = re.findall(r"<(?:script|link|img|iframe|source|video|audio|embed|object)\b[^>]*>", page)
+    addresses = [address for tag in tags for address in _ADDRESS.findall(tag)]
+    return [*addresses, *_STYLE_ADDRESS.findall(page)]
+
+
+_HOST = r"(?:https?:)?//[^\s\"'>)]+"
+_ADDRESS = re.compile(rf"\b(?:src|href|data|srcset)\s*=\s*[\"']?({_HOST})")
+_STYLE_ADDRESS = re.compile(rf"\burl\(\s*[\"']?({_HOST})")
 EQUATION = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>', re.DOTALL
+    r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>',
+    re.DOTALL,
 )
 
 
@@ -162,8 +189,8 @@ def contracts_page() -> str:
         "# Contracts",
         "",
         "What a task, network, regulariser, measure or analysis of your own derives from. "
-        "[Extending modulab](../extending.md) shows one of each, and [how modulab is built](../architecture.md) says what "
-        "each contract asks for.",
+        "[Extending modulab](../extending.md) shows one of each, and [how modulab is built](../architecture.md) says "
+        "what each contract asks for.",
         "",
     ]
     for heading, names in CONTRACTS.items():
@@ -205,7 +232,7 @@ def group_page(group: str) -> str:
     lines = [f"# {group}", ""]
     if group in OTHER_GROUPS:
         lines += [
-            f"Options of `modulab {'analyse'} PATH --with OPTION`; a key is set as `OPTION.KEY=VALUE`.",
+            "Options of `modulab analyse PATH --with OPTION`; a key is set as `OPTION.KEY=VALUE`.",
             "",
         ]
     else:
