@@ -74,6 +74,9 @@ CONTRACTS = {
 }
 """What a file of a user's own derives from or calls, by contract."""
 
+RETURNED = ("modulab.sweep.trained.TrainedMembers",)
+"""Classes of what functions of the Python interface return."""
+
 HYDRA_SETTINGS = {
     "hydra.launcher of hydra/launcher=population_slurm": (
         "hydra_plugins.modulab_launchers.population_slurm_launcher.PopulationSlurmLauncherConf"
@@ -178,8 +181,8 @@ def python_page() -> str:
         "What `import modulab` gives. [Python](../python.md) shows it in use.",
         "",
     ]
-    for name in modulab.__all__:
-        lines += [f"::: modulab.{name}", ""]
+    for name in (*(f"modulab.{name}" for name in modulab.__all__), *RETURNED):
+        lines += [f"::: {name}", ""]
     return "\n".join(lines)
 
 
@@ -240,11 +243,18 @@ def group_page(group: str) -> str:
     lines += ["| option | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {_cell(option_meaning(file))} |" for name, file in files.items()]
     lines += [""]
-    found = families(group, places)
+    if group in OTHER_GROUPS:
+        found = [Family((name,), tuple(_own_keys(name, file))) for name, file in files.items()]
+    else:
+        found = families(group, places)
     for family in found:
         if family.keys:
             lines += _family(group, family, files, alone=len(found) == 1)
     return "\n".join(lines)
+
+
+def _own_keys(option: str, file: Path) -> list[Key]:
+    return keys_of_target(option, read_option(file))
 
 
 def _family(group: str, family: Family, files: Mapping[str, Path], alone: bool) -> Iterator[str]:
@@ -265,17 +275,19 @@ def _family(group: str, family: Family, files: Mapping[str, Path], alone: bool) 
         for option, changed in changes:
             yield f"| `{option}` | {'; '.join(f'`{_cell(each)}`' for each in changed)} |"
         yield ""
-    for option in family.options:
-        yield from _parts(group, option, read_option(files[option]))
+    yield from _parts(group, {option: read_option(files[option]) for option in family.options})
 
 
-def _parts(group: str, option: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the keys of the measures with parameters that an option of `probes` names."""
-    for name, inner in (values.get("measures") or {}).items():
-        if isinstance(inner, dict) and (keys := keys_of_target(f"{group}.measures.{name}", inner)):
-            yield f"### measures.{name} of {option}"
-            yield ""
-            yield from _table(keys)
+def _parts(group: str, options: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the keys of the measures with parameters that options of `probes` name, of equal ones once."""
+    shown: list[tuple[str, Any]] = []
+    for option, values in options.items():
+        for name, inner in (values.get("measures") or {}).items():
+            keys = keys_of_target(f"{group}.measures.{name}", inner) if isinstance(inner, dict) else []
+            if keys and (name, inner) not in shown:
+                shown.append((name, inner))
+                yield from (f"### {group}.measures.{name}", "", f"As `{group}={option}` has it.", "")
+                yield from _table(keys)
 
 
 def _changes(first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

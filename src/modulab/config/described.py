@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ NOTHING = object()
 """The default of a key that has none."""
 
 _PACKAGE = Path(__file__).parents[1]
+_DERIVED = re.compile(r"^class (\w+)\((\w+)\):", re.MULTILINE)
 _TYPES = {"int": "integer", "float": "number", "str": "text", "bool": "boolean", "Any": "any value"}
 _PLURALS = {"integer": "integers", "number": "numbers", "text": "texts", "choice": "choices"}
 _LIMITS = {
@@ -188,11 +190,8 @@ class _Class:
 @functools.cache
 def _classes() -> dict[str, _Class]:
     """Return the classes in modulab's source that have described fields or derive from others, by name."""
-    trees = [
-        ast.parse(path.read_text("utf-8"))
-        for path in sorted(_PACKAGE.rglob("*.py"))
-        if _may_hold_settings(path)
-    ]
+    sources = [path.read_text("utf-8") for path in sorted(_PACKAGE.rglob("*.py"))]
+    trees = [ast.parse(source) for source in sources if "Field(" in source or "= Literal[" in source]
     literals = {
         node.targets[0].id: node.value
         for tree in trees
@@ -211,11 +210,10 @@ def _classes() -> dict[str, _Class]:
                 }
                 bases = tuple(_last_name(base) for base in node.bases)
                 found[node.name] = _Class(fields, bases)
+    for source in sources:  # parsing those without fields would take most of the time
+        for name, base in _DERIVED.findall(source):
+            found.setdefault(name, _Class({}, (base,)))
     return found
-
-
-def _may_hold_settings(path: Path) -> bool:
-    return "Field(" in path.read_text("utf-8") or "= Literal[" in path.read_text("utf-8")
 
 
 def _fields(name: str) -> dict[str, _Field]:
@@ -249,7 +247,7 @@ def _field(item: ast.AnnAssign, literals: Mapping[str, ast.expr]) -> _Field | No
 
 
 def _limit(value: ast.expr) -> str:
-    return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value)
+    return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value).replace(" ", "")
 
 
 def _type(annotation: ast.expr, literals: Mapping[str, ast.expr]) -> str:
