@@ -224,7 +224,16 @@ def run_page() -> str:
         "",
     ]
     for heading, name in HYDRA_SETTINGS.items():
-        lines += [f"## {heading}", "", f"::: {name}", "    options:", "      show_root_heading: false", ""]
+        lines += [
+            f"## {heading}",
+            "",
+            f"::: {name}",
+            "    options:",
+            "      show_root_heading: false",
+            "      show_root_toc_entry: false",
+            "      show_if_no_docstring: true",
+            "",
+        ]
     return "\n".join(lines)
 
 
