@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import re
+import types
+import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import annotated_types
 import pytest
@@ -98,10 +101,34 @@ def test_the_reference_states_every_key_as_the_class_that_checks_it(
                     continue  # its own keys are rows
                 kind, allowed, _, meaning = rows[f"{prefix}.{name}"]
                 assert meaning == (field.description or "").replace("|", "\\|").replace("<", "&lt;"), name
-                assert kind, name
+                assert kind == kind_of(field.annotation), name
                 assert set(limits(field)) <= {part.strip() for part in allowed.split(", ")}, (name, allowed)
                 found += 1
     assert found > 0
+
+
+def kind_of(annotation: Any) -> str:
+    """Return what a page calls the type that pydantic checks."""
+    plain = {
+        int: "integer",
+        float: "number",
+        str: "text",
+        bool: "boolean",
+        type(None): "null",
+        Any: "any value",
+    }
+    if annotation in plain:
+        return plain[annotation]
+    inside = get_args(annotation)
+    match get_origin(annotation):
+        case typing.Literal:
+            return "choice"
+        case typing.Union | types.UnionType:
+            return " or ".join(map(kind_of, inside))
+        case builtins.list:
+            of = kind_of(inside[0])
+            return f"list of {'lists' + of[4:] if of.startswith('list') else of + 's'}"
+    return "mapping"
 
 
 def limits(field: FieldInfo) -> Iterator[str]:

@@ -24,7 +24,6 @@ NOTHING = object()
 _PACKAGE = Path(__file__).parents[1]
 _DERIVED = re.compile(r"^class (\w+)\((\w+)\):", re.MULTILINE)
 _TYPES = {"int": "integer", "float": "number", "str": "text", "bool": "boolean", "Any": "any value"}
-_PLURALS = {"integer": "integers", "number": "numbers", "text": "texts", "choice": "choices"}
 _LIMITS = {
     "ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}",
     "min_length": "{} or more entries", "max_length": "{} or fewer entries", "pattern": "matches {}",
@@ -192,11 +191,13 @@ def _classes() -> dict[str, _Class]:
     """Return the classes in modulab's source that have described fields or derive from others, by name."""
     sources = [path.read_text("utf-8") for path in sorted(_PACKAGE.rglob("*.py"))]
     trees = [ast.parse(source) for source in sources if "Field(" in source or "= Literal[" in source]
-    literals = {
+    aliases = {
         node.targets[0].id: node.value
         for tree in trees
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_literal(node.value)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and _is_subscript(node.value, "Literal", "Annotated")
     }
     found: dict[str, _Class] = {}
     for tree in trees:
@@ -206,7 +207,7 @@ def _classes() -> dict[str, _Class]:
                     item.target.id: field
                     for item in node.body
                     if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-                    if (field := _field(item, literals)) is not None
+                    if (field := _field(item, aliases)) is not None
                 }
                 bases = tuple(_last_name(base) for base in node.bases)
                 found[node.name] = _Class(fields, bases)
@@ -227,7 +228,7 @@ def _fields(name: str) -> dict[str, _Field]:
     return found | of_class.fields
 
 
-def _field(item: ast.AnnAssign, literals: Mapping[str, ast.expr]) -> _Field | None:
+def _field(item: ast.AnnAssign, aliases: Mapping[str, ast.expr]) -> _Field | None:
     if not isinstance(item.value, ast.Call) or _last_name(item.value.func) != "Field":
         return None
     words = {word.arg: word.value for word in item.value.keywords if word.arg is not None}
@@ -239,9 +240,9 @@ def _field(item: ast.AnnAssign, literals: Mapping[str, ast.expr]) -> _Field | No
     return _Field(
         meaning.value if isinstance(meaning, ast.Constant) and isinstance(meaning.value, str) else "",
         tuple(names),
-        _type(item.annotation, literals),
+        _type(item.annotation, aliases),
         tuple(_LIMITS[word].format(_limit(value)) for word, value in words.items() if word in _LIMITS),
-        tuple(_choices(item.annotation, literals)),
+        tuple(_choices(item.annotation, aliases)),
         default,
     )
 
@@ -250,46 +251,46 @@ def _limit(value: ast.expr) -> str:
     return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value).replace(" ", "")
 
 
-def _type(annotation: ast.expr, literals: Mapping[str, ast.expr]) -> str:
+def _type(annotation: ast.expr, aliases: Mapping[str, ast.expr]) -> str:
     """Return what a user would call the type of a key."""
     match annotation:
         case ast.Constant(value=None):
             return "null"
         case ast.BinOp(left=left, right=right):
-            return f"{_type(left, literals)} or {_type(right, literals)}"
-        case ast.Subscript(value=container, slice=entry) if not _is_literal(annotation):
-            if _last_name(container) != "list":
-                return "mapping"
-            of = _type(entry, literals)
-            return f"list of {_PLURALS.get(of, f'{of}s')}"
-        case ast.Subscript():
+            return f"{_type(left, aliases)} or {_type(right, aliases)}"
+        case ast.Subscript(value=ast.Name(id="Literal")):
             return "choice"
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[of, *_])):
+            return _type(of, aliases)
+        case ast.Subscript(value=ast.Name(id="list"), slice=of):
+            first, *rest = _type(of, aliases).split(" of ", 1)
+            return " of ".join(["list", f"{first}s", *rest])
         case _:
             name = _last_name(annotation)
-            return "choice" if name in literals else _TYPES.get(name, "mapping")
+            return _type(aliases[name], aliases) if name in aliases else _TYPES.get(name, "mapping")
 
 
-def _choices(annotation: ast.expr, literals: Mapping[str, ast.expr]) -> Iterator[str]:
-    """Yield the texts that an annotation allows; names of other literals stand for theirs."""
+def _choices(annotation: ast.expr, aliases: Mapping[str, ast.expr]) -> Iterator[str]:
+    """Yield the texts that an annotation allows; names of aliases stand for theirs."""
     if isinstance(annotation, ast.Subscript):
-        if _is_literal(annotation):
+        if _is_subscript(annotation, "Literal"):
             values = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
             for value in values:
                 if isinstance(value, ast.Constant):
                     yield str(value.value)
                 else:
-                    yield from _choices(value, literals)
+                    yield from _choices(value, aliases)
         else:
-            yield from _choices(annotation.slice, literals)
+            yield from _choices(annotation.slice, aliases)
     elif isinstance(annotation, ast.BinOp):
-        yield from _choices(annotation.left, literals)
-        yield from _choices(annotation.right, literals)
-    elif isinstance(annotation, ast.Name | ast.Attribute) and _last_name(annotation) in literals:
-        yield from _choices(literals[_last_name(annotation)], literals)
+        yield from _choices(annotation.left, aliases)
+        yield from _choices(annotation.right, aliases)
+    elif isinstance(annotation, ast.Name | ast.Attribute) and _last_name(annotation) in aliases:
+        yield from _choices(aliases[_last_name(annotation)], aliases)
 
 
-def _is_literal(node: ast.expr) -> bool:
-    return isinstance(node, ast.Subscript) and _last_name(node.value) == "Literal"
+def _is_subscript(node: ast.expr, *names: str) -> bool:
+    return isinstance(node, ast.Subscript) and _last_name(node.value) in names
 
 
 def _last_name(node: ast.expr) -> str:
