@@ -17,8 +17,8 @@ from modulab.config.composing import (
     hydra_composer,
     plan_run,
 )
+from modulab.config.described import option_meaning
 from modulab.config.settings import Trainer
-from modulab.help import option_meaning
 from modulab.project import STARTER
 from modulab.results.store import load_results
 from tests.command_line import SMALL

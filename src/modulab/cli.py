@@ -58,7 +58,7 @@ def _answer(given: Sequence[str]) -> int:
             return _train(given[1:])
         if given[:1] == ["analyse"]:
             from modulab.analysis.command import analyse
-            from modulab.help import option_meaning
+            from modulab.config.described import option_meaning
 
             return analyse(given[1:], option_meaning)
         return _other(given)

@@ -38,7 +38,7 @@ class Training(Settings):
 
     steps: int = Field(ge=1, description="optimiser steps", json_schema_extra=STRUCTURAL)
     batch_size: int = Field(
-        ge=1, description="points a step, drawn with replacement", json_schema_extra=STRUCTURAL
+        ge=1, description="points per step, drawn with replacement", json_schema_extra=STRUCTURAL
     )
     optimiser: Literal["adam", "adamw", "sgd"] = Field(
         description="adam and sgd add weight decay to the gradient, adamw applies it to the weights",
@@ -69,7 +69,7 @@ class Training(Settings):
 class Probes(Settings):
     """What is measured after training, and on how much."""
 
-    num_samples: int = Field(ge=1, description="evaluation points a member", json_schema_extra=STRUCTURAL)
+    num_samples: int = Field(ge=1, description="evaluation points per member", json_schema_extra=STRUCTURAL)
     repeats: int = Field(
         ge=1,
         description="networks drawn for weight noise and ablation; points are shared out over them",
@@ -96,7 +96,7 @@ class Probes(Settings):
         json_schema_extra=STRUCTURAL,
     )
     adaptation_batch_size: int = Field(
-        ge=1, description="forgetting: fresh points a step", json_schema_extra=STRUCTURAL
+        ge=1, description="forgetting: fresh points per step", json_schema_extra=STRUCTURAL
     )
     adaptation_learning_rate: float = Field(
         gt=0, description="forgetting: constant learning rate", json_schema_extra=STRUCTURAL
@@ -105,7 +105,7 @@ class Probes(Settings):
         description="forgetting: Adam, or plain gradient descent on minibatches", json_schema_extra=STRUCTURAL
     )
     adaptation_every: int = Field(
-        ge=1, description="forgetting: steps between looks at the errors", json_schema_extra=STRUCTURAL
+        ge=1, description="forgetting: steps between evaluations of the errors", json_schema_extra=STRUCTURAL
     )
     adaptation_error: float = Field(
         gt=0,
