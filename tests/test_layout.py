@@ -40,7 +40,7 @@ LEVELS = [
     {"analysis"},
     {"process", "report"},
     {"claims"},
-    {"api", "cleaning", "cli", "help", "returned", "starter"},
+    {"api", "cleaning", "cli", "export", "help", "returned", "starter"},
 ]
 """Packages and modules, the lowest first. Those of one level may import one another, and whatever is lower."""
 

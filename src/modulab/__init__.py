@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modulab.api import (
         analyse,
+        export_weights,
         figures,
         load_curves,
         load_members,
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "Results",
     "analyse",
+    "export_weights",
     "figures",
     "load_curves",
     "load_members",

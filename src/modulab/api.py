@@ -156,19 +156,32 @@ def load_members(
 
     folder = _path(path)
     with python_errors():
-        groups = trained.load_members(folder)
         if members is None:
-            return groups
-        from modulab.results.store import load_results
-        from modulab.sweep.rerun import row_numbers
-
+            return trained.load_members(folder)
         given = [members] if isinstance(members, str | int) else members
-        results = load_results(folder)
-        names: list[str] = results["run_id"].tolist()
-        wanted = {names[row]: row for row in row_numbers(results, map(str, given), "--members")}
-        for name in set(wanted).difference(*(group.run_ids for group in groups)):
-            raise ConfigError(f"--members {wanted[name]}: the weights of {name} are not kept in {folder}.")
-        return [some for group in groups if (some := group.only(wanted)).configs]
+        return trained.load_some_members(folder, list(map(str, given)))
+
+
+def export_weights(
+    path: str | Path | Results,
+    to: str | Path | None = None,
+    *,
+    format: str = "npz",
+    members: str | int | Sequence[str | int] | None = None,
+) -> list[Path]:
+    """Write the weights of trained networks to `to`, one file per network named by its run_id; return the files.
+
+    `format` is npz or safetensors, `to` is the folder `weights` beside the results by default, and `members` are as
+    in `load_members`. networks.json beside the files has each network's config, and for how many steps it was trained.
+
+    Raises: ConfigError as `load_members` does, and for a format that is not known or whose package is missing.
+    """
+    from modulab.export import write_weights
+
+    folder = _path(path)
+    groups = load_members(folder, members)
+    with python_errors():
+        return write_weights(groups, folder / "weights" if to is None else Path(to), format)
 
 
 def summary(

@@ -30,6 +30,7 @@ _COMMANDS = {
     "rerun": "train one row of a table again, alone, and compare",
     "log": "export a folder of results to W&B, TensorBoard or CSV files, each member once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
+    "export": "write the weights of trained networks to npz or safetensors files, one per network",
     "list": "list the options of a config group with their meanings, your own too; without GROUP, the groups",
     "clean": "show compiled steps and checkpoints of finished folders with their sizes; remove them with --yes",
     "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
@@ -85,6 +86,7 @@ _OTHER_FOLDER = {
     "train": "Choose another folder: hydra.run.dir=FOLDER.",
     "report": "Choose another folder: --output FOLDER.",
     "claims": "Choose another folder: --folder FOLDER.",
+    "export": "Choose another folder: --to FOLDER.",
     "init": "Choose another folder: modulab init FOLDER.",
 }
 
@@ -180,6 +182,7 @@ def _other(given: Sequence[str]) -> int:
         "claims": _claims,
         "clean": _clean,
         "dashboard": _dashboard,
+        "export": _export,
         "init": _init,
         "list": _list,
         "log": _log,
@@ -201,6 +204,16 @@ def _add_project_commands(commands: Any) -> None:
         type=Path,
         metavar="FOLDER",
         help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
+    )
+    export = commands.add_parser("export", help=_COMMANDS["export"], description=_COMMANDS["export"])
+    export.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write; default: PATH/weights")
+    export.add_argument("--format", default="npz", metavar="FORMAT", help="npz or safetensors; default: npz")
+    export.add_argument(
+        "--members",
+        nargs="+",
+        metavar="K",
+        help="rows, ranges such as 0-9, or first letters of run_ids; default: all",
     )
     clean = commands.add_parser("clean", help=_COMMANDS["clean"], description=_COMMANDS["clean"])
     clean.add_argument(
@@ -255,6 +268,24 @@ def _clean(options: argparse.Namespace) -> int:
     from modulab.text import printable
 
     print("\n".join(map(printable, clean(options.path, remove=options.yes))))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from modulab.process import import_training
+    from modulab.text import printable
+
+    import_training()
+    from modulab.export import write_weights
+    from modulab.sweep.trained import load_members, load_some_members
+
+    path: Path = options.path
+    groups = load_some_members(path, options.members) if options.members else load_members(path)
+    written = write_weights(groups, options.to or path / "weights", options.format)
+    place = printable(str(written[0].parent))
+    print(
+        f"Wrote the weights of {len(written)} network{'s' * (len(written) != 1)} to {place}; networks.json lists them."
+    )
     return 0
 
 

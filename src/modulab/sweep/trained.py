@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from modulab.errors import ConfigError, foreign_code
 from modulab.metrics.probe import drawn_samples
 from modulab.networks.base import NetworkPopulation, Parameter, split_parameters
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
+from modulab.results.store import load_results
 from modulab.streams import member_keys
+from modulab.sweep.rerun import row_numbers
 from modulab.tasks.base import Region, as_seen
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.measuring import measure_each
@@ -156,6 +158,20 @@ def load_members(path: str | Path) -> list[TrainedMembers]:
             f"{path}: holds no {POPULATIONS}/*.ckpt. Give the folder that modulab train printed."
         )
     return [read_members(file) for file in files]
+
+
+def load_some_members(folder: Path, members: Sequence[str]) -> list[TrainedMembers]:
+    """Return those of `load_members` that are named: rows, ranges of rows such as 0-9, or first letters of run_ids.
+
+    Raises: ConfigError as `load_members` does, and for members that are not there.
+    """
+    groups = load_members(folder)
+    results = load_results(folder)
+    names: list[str] = results["run_id"].tolist()
+    wanted = {names[row]: row for row in row_numbers(results, members, "--members")}
+    for name in set(wanted).difference(*(group.run_ids for group in groups)):
+        raise ConfigError(f"--members {wanted[name]}: the weights of {name} are not kept in {folder}.")
+    return [some for group in groups if (some := group.only(wanted)).configs]
 
 
 def read_members(file: Path) -> TrainedMembers:
