@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from modulab.errors import ConfigError
@@ -111,8 +112,20 @@ def read_archive(folder: Path) -> ReadArchive | None:
         measures = [str(name).removesuffix(":low") for name in table if str(name).endswith(":low")]
         first, second = measures
         objective = str(table.columns[4])
-        numbers = [f"{name}{end}" for name in measures for end in (":low", ":high", "")]
-        table[[*numbers, objective]] = table[[*numbers, objective]].astype(float)
+        ends = [f"{name}:{end}" for name in measures for end in ("low", "high")]
+        table[[*ends, objective]] = table[[*ends, objective]].astype(float)
+        _check_cells(table.loc[:, ends])
     except (ValueError, KeyError, IndexError, OSError) as error:
         raise ConfigError(f"{path} is no archive of elites: {error}") from error
     return ReadArchive(table, (first, second), objective)
+
+
+def _check_cells(ends: pd.DataFrame) -> None:
+    """Raise: ValueError where the ends of cells, low and high of each measure, are no grid."""
+    if not len(ends) or not np.isfinite(ends.to_numpy()).all():
+        raise ValueError("cells do not all have finite ends")
+    lows = ends.iloc[:, [0, 2]]
+    if lows.duplicated().any() or len(ends) != np.prod([lows[name].nunique() for name in lows]):
+        raise ValueError("its rows are not the cells of a grid")
+    if (ends.iloc[:, [1, 3]].to_numpy() <= lows.to_numpy()).any():
+        raise ValueError("cells end before they begin")

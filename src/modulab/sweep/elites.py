@@ -46,9 +46,9 @@ class MapElites(BaseSampler):
     def check(self, objectives: Sequence[str]) -> None:
         """Raise: ConfigError for settings that make no archive of these objectives."""
         where = "hydra.sweeper.sampler"
-        if len(objectives) != 3:
+        if len(set(objectives)) != 3 or len(objectives) != 3:
             raise ConfigError(
-                f"sweep.objective names {len(objectives)} measures. An archive needs three, as in sweep.objective="
+                f"sweep.objective={list(objectives)}: an archive needs three measures, as in sweep.objective="
                 "[error/test,modularity/structural_excess,activity/active_units]: what should be best, and the two "
                 "measures whose cells are filled."
             )
