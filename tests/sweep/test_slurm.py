@@ -98,7 +98,7 @@ def test_shards_have_every_free_member_once_in_equal_parts_and_unfinished_popula
 
 
 def test_equal_members_are_spread_to_within_one() -> None:
-    for members in range(1, 40):
+    for members in (*range(1, 14), 25, 39):
         for most in range(1, 12):
             sizes = [len(shard) for shard in cut_shards(make_work([[1] * members], 0), set(), most)]
             assert len(sizes) == min(most, members)
