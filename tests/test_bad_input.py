@@ -383,3 +383,40 @@ def test_options_may_stand_between_overrides(command: Command) -> None:
 def test_options_are_told_from_overrides_by_their_places() -> None:
     given = ["seed=1", "--config-dir", "seed=1", "-m", "noise.scale=0"]
     assert split_words(given) == (["--config-dir", "seed=1", "-m"], ["seed=1", "noise.scale=0"])
+
+
+LISTS = [
+    ("nois", "nois: there is no such group. Did you mean 'noise'?"),
+    ("experiment/claim", "experiment/claim: there is no such group. Did you mean 'experiment/claims'?"),
+    (
+        "premodular",
+        "premodular is an option of architecture, not a group. modulab list architecture says what it is.",
+    ),
+    ("noise/poisson", "noise/poisson is an option of noise, not a group."),
+    ("zzz", "zzz: there is no such group. Known: analysis, architecture,"),
+]
+
+
+@pytest.mark.parametrize(("group", "words"), LISTS, ids=[group for group, _ in LISTS])
+def test_what_is_no_group_is_answered_with_what_it_may_have_been(
+    group: str, words: str, fails: Fails
+) -> None:
+    assert words in fails("list", group)
+
+
+def test_a_group_within_a_group_is_listed(command: Command) -> None:
+    code, out, err = command("list", "experiment/claims")
+    assert code == 0, err
+    files = sorted(file.stem for file in (config_folder() / "experiment" / "claims").glob("*.yaml"))
+    assert [line.split()[0] for line in out.splitlines() if "claims/" in line[:20]] == [
+        f"claims/{name}" for name in files
+    ]
+
+
+def test_modules_of_ones_own_that_are_not_there_are_refused(fails: Fails, command: Command) -> None:
+    assert command("train", *SMALL, "hydra.run.dir=run")[0] == 0
+    for words in (["report", "run"], ["rerun", "run", "--member", "0"], ["analyse", "run", "--with", "cut"]):
+        said = fails(*words, "--import", "no_such_module")
+        assert "--import no_such_module: there is no module of that name here." in said
+    assert "--import is given twice" in fails("report", "run", "--import", "a", "--import", "b")
+    assert "--with is given twice" in fails("analyse", "run", "--with", "cut", "--with", "clamp")

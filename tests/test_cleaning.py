@@ -10,6 +10,7 @@ import pytest
 from modulab.cleaning import clean
 from modulab.errors import ConfigError
 from modulab.results.files import write_whole
+from modulab.results.lock import FolderLock
 from modulab.results.manifest import checkpoint_path, write_manifest
 from modulab.results.store import gather, save_part
 
@@ -96,3 +97,33 @@ def test_a_checkpoint_of_members_without_rows_is_kept(tmp_path: Path) -> None:
     clean(tmp_path / "runs", remove=True)
     assert waiting.exists()
     assert not done.exists()
+
+
+def test_a_folder_is_held_while_its_checkpoints_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = population(tmp_path / "runs" / "a", ONE, "completed")
+    unlink, refused = Path.unlink, list[str]()
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        if path == done:
+            with pytest.raises(ConfigError, match="is at work in this folder") as raised:
+                FolderLock(done.parents[1])
+            refused.append(str(raised.value))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    clean(tmp_path / "runs", remove=True)
+    assert len(refused) == 1
+    assert not done.exists()
+    FolderLock(done.parents[1]).release()
+
+
+def test_checkpoints_of_a_folder_at_work_are_kept_and_those_of_others_removed(tmp_path: Path) -> None:
+    busy, done = (population(tmp_path / "runs" / name, ONE, "completed") for name in "ab")
+    with FolderLock(busy.parents[1]):
+        said = clean(tmp_path / "runs", remove=True)
+    assert busy.exists()
+    assert not done.exists()
+    assert "is at work in this folder" in said[0]
+    assert said[-1] == "Removed 1 file, 1 KiB."

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 import torch
 
@@ -12,6 +16,8 @@ from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.networks.base import Network
 from modulab.report.style import ends_at_one, label
+from modulab.results.analyses import Analysed, save_analysed, with_analyses
+from modulab.results.summary import summarise
 from tests.analysis.blocks import block, clusters, members, shipped
 
 FIELDS = {
@@ -150,3 +156,34 @@ def test_wrong_names_fields_and_values_are_refused_in_one_sentence(
     with pytest.raises(ConfigError) as refused:
         choose_analyses([wanted], overrides)
     assert message in str(refused.value)
+
+
+def test_analyses_under_different_settings_are_rows_of_their_own(tmp_path: Path) -> None:
+    names = [f"{place:016x}" for place in range(5)]
+    results = pa.table(
+        {
+            "run_id": names,
+            "skipped": pa.nulls(5, pa.string()),
+            "config.seed": [0, 1, 0, 1, 2],
+            "status": ["completed"] * 5,
+        }
+    )
+    few = json.dumps({"_target_": "a.Cut", "partitions": 20, "labels": {"search": "x"}})
+    many = json.dumps({"_target_": "a.Cut", "partitions": 500, "labels": {"search": "x"}})
+    save_analysed(tmp_path, "cut", few, [Analysed(names[:2], {"cut/rise": [1.0, 3.0]})])
+    alike = with_analyses(results, tmp_path)
+    assert alike.column_names == [*results.column_names, "cut/rise"]
+    save_analysed(tmp_path, "cut", many, [Analysed(names[2:4], {"cut/rise": [10.0, 30.0]})])
+    joined = with_analyses(results, tmp_path)
+    assert joined["config.cut.partitions"].to_pylist() == ["20", "20", "500", "500", None]
+    assert [name for name in joined.column_names if name.startswith("config.cut")] == [
+        "config.cut.partitions"
+    ]
+    summary = summarise(joined.to_pandas(), None, ["cut/rise"])
+    assert dict(zip(summary.settings["cut.partitions"], summary.mean["cut/rise"], strict=True)) | {
+        None: 0
+    } == {
+        "20": 2.0,
+        "500": 20.0,
+        None: 0,
+    }

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modulab.claims import spending
+from modulab.claims import dry_run, spending
 from modulab.claims.claim import Claim, Setting
 from modulab.claims.comparisons import contrast
 from modulab.claims.dry_run import count_map_networks, count_networks
@@ -361,3 +361,9 @@ def test_networks_that_decide_have_other_seeds_than_those_that_thresholds_were_c
     for experiment in ("regulariser", "duration"):
         assert "seed=1000" in experiment_overrides(experiment, preset)
     assert max(PRESETS[preset].looks) * 50 <= 9000, "maps begin at seed 10000"
+
+
+def test_a_dry_run_counts_what_planning_every_seed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_few = count_networks("quick", ["C1", "C6b"])
+    monkeypatch.setattr(dry_run, "_PLANNED_SEEDS", 10**6)
+    assert count_networks("quick", ["C1", "C6b"]) == of_few

@@ -15,6 +15,8 @@ from modulab.config.project_file import (
     command_folders,
     find_project,
     modules_for,
+    own_folders_added,
+    own_modules,
 )
 from modulab.errors import ConfigError
 
@@ -104,3 +106,27 @@ def test_options_of_a_group_are_listed_with_own_ones_and_their_meanings(
     assert "mine" in capsys.readouterr().out
     assert main(["list", "nois"]) == 2
     assert "Did you mean 'noise'" in capsys.readouterr().err
+
+
+def test_a_project_file_that_is_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "modulab.toml").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"modulab\.toml is no file\."):
+        find_project()
+
+
+def test_modules_that_are_not_there_are_refused_and_folders_are_added_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "norms.py").touch()
+    before = list(sys.path)
+    with own_folders_added():
+        assert own_modules("norms, modulab.losses", tmp_path) == ["norms", "modulab.losses"]
+        with pytest.raises(ConfigError, match="--import norm: there is no module of that name here"):
+            own_modules("norm", tmp_path)
+    assert sys.path == before
+    (tmp_path / "modulab.toml").write_text('import = ["nrms"]')
+    with pytest.raises(ConfigError, match=r"modulab\.toml, import: nrms: there is no module"):
+        own_modules(None, tmp_path / "runs")

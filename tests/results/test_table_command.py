@@ -17,9 +17,10 @@ from modulab.results import showing
 from modulab.results.layout import fitted, markdown, plain_text, transposed
 from modulab.results.pairing import compare
 from modulab.results.parquet import RESULTS, write_table
+from modulab.results.rounding import without_rounding
 from modulab.results.showing import show_results
 from modulab.results.store import load_results
-from modulab.results.summary import summarise
+from modulab.results.summary import cells, summarise, to_frame
 from modulab.results.table_command import ordered
 from modulab.results.tables import result_table
 from tests.command_line import Command
@@ -279,7 +280,60 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, command: Co
         (["--ascending"], "say what to sort by"),
         (["--ratio"], "--baseline noise.scale=0 --ratio"),
         (["--baseline", "noise.scale"], "give a setting and its value"),
+        (["--baseline", "noise.scale=0,noise.scale=0.1"], "noise.scale is given twice"),
+        (
+            ["--baseline", "seed=1", "--baseline", "noise.scale=0"],
+            "--baseline is given twice. Give it once, with commas",
+        ),
+        (["--metric", "a", "--by", "seed", "--metric", "b"], "--metric is given twice."),
+        (["--metric", ","], "--metric: name a measure"),
+        (["--csv", "nodir/x"], "--csv nodir/x: there is no folder nodir."),
+        (["--csv", "a"], "--csv a: this is a folder."),
     ):
         code, out, err = command("table", "a", *words)
         assert (code, out) == (2, "")
         assert said in err
+
+
+def test_a_difference_of_rounding_alone_is_no_effect(results: pd.DataFrame) -> None:
+    own = results["config.noise.scale"] == 0.4
+    exact = results["config.seed"] + 1.0
+    results["modularity/functional"] = np.where(own, np.nextafter(exact, 9.0), exact)
+    results["activity/mean"] = np.where(own, 5e-17, 0.0)
+    results["error/test"] = np.where(own, exact * (1 + 1e-9), exact)
+    found = compare(results, {"noise.scale": "0"}, ["noise.scale"], list(MEASURES)).mean.iloc[-1]
+    assert found["modularity/functional"] == 0
+    assert found["activity/mean"] == 0
+    assert found["error/test"] == pytest.approx(3e-9, rel=1e-6)
+    ratios = compare(results, {"noise.scale": "0"}, ["noise.scale"], list(MEASURES), ratios=True).mean.iloc[
+        -1
+    ]
+    assert ratios["modularity/functional"] == 1
+
+
+def test_figures_show_no_spread_that_is_rounding() -> None:
+    assert (
+        without_rounding(np.array([0.3, 0.3 + 5e-17, np.nextafter(0.3, 1), np.nan])).tolist()[:3] == [0.3] * 3
+    )
+    assert without_rounding(np.array([5e-17, 0.0, 0.4])).tolist() == [0, 0, 0.4]
+    kept = np.array([1.0, 1.0 + 1e-12, np.nan, np.inf])
+    assert np.array_equal(without_rounding(kept), kept, equal_nan=True)
+
+
+def test_a_cell_says_of_how_many_networks_it_is_where_some_lack_the_measure(results: pd.DataFrame) -> None:
+    results.loc[results["config.seed"] > 2, "activity/mean"] = np.nan
+    summary = summarise(results, ["architecture"], ["error/test", "activity/mean"])
+    assert summary.taken["activity/mean"].tolist() == [9, 9]
+    assert summary.counts["completed"].tolist() == [15, 15]
+    _, rows = cells(summary)
+    assert [row[-1].endswith(" (n=9)") for row in rows] == [True, True]
+    assert not any("(n=" in row[-2] for row in rows)
+    assert to_frame(summary)["activity/mean.n"].tolist() == [9, 9]
+
+
+def test_by_nothing_is_one_row_of_all(tmp_path: Path, command: Command) -> None:
+    save(tmp_path / "a")
+    code, out, err = command("table", str(tmp_path / "a"), "--by", "", "--metric", "error/test")
+    assert code == 0, err
+    assert f"{len(ARCHITECTURES) * len(SCALES) * SEEDS} " in out
+    assert "Pooled over architecture.name, noise.name, noise.scale" in out

@@ -19,10 +19,11 @@ from modulab.errors import ConfigError
 from modulab.results import store
 from modulab.results.store import PARTS, gather, load_curves, load_results, save_part
 from modulab.results.tables import curve_table, result_table
-from modulab.sweep.run import Work
+from modulab.sweep.run import Work, packed_seconds
 from modulab.sweep.slurm import cut_shards, describe_tasks
 from modulab.sweep.slurm_array import ArrayTask, SlurmSettings, refresh
 from modulab.sweep.slurm_node import node_python
+from modulab.training.cost import RATES
 from tests.command_line import SMALL, Command
 from tests.members import EAGER, EAGERLY, member_config
 
@@ -97,7 +98,7 @@ def test_shards_have_every_free_member_once_in_equal_parts_and_unfinished_popula
 
 
 def test_equal_members_are_spread_to_within_one() -> None:
-    for members in range(1, 40):
+    for members in (*range(1, 14), 25, 39):
         for most in range(1, 12):
             sizes = [len(shard) for shard in cut_shards(make_work([[1] * members], 0), set(), most)]
             assert len(sizes) == min(most, members)
@@ -292,3 +293,13 @@ def test_a_shard_that_saves_while_another_process_joins_the_parts_loses_nothing(
     gather(tmp_path)
     assert load_results(tmp_path)["run_id"].tolist() == ["a"]
     assert load_curves(tmp_path)["value"].tolist() == [1.0]
+
+
+def test_shards_weigh_networks_by_the_rates_that_plans_and_the_time_left_are_made_with() -> None:
+    quiet = read_run(member_config(training__steps=4)).member
+    noisy = read_run(member_config({"noise": "poisson"}, training__steps=4, noise__scale=0.1)).member
+    for engine, rates in RATES.items():
+        seconds = [packed_seconds(Run(name, {}, each), engine) for name, each in (("a", quiet), ("b", noisy))]
+        assert seconds[1] / seconds[0] == pytest.approx(rates.noisy / rates.noiseless)
+        units = quiet.training.batch_size * quiet.architecture.network(quiet.task).step_units
+        assert seconds[0] == pytest.approx(4 * units * rates.noiseless)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,9 +222,10 @@ def _step_work(population: Sequence[Run], execution: Execution) -> float:
 
 def packed_seconds(run: Run, engine: Engine) -> float:
     """Return about how many seconds a network takes where it is trained among many others, on one core."""
-    if trains_itself(run) or not _can_be_planned(run.member):
-        return SELF_TRAINED_STEP_SECONDS * run.member.training.steps
-    return step_seconds([run.member], RATES[engine].packed)
+    if not trains_itself(run):
+        with suppress(ForeignError), foreign_code():
+            return step_seconds([run.member], RATES[engine].packed)
+    return SELF_TRAINED_STEP_SECONDS * run.member.training.steps
 
 
 def _run_population(
