@@ -284,8 +284,9 @@ def test_commands_go_all_the_way_with_a_module_of_ones_own_and_name_what_breaks_
     own = ["architecture=torch", "architecture.module={_target_: tests.networks.modules.Plain, width: 5}"]
     grid = "population.grid={noise.scale: [0, 0.2], architecture.module.width: [5, 6]}"
     code, out, errors = command(
-        "train", *QUICK, *own, "architecture.sites=[hidden]", "noise=poisson", grid, f"hydra.run.dir={folder}"
-    )
+        "train", *QUICK, *own, "architecture.sites=[hidden]", "noise=poisson", grid, f"hydra.run.dir={folder}",
+        "architecture.edges={write.weight: [hidden, output]}", "regulariser=l2", "regulariser.strength=0.01",
+    )  # fmt: skip
     assert code == 0, out + errors
     results = modulab.load_results(folder)
     assert (results["status"] == "completed").all()

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from jaxtyping import Float, Int32
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -66,9 +66,16 @@ class TorchArchitecture(Architecture):
         json_schema_extra=STRUCTURAL,
     )
     edges: dict[str, list[str]] = Field(
-        description="weight matrices by name, each with the sites that it leads from and to, or input and output",
+        description="weight matrices by name, each with the sites that it leads from and to, or input and output; "
+        "null states none",
         json_schema_extra=STRUCTURAL,
     )
+
+    @field_validator("edges", mode="before")
+    @classmethod
+    def _none_are_no_edges(cls, edges: Any) -> Any:
+        # A default of {} would have Hydra refuse names in its place.
+        return {} if edges is None else edges
 
     def network(self, task: Task) -> Network:
         """Return a network of this module for a task.
