@@ -1,18 +1,21 @@
 """Time kinds of networks: packed by modulab, one fit a network by stock Lightning, and vectorised by torch.func.
 
 All train the same networks of plain torch modules (plain_kinds.py) or their counterparts in modulab, on the same
-points, without noise. Each contender has a process of its own and one warm-up turn; times are those of the training
-steps alone, in microseconds a network and step, as medians over turns.
+points, without noise. Each contender has a process of its own and one warm-up turn; then they take turns, so that what
+else the machine does falls on all alike. Times are those of the training steps alone, in microseconds per network and
+step, as medians over turns: CPU time on one thread, and otherwise the time that passes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -22,11 +25,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-CONTENDERS = ("compiled", "eager", "lightning", "vmap")
+CONTENDERS = {
+    "native": "modulab, native",
+    "compiled": "modulab, compiled",
+    "eager": "modulab, eager",
+    "lightning": "Lightning, one fit a network",
+    "vmap": "torch.func vmap",
+}
+Clock = Callable[[], float]
+
+SETTLE_SECONDS = 0.2
+"""A pause before each turn, in which the threads of the last contender stop spinning."""
 KINDS: dict[str, list[str]] = {
     "perceptron": ["task=regression"],
     "experts": ["task=regression", "architecture=experts"],
     "recurrent": ["task=parity", "architecture=recurrent"],
+    "narrow_recurrent": ["task=parity", "architecture=recurrent", "architecture.width=16"],
     "convolution": ["task=digits", "architecture=convolution"],
     "attention": ["task=modular_arithmetic", "architecture=attention"],
     "torch": [
@@ -53,23 +67,18 @@ def main(arguments: list[str]) -> int:
     chosen = options.kinds.split(",")
     found: dict[str, dict[str, Any]] = {}
     console = Console(width=None if sys.stdout.isatty() else 100)
-    table = Table(caption=f"Microseconds a network and step (times modulab's fastest). {_describe(options)}")
-    for heading in (
-        "",
-        "modulab, compiled",
-        "modulab, eager",
-        "Lightning, one fit a network",
-        "torch.func vmap",
-    ):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table = Table(caption=f"Microseconds per network and step (times the fastest). {_describe(options)}")
+    table.add_column("")
+    for heading in CONTENDERS.values():
+        table.add_column(heading, justify="right")
     for kind in chosen:
-        found[kind] = {name: _time_apart(kind, name, options) for name in CONTENDERS}
+        found[kind] = _time_in_turns(kind, options)
         fastest = min(time for time in map(_time_of, found[kind].values()) if time is not None)
         table.add_row(kind, *(_cell(found[kind][name], fastest) for name in CONTENDERS))
     console.print(table)
     for kind, contenders in found.items():
         for name, result in contenders.items():
-            if "reason" in result:
+            if result["reason"]:
                 console.print(f"{kind}, {name}: {result['reason']}")
     if options.output:
         with open(options.output, "w") as file:
@@ -91,27 +100,68 @@ def _time_of(result: dict[str, Any]) -> float | None:
 def _cell(result: dict[str, Any], fastest: float) -> str:
     microseconds = _time_of(result)
     if microseconds is None:
-        return "failed"
+        return "none"
     return f"{microseconds:.0f} ({microseconds / fastest:.1f})"
 
 
-def _time_apart(kind: str, contender: str, options: argparse.Namespace) -> dict[str, Any]:
-    order = [kind, contender, options.population, options.steps, options.turns, options.threads]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmark_contenders.kinds", *map(str, order)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if ended.returncode != 0:
-        return {"reason": ended.stderr.strip().splitlines()[-1]}
-    return json.loads(ended.stdout.splitlines()[-1])
+def _time_in_turns(kind: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    workers = {name: _Worker(kind, name, options) for name in CONTENDERS}
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    for _ in range(options.turns + 1):
+        for name, worker in workers.items():
+            turn = worker.turn()
+            if turn is not None:
+                turns[name].append(turn)
+    return {
+        name: {"reason": worker.end()}
+        if len(turns[name]) <= options.turns
+        else {key: median(turn[key] for turn in turns[name][1:]) for key in ("microseconds", "loss")}
+        | {"turns": [turn["microseconds"] for turn in turns[name][1:]], "reason": worker.end()}
+        for name, worker in workers.items()
+    }
 
 
-def _time(kind: str, contender: str, population: int, steps: int, turns: int, threads: int) -> dict[str, Any]:
+class _Worker:
+    """A contender's process, which waits for its turns."""
+
+    def __init__(self, kind: str, contender: str, options: argparse.Namespace) -> None:
+        order = [kind, contender, *map(str, (options.population, options.steps, options.threads))]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmark_contenders.kinds", *order],
+            env=os.environ | {"OMP_NUM_THREADS": str(options.threads)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._errors, text=True,
+        )  # fmt: skip
+
+    def turn(self) -> dict[str, float] | None:
+        """Return what a turn measured, or None where the contender has failed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        answer = self._process.stdout.readline()
+        return json.loads(answer) if answer else None
+
+    def end(self) -> str:
+        """End the process; return the last line of what it said if it failed, and otherwise nothing."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines()
+        return said[-1] if self._process.returncode != 0 and said else ""
+
+
+def _take_turns(kind: str, contender: str, population: int, steps: int, threads: int) -> None:
+    """Answer each line of standard input with a line of what a turn measured."""
     import torch
 
     from modulab.config.composing import compose_checked, hydra_composer, plan_run
 
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not get between the answers
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     overrides = [
@@ -123,14 +173,16 @@ def _time(kind: str, contender: str, population: int, steps: int, turns: int, th
     members = [run.member for run in plan.runs]
     torch.set_num_threads(threads)
     prepare = {"lightning": _lightning, "vmap": _vmap}.get(contender, _modulab(contender))
-    turn = prepare(kind, members, threads)
-    measured = [turn() for _ in range(turns + 1)][1:]
-    seconds, losses = zip(*measured, strict=True)
-    return {"microseconds": 1e6 * median(seconds), "loss": median(losses)}
+    clock = time.process_time if threads == 1 else time.perf_counter
+    turn = prepare(kind, members, threads, clock)
+    for _ in sys.stdin:
+        time.sleep(SETTLE_SECONDS)
+        seconds, loss = turn()
+        answers.write(json.dumps({"microseconds": 1e6 * seconds, "loss": loss}) + "\n")
 
 
 def _modulab(engine: str) -> Callable[..., Callable[[], tuple[float, float]]]:
-    def prepare(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, float]]:
+    def prepare(kind: str, members: Any, threads: int, clock: Clock) -> Callable[[], tuple[float, float]]:
         import torch
 
         from modulab.training.data import PopulationData
@@ -148,9 +200,9 @@ def _modulab(engine: str) -> Callable[..., Callable[[], tuple[float, float]]]:
             learner.read_data(data.offsets, data.counts)
             learner.on_fit_start()
             chunk = data.chunk(0)
-            began = time.perf_counter()
+            began = clock()
             learner.training_step(chunk)
-            seconds = time.perf_counter() - began
+            seconds = clock() - began
             return seconds / (len(members) * chunk.num_steps), float(learner.chunk_losses.mean())
 
         return turn
@@ -158,7 +210,7 @@ def _modulab(engine: str) -> Callable[..., Callable[[], tuple[float, float]]]:
     return prepare
 
 
-def _lightning(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, float]]:
+def _lightning(kind: str, members: Any, threads: int, clock: Clock) -> Callable[[], tuple[float, float]]:
     import torch
     from torch.utils.data import TensorDataset
 
@@ -173,6 +225,12 @@ def _lightning(kind: str, members: Any, threads: int) -> Callable[[], tuple[floa
         def __init__(self) -> None:
             super().__init__()
             self.network = plain_module(kind, member)
+
+        def on_train_epoch_start(self) -> None:
+            self.started = clock()
+
+        def on_train_epoch_end(self) -> None:
+            self.ended = clock()
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=member.training.learning_rate)
@@ -192,7 +250,7 @@ def _lightning(kind: str, members: Any, threads: int) -> Callable[[], tuple[floa
     return turn
 
 
-def _vmap(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, float]]:
+def _vmap(kind: str, members: Any, threads: int, clock: Clock) -> Callable[[], tuple[float, float]]:
     import torch
     from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
@@ -215,7 +273,7 @@ def _vmap(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, fl
         optimiser = torch.optim.Adam(parameters.values(), lr=training.learning_rate)
         rows = torch.arange(number)[:, None]
         losses: list[torch.Tensor] = []
-        began = time.perf_counter()
+        began = clock()
         for _ in range(training.steps):
             chosen = torch.randint(inputs.shape[1], (number, training.batch_size))
             found, values = gradients(parameters, inputs[rows, chosen], targets[rows, chosen])
@@ -223,7 +281,7 @@ def _vmap(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, fl
                 parameter.grad = found[name]
             optimiser.step()
             losses.append(values)
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         return seconds / (number * training.steps), float(torch.stack(losses).mean())
 
     return turn
@@ -231,4 +289,4 @@ def _vmap(kind: str, members: Any, threads: int) -> Callable[[], tuple[float, fl
 
 if __name__ == "__main__":
     kind_name, contender_name, *numbers = sys.argv[1:]
-    print(json.dumps(_time(kind_name, contender_name, *map(int, numbers))))
+    _take_turns(kind_name, contender_name, *map(int, numbers))

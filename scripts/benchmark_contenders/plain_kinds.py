@@ -155,6 +155,7 @@ def plain_module(kind: str, member: Any) -> nn.Module:
     makers: dict[str, Callable[[], nn.Module]] = {
         "experts": lambda: PlainExperts(member),
         "recurrent": lambda: PlainRecurrent(member),
+        "narrow_recurrent": lambda: PlainRecurrent(member),
         "convolution": lambda: PlainConvolution(network),
         "attention": lambda: PlainAttention(network),
     }

@@ -197,7 +197,7 @@ def test_measures_that_need_sites_apply_and_those_that_need_layers_say_why_not(k
 
 
 def test_stated_edges_give_weight_penalties() -> None:
-    edges = {"read.weight": ["input", "hidden"], "write.weight": ["hidden", "output"]}
+    edges = [["read.weight", "input", "hidden"], ["write.weight", "hidden", "output"]]
     settings = {"architecture__edges": edges, "regulariser__strength": 0.1, "training__steps": 30}
     penalised = make("Plain", 0, {"regulariser": "l1"}, **settings)
     network = network_of(penalised)
@@ -234,7 +234,10 @@ def test_stated_edges_give_weight_penalties() -> None:
         ("Plain", {"architecture__module": {"width": 5, "depth": 2}}, r"architecture\.module\.depth: the constructor"),
         ("Plain", {"architecture__edges": {"read.weight": ["hidden", "output"]}}, r"\(6, 2\) is not \(2, 6\)"),
         ("Plain", {"architecture__edges": {"read.wight": ["input", "hidden"]}}, "Did you mean 'read.weight'"),
-        ("Plain", {"architecture__edges": {"read.weight": ["input"]}}, "should be a list of two"),
+        ("Plain", {"architecture__edges": {"read.weight": ["input"]}}, "needs two: the site that it leads from"),
+        ("Plain", {"architecture__edges": ["read.weight"]}, r"architecture\.edges.*should be a list of lists"),
+        ("Plain", {"architecture__edges": 2 * [["read.weight", "input", "hidden"]]}, "names a weight twice"),
+        ("Plain", {"architecture__edges": [["read.weight", "input"]]}, r"as in \[read\.weight, input, hidden\]"),
         ("Plain", {"architecture__edges": {"read.weight": ["input", "there"]}}, "neither a site nor input or output"),
     ],
 )  # fmt: skip
@@ -284,8 +287,9 @@ def test_commands_go_all_the_way_with_a_module_of_ones_own_and_name_what_breaks_
     own = ["architecture=torch", "architecture.module={_target_: tests.networks.modules.Plain, width: 5}"]
     grid = "population.grid={noise.scale: [0, 0.2], architecture.module.width: [5, 6]}"
     code, out, errors = command(
-        "train", *QUICK, *own, "architecture.sites=[hidden]", "noise=poisson", grid, f"hydra.run.dir={folder}"
-    )
+        "train", *QUICK, *own, "architecture.sites=[hidden]", "noise=poisson", grid, f"hydra.run.dir={folder}",
+        "architecture.edges=[[write.weight, hidden, output]]", "regulariser=l2", "regulariser.strength=0.01",
+    )  # fmt: skip
     assert code == 0, out + errors
     results = modulab.load_results(folder)
     assert (results["status"] == "completed").all()

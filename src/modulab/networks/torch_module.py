@@ -25,7 +25,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from jaxtyping import Float, Int32
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -66,9 +66,24 @@ class TorchArchitecture(Architecture):
         json_schema_extra=STRUCTURAL,
     )
     edges: dict[str, list[str]] = Field(
-        description="weight matrices by name, each with the sites that it leads from and to, or input and output",
+        description="weight matrices, a list of [name, source, target], of which each end is a site, input or output; "
+        "null states none",
         json_schema_extra=STRUCTURAL,
     )
+
+    @field_validator("edges", mode="before")
+    @classmethod
+    def _by_name(cls, edges: Any) -> Any:
+        # Lists, as configs take no dots in names, which those of parameters have. They are kept by name.
+        if not isinstance(edges, list):
+            return {} if edges is None else edges
+        listed = cast("list[Any]", edges)
+        if not all(isinstance(each, list) and each for each in listed):
+            raise ValueError("should be a list of lists: [[NAME, SOURCE, TARGET], ...]")
+        by_name: dict[Any, Any] = {name: ends for name, *ends in listed}
+        if len(by_name) < len(listed):
+            raise ValueError("names a weight twice")
+        return by_name
 
     def network(self, task: Task) -> Network:
         """Return a network of this module for a task.
@@ -93,8 +108,8 @@ class TorchArchitecture(Architecture):
         for name, ends in self.edges.items():
             if len(ends) != 2:
                 raise ConfigError(
-                    f"architecture.edges.{name}={ends} should be a list of two: the site that it leads from and "
-                    f"the one that it leads to, such as [{INPUT}, {self.sites[0] if self.sites else OUTPUT}]."
+                    f"architecture.edges: {name} has the ends {ends}, and needs two: the site that it leads from and "
+                    f"the one that it leads to, as in [{name}, {INPUT}, {self.sites[0] if self.sites else OUTPUT}]."
                 )
         return tuple((name, ends[0], ends[1]) for name, ends in sorted(self.edges.items()))
 
