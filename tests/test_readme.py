@@ -277,6 +277,23 @@ def test_the_script_of_experts_trains_cuts_and_draws(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "experts.csv")) == 8
 
 
+@pytest.mark.slow
+def test_the_script_of_growth_trains_goes_through_stages_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--steps=2",
+        "--stage-steps=2",
+        "population.seeds=1",
+        "training.curve_every=2",
+        "probes.num_samples=16",
+    ]
+    run([str(ROOT / "scripts/growth"), str(tmp_path), *small, "trainer.engine=eager"], tmp_path)
+    assert table_of(tmp_path)["config.task.name"].value_counts().to_dict() == {
+        "bit_memory": 16,
+        "pulse_sum": 6,
+    }
+    assert len(pd.read_csv(tmp_path / "growth.csv")) == 22
+
+
 def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
     for name, page in PAGES.items():
         here = ROOT if name == "README" else ROOT / "docs"
