@@ -250,7 +250,7 @@ def group_page(group: str) -> str:
     else:
         lines += [f"Choose an option with `{group}=OPTION`, and set a key with `{group}.KEY=VALUE`.", ""]
     lines += ["| option | meaning |", "|---|---|"]
-    lines += [f"| `{name}` | {_cell(option_meaning(file))} |" for name, file in files.items()]
+    lines += [f"| `{name}` | {_prose(option_meaning(file))} |" for name, file in files.items()]
     lines += [""]
     if group in OTHER_GROUPS:
         found = [Family((name,), tuple(_own_keys(name, file))) for name, file in files.items()]
@@ -282,7 +282,7 @@ def _family(group: str, family: Family, files: Mapping[str, Path], alone: bool) 
         yield "| option | other defaults |"
         yield "|---|---|"
         for option, changed in changes:
-            yield f"| `{option}` | {'; '.join(f'`{_cell(each)}`' for each in changed)} |"
+            yield f"| `{option}` | {'; '.join(map(_code, changed))} |"
         yield ""
     yield from _parts(group, {option: read_option(files[option]) for option in family.options})
 
@@ -315,12 +315,18 @@ def _table(keys: Sequence[Key]) -> Iterator[str]:
     yield "| key | type | range | default | meaning |"
     yield "|---|---|---|---|---|"
     for key in keys:
-        allowed = ", ".join([*(f"`{choice}`" for choice in key.choices), *key.limits])
-        default = f"`{_cell(key.written_default)}`" if key.written_default else ""
-        yield f"| `{key.name}` | {key.type} | {_cell(allowed)} | {default} | {_cell(key.meaning)} |"
+        allowed = ", ".join([*map(_code, key.choices), *map(_prose, key.limits)])
+        default = _code(key.written_default) if key.written_default else ""
+        yield f"| `{key.name}` | {key.type} | {allowed} | {default} | {_prose(key.meaning)} |"
     yield ""
 
 
-def _cell(text: str) -> str:
-    """Return text for a cell of a table: bars would end the cell, and what looks like a tag would be one."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def _prose(text: str) -> str:
+    """Return text for a cell of a table in which no character is markup."""
+    escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", text.replace("&", "&amp;"))
+    return escaped.replace("<", "&lt;").replace("$", "&#36;")
+
+
+def _code(text: str) -> str:
+    """Return text as code for a cell of a table, which a bar would end."""
+    return "`" + text.replace("|", "\\|") + "`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import html
 import re
 import types
 import typing
@@ -100,11 +101,19 @@ def test_the_reference_states_every_key_as_the_class_that_checks_it(
                 if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
                     continue  # its own keys are rows
                 kind, allowed, _, meaning = rows[f"{prefix}.{name}"]
-                assert meaning == (field.description or "").replace("|", "\\|").replace("<", "&lt;"), name
+                assert unescaped(meaning) == (field.description or ""), name
                 assert kind == kind_of(field.annotation), name
-                assert set(limits(field)) <= {part.strip() for part in allowed.split(", ")}, (name, allowed)
+                assert set(limits(field)) <= set(unescaped(allowed).split(", ")), (name, allowed)
                 found += 1
     assert found > 0
+
+
+def test_nothing_in_a_meaning_is_taken_for_markup() -> None:
+    markdown = pytest.importorskip("markdown", reason="the extra 'docs' is not installed")
+    text = "_target_ of |a|^p, *all*, <b>, `c`, [d](e) and $f$ \\ g"
+    row = f"| x | y |\n|---|---|\n| {site_pages._prose(text)} | z |"
+    cell = re.findall(r"<td>(.*?)</td>", markdown.markdown(row, extensions=["tables"]))[0]
+    assert html.unescape(cell) == text
 
 
 def kind_of(annotation: Any) -> str:
@@ -129,6 +138,11 @@ def kind_of(annotation: Any) -> str:
             of = kind_of(inside[0])
             return f"list of {'lists' + of[4:] if of.startswith('list') else of + 's'}"
     return "mapping"
+
+
+def unescaped(cell: str) -> str:
+    """Return the text that a cell shows."""
+    return html.unescape(re.sub(r"\\(.)", r"\1", cell))
 
 
 def limits(field: FieldInfo) -> Iterator[str]:
