@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import html
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -215,3 +217,17 @@ def test_equations_become_mathml_with_every_symbol() -> None:
     assert re.search(r"<msup><mi>(σ|&#x003C3;)</mi><mn>2</mn></msup>", made)
     assert "<mfrac>" in made
     assert 'display="block"' in made
+
+
+def test_classes_with_described_keys_have_names_of_their_own() -> None:
+    # The reference finds a class by its name alone.
+    found: Counter[str] = Counter()
+    for file in (ROOT / "src/modulab").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                values = [item.value for item in node.body if isinstance(item, ast.AnnAssign)]
+                found[node.name] += any(
+                    isinstance(value, ast.Call) and ast.unparse(value.func) == "Field" for value in values
+                )
+    assert found["ExpertEnrichment"] == 1
+    assert [name for name, count in found.items() if count > 1] == []

@@ -28,7 +28,7 @@ _SECONDS_PER_VALUE = 1e-7
 _SECONDS_PER_PARTITION = 1e-3
 
 
-class Enrichment(Analysis):
+class ExpertEnrichment(Analysis):
     """How many experts hold more units predictive of a module's target than chance, and how many more."""
 
     labels: LabelSource = Field(description="function or method that says which unit belongs to which expert")
