@@ -18,7 +18,7 @@ import torch
 
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Run, Trainer
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, gather, statuses
@@ -137,9 +137,14 @@ def _total(runs: Sequence[Run]) -> float:
 
 def _cost(run: Run) -> float:
     member = run.member
-    if trains_itself(run):  # whose size is not known before it is built
-        return float(member.training.steps * member.training.batch_size * _UNITS_OF_THE_UNKNOWN)
-    return float(member.training.steps * member.training.batch_size * network_of(member).step_units)
+    units = _UNITS_OF_THE_UNKNOWN
+    if not trains_itself(run):  # whose size is not known before it is built
+        with (
+            suppress(ForeignError),
+            foreign_code(),
+        ):  # a network of the user's own may fail, and its row says so
+            units = network_of(member).step_units
+    return float(member.training.steps * member.training.batch_size * units)
 
 
 def _watch(
