@@ -180,10 +180,5 @@ def test_analyses_under_different_settings_are_rows_of_their_own(tmp_path: Path)
         "config.cut.partitions"
     ]
     summary = summarise(joined.to_pandas(), None, ["cut/rise"])
-    assert dict(zip(summary.settings["cut.partitions"], summary.mean["cut/rise"], strict=True)) | {
-        None: 0
-    } == {
-        "20": 2.0,
-        "500": 20.0,
-        None: 0,
-    }
+    means = zip(summary.settings["cut.partitions"], summary.mean["cut/rise"], strict=True)
+    assert {given: mean for given, mean in means if isinstance(given, str)} == {"20": 2.0, "500": 20.0}

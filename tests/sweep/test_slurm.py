@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_equal_members_are_spread_to_within_one() -> None:
             sizes = [len(shard) for shard in cut_shards(make_work([[1] * members], 0), set(), most)]
             assert len(sizes) == min(most, members)
             assert max(sizes) - min(sizes) <= 1
+
+
+def test_members_whose_network_fails_are_in_a_shard_all_the_same() -> None:
+    config = member_config({"architecture": "torch"})
+    config["architecture"]["module"] = {"_target_": "tests.networks.modules.Unbuildable", "width": 7}
+    broken = read_run(config)
+    work = make_work([[1, 1]], 0)
+    work = replace(work, runs=[*work.runs, broken], populations=[*work.populations, [broken]])
+    assert sorted(map(len, cut_shards(work, set(), 2))) == [1, 2]
 
 
 SETTINGS: dict[str, Any] = {
