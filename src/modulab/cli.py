@@ -353,11 +353,13 @@ def _rerun(options: argparse.Namespace) -> int:
 def _write_report(options: argparse.Namespace) -> int:
     from modulab.config.project_file import own_modules
     from modulab.progress import working
+    from modulab.results.store import load_results
 
     modules = own_modules(options.modules, options.path)
+    if not options.path.exists():
+        load_results(options.path)  # which says so, before seconds of imports
     with working("starting"):
         from modulab.report.sweep_report import write_report
-    from modulab.results.store import load_results
     from modulab.results.summary import unfinished
     from modulab.text import printable
 

@@ -128,5 +128,6 @@ def test_modules_that_are_not_there_are_refused_and_folders_are_added_for_a_whil
             own_modules("norm", tmp_path)
     assert sys.path == before
     (tmp_path / "modulab.toml").write_text('import = ["nrms"]')
+    (tmp_path / "runs").mkdir()
     with pytest.raises(ConfigError, match=r"modulab\.toml, import: nrms: there is no module"):
         own_modules(None, tmp_path / "runs")

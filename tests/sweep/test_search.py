@@ -425,7 +425,8 @@ def test_optuna_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert ended.stderr == (
-        "error: A search (hydra/sweeper=optuna or evolve) needs Optuna 4.2 or newer. Install it with: pip install 'modulab[search]'\n"
+        "error: A search (hydra/sweeper=optuna or evolve) needs Optuna 4.2 or newer. "
+        "Install it with: pip install 'modulab[search]'\n"
     )
 
 

@@ -111,7 +111,8 @@ class OptunaSweeper(Sweeper):
             if (error.name or "").partition(".")[0] != "optuna":
                 raise
             raise ConfigError(
-                "A search (hydra/sweeper=optuna or evolve) needs Optuna 4.2 or newer. Install it with: pip install 'modulab[search]'"
+                "A search (hydra/sweeper=optuna or evolve) needs Optuna 4.2 or newer. "
+                "Install it with: pip install 'modulab[search]'"
             ) from None
         assert self.config is not None
         assert self.launcher is not None

@@ -51,8 +51,14 @@ def _shown(text: str) -> str:
 
 def show_results(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> None:
     """Print the table of some results; one member alone gets one row per measure."""
-    for line in [*table_lines(results, by, metrics), *notes(results)]:
+    for line in [*table_lines(results, by, metrics), *sentences(notes(results))]:
         print(_shown(line))
+
+
+def sentences(lines: Sequence[str]) -> list[str]:
+    """Return what is said below a table as lines that fit the terminal."""
+    width = terminal_width()
+    return [part for line in lines for part in _wrapped(_shown(line), width)]
 
 
 def table_lines(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] | None) -> list[str]:
@@ -61,7 +67,10 @@ def table_lines(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequen
         return laid_out(*member_cells(results, metrics), 1)
     summary = summarise(results, by, metrics)
     headings, rows = cells(summary)
-    return [*laid_out(headings, rows, len(headings) - summary.mean.shape[1]), *pooled_over(summary)]
+    return [
+        *laid_out(headings, rows, len(headings) - summary.mean.shape[1]),
+        *sentences(pooled_over(summary)),
+    ]
 
 
 def laid_out(

@@ -118,10 +118,13 @@ def _is_for_programs(options: argparse.Namespace) -> bool:
 
 def _say(lines: Sequence[str], options: argparse.Namespace) -> None:
     """Print what is to be said of a table: where others read the output, to standard error."""
+    from modulab.results.showing import sentences
     from modulab.text import printable
 
-    for line in lines:
-        print(printable(line), file=sys.stderr if _is_for_programs(options) else sys.stdout)
+    if _is_for_programs(options):
+        print("".join(f"{printable(line)}\n" for line in lines), end="", file=sys.stderr)
+    else:
+        print("".join(f"{line}\n" for line in sentences(lines)), end="")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -275,7 +275,8 @@ class Search:
 def _check(settings: SearchSettings, objectives: Sequence[str], keys: Sequence[str]) -> None:
     if not objectives:
         raise ConfigError(
-            "sweep.objective is not given: say what to search for, as in sweep.objective=error/test, or by a list of several."
+            "sweep.objective is not given: say what to search for, as in sweep.objective=error/test, "
+            "or by a list of several."
         )
     for direction in settings.directions:
         if direction not in ("minimize", "maximize"):
