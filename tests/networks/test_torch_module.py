@@ -331,6 +331,9 @@ def test_a_module_that_fails_fails_its_own_members_only(tmp_path: Any, command: 
     assert (results.drop(failed.index)["status"] == "completed").all()
     own = "architecture.module={_target_: tests.networks.modules.Unbuildable, width: 5}"
     grid = "population.grid={architecture.module.width: [5, 7]}"
+    code, out, errors = command("train", *QUICK, "architecture=torch", own, grid, "sweep.dry_run=true")
+    assert code == 0, errors
+    assert "failing      1, whose code fails before any training" in out
     code, _, errors = command("train", *QUICK, "architecture=torch", own, grid, f"hydra.run.dir={folder}2")
     assert code == 1, errors
     results = modulab.load_results(f"{folder}2").set_index("config.architecture.module.width")

@@ -100,6 +100,11 @@ def plannable_members(runs: Iterable[Run]) -> list[Member]:
     return [run.member for run in runs if not trains_itself(run) and _can_be_planned(run.member)]
 
 
+def fails_at_once(run: Run) -> bool:
+    """Return whether a member's network or task, which may be the user's, fails before any training."""
+    return not trains_itself(run) and not _can_be_planned(run.member)
+
+
 def _can_be_planned(member: Member) -> bool:
     """Return whether a member's task and regulariser, which may be other people's, state its sizes and program."""
     try:
