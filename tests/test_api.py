@@ -232,6 +232,7 @@ def test_verdicts_are_a_table_with_a_link_to_their_page(
     assert isinstance(found, Verdicts)
     assert list(found.table) == ["claim", "title", "verdict", "first quantity", "effect", "networks"]
     assert found.lines[0].startswith("The preset smoke only shows that everything runs.")
+    assert found.lines[0].endswith("For verdicts, use preset=quick or full.")
     assert found.lines[-1] == "error: robustness: it failed"
     assert Path(found.page) == tmp_path / "report.html"
     assert found._repr_html_().endswith(f"{found.page.link()}</div>")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from modulab.errors import ConfigError, Interrupted
-from modulab.python_words import python_errors
+from modulab.python_words import in_python, python_errors
 from modulab.returned import Figures, Results, Table, Verdicts, WrittenPage, summary_table, text_table
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ def run_claims(
             judgements, reasons = command.run_claims(preset, _names(only), target, processes, "auto")
             headings, rows, where = command.summary(judgements, target)
         *lines, last = where.split("\n")
-        warning = banner(preset, PRESETS[preset])
+        warning = in_python(banner(preset, PRESETS[preset]))
         page = WrittenPage(Path(last.removeprefix("Report: ")))
         words = (*([warning] if warning else []), *lines, *(f"error: {reason}" for reason in reasons))
         table = pd.DataFrame(rows, columns=[name or "title" for name in headings])
