@@ -106,6 +106,10 @@ SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         name: ({"architecture": name, "noise": "gaussian"}, {**NOISY, "architecture__width": None})
         for name in ("attention", "experts", "recurrent")
     },
+    "convolution": (
+        {"architecture": "convolution", "task": "digits", "noise": "gaussian"},
+        {**NOISY, "architecture__width": None},
+    ),
     **{
         f"experts {gate}": (
             {"architecture": "experts"},

@@ -155,9 +155,13 @@ def _constant_pad_nd(collected: Collected, node: Node, arguments: list[Any]) -> 
     ranges: list[tuple[int, slice]] = []
     for place in range(len(widths) // 2):
         axis = len(part.sizes) - 1 - place
-        if min(widths[2 * place : 2 * place + 2]) < 0:
-            raise Unsupported("negative padding")
-        ranges.append((axis, slice(widths[2 * place], widths[2 * place] + part.sizes[axis])))
+        before, after = widths[2 * place : 2 * place + 2]
+        # Negative widths cut elements off, as the gradient of padding does.
+        kept = slice(max(0, -before), part.sizes[axis] - max(0, -after))
+        part = replace(part, shape=part.shape[(slice(None),) * axis + (kept,)])
+        ranges.append((axis, slice(max(0, before), max(0, before) + part.sizes[axis])))
+    if max(widths) <= 0:
+        return part
     return collected.padded(part, ranges, fill, node)
 
 
