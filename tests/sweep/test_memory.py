@@ -58,7 +58,7 @@ def test_a_plan_of_any_size_that_fits_is_let_through() -> None:
     ("overrides", "named"),
     [
         (["architecture.width=100000000"], "architecture.width=100000000"),
-        (["architecture.depth=20000", "architecture.width=1000"], "architecture.depth=20000"),
+        (["architecture.depth=2000", "architecture.width=3000"], "architecture.depth=2000"),
         (["data.num_samples=2000000000"], "data.num_samples=2000000000"),
         (["training.batch_size=2000000000"], "training.batch_size=2000000000"),
         (["population.seeds=1000000000"], "1,000,000,000 networks"),
