@@ -33,6 +33,19 @@ WholeCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs a command, a list of words, in a folder, with an environment or this one's, in a process of its own."""
 
 
+def killed_when_it_says(words: str, arguments: list[str], cwd: Path) -> None:
+    """Run a command, and kill it at the first line of its progress that begins with these words."""
+    process = subprocess.Popen(
+        [*MODULAB, *arguments], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(words):
+                break
+        process.send_signal(signal.SIGKILL)
+
+
 def interrupted_after_a_checkpoint(arguments: list[str], cwd: Path, folder: str) -> str:
     """Run a command that writes to `folder`, press Ctrl-C at its first checkpoint, and return what it says."""
     pipe = subprocess.PIPE

@@ -156,10 +156,8 @@ def load_members(
 
     folder = _path(path)
     with python_errors():
-        if members is None:
-            return trained.load_members(folder)
         given = [members] if isinstance(members, str | int) else members
-        return trained.load_some_members(folder, list(map(str, given)))
+        return trained.choose_members(folder, None if given is None else list(map(str, given)))
 
 
 def export_weights(

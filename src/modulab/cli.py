@@ -277,10 +277,10 @@ def _export(options: argparse.Namespace) -> int:
 
     import_training()
     from modulab.export import write_weights
-    from modulab.sweep.trained import load_members, load_some_members
+    from modulab.sweep.trained import choose_members
 
     path: Path = options.path
-    groups = load_some_members(path, options.members) if options.members else load_members(path)
+    groups = choose_members(path, options.members)
     written = write_weights(groups, options.to or path / "weights", options.format)
     place = printable(str(written[0].parent))
     print(

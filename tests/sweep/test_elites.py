@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,7 +18,7 @@ from modulab.report.archive_figure import archive_figure, archive_section
 from modulab.results.store import load_results
 from modulab.sweep.archive import ARCHIVE, Axis, Candidate, elites, read_archive
 from modulab.sweep.elites import MapElites
-from tests.command_line import SMALL, Command
+from tests.command_line import SMALL, Command, killed_when_it_says
 from tests.report.figure_rules import broken_rules
 
 AXES = (Axis("first", 0.0, 1.0, 5), Axis("second", -2.0, 2.0, 4))
@@ -264,15 +261,6 @@ def test_file_that_is_no_archive_is_named_and_stops_no_report(tmp_path: Path, te
 def test_killed_search_goes_on_to_the_same_archive(command: Command, tmp_path: Path) -> None:
     search = [*EVOLVE, "training.steps=300", "hydra.sweeper.n_trials=24"]
     assert command(*search, "hydra.sweep.dir=whole")[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "modulab.cli", *search, "hydra.sweep.dir=killed"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("trials 17 to 24"):
-                break
-        process.send_signal(signal.SIGKILL)
+    killed_when_it_says("trials 17 to 24", [*search, "hydra.sweep.dir=killed"], tmp_path)
     assert command(*search, "hydra.sweep.dir=killed")[0] == 0
     assert Path("whole", ARCHIVE).read_bytes() == Path("killed", ARCHIVE).read_bytes()

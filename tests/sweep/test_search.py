@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from modulab.errors import ConfigError
 from modulab.results.lock import FolderLock
 from modulab.results.store import load_results
 from modulab.sweep.search_space import Dimension, Value, dimension_of, split_search
-from tests.command_line import SMALL, Command
+from tests.command_line import SMALL, Command, killed_when_it_says
 
 LEARNABLE = [
     "training.steps=800", "training.batch_size=64", "training.curve_every=400", "training.learning_rate=0.01",
@@ -438,16 +437,7 @@ def test_killed_search_goes_on_to_the_same_bits(command: Command, tmp_path: Path
         "hydra.sweeper.n_jobs=3", "hydra.sweeper.sampler.n_startup_trials=3",
     ]  # fmt: skip
     assert command(*search, "hydra.sweep.dir=whole")[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "modulab.cli", *search, "hydra.sweep.dir=killed"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("trials 4 to 6"):
-                break
-        process.send_signal(signal.SIGKILL)
+    killed_when_it_says("trials 4 to 6", [*search, "hydra.sweep.dir=killed"], tmp_path)
     assert command(*search, "hydra.sweep.dir=killed")[0] == 0
     whole, killed = (
         load_results(each).drop(columns="seconds").sort_values("run_id", ignore_index=True)

@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from modulab.errors import ConfigError
-from modulab.networks.perceptron import Perceptron, check_shared_out, flatten
-from modulab.networks.recurrent import Recurrent, RecurrentArchitecture, reading
+from modulab.networks.perceptron import Perceptron, flatten
+from modulab.networks.recurrent import Recurrent, RecurrentArchitecture
 from modulab.partition import Partition, even_shares, within_modules
 from modulab.schema import STRUCTURAL
 from modulab.streams import Stream, fold_in, uniforms
@@ -107,15 +107,4 @@ class RecurrentBlocksArchitecture(RecurrentArchitecture):
 
         Raises: ConfigError as other recurrent networks do.
         """
-        check_shared_out(task, self.cross_connections, "width", self.width, "a recurrent unit")
-        steps, sequences = reading(task, self.steps)
-        return RecurrentBlocks(
-            in_features=task.in_features,
-            out_features=task.out_features,
-            units=self.width,
-            activation=self.activation,
-            leak=self.leak,
-            steps=steps,
-            sequences=sequences,
-            blocks=self.blocks,
-        )
+        return RecurrentBlocks(**vars(super().network(task)), blocks=self.blocks)

@@ -160,12 +160,14 @@ def load_members(path: str | Path) -> list[TrainedMembers]:
     return [read_members(file) for file in files]
 
 
-def load_some_members(folder: Path, members: Sequence[str]) -> list[TrainedMembers]:
-    """Return those of `load_members` that are named: rows, ranges of rows such as 0-9, or first letters of run_ids.
+def choose_members(folder: Path, members: Sequence[str] | None) -> list[TrainedMembers]:
+    """Return those of `load_members` that are named, or all: rows, ranges such as 0-9, or first letters of run_ids.
 
     Raises: ConfigError as `load_members` does, and for members that are not there.
     """
     groups = load_members(folder)
+    if members is None:
+        return groups
     results = load_results(folder)
     names: list[str] = results["run_id"].tolist()
     wanted = {names[row]: row for row in row_numbers(results, members, "--members")}
