@@ -25,6 +25,7 @@ SUPPORTS = {
     "retina": [None],
     "bit_memory": [None],
     "pulse_sum": [None],
+    "projected": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -40,6 +41,7 @@ SIZES = {
     "retina": {"outputs"},
     "bit_memory": {"length"},
     "pulse_sum": {"modulus", "length"},
+    "projected": {"features", "module_features"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {
@@ -49,7 +51,7 @@ MANY_POINTS = {
     "bit_memory": {"length": 24},
 }
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina")
+UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina", "projected")
 """Tasks that have no other function for module 1."""
 MODULES = {"bump_position": 2, "sources": 2, "retina": 2}
 """Tasks that have one number of modules."""

@@ -30,6 +30,7 @@ from modulab.networks.self_trained import SelfTrained
 from modulab.partition import SHARED
 from modulab.schema import suggest
 from modulab.streams import Stream, fold_in, uniforms
+from modulab.training.program import informed
 
 _SECONDS_PER_VALUE = 5e-8
 """Of a training step, for each value of a sample at a site."""
@@ -161,7 +162,8 @@ def transplants(
     architectures = [member.architecture for member in trained.members]
 
     def initialised(word: int) -> tuple[Tensor, Tensor]:
-        return network.initialise(architectures, probe.task.partition, fold_in(keys, word))
+        mask, parameters = network.initialise(architectures, probe.task.partition, fold_in(keys, word))
+        return mask, informed(trained.members, network, parameters)
 
     mask, fresh = initialised(_Draw.FRESH)
     random_mask, random = initialised(_Draw.RANDOM)
