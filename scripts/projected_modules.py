@@ -31,9 +31,9 @@ SHOWN = 16
 """The number of inputs for which errors are drawn."""
 
 
-def grid() -> str:
+def grid(points: list[int]) -> str:
     """Return the grid of all arms."""
-    sizes = f"task.features: {FEATURES}, data.num_samples: {POINTS}"
+    sizes = f"task.features: {FEATURES}, data.num_samples: {points}"
     parts = [
         f"{{{sizes}, architecture.projections: [random, kernel]}}",
         f"{{{sizes}, architecture.projections: [known], architecture.train_projections: [false]}}",
@@ -93,7 +93,7 @@ def draw(rows: pd.DataFrame, means: pd.DataFrame, needed: pd.DataFrame, folder: 
     with drawing():
         figure = Figure(figsize=(10.2, 3.3), layout="constrained")
         first, second, third = figure.subplots(1, 3)
-        _draw_needed(first, needed)
+        _draw_needed(first, needed, most=1.4 * rows["config.data.num_samples"].max())
         for place, arm in enumerate(ARMS):
             own = means.loc[(arm, SHOWN), "error/test"]
             second.plot(own.index, own, color=COLOURS[place], marker=MARKERS[place], markersize=4)
@@ -112,20 +112,20 @@ def draw(rows: pd.DataFrame, means: pd.DataFrame, needed: pd.DataFrame, folder: 
         for axes in (second, third):
             axes.set_xticks([64, 256, 1024, 4096], ["64", "256", "1,024", "4,096"])
             axes.minorticks_off()
+        second.set_yticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
     columns = {
         "arm": "arm", "config.task.features": "inputs", "config.data.num_samples": "points", "config.seed": "seed",
         "error/test": "error", "projections/alignment": "alignment", "projections/found": "found",
     }  # fmt: skip
     caption = (
         f"Left: training points until the error is {LEVEL:g} of the target's variance, by number of inputs, of which "
-        "three modules read one direction each; open marks: not reached with the largest number tried."
+        "three modules read one direction each; 64 stands for fewer, and open marks for more than were tried."
     )
     data = rows[list(columns)].rename(columns=columns)
     save_figures([ReportFigure("scaling", "Points needed by inputs", caption, figure, data)], folder)
 
 
-def _draw_needed(axes: Axes, needed: pd.DataFrame) -> None:
-    most = POINTS[-1] * 1.4
+def _draw_needed(axes: Axes, needed: pd.DataFrame, most: float) -> None:
     for place, (arm, words) in enumerate(ARMS.items()):
         own = needed.loc[arm]
         axes.plot(
@@ -137,7 +137,7 @@ def _draw_needed(axes: Axes, needed: pd.DataFrame) -> None:
             markerfacecolor="white", zorder=3,
         )  # fmt: skip
     axes.set(
-        xscale="log", yscale="log", xlabel="Inputs m", ylabel="Training points needed", ylim=(50, 30_000)
+        xscale="log", yscale="log", xlabel="Inputs m", ylabel="Training points needed", ylim=(50, 12_000)
     )
     axes.set_xticks(FEATURES, [str(size) for size in FEATURES])
     axes.set_yticks([64, 256, 1024, 4096], ["64", "256", "1,024", "4,096"])
@@ -149,8 +149,9 @@ def main() -> int:
     """Train, count, draw."""
     parser = argparse.ArgumentParser(prog="scripts/scaling", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/scaling"))
+    parser.add_argument("--points", type=int, nargs="+", default=POINTS, help="numbers of training points")
     options, overrides = parser.parse_known_args()
-    results = modulab.train(["experiment=projected", grid(), *overrides], folder=options.folder)
+    results = modulab.train(["experiment=projected", grid(options.points), *overrides], folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
     dense = rows["config.architecture.name"] == "dense"
     rows = rows.assign(arm=rows["config.architecture.projections"].where(~dense, "dense"))

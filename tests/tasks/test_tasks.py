@@ -26,6 +26,7 @@ SUPPORTS = {
     "bit_memory": [None],
     "pulse_sum": [None],
     "projected": [None],
+    "procedural": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -42,12 +43,14 @@ SIZES = {
     "bit_memory": {"length"},
     "pulse_sum": {"modulus", "length"},
     "projected": {"features", "module_features"},
+    "procedural": {"length", "symbols"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {
     "parity": {"bits": 24},
     "modular_arithmetic": {"modulus": 101},
     "copying": {"length": 12},
+    "procedural": {"length": 12},
     "bit_memory": {"length": 24},
 }
 """Settings with which a task has so many points that few are drawn twice."""
