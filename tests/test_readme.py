@@ -289,6 +289,17 @@ def test_the_script_of_scaling_trains_counts_and_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_script_of_pretraining_trains_transplants_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--steps=2", "population.seeds=1", "training.steps=2", "training.curve_every=2", "probes.num_samples=16",
+        "trainer.engine=eager",
+    ]  # fmt: skip
+    run([str(ROOT / "scripts/pretraining"), str(tmp_path), *small], tmp_path)
+    assert "us packed" in (tmp_path / "log").read_text()
+    assert len(pd.read_csv(tmp_path / "pretraining.csv")) == 48
+
+
+@pytest.mark.slow
 def test_the_script_of_growth_trains_goes_through_stages_and_draws(tmp_path: Path) -> None:
     small = [
         "--steps=2",
