@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 from one_fit import packed_against_one_fit
 
 import modulab
@@ -83,16 +82,15 @@ def draw(ratios: pd.DataFrame, folder: Path) -> None:
     """Draw the ratios of each target by donor, and transplants beside shuffled ones."""
     with drawing():
         figure = Figure(figsize=(10.2, 3.3), layout="constrained")
-        first, second, third = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
+        first, second, third = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1], sharey=True)
         for axes, target in ((first, TARGETS[0]), (second, TARGETS[1])):
             _draw_target(axes, ratios[ratios["target"] == target])
-            axes.set_title(f"trained on {target}", loc="left")
+            axes.set_title(f"learns {target}", loc="left")
         first.set_ylabel("Error / with random part")
-        second.sharey(first)
         first.legend()
         _draw_shuffled(third, ratios)
     caption = (
-        "Error after 100 steps on a rule, with parts of networks that were trained on others, over that with parts of "
+        "Error after training on a rule, with parts of networks that were trained on others, over that with parts of "
         "untrained networks. Right: the same parts with their values shuffled within each matrix."
     )
     save_figures([ReportFigure("pretraining", "Procedural pretraining", caption, figure, ratios)], folder)
@@ -106,8 +104,7 @@ def _draw_target(axes: Axes, ratios: pd.DataFrame) -> None:
         )  # fmt: skip
     axes.axhline(1, color="0.6", linestyle=":")
     axes.set_xticks(range(len(RULES)), RULES, rotation=45, ha="right")
-    axes.set(yscale="log", xlabel="Trained before on")
-    _plain(axes)
+    axes.set(xlabel="Trained before on")
 
 
 def _draw_shuffled(axes: Axes, ratios: pd.DataFrame) -> None:
@@ -123,15 +120,7 @@ def _draw_shuffled(axes: Axes, ratios: pd.DataFrame) -> None:
         )
     axes.axhline(1, color="0.6", linestyle=":")
     axes.axvline(1, color="0.6", linestyle=":")
-    axes.set(xscale="log", yscale="log", xlabel="Shuffled / random", ylabel="Transplanted / random")
-    _plain(axes)
-
-
-def _plain(axes: Axes) -> None:
-    for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "log":
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="Error shuffled / with random part")
 
 
 def main() -> int:
