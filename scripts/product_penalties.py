@@ -86,7 +86,10 @@ def run_contests(folder: Path, seeds: int, overrides: Sequence[str]) -> dict[str
             seeds,
             overrides,
         )
+        ends = {tuning[STRENGTH].min(), tuning[STRENGTH].max()}
         for name, each in criteria.items():
+            at_ends = [powers for powers, strength in chosen[name].items() if strength in ends]
+            print(f"{each.words}: strengths chosen at an end of their range: {at_ends or 'none'}")
             own = [
                 chosen[name].get((p, q)) == strength for p, q, strength in rows[[P, Q, STRENGTH]].to_numpy()
             ]
