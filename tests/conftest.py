@@ -22,6 +22,10 @@ from tests.type_checks import check_annotations
 
 check_annotations()
 
+# Else each process that compiles by TorchInductor first compiles and loads five small libraries, to see whether the
+# compiler knows the processor's vector instructions. The test of the compiled engine has that done.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+
 # A test passes however busy the machine is, and draws the same examples every time.
 settings.register_profile("modulab", deadline=None, derandomize=True)
 settings.load_profile("modulab")
