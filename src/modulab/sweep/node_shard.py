@@ -32,7 +32,7 @@ class NodeShard:
             configs=[run.config for run in shard],
             trainer=work.trainer,
             folder=str(folder.absolute()),
-            search_path=[os.getcwd(), *([str(project)] if (project := find_project().folder) else [])],
+            search_path=_search_path(),
             execution=work.execution,
             **own,
         )
@@ -51,3 +51,10 @@ class NodeShard:
         work = plan_work(runs, self.trainer, folder, execution)
         train_populations(work, folder)
         return work.pending
+
+
+def _search_path() -> list[str]:
+    """Return where a user's own modules may lie: here, in the project's folder, and where the environment says."""
+    project = find_project().folder
+    named = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    return [os.getcwd(), *([str(project)] if project else []), *map(os.path.abspath, named)]
