@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,13 +35,16 @@ Start = Callable[..., subprocess.Popen[str]]
 class Cluster:
     """A cluster in a process of its own, which obeys."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        self.environment = os.environ | {"RAY_TMPDIR": folder}
+        """With which commands find it without its address."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.ray_cluster"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env=self.environment,
         )
         self.address = self._answer()
 
@@ -60,9 +64,19 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Give a cluster of one node with one CPU."""
-    cluster = Cluster()
-    yield cluster
-    cluster.stop()
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # A socket's path is short.
+        cluster = Cluster(folder)
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the sweep, trained without Ray."""
+    folder = tmp_path_factory.mktemp("here")
+    (folder / "switched.py").write_text(SWITCHED)
+    train_here(folder)
+    return folder / "sweep"
 
 
 @pytest.fixture
@@ -72,12 +86,13 @@ def start(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Path("switched.py").write_text(SWITCHED)
     Path("slow").touch()
     begun: list[subprocess.Popen[str]] = []
-    keys = [f"address={cluster.address}", "cpus=1", "memory_gib=0.5", "poll_seconds=0.2"]
+    keys = ["cpus=1", "memory_gib=0.5", "poll_seconds=0.2"]
     launcher = ["hydra/launcher=population_ray", *(f"hydra.launcher.{key}" for key in keys)]
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
         words = [*MODULAB, *SWEEP, *launcher, "trainer.checkpoint_seconds=1", *arguments]
-        begun.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        pipe = subprocess.PIPE
+        begun.append(subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=cluster.environment))
         return begun[-1]
 
     yield begin
@@ -106,16 +121,18 @@ def at_work(process: subprocess.Popen[str], processes: int) -> list[int]:
     pytest.fail(f"the shards did not begin: {process.communicate()}")
 
 
-def train_here(*arguments: str) -> None:
-    """Run the sweep in this machine's way, so that the same folder goes on."""
-    subprocess.run([*MODULAB, *SWEEP, *arguments], check=True, stdout=subprocess.DEVNULL)
+def train_here(folder: Path | None = None) -> None:
+    """Run the sweep without Ray; in a folder that Ray has trained in, it goes on there."""
+    subprocess.run([*MODULAB, *SWEEP], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_a_shard_whose_node_dies_goes_on_elsewhere_and_a_members_own_error_fails_it_alone(
-    cluster: Cluster, start: Start
+    cluster: Cluster, start: Start, here: Path
 ) -> None:
     cluster.order("add")
-    waiting = start("hydra.launcher.shards=2", "trainer.largest_population=1")
+    waiting = start(
+        f"hydra.launcher.address={cluster.address}", "hydra.launcher.shards=2", "trainer.largest_population=1"
+    )
     at_work(waiting, 2)
     cluster.order("kill")
     Path("broken").touch()
@@ -137,11 +154,12 @@ def test_a_shard_whose_node_dies_goes_on_elsewhere_and_a_members_own_error_fails
     assert sum(counts.values()) <= 5 * 80 + 3  # not from the beginning, which had more chunks behind it
     Path("broken").unlink()
     train_here()
-    train_here("hydra.sweep.dir=here")
-    assert_same_bits("sweep", "here")
+    assert_same_bits("sweep", here)
 
 
-def test_a_shard_without_retries_left_is_missing_and_ctrl_c_saves_all_that_is_trained(start: Start) -> None:
+def test_a_shard_without_retries_left_is_missing_and_ctrl_c_saves_all_that_is_trained(
+    start: Start, here: Path
+) -> None:
     train = ["hydra.launcher.shards=1", "hydra.launcher.max_retries=0"]
     waiting = start(*train)
     (process,) = at_work(waiting, 1)
@@ -163,17 +181,23 @@ def test_a_shard_without_retries_left_is_missing_and_ctrl_c_saves_all_that_is_tr
     Path("slow").unlink()
     train_here()
     assert set(Counter((each.member, each.first) for each in drawn()).values()) == {1}
-    train_here("hydra.sweep.dir=here")
-    assert_same_bits("sweep", "here")
+    assert_same_bits("sweep", here)
 
 
 def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(tmp_path: Path) -> None:
     page = (ROOT / "docs/sweeps.md").read_text()
     (block,) = re.findall(r"```sh\n([^`]*population_ray[^`]*)```", page)
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    ran = subprocess.run(
-        block, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        ran = subprocess.run(
+            block,
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
     assert load_results(tmp_path / "outputs/ray")["status"].tolist() == ["completed"] * 8

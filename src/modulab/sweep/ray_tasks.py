@@ -316,22 +316,27 @@ def _connect(settings: RaySettings) -> str:
     options: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": settings.runtime_env,
     }  # fmt: skip
+    starting = {**options, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    address = settings.address or os.environ.get("RAY_ADDRESS")
     try:
-        if settings.address != "local":
-            try:
-                _check_answers(settings.address or os.environ.get("RAY_ADDRESS", ""))
-                ray.init(address=settings.address or "auto", **options)
-                return settings.address or "the cluster of this machine"
-            except ConnectionError:
-                if settings.address or os.environ.get("RAY_ADDRESS"):
-                    raise
-        ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **options)
+        if address == "local":
+            ray.init(address=address, **starting)
+            return _STARTED
+        if address is not None:
+            _check_answers(address)
+            ray.init(address=address, **options)
+            return address
+        try:
+            ray.init(**starting)
+            return _STARTED
+        except ValueError:  # settings of a new cluster, where `ray start` has begun one
+            ray.init(**options)
+            return "the cluster of this machine"
     except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
         raise ConfigError(
-            f"hydra/launcher=population_ray: Ray cannot be reached: {_first_sentence(error)}. "
-            "Check hydra.launcher.address against `ray status`."
+            f"hydra/launcher=population_ray: Ray cannot be reached: {_first_sentence(error)}. Check "
+            "hydra.launcher.address against `ray status`; with hydra.launcher.address=local one is started here."
         ) from error
-    return _STARTED
 
 
 def _check_answers(address: str) -> None:
