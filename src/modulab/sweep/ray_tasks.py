@@ -243,7 +243,7 @@ class RayTasks:
         import ray
 
         demand = self._settings.demand
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if any(all(node.get(name, 0) >= amount for name, amount in demand.items()) for node in nodes):
             return ""
         largest = max(nodes, key=lambda node: [node.get(name, 0) for name in demand], default={})
@@ -316,7 +316,11 @@ def _connect(settings: RaySettings) -> str:
     options: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": settings.runtime_env,
     }  # fmt: skip
-    starting = {**options, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    starting: dict[str, Any] = {
+        **options,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
     address = settings.address or os.environ.get("RAY_ADDRESS")
     try:
         if address == "local":
