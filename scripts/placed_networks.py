@@ -42,6 +42,8 @@ ARMS = {
 FACTORS = [0.0, 0.5, 1.0, 1.5, 2.0]
 AGREEMENT = "communities/block_model_agreement"
 FOUND = "communities/block_model_modules"
+ARE_AXES = 0.9
+"""Modules that agree better than so are the axes."""
 
 
 def arms(rows: pd.DataFrame) -> pd.Series:
@@ -154,9 +156,12 @@ def report_policies(rows: pd.DataFrame, behaviour: pd.DataFrame) -> None:
             f"{interval_text(own['wiring/length'])}; selectivity of found modules "
             f"{own['clamp_found/selectivity'].mean():.3f}"
         )
-    for imitate, own in behaviour.groupby("imitate"):
+    for (imitate, about_mean, axes), own in behaviour.groupby(["config.task.imitate", "about_mean", "axes"]):
         shown = ", ".join(f"{factor:g}: {own[factor].mean():.3f}" for factor in FACTORS)
-        print(f"{imitate}, {ARMS['whole']}: share of steps along x by factor {shown}")
+        print(
+            f"{imitate}, {ARMS['whole']}, {len(own)} networks whose modules are {'' if axes else 'not '}the axes: "
+            f"share of steps along x by factor{' about the mean' if about_mean else ''} {shown}"
+        )
 
 
 def draw(formulas: pd.DataFrame, policies: pd.DataFrame, behaviour: pd.DataFrame, folder: Path) -> None:
@@ -296,13 +301,14 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_behaviour(axes: Axes, behaviour: pd.DataFrame, size: int) -> None:
-    for place, (imitate, own) in enumerate(behaviour.groupby("imitate")):
+    for place, imitate in enumerate(("actions", "values")):
+        own = behaviour[(behaviour["config.task.imitate"] == imitate) & behaviour["about_mean"]]
         for _, row in own.iterrows():
             axes.plot(
                 FACTORS, row[FACTORS].to_numpy(dtype=float), color=COLOURS[2 + place], alpha=0.25, lw=0.8
             )
         axes.plot(
-            FACTORS, own[FACTORS].mean().to_numpy(dtype=float), color=COLOURS[2 + place], marker=MARKERS[place],
+            FACTORS, own[FACTORS].median().to_numpy(dtype=float), color=COLOURS[2 + place], marker=MARKERS[place],
             markersize=4, label=f"{imitate} cloned",
         )  # fmt: skip
     exact = [exact_share(factor, size) for factor in FACTORS]
@@ -331,12 +337,14 @@ def main() -> int:
     whole = policies[policies["arm"] == "whole"].set_index("run_id")["config.task.imitate"]
     behaviour = pd.concat(
         [
-            steps_along_x(kept)
+            steps_along_x(kept, about_mean).assign(about_mean=about_mean)
+            for about_mean in (False, True)
             for trained in modulab.load_members(folders["grid_world"])
             if (kept := trained.only(whole.index)).run_ids
         ]
     )
-    behaviour = behaviour.assign(imitate=whole)
+    policies = policies.assign(axes=policies[AGREEMENT] > ARE_AXES)
+    behaviour = behaviour.join(policies.set_index("run_id")[["config.task.imitate", "axes"]])
     report_formulas(formulas)
     report_policies(policies, behaviour)
     draw(formulas, policies, behaviour, options.folder)

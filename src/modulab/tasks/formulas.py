@@ -5,10 +5,12 @@ They are the symbolic formulas of Z. Liu, E. Gan and M. Tegmark (BIMT), arXiv 23
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int32
 from pydantic import Field, model_validator
@@ -22,6 +24,8 @@ from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task
 
 FormulaName = Literal["independent", "shared", "composed"]
+PUBLISHED_POINTS = 100
+"""Of the published networks, to train on, and as many others to test."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Formula:
 
     function: Callable[[list[Tensor]], list[Tensor]]
     partition: Partition
+    published_seed: int
+    """Of NumPy's generator, which gave the published network its points."""
 
 
 def _independent(x: list[Tensor]) -> list[Tensor]:
@@ -48,9 +54,9 @@ def _composed(x: list[Tensor]) -> list[Tensor]:
 
 
 FORMULAS: dict[FormulaName, Formula] = {
-    "independent": Formula(_independent, Partition(2, (0, 1, 0, 1), (0, 1))),
-    "shared": Formula(_shared, Partition(1, (0, 0, 0), (0, 0, 0))),
-    "composed": Formula(_composed, Partition(2, (0, 0, 1, 1), (SHARED,))),
+    "independent": Formula(_independent, Partition(2, (0, 1, 0, 1), (0, 1)), 0),
+    "shared": Formula(_shared, Partition(1, (0, 0, 0), (0, 0, 0)), 4),
+    "composed": Formula(_composed, Partition(2, (0, 0, 1, 1), (SHARED,)), 3),
 }
 
 
@@ -71,6 +77,11 @@ class FormulaTask(Task):
         ge=1,
         description="training points, all of which are seen at every step: as many as training.batch_size; needs "
         "data.num_samples=null. null for minibatches as in other tasks",
+    )
+
+    points: Literal["drawn", "published"] = Field(
+        description="drawn anew for each seed, or those of the published network: the same 100 in training, and 100 in "
+        "tests, for all seeds",
     )
 
     @model_validator(mode="after")
@@ -131,16 +142,29 @@ class FormulaTask(Task):
         split: Split,
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
-        """Return variables uniform on [-1, 1]; in training of full batches, the same points again and again."""
+        """Return variables uniform on [-1, 1]; in full batches or of published points, the same again and again."""
         if scales is not None:
             raise supports.nothing_to_widen("variables", self.name)
         if region == "withheld":
             raise supports.nothing_withheld()
         if self.full_batch is not None and region == "train" and split == "train":
             counters = counters % self.full_batch
-        variables = [
-            2 * uniforms(fold_in(keys, variable), counters) - 1
-            for variable in range(len(self.partition.inputs))
-        ]
+        if self.points == "published":
+            published = _published(self.formula, split == "train")
+            variables = [values[counters.long() % PUBLISHED_POINTS] for values in published]
+        else:
+            variables = [
+                2 * uniforms(fold_in(keys, variable), counters) - 1
+                for variable in range(len(self.partition.inputs))
+            ]
         values = FORMULAS[self.formula].function(variables)
         return Samples(torch.stack(variables, dim=2), torch.stack(values, dim=2))
+
+
+@functools.cache
+def _published(formula: FormulaName, is_training: bool) -> Float[Tensor, "variable point"]:
+    """Return the published points: NumPy's first uniform draws from their seed to train on, and the next to test."""
+    of = FORMULAS[formula]
+    generator = np.random.RandomState(of.published_seed)
+    training, tests = (generator.rand(PUBLISHED_POINTS, len(of.partition.inputs)) for _ in range(2))
+    return torch.from_numpy(2 * (training if is_training else tests) - 1).float().T.contiguous()
