@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from one_fit import packed_against_one_fit
 from torch import Tensor
 
@@ -32,6 +34,7 @@ from modulab.sweep.trained import TrainedMembers
 
 PUBLISHED = {"independent": 7.4e-3, "shared": 8.5e-5, "composed": 1.3e-3}
 """Test errors of BIMT, one network each (Z. Liu et al., arXiv 2305.08746)."""
+POINTS = {"drawn": "points drawn for each seed", "published": "published points"}
 ARMS = {
     "none": "no cost",
     "l1": "l1",
@@ -61,6 +64,12 @@ def arms(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(np.where(large, "l1 large", found), rows.index, name="arm")
 
 
+def formula_rows(rows: pd.DataFrame, formula: str, arm: str, points: str = "drawn") -> pd.DataFrame:
+    """Return the networks of a formula in an arm, on points of each seed's own or on those that were published."""
+    chosen = (rows["config.task.formula"] == formula) & (rows["arm"] == arm)
+    return rows[chosen & (rows["config.task.points"] == points)]
+
+
 def interval_text(values: pd.Series) -> str:
     """Return a mean with its 95% interval over seeds."""
     low, high = mean_interval(values.to_numpy(dtype=float)[:, None])
@@ -69,14 +78,15 @@ def interval_text(values: pd.Series) -> str:
 
 def report_formulas(rows: pd.DataFrame) -> None:
     """Print what predictions about formulas speak of."""
-    for formula, published in PUBLISHED.items():
-        errors = rows[(rows["config.task.formula"] == formula) & (rows["arm"] == "whole")]["error/test"]
+    for (formula, published), points in itertools.product(PUBLISHED.items(), POINTS):
+        errors = formula_rows(rows, formula, "whole", points)["error/test"]
         print(
-            f"{formula}: test error {errors.median():.2e} (median), {errors.min():.2e} to {errors.max():.2e} in "
-            f"{len(errors)} networks; published {published:.2e}, a share of {(errors < published).mean():.2f} is below"
+            f"{formula}, {POINTS[points]}: test error {errors.median():.2e} (median), {errors.min():.2e} to "
+            f"{errors.max():.2e} in {len(errors)} networks, {(errors < published).sum()} of them below the published "
+            f"{published:.2e}"
         )
     for arm, words in ARMS.items():
-        own = rows[(rows["config.task.formula"] == "independent") & (rows["arm"] == arm)]
+        own = formula_rows(rows, "independent", arm)
         structural = own["modularity/structural"]
         print(
             f"independent, {words}: test error {own['error/test'].median():.2e} (median), "
@@ -176,47 +186,48 @@ def draw(formulas: pd.DataFrame, policies: pd.DataFrame, behaviour: pd.DataFrame
         _draw_agreement(panels[1, 1], policies)
         _draw_behaviour(panels[1, 2], behaviour, int(policies["config.task.size"].iloc[0]))
     columns = {
-        "config.task.name": "task", "config.task.formula": "formula", "config.task.imitate": "imitate", "arm": "arm",
-        "config.seed": "seed", "error/test": "error", "modularity/structural": "structural",
-        "wiring/length": "wire", "wiring/mean": "mean_length", FOUND: "modules", AGREEMENT: "agreement",
-        "alignment": "alignment", "flags": "flags", "clamp_found/selectivity": "selectivity",
+        "config.task.name": "task", "config.task.formula": "formula", "config.task.points": "points",
+        "config.task.imitate": "imitate", "arm": "arm", "config.seed": "seed", "error/test": "error",
+        "modularity/structural": "structural", "wiring/length": "wire", "wiring/mean": "mean_length",
+        FOUND: "modules", AGREEMENT: "agreement", "alignment": "alignment", "flags": "flags",
+        "clamp_found/selectivity": "selectivity",
     }  # fmt: skip
     both = pd.concat([formulas, policies], ignore_index=True)
     data = both[list(columns)].rename(columns=columns)
     caption = (
         "Networks whose connections cost their length. Above: test errors of three formulas, each network and the "
-        "median, beside the published errors; a network of two independent formulas without the cost and with it, each "
-        "unit at its place. Below: structural modularity of the independent formula and mean length of connections; "
-        "agreement of the modules found in policies with the axes of the grid; steps along x as the module found "
-        "behind them is scaled, and the exact share."
+        "median, on points drawn for each seed and on the published ones; a network of two independent formulas "
+        "without the cost and with it, each unit at its place. Below: structural modularity of the independent formula "
+        "and mean length of connections; agreement of the modules found in policies with the axes of the grid; steps "
+        "along x as the module found behind them is scaled about its mean, and the exact share."
     )
     save_figures([ReportFigure("locality", "Locality", caption, figure, data)], folder)
 
 
 def _draw_errors(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (formula, published) in enumerate(PUBLISHED.items()):
-        errors = rows[(rows["config.task.formula"] == formula) & (rows["arm"] == "whole")]["error/test"]
-        across = place + np.linspace(-0.15, 0.15, len(errors))
-        axes.scatter(
-            across, errors, s=12, alpha=0.6, linewidth=0, color=COLOURS[0], label=None if place else "network"
-        )
+        for number, (points, words) in enumerate(POINTS.items()):
+            errors = formula_rows(rows, formula, "whole", points)["error/test"]
+            middle = place + 0.4 * (number - 0.5)
+            axes.scatter(
+                middle + np.linspace(-0.12, 0.12, len(errors)), errors, s=12, alpha=0.6, linewidth=0,
+                color=COLOURS[(0, 5)[number]], marker="os"[number], label=None if place else words,
+            )  # fmt: skip
+            axes.plot([middle - 0.18, middle + 0.18], [errors.median()] * 2, color=COLOURS[(0, 5)[number]])
         axes.plot(
-            [place - 0.25, place + 0.25], [errors.median()] * 2, color=COLOURS[0], label=None if place else "median",
-        )  # fmt: skip
-        axes.plot(
-            [place], [published], MARKERS[3], color=COLOURS[1], markersize=6, linestyle="none",
-            label=None if place else "published",
+            [place - 0.42, place + 0.42], [published] * 2, color=COLOURS[1], linestyle="--",
+            label=None if place else "published error",
         )  # fmt: skip
     axes.set(ylabel="Test error", yscale="log", xticks=range(3), xticklabels=list(PUBLISHED))
+    axes.set_ylim(top=axes.get_ylim()[1] * 6)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title("three formulas", loc="left")
-    axes.legend()
+    axes.legend(loc="upper center")
 
 
 def _draw_network(axes: Axes, rows: pd.DataFrame, arm: str, folder: Path) -> None:
     """Draw the network of the independent formula whose error is the median of its arm, in space."""
-    own = rows[(rows["config.task.formula"] == "independent") & (rows["arm"] == arm)].sort_values(
-        "error/test"
-    )
+    own = formula_rows(rows, "independent", arm).sort_values("error/test")
     [trained] = modulab.load_members(folder, [own["run_id"].iloc[len(own) // 2]])
     population: NetworkPopulation = trained.population()
     places = {
@@ -272,7 +283,7 @@ def _colour(one: float, other: float) -> str:
 
 def _draw_lengths(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (arm, words) in enumerate(ARMS.items()):
-        own = rows[(rows["config.task.formula"] == "independent") & (rows["arm"] == arm)]
+        own = formula_rows(rows, "independent", arm)
         axes.scatter(
             own["wiring/mean"], own["modularity/structural"], s=14, alpha=0.8, linewidth=0, color=COLOURS[place],
             marker=MARKERS[place], label=words,
@@ -297,7 +308,7 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
         xticklabels=[ARMS[arm].replace(", ", ",\n") for arm in shown],
     )  # fmt: skip
     axes.set_title("grid world", loc="left")
-    axes.legend()
+    axes.legend(loc=(0.02, 0.62))
 
 
 def _draw_behaviour(axes: Axes, behaviour: pd.DataFrame, size: int) -> None:
@@ -348,7 +359,7 @@ def main() -> int:
     report_formulas(formulas)
     report_policies(policies, behaviour)
     draw(formulas, policies, behaviour, options.folder)
-    alike = formulas[(formulas["config.task.formula"] == "independent") & (formulas["arm"] == "whole")]
+    alike = formula_rows(formulas, "independent", "whole")
     arm = ["population.grid=[]", "regulariser.strength=1e-3"]
     print(packed_against_one_fit(alike, ["experiment=locality", *own, *arm]))
     print(f"Figure: {options.folder / 'locality.png'}")
