@@ -308,7 +308,7 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
         xticklabels=[ARMS[arm].replace(", ", ",\n") for arm in shown],
     )  # fmt: skip
     axes.set_title("grid world", loc="left")
-    axes.legend(loc=(0.02, 0.62))
+    axes.legend(loc=(0.02, 0.77))
 
 
 def _draw_behaviour(axes: Axes, behaviour: pd.DataFrame, size: int) -> None:

@@ -19,11 +19,13 @@ from modulab.networks.perceptron import Perceptron
 from modulab.networks.placed import PlacedPerceptron, evenly_spaced, unit_places
 from modulab.regularisers import Pass
 from modulab.streams import fold_in, member_keys, normals
+from modulab.training.data import PopulationData
+from modulab.training.learner import PopulationLearner
 from modulab.training.program import initialise, network_of, own_coefficients, program_of, stack_coefficients
 from modulab.wiring import WiringCost, swap_gains, wiring_length
 from tests.members import make_member
 from tests.networks.kinds import check_measures, check_packing, check_taps
-from tests.training.fitting import trained_parameters
+from tests.training.fitting import CPU, prepared_learner, trained_parameters
 
 PLACED: dict[str, Any] = {
     "architecture__width": 7, "regulariser__strength": 0.01, "regulariser__swap_every": 10, "training__steps": 40,
@@ -99,7 +101,7 @@ def test_cost_is_the_double_sum_of_its_definition_at_each_step(
         assert float(found[member]) == pytest.approx(factor * total, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=10)
 @given(sizes=st.tuples(*[st.integers(1, 6)] * 3), recurrent=st.booleans(), seed=st.integers(0, 100))
 def test_gain_of_each_exchange_is_the_difference_of_whole_lengths(
     sizes: tuple[int, int, int], recurrent: bool, seed: int
@@ -195,6 +197,20 @@ def test_members_end_in_the_same_bits_alone_and_packed() -> None:
             for seed in range(3)
         ]
     )  # fmt: skip
+
+
+def test_training_that_goes_on_from_its_state_has_rounds_at_the_same_steps() -> None:
+    members = [make_placed(seed=seed, regulariser__swap_every=20) for seed in range(2)]
+    learner, data = prepared_learner(members)
+    learner.training_step(data.chunk(0))
+    resumed = PopulationLearner(members, "eager", CPU)
+    resumed.load_state_dict(learner.state_dict())
+    left = PopulationData(resumed.row_members, int(resumed.next_step), CPU)
+    resumed.read_data(left.offsets, left.counts)
+    resumed.on_fit_start()
+    for index in range(left.num_chunks):
+        resumed.training_step(left.chunk(index))
+    assert torch.equal(resumed.member_parameters(), trained_parameters(members))
 
 
 def test_a_network_with_places_is_measured_and_tapped_as_a_perceptron() -> None:
