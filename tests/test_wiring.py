@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from modulab.analysis.places import bias_places, weight_places
 from modulab.config.settings import Member
@@ -19,7 +19,7 @@ from modulab.networks.perceptron import Perceptron
 from modulab.networks.placed import PlacedPerceptron, evenly_spaced, unit_places
 from modulab.regularisers import Pass
 from modulab.streams import fold_in, member_keys, normals
-from modulab.training.data import PopulationData
+from modulab.training.data import PopulationData, training_points
 from modulab.training.learner import PopulationLearner
 from modulab.training.program import initialise, network_of, own_coefficients, program_of, stack_coefficients
 from modulab.wiring import WiringCost, swap_gains, wiring_length
@@ -165,6 +165,75 @@ def test_a_round_shortens_wires_and_is_a_permutation_of_units_that_changes_no_ou
     torch.testing.assert_close(cost(members, permuted, 0), cost(members, moved, 0))
 
 
+def whole_cost(
+    weights: list[Tensor], biases: list[Tensor], places: list[Tensor], with_biases: bool
+) -> Tensor:
+    """Return the cost of one network by its definition, with A = 1 and l0 = 0.1."""
+    total = torch.zeros(())
+    for weight, bias, (source, target) in zip(weights, biases, itertools.pairwise(places), strict=True):
+        total = total + (weight.abs() * ((target[:, None] - source[None]).abs() + 0.1)).sum()
+        total = total + 0.1 * bias.abs().sum() * with_biases
+    return total
+
+
+def brute_round(weights: list[Tensor], biases: list[Tensor], places: list[Tensor], candidates: int) -> None:
+    """Take the strongest units of each layer to the best place of all, by the whole cost of each exchange."""
+    for layer, place in enumerate(places):
+        strengths = torch.zeros(len(place))
+        if layer > 0:
+            strengths = strengths + weights[layer - 1].abs().sum(dim=1)
+        if layer < len(weights):
+            strengths = strengths + weights[layer].abs().sum(dim=0)
+        for unit in strengths.argsort(descending=True)[:candidates].tolist():
+            costs: list[float] = []
+            for other in range(len(place)):
+                place[[unit, other]] = place[[other, unit]]
+                costs.append(float(whole_cost(weights, biases, places, True)))
+                place[[unit, other]] = place[[other, unit]]
+            best = min(range(len(place)), key=costs.__getitem__)
+            if costs[best] < costs[unit] - 1e-5:
+                place[[unit, best]] = place[[best, unit]]
+
+
+def test_training_is_a_plain_loop_with_exchanges_by_whole_costs() -> None:
+    member = make_member(
+        {"task": "formulas", "architecture": "placed", "regulariser": "wiring"}, task__full_batch=20,
+        architecture__width=6, data__num_samples=None, training__batch_size=20, training__steps=60,
+        training__curve_every=10, training__learning_rate=5e-3, training__schedule="constant",
+        regulariser__strength=0.02, regulariser__raised_by=3.0, regulariser__raised_from=15,
+        regulariser__raised_until=45, regulariser__biases_from=30, regulariser__swap_every=20,
+        regulariser__swap_candidates=3,
+    )  # fmt: skip
+    network = network_of(member)
+    points = training_points(member.task, member_keys([member.seed]), 0, 20)[0]
+    inputs, targets = points[:, :4], points[:, 4:]
+    parts = [part[0].clone() for part in network.split(initialise([member], network)[1]).values()]
+    weights, biases, places = parts[0:6:2], parts[1:6:2], parts[6:]
+    trained = [each.requires_grad_() for each in (*weights, *biases)]
+    optimiser = torch.optim.Adam(trained, lr=5e-3)
+    for step in range(60):
+        hidden = inputs
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            hidden = nn.functional.linear(hidden, weight, bias)
+            hidden = nn.functional.silu(hidden) if layer < 2 else hidden
+        strength = 0.02 * (3.0 if 15 <= step < 45 else 1.0)
+        loss = (hidden - targets).square().mean() + strength * whole_cost(weights, biases, places, step >= 30)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if (step + 1) % 20 == 0:
+            with torch.no_grad():
+                brute_round(weights, biases, places, 3)
+    found = network.split(trained_parameters([member]))
+    order = [INPUT, "hidden.0", "hidden.1", OUTPUT]
+    assert any(not torch.equal(place, place.sort().values) for place in places)
+    for name, place in zip(order, places, strict=True):
+        assert torch.equal(found[f"place.{name}"][0], place)
+    for layer in range(3):
+        torch.testing.assert_close(found[f"weight.{layer}"][0], weights[layer].detach(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(found[f"bias.{layer}"][0], biases[layer].detach(), rtol=0, atol=1e-4)
+
+
 def test_each_member_has_rounds_when_it_is_due() -> None:
     members = [
         make_placed(seed=seed, regulariser__swap_every=every) for seed, every in enumerate((0, 20, 30))
@@ -192,6 +261,7 @@ def test_members_end_in_the_same_bits_alone_and_packed() -> None:
         [
             make_placed(
                 seed=seed, regulariser__swap_every=(0, 10, 20)[seed], regulariser__swap_candidates=2 + seed,
+                training__steps=20,
                 regulariser__distance_cost=0.5 * seed,
             )
             for seed in range(3)
