@@ -69,7 +69,10 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}. See modulab train --help.")
+        keys = " Keys are set without dashes, as in seed=1 or, to train nothing, sweep.dry_run=true."
+        raise ConfigError(
+            f"{message}.{keys if message.startswith('unrecognized') else ''} See modulab train --help."
+        )
 
     parser = arguments_parser()
     parser.error = refuse
