@@ -283,6 +283,23 @@ def test_training_that_goes_on_from_its_state_has_rounds_at_the_same_steps() -> 
     assert torch.equal(resumed.member_parameters(), trained_parameters(members))
 
 
+def test_uniform_initial_weights_and_biases_are_those_of_a_linear_layer_of_torch() -> None:
+    member = make_placed(
+        architecture__width=400, architecture__depth=2, architecture__initial_weights="uniform"
+    )
+    network = network_of(member)
+    parts = network.split(initialise([member], network)[1])
+    for layer, (rows, columns) in enumerate(network.layer_sizes):
+        bound = columns**-0.5
+        for part in (parts[f"weight.{layer}"][0], parts[f"bias.{layer}"][0]):
+            assert float(part.abs().max()) < bound
+        weights = parts[f"weight.{layer}"].flatten()
+        if rows * columns > 1000:
+            assert float(weights.var()) == pytest.approx(bound**2 / 3, rel=0.05)
+            assert abs(float(weights.mean())) < 0.02 * bound * 3
+    assert torch.equal(parts["place.input"][0], evenly_spaced(network.in_features))
+
+
 def test_a_network_with_places_is_measured_and_tapped_as_a_perceptron() -> None:
     member = make_placed()
     check_taps(member)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int32
+from pydantic import Field
 from torch import Tensor
 
 from modulab.networks.base import INPUT, OUTPUT, Network, Parameter
 from modulab.networks.perceptron import Perceptron, PerceptronArchitecture
 from modulab.partition import Partition
+from modulab.streams import Stream, fold_in, uniforms
 from modulab.tasks.base import Task
 
 _PLACE = "place."
@@ -72,19 +75,45 @@ class PlacedPerceptron(Perceptron):
 
     def initialise(
         self,
-        architectures: Sequence[PerceptronArchitecture],
+        architectures: Sequence[Any],
         partition: Partition,
         keys: Int32[Tensor, "member 2"],
     ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
-        """Return masks and weights of a perceptron, with units in order, evenly spaced; no gradient moves them."""
+        """Return masks and initial weights, with units in order, evenly spaced; no gradient moves them.
+
+        Members whose architecture asks for it have weights and biases that are uniform as those of torch's nn.Linear.
+        """
         mask, parameters = super().initialise(architectures, partition, keys)
+        uniform = [architecture.initial_weights == "uniform" for architecture in architectures]
+        if any(uniform):
+            drawn = _uniform_parameters(self, mask, keys)
+            parameters = torch.where(torch.tensor(uniform, device=keys.device)[:, None], drawn, parameters)
         counts = [part.size for part in self.layout if not part.trained]
         places = torch.cat([evenly_spaced(count) for count in counts]).expand(len(keys), -1).to(keys.device)
         return torch.cat([mask, torch.zeros_like(places)], dim=1), torch.cat([parameters, places], dim=1)
 
 
+def _uniform_parameters(
+    network: PlacedPerceptron, mask: Float[Tensor, "member parameter"], keys: Int32[Tensor, "member 2"]
+) -> Float[Tensor, "member parameter"]:
+    """Return weights and biases uniform within 1 / sqrt(fan-in), fan-in counted after masking; masked ones are 0."""
+    initial_keys = fold_in(keys, Stream.INITIALISATION)
+    counters = torch.arange(mask.shape[1], dtype=torch.int32, device=keys.device)[None]
+    draws = 2 * uniforms(fold_in(initial_keys, len(network.layer_sizes)), counters) - 1
+    bounds: list[Tensor] = []
+    for (rows, columns), weights in zip(network.layer_sizes, network.unflatten(mask)[0], strict=True):
+        bound = weights.sum(dim=2).clamp(min=1).rsqrt()
+        bounds += [bound[:, :, None].expand(-1, rows, columns).flatten(1), bound]
+    return draws * torch.cat(bounds, dim=1) * mask
+
+
 class PlacedArchitecture(PerceptronArchitecture):
     """A perceptron whose units have places."""
+
+    initial_weights: Literal["normal", "uniform"] = Field(
+        description="normal, of the scale of initial_scale, and biases of 0; or weights and biases that are uniform "
+        "within 1 / sqrt(fan-in), as those of torch's nn.Linear"
+    )
 
     def network(self, task: Task) -> PlacedPerceptron:
         """Return a perceptron with places, with the task's inputs and outputs.
