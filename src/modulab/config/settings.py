@@ -315,6 +315,8 @@ def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
 def _check_combinations(member: Member) -> None:
     with foreign_code():
         member.task.check_training(member.data.num_samples, member.training.batch_size)
+        if member.regulariser.strength > 0:
+            member.regulariser.check_training(member.training.curve_every)
     if isinstance(member.architecture, SelfTrained):
         _check_self_trained(member, member.architecture)
         return

@@ -21,7 +21,14 @@ from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.cuda_graph import GraphedSteps
 from modulab.training.engine import Chunk, Engine, block_size, graphed_steps, run_chunk, step_function
 from modulab.training.native.step import NativeStep
-from modulab.training.program import Program, dtype_of, initialise, program_of, stack_coefficients
+from modulab.training.program import (
+    Program,
+    dtype_of,
+    initialise,
+    own_coefficients,
+    program_of,
+    stack_coefficients,
+)
 from modulab.training.step import Block, rows_of
 
 _WORTH_SHARING = 8
@@ -213,6 +220,7 @@ class PopulationLearner(LightningModule):
         """Advance every block by a chunk of optimiser steps. Raises: ForeignError for whatever fails in them."""
         with foreign_code():  # Lightning takes StopIteration for the end of training.
             self._advance(chunk)
+            self._rearrange()
 
     def _advance(self, chunk: Chunk) -> None:
         steps = [
@@ -247,6 +255,22 @@ class PopulationLearner(LightningModule):
         self._note_divergence(row_losses, chunk.first_step)
         self.chunk_losses = row_losses.T.contiguous().mean(dim=1)[self.row_of_member.to(self.device)].cpu()
         self.next_step += chunk.num_steps
+
+    def _rearrange(self) -> None:
+        """Let regularisers rearrange the units of their members, as they do between chunks of steps."""
+        for part in self._parts:
+            program = part.place.program
+            if program.regulariser is None:
+                continue
+            named = dict(zip(program.coefficient_names, part.block.coefficients, strict=True))
+            own = own_coefficients(named, "regulariser")
+            moved = program.regulariser.rearranged(
+                program.network, part.block.parameters, own, int(self.next_step)
+            )
+            if moved is not None:
+                part.block.parameters.copy_(moved)
+                if part.rows is not None:
+                    self.parameters_by_row.data[part.rows] = moved
 
     def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
         broken = ~torch.isfinite(losses)

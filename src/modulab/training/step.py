@@ -49,6 +49,7 @@ def population_losses(
     mask: Float[Tensor, "member parameter"],
     coefficients: Mapping[str, Tensor],
     noise_keys: Int32[Tensor, "member 2"],
+    step: Int32[Tensor, ""],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " member"]]:
     """Return the sum over members, which separates into their gradients, and each member's loss with its penalty."""
     network = program.network
@@ -59,7 +60,7 @@ def population_losses(
     losses = program.loss.total(recording.outputs, targets, program.partition)
     if program.regulariser is not None:
         own = own_coefficients(coefficients, "regulariser")
-        run = Pass(network, parameters, mask, inputs, recording)
+        run = Pass(network, parameters, mask, inputs, recording, step)
         losses = losses + own["strength"] * program.regulariser.penalty(run, own, program.variant)
     return losses.sum(), losses
 
@@ -132,7 +133,7 @@ def population_update(
     coefficients = dict(zip(program.coefficient_names, block.coefficients, strict=True))
     samples = draw_minibatch(block, table, program.batch_size, step, position)
     gradients, (_, losses) = grad_and_value(population_losses, has_aux=True)(
-        block.parameters, program, samples, block.mask, coefficients, fold_in(block.noise_keys, step)
+        block.parameters, program, samples, block.mask, coefficients, fold_in(block.noise_keys, step), step
     )
     gradients = clip_gradients(gradients * block.mask, coefficients["gradient_clip"])
     parameters, moments = UPDATES[program.optimiser](
