@@ -65,7 +65,9 @@ def run_id(member: Mapping[str, Any]) -> str:
     first = _with_paths(member, _FIRST_PATHS)
     for (group, key), value in ADDED_KEYS.items():
         node = first.get(group)
-        if isinstance(node, dict) and node.get(key) == value and _counts_as_added(member[group], group, key):
+        if not isinstance(node, dict) or key not in node:
+            continue
+        if node[key] == value and _counts_as_added(member[group], group, key):
             del node[key]
     for (group, old), (new, values) in RENAMED_KEYS.items():
         for before, now in values.items():
