@@ -131,6 +131,6 @@ SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "conditionals": (
         {"architecture": "conditionals", "task": "causal"},
-        {"architecture__width": None, "training__batch_size": 1},
+        {"architecture__width": None, "training__batch_size": 1, "data__num_samples": 64},
     ),
 }  # fmt: skip

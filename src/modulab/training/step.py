@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -33,6 +33,13 @@ class Block:
     """Where each member's points begin in the data table."""
     counts: Int32[Tensor, " member"]
     """How many points each member draws its minibatches from; 0 takes the next points in order, all fresh."""
+
+
+def rows_of(block: Block, rows: Int64[Tensor, " row"]) -> Block:
+    """Return a block of copies of some rows of another."""
+    own = {each.name: getattr(block, each.name) for each in fields(Block)}
+    coefficients = own.pop("coefficients")[:, rows]
+    return Block(coefficients=coefficients, **{name: values[rows] for name, values in own.items()})
 
 
 def population_losses(
