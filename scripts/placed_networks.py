@@ -34,7 +34,12 @@ from modulab.sweep.trained import TrainedMembers
 
 PUBLISHED = {"independent": 7.4e-3, "shared": 8.5e-5, "composed": 1.3e-3}
 """Test errors of BIMT, one network each (Z. Liu et al., arXiv 2305.08746)."""
-POINTS = {"drawn": "points drawn for each seed", "published": "published points"}
+POINTS = {
+    "drawn": "points drawn for each seed",
+    "published": "published points",
+    "uniform": "and initial weights",
+}
+"""Points that formulas are learned from; with the last, initial weights are drawn as the published ones were."""
 ARMS = {
     "none": "no cost",
     "l1": "l1",
@@ -65,9 +70,12 @@ def arms(rows: pd.DataFrame) -> pd.Series:
 
 
 def formula_rows(rows: pd.DataFrame, formula: str, arm: str, points: str = "drawn") -> pd.DataFrame:
-    """Return the networks of a formula in an arm, on points of each seed's own or on those that were published."""
+    """Return the networks of a formula in an arm that learn from one of `POINTS`."""
     chosen = (rows["config.task.formula"] == formula) & (rows["arm"] == arm)
-    return rows[chosen & (rows["config.task.points"] == points)]
+    chosen &= (rows["config.task.points"] == "drawn") == (points == "drawn")
+    return rows[
+        chosen & ((rows["config.architecture.initial_weights"] == "uniform") == (points == "uniform"))
+    ]
 
 
 def interval_text(values: pd.Series) -> str:
@@ -187,10 +195,10 @@ def draw(formulas: pd.DataFrame, policies: pd.DataFrame, behaviour: pd.DataFrame
         _draw_behaviour(panels[1, 2], behaviour, int(policies["config.task.size"].iloc[0]))
     columns = {
         "config.task.name": "task", "config.task.formula": "formula", "config.task.points": "points",
-        "config.task.imitate": "imitate", "arm": "arm", "config.seed": "seed", "error/test": "error",
-        "modularity/structural": "structural", "wiring/length": "wire", "wiring/mean": "mean_length",
-        FOUND: "modules", AGREEMENT: "agreement", "alignment": "alignment", "flags": "flags",
-        "clamp_found/selectivity": "selectivity",
+        "config.architecture.initial_weights": "initial_weights", "config.task.imitate": "imitate", "arm": "arm",
+        "config.seed": "seed", "error/test": "error", "modularity/structural": "structural",
+        "wiring/length": "wire", "wiring/mean": "mean_length", FOUND: "modules", AGREEMENT: "agreement",
+        "alignment": "alignment", "flags": "flags", "clamp_found/selectivity": "selectivity",
     }  # fmt: skip
     both = pd.concat([formulas, policies], ignore_index=True)
     data = both[list(columns)].rename(columns=columns)
@@ -208,18 +216,18 @@ def _draw_errors(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (formula, published) in enumerate(PUBLISHED.items()):
         for number, (points, words) in enumerate(POINTS.items()):
             errors = formula_rows(rows, formula, "whole", points)["error/test"]
-            middle = place + 0.4 * (number - 0.5)
+            middle = place + 0.28 * (number - 1)
             axes.scatter(
-                middle + np.linspace(-0.12, 0.12, len(errors)), errors, s=12, alpha=0.6, linewidth=0,
-                color=COLOURS[(0, 5)[number]], marker="os"[number], label=None if place else words,
+                middle + np.linspace(-0.09, 0.09, len(errors)), errors, s=12, alpha=0.6, linewidth=0,
+                color=COLOURS[(0, 5, 2)[number]], marker=MARKERS[number], label=None if place else words,
             )  # fmt: skip
-            axes.plot([middle - 0.18, middle + 0.18], [errors.median()] * 2, color=COLOURS[(0, 5)[number]])
+            axes.plot([middle - 0.12, middle + 0.12], [errors.median()] * 2, color=COLOURS[(0, 5, 2)[number]])
         axes.plot(
             [place - 0.42, place + 0.42], [published] * 2, color=COLOURS[1], linestyle="--",
             label=None if place else "published error",
         )  # fmt: skip
     axes.set(ylabel="Test error", yscale="log", xticks=range(3), xticklabels=list(PUBLISHED))
-    axes.set_ylim(top=axes.get_ylim()[1] * 6)
+    axes.set_ylim(top=axes.get_ylim()[1] * 10)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title("three formulas", loc="left")
     axes.legend(loc="upper center")
