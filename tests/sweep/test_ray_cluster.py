@@ -20,7 +20,7 @@ import pytest
 from modulab.extras import is_there
 from modulab.results.store import load_results
 from tests.command_line import MODULAB
-from tests.sweep.switched import SWEEP, SWITCHED, assert_same_bits, drawn
+from tests.sweep.switched_sweep import SWEEP, SWITCHED, assert_same_bits, drawn
 
 pytestmark = [
     pytest.mark.slow,

@@ -22,7 +22,7 @@ import pytest
 from modulab.results.store import load_results
 from modulab.sweep.slurm_array import FOLDER
 from tests.command_line import MODULAB, SMALL, Command
-from tests.sweep.switched import SWEEP, SWITCHED, assert_same_bits, drawn
+from tests.sweep.switched_sweep import SWEEP, SWITCHED, assert_same_bits, drawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
