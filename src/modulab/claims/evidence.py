@@ -68,7 +68,8 @@ class Evidence:
     @cached_property
     def seeds(self) -> list[int]:
         """Return the seeds of the completed members, in order."""
-        return sorted(set(self.completed["config.seed"].tolist()))
+        completed = self._values_of("status") == "completed"
+        return sorted(set(self.results["config.seed"][completed].tolist()))
 
     @cached_property
     def completed(self) -> pd.DataFrame:
