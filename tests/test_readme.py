@@ -271,6 +271,27 @@ def test_the_script_of_varying_goals_trains_searches_and_draws(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_the_script_of_penalties_trains_searches_compares_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--seeds",
+        "2",
+        "--trials",
+        "4",
+        "training.steps=4",
+        "training.curve_every=4",
+        "trainer.engine=eager",
+    ]
+    run([str(ROOT / "scripts/penalties"), str(tmp_path), *small, "probes.num_samples=64"], tmp_path)
+    assert len(table_of(tmp_path / "tuning_full")) == 630
+    assert len(table_of(tmp_path / "search_extrapolation")) == 8
+    found = pd.read_csv(tmp_path / "penalties.csv")
+    assert found["criterion"].value_counts().to_dict() == {
+        "gaussian": 30, "poisson": 30, "multiplicative": 30, "extrapolation": 30,
+    }  # fmt: skip
+    assert (found.loc[(found["p"] == 2) & (found["q"] == 1), "ratio"] == 1).all()
+
+
+@pytest.mark.slow
 def test_the_script_of_experts_trains_cuts_and_draws(tmp_path: Path) -> None:
     small = ["population.seeds=1", "training.steps=4", "training.curve_every=4", "probes.num_samples=32"]
     run([str(ROOT / "scripts/experts"), str(tmp_path), *small, "trainer.engine=eager"], tmp_path)
