@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -23,10 +24,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark_contenders import answers, kinds, limit, sweeps
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+PARTS = {"sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers"}
+"""Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
 """A pause before each turn, in which the threads of the last contender stop spinning."""
@@ -417,14 +419,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["sweep"]:
-        return sweeps.main(given[1:])
-    if given[:1] == ["kinds"]:
-        return kinds.main(given[1:])
-    if given[:1] == ["limit"]:
-        return limit.main(given[1:])
-    if given[:1] == ["answers"]:
-        return answers.main(given[1:])
+    if given and given[0] in PARTS:
+        return importlib.import_module(f"benchmark_contenders.{PARTS[given[0]]}").main(given[1:])
     options = read_options(given)
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -27,6 +27,8 @@ SUPPORTS = {
     "pulse_sum": [None],
     "projected": [None],
     "procedural": [None],
+    "formulas": [None],
+    "grid_world": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -44,6 +46,8 @@ SIZES = {
     "pulse_sum": {"modulus", "length"},
     "projected": {"features", "module_features"},
     "procedural": {"length", "symbols"},
+    "formulas": {"formula"},
+    "grid_world": {"flags", "imitate"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {
@@ -52,11 +56,12 @@ MANY_POINTS = {
     "copying": {"length": 12},
     "procedural": {"length": 12},
     "bit_memory": {"length": 24},
+    "grid_world": {"size": 1000},
 }
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina", "projected")
+UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina", "projected", "formulas", "grid_world")
 """Tasks that have no other function for module 1."""
-MODULES = {"bump_position": 2, "sources": 2, "retina": 2}
+MODULES = {"bump_position": 2, "sources": 2, "retina": 2, "formulas": 2, "grid_world": 2}
 """Tasks that have one number of modules."""
 REGIONS = [
     (name, support, region)

@@ -68,7 +68,8 @@ class Evidence:
     @cached_property
     def seeds(self) -> list[int]:
         """Return the seeds of the completed members, in order."""
-        return sorted(set(self.completed["config.seed"].tolist()))
+        completed = self._values_of("status") == "completed"
+        return sorted(set(self.results["config.seed"][completed].tolist()))
 
     @cached_property
     def completed(self) -> pd.DataFrame:
@@ -77,12 +78,15 @@ class Evidence:
 
     def rows(self, condition: Condition) -> pd.DataFrame:
         """Return the completed members of an arm. Raises: ValueError for an arm that the experiment does not have."""
-        members = self.members(condition)
-        return members.loc[members["status"] == "completed", :]
+        return self.results.loc[self._places(condition), :]
 
-    def members(self, condition: Condition) -> pd.DataFrame:
-        """Return the members of an arm, whatever became of them. Raises: ValueError as `rows` does."""
-        return self.results.loc[self._of_arm(condition), :]
+    def of_members(self, column: str, condition: Condition) -> NDArray[np.generic]:
+        """Return a column of an arm's members, whatever became of them; NaN where there is no such column.
+
+        Raises: ValueError as `rows` does.
+        """
+        places = self._of_arm(condition)
+        return self._values_of(column)[places] if column in self.results else np.full(places.sum(), np.nan)
 
     def whole_numbers(self, key: str, condition: Condition) -> list[int]:
         """Return the values that a setting takes in an arm, in rising order, whether its members completed or not."""

@@ -16,6 +16,7 @@ interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -81,18 +82,19 @@ class Point:
 
         A network that diverged has been trained, and found no solution.
         """
-        arm = evidence["solutions"].members(
-            {
-                "task.modules": self.modules,
-                "architecture.width": self.modules * self.units,
-                "noise.scale": self.noise,
-            }
+        arm = {
+            "task.modules": self.modules,
+            "architecture.width": self.modules * self.units,
+            "noise.scale": self.noise,
+        }
+        found = evidence["solutions"]
+        status = found.of_members("status", arm)
+        trained = (status == "completed") | (status == "diverged")
+        error, excess = (
+            found.of_members(name, arm)[trained].astype(np.float64) for name in (ERROR, SCALED_EXCESS)
         )
-        trained = arm.loc[arm["status"].isin(["completed", "diverged"]), :]
-        trained = trained.reindex([ERROR, SCALED_EXCESS], axis="columns")
-        error, excess = trained.to_numpy(dtype=np.float64, na_value=np.nan).T
         learned = error < LEARNED
-        return len(trained), int(learned.sum()), int((learned & (excess > MODULAR)).sum())
+        return int(trained.sum()), int(learned.sum()), int((learned & (excess > MODULAR)).sum())
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Proportion(Estimate):
         return clopper_pearson(self.found, self.seeds, level)
 
 
+@functools.lru_cache(maxsize=10_000)
 def clopper_pearson(found: int, trained: int, level: float) -> tuple[float, float]:
     """Return the interval of a probability: no coverage below the level at any probability."""
     tail = (1 - level) / 2

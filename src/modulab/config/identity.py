@@ -26,6 +26,12 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("task", "bump_width"): 1.0,
     ("architecture", "match"): "width",
     ("probes", "adaptation_optimiser"): "adam",
+    ("training", "precision"): "float32",
+    ("training", "monitor"): "error/test",
+    ("training", "stopping_threshold"): None,
+    ("training", "patience"): None,
+    ("training", "plateau_steps"): 400,
+    ("training", "plateau_factor"): 0.5,
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
@@ -59,7 +65,9 @@ def run_id(member: Mapping[str, Any]) -> str:
     first = _with_paths(member, _FIRST_PATHS)
     for (group, key), value in ADDED_KEYS.items():
         node = first.get(group)
-        if isinstance(node, dict) and node.get(key) == value and _counts_as_added(member[group], group, key):
+        if not isinstance(node, dict) or key not in node:
+            continue
+        if node[key] == value and _counts_as_added(member[group], group, key):
             del node[key]
     for (group, old), (new, values) in RENAMED_KEYS.items():
         for before, now in values.items():

@@ -278,7 +278,7 @@ def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
     known = [f"{parent}.{key}" for key in node if key != "_target_"]
     return (
         suggest(unknown, known)
-        or f"{group}={option} has none; others may, as hydra/launcher=population_slurm."
+        or f"{group}={option} has none; others may, as hydra/launcher=population_slurm or population_ray."
     )
 
 

@@ -186,7 +186,7 @@ def read_members(file: Path) -> TrainedMembers:
     """
     content = read_checkpoint(file)
     saved = content["modulab"]
-    parameters = content["state_dict"]["parameters_by_row"][saved["row_of_member"]]
+    parameters = content["state_dict"]["parameters_by_row"][saved["row_of_member"]].float()
     configs: list[dict[str, Any]] = saved["members"]
     manifest = manifest_of(file)
     run_ids: tuple[str, ...] = ()
