@@ -23,13 +23,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark_contenders import answers, kinds, limit, sweeps
+from benchmark_contenders import answers, kinds, limit, scale, sweeps
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 WORKER_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
 """A pause before each turn, in which the threads of the last contender stop spinning."""
+
+
+PARTS = {
+    "sweep": sweeps.main,
+    "kinds": kinds.main,
+    "limit": limit.main,
+    "answers": answers.main,
+    "scale": scale.main,
+}
+"""Benchmarks of other things, by the word that asks for each."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +381,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
         "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
-        "Start-up: scripts/benchmark answers.",
+        "Start-up: scripts/benchmark answers. Sweeps by size, without training: scripts/benchmark scale.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"
@@ -417,14 +427,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["sweep"]:
-        return sweeps.main(given[1:])
-    if given[:1] == ["kinds"]:
-        return kinds.main(given[1:])
-    if given[:1] == ["limit"]:
-        return limit.main(given[1:])
-    if given[:1] == ["answers"]:
-        return answers.main(given[1:])
+    if given and given[0] in PARTS:
+        return PARTS[given[0]](given[1:])
     options = read_options(given)
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
