@@ -248,4 +248,7 @@ def write_batches(path: Path, schema: pa.Schema, rows: int, tables: Iterable[pa.
     )
     with replacing(path) as beside, pq.ParquetWriter(beside, marked, write_page_checksum=True) as writer:
         for table in tables:
-            writer.write_table(table.replace_schema_metadata(marked.metadata), row_group_size=ROWS_AT_ONCE)
+            if table.num_rows:
+                writer.write_table(
+                    table.replace_schema_metadata(marked.metadata), row_group_size=ROWS_AT_ONCE
+                )
