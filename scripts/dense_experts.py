@@ -97,7 +97,12 @@ def _draw_rises(axes: Axes, rows: pd.DataFrame) -> None:
     random = [rows[f"route/rise_random_oracle@{share:g}"].mean() for share in SHARES]
     axes.plot(SHARES, random, color="0.4", linestyle="--", label="oracle, random experts")
     axes.set(xlabel="Share of experts kept", yscale="log", xticks=[0.25, 0.5, 0.75])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(_rise_in_words))
+
+
+def _rise_in_words(value: float, _: int) -> str:
+    """Return the label of a tick; rises that are drawn at the least one may be smaller."""
+    return f"\N{LESS-THAN OR EQUAL TO} {LEAST:g}" if np.isclose(value, LEAST, atol=0) else f"{value:g}"
 
 
 def _draw_modularity(axes: Axes, rows: pd.DataFrame) -> None:

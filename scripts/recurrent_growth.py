@@ -146,7 +146,7 @@ def _draw_survival(axes: Axes, rows: pd.DataFrame) -> None:
         [max(BITS)], [(at_once < LEVEL).mean()], MARKERS[3], color="0.3", markersize=8, fillstyle="none",
         linestyle="none", label=f"dense, {max(BITS)} bits at once",
     )  # fmt: skip
-    axes.set(xlabel="Last bits that count", xticks=BITS, ylim=(-0.03, 1.03))
+    axes.set(xlabel="Last bits that count", xticks=BITS, ylim=(-0.05, 1.05))
 
 
 def _draw_pulses(axes: Axes, rows: pd.DataFrame) -> None:

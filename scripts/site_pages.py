@@ -81,6 +81,9 @@ HYDRA_SETTINGS = {
     "hydra.launcher of hydra/launcher=population_slurm": (
         "hydra_plugins.modulab_launchers.population_slurm_launcher.PopulationSlurmLauncherConf"
     ),
+    "hydra.launcher of hydra/launcher=population_ray": (
+        "hydra_plugins.modulab_launchers.population_ray_launcher.PopulationRayLauncherConf"
+    ),
     "hydra.sweeper of hydra/sweeper=optuna": (
         "hydra_plugins.modulab_launchers.search_sweeper.OptunaSweeperConf"
     ),

@@ -30,7 +30,10 @@ Command = Callable[..., tuple[int, str, str]]
 """Runs a command in an empty folder and returns its exit code, output and errors."""
 
 WholeCommand = Callable[..., "subprocess.CompletedProcess[str]"]
-"""Runs a command, a list of words, in a folder, with an environment or this one's, in a process of its own."""
+"""Runs a command in a folder, with an environment or this one's, in a process of its own.
+
+A command is the words after `modulab`, or `python -c` and a program.
+"""
 
 
 def killed_when_it_says(words: str, arguments: list[str], cwd: Path) -> None:

@@ -22,6 +22,10 @@ from tests.type_checks import check_annotations
 
 check_annotations()
 
+# Else each process that compiles by TorchInductor first compiles and loads five small libraries, to see whether the
+# compiler knows the processor's vector instructions. The test of the compiled engine has that done.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+
 # A test passes however busy the machine is, and draws the same examples every time.
 settings.register_profile("modulab", deadline=None, derandomize=True)
 settings.load_profile("modulab")
@@ -31,12 +35,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = (
+    "test_readme", "test_memory", "test_verdicts", "test_compiled", "test_search", "test_hostile_folder",
+    "test_golden", "test_native", "test_benchmark", "test_bad_input", "test_compiled_step", "test_resuming",
+    "test_experts", "test_packing", "test_process",
+)  # fmt: skip
+"""The files that take most processor time, each from half a minute on, in this order."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with slow tests first, so that no process is left with a long one at the end."""
+    """Put long files first, and those with slow tests next, so that no process is left with a long one at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
     slow = {
         item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("slurm")
     }
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), item.path not in slow))
 
 
 @pytest.fixture(scope="session")

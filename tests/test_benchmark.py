@@ -168,17 +168,18 @@ def test_sweep_benchmark_times_a_grid_against_lightning_and_plans(tmp_path: Path
     assert "scaled to all of it" in " ".join(ran.stdout.split())
 
 
-@pytest.mark.slow
-def test_answers_of_every_kind_are_timed() -> None:
-    finished = subprocess.run(
-        [str(SCRIPTS / "benchmark"), "answers", "--repeats", "1"],
-        env=os.environ | {"PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert "modulab train --help" in finished.stdout
+def test_answers_are_timed_in_turns_beside_python_alone(
+    contenders: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = contenders("benchmark_contenders.answers")
+    quick = ("Python alone", "import modulab", "modulab --help", "modulab train nois.scale=0.2")
+    monkeypatch.setattr(answers, "COMMANDS", {name: answers.COMMANDS[name] for name in quick})
+    assert answers.main(["--repeats", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert tuple(name for name, _, _ in rows) == quick
+    assert rows[0][2] == "1"
+    assert all(float(seconds) > 0 for _, seconds, _ in rows)
 
 
 def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ EXPERIMENTS = [
 ]
 
 
-FRESH = ("experiment/retina",)
+FRESH = ("experiment/retina", "experiment/locality")
 """Experiments that need fresh points at every step."""
 
 

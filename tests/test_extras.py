@@ -37,7 +37,7 @@ def test_one_of_several_packages_is_enough(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_users_of_the_package_get_no_tools() -> None:
     needed = " ".join(PROJECT["dependencies"])
-    for tool in ("pytest", "pyright", "ruff", "wandb", "tensorboard", "submitit", "optuna"):
+    for tool in ("pytest", "pyright", "ruff", "wandb", "tensorboard", "submitit", "ray", "optuna"):
         assert tool not in needed
 
 

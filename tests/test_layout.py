@@ -31,7 +31,7 @@ LEVELS = [
         "text",
         "workers",
     },
-    {"tasks", "networks", "noise", "regularisers", "energy", "losses", "optimisers", "partition"},
+    {"tasks", "networks", "noise", "regularisers", "energy", "wiring", "losses", "optimisers", "partition"},
     {"config"},
     {"metrics"},
     {"training", "results"},

@@ -30,7 +30,8 @@ def losses(member: Member, parameters: torch.Tensor, samples: torch.Tensor, repe
     program = program_of(member)
     coefficients = dict(zip(program.coefficient_names, stack_coefficients([member] * members), strict=True))
     keys = fold_in(member_keys(range(members)), repeat)
-    return population_losses(parameters, program, samples, torch.ones_like(parameters), coefficients, keys)[1]
+    mask, step = torch.ones_like(parameters), torch.zeros((), dtype=torch.int32)
+    return population_losses(parameters, program, samples, mask, coefficients, keys, step)[1]
 
 
 @pytest.mark.parametrize("law", ["gaussian", "poisson", "multiplicative", "dropout"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from modulab.metrics.graphs.division import SCORES
 from modulab.metrics.graphs.kinds import KINDS
 from modulab.metrics.graphs.nulls import ShuffleKind
 from modulab.metrics.measure import find_measure, shipped_measures
+from tests.command_line import WholeCommand
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -34,23 +36,22 @@ LOOKED_AT = {
 FENCE = re.compile(r"(?:`(?P<file>[\w/]+\.\w+)`:\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 
 
-def run(command: list[str] | str, folder: Path) -> None:
-    """Run a command, or a line of a shell, in a folder with this environment on PATH, and check that it succeeds."""
+def run(command: list[str], folder: Path) -> None:
+    """Run a command in a folder with this environment on PATH, and check that it succeeds."""
     ran = subprocess.run(
-        command, shell=isinstance(command, str), cwd=folder, capture_output=True, text=True, check=False,
+        command, cwd=folder, capture_output=True, text=True, check=False,
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
 
-def run_together(commands: list[str], folder: Path) -> None:
-    """Run commands in a folder, one after the other, and check that all succeed."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.forked_commands", str(folder)],
-        input="\n".join(commands), cwd=ROOT, capture_output=True, text=True, check=False,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
-    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+def run_together(commands: list[str], folder: Path, whole_command: WholeCommand) -> None:
+    """Run commands of modulab in a folder, one after the other, and check that all succeed."""
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "modulab", command
+        ran = whole_command(words, folder)
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
 
 def write_files(page: str, folder: Path) -> None:
@@ -71,16 +72,15 @@ def commands_of(page: str) -> list[str]:
     ]
 
 
-def run_page(name: str, folder: Path) -> None:
+def run_page(name: str, folder: Path, whole_command: WholeCommand) -> None:
     """Write the files of a page, and run its commands and then its Python, in the order of the page."""
     page = PAGES[name]
     write_files(page, folder)
-    commands = commands_of(page)
-    if commands:
-        run_together(commands, folder)
+    run_together(commands_of(page), folder, whole_command)
     for block in FENCE.finditer(page):
         if block["kind"] == "python" and not block["file"]:
-            run([sys.executable, "-c", block["text"]], folder)
+            ran = whole_command(["python", "-c", block["text"]], folder)
+            assert ran.returncode == 0, f"{block['text']}\n{ran.stdout}\n{ran.stderr}"
 
 
 def table_of(folder: Path) -> pd.DataFrame:
@@ -89,8 +89,8 @@ def table_of(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_readme_runs_as_written(tmp_path: Path) -> None:
-    run_page("README", tmp_path)
+def test_readme_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("README", tmp_path, whole_command)
     assert len(table_of(tmp_path / "outputs/grid")) == 2 * 3 * 4
     assert (tmp_path / "outputs/grid/report/report.html").is_file()
     assert table_of(tmp_path / "outputs/sweep")["status"].tolist() == ["completed"] * (2 * 2 * 4)
@@ -98,30 +98,30 @@ def test_readme_runs_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_page_on_sweeps_runs_as_written(tmp_path: Path) -> None:
-    run_page("sweeps", tmp_path)
+def test_page_on_sweeps_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("sweeps", tmp_path, whole_command)
     assert len(table_of(tmp_path / "outputs/noisy")) == 16
     assert table_of(tmp_path / "outputs/sweep")["status"].tolist() == ["completed"] * (3 * 2 * 4)
     assert len(table_of(tmp_path / "outputs/search")) == 8 * 2
 
 
 @pytest.mark.slow
-def test_page_on_loggers_runs_as_written(tmp_path: Path) -> None:
-    run_page("loggers", tmp_path)
+def test_page_on_loggers_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("loggers", tmp_path, whole_command)
     sweep = table_of(tmp_path / "outputs/sweep")
     assert len(list((tmp_path / "outputs/sweep/wandb").glob("offline-run-*"))) == len(sweep) + 1
     assert len(list((tmp_path / "outputs/sweep/csv").iterdir())) == len(sweep)
 
 
 @pytest.mark.slow
-def test_page_on_python_runs_as_written(tmp_path: Path) -> None:
-    run_page("python", tmp_path)
+def test_page_on_python_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("python", tmp_path, whole_command)
     assert len(table_of(tmp_path / "outputs/api")) == 2
 
 
 @pytest.mark.slow
-def test_page_on_extending_runs_as_written(tmp_path: Path) -> None:
-    run_page("extending", tmp_path)
+def test_page_on_extending_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("extending", tmp_path, whole_command)
     assert (table_of(tmp_path / "outputs/product")["error/test"] < 0.02).all()
     assert (table_of(tmp_path / "outputs/norms")["weights/norm"] > 0).all()
     gated = table_of(tmp_path / "outputs/gated")
@@ -131,17 +131,18 @@ def test_page_on_extending_runs_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_page_on_networks_runs_as_written(tmp_path: Path) -> None:
+def test_page_on_networks_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
     write_files(PAGES["networks"], tmp_path)
     commands = commands_of(PAGES["networks"])
-    run_together([f"{command} hydra.run.dir={number}" for number, command in enumerate(commands)], tmp_path)
+    placed = [f"{command} hydra.run.dir={number}" for number, command in enumerate(commands)]
+    run_together(placed, tmp_path, whole_command)
     for number in range(len(commands)):
         assert table_of(tmp_path / f"{number}")["modularity/functional"].notna().all()
 
 
 @pytest.mark.slow
-def test_page_on_maps_runs_as_written(tmp_path: Path) -> None:
-    run_page("maps", tmp_path)
+def test_page_on_maps_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("maps", tmp_path, whole_command)
     assert (tmp_path / "outputs/map/map.html").is_file()
     assert len(table_of(tmp_path / "outputs/settings")) == 16
 
@@ -150,8 +151,8 @@ def test_page_on_maps_runs_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in PAGES if name not in LOOKED_AT and commands_of(PAGES[name])]
 )
-def test_other_page_runs_as_written(name: str, tmp_path: Path) -> None:
-    run_page(name, tmp_path)
+def test_other_page_runs_as_written(name: str, tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page(name, tmp_path, whole_command)
 
 
 def known_values() -> set[str]:
@@ -178,8 +179,8 @@ def test_page_on_measures_names_every_value_of_every_measure() -> None:
 
 
 @pytest.mark.slow
-def test_page_on_graphs_runs_as_written(tmp_path: Path) -> None:
-    run_page("graphs", tmp_path)
+def test_page_on_graphs_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("graphs", tmp_path, whole_command)
     table = table_of(tmp_path / "outputs/graphs")
     columns = [name for name in table if name.startswith("graph/") and name.endswith("_p")]
     assert len(columns) == 7 * 2 + 7 + 3 * 2
@@ -194,8 +195,8 @@ def test_the_page_on_graphs_names_every_graph_score_and_null() -> None:
 
 
 @pytest.mark.slow
-def test_page_on_communities_runs_as_written(tmp_path: Path) -> None:
-    run_page("communities", tmp_path)
+def test_page_on_communities_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
+    run_page("communities", tmp_path, whole_command)
     assert (tmp_path / "outputs/found/report/modules.png").is_file()
     [row] = table_of(tmp_path / "outputs/found").to_dict("records")
     assert row["communities/louvain_modules"] >= 1
@@ -267,6 +268,27 @@ def test_the_script_of_varying_goals_trains_searches_and_draws(tmp_path: Path) -
     assert goals.value_counts().to_dict() == {"fixed": 5, "modular": 10, "random": 10}
     assert len(pd.read_csv(tmp_path / "elites" / "archive.csv")) == 160
     assert len(pd.read_csv(tmp_path / "retina.csv")) == 25
+
+
+@pytest.mark.slow
+def test_the_script_of_penalties_trains_searches_compares_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--seeds",
+        "2",
+        "--trials",
+        "4",
+        "training.steps=4",
+        "training.curve_every=4",
+        "trainer.engine=eager",
+    ]
+    run([str(ROOT / "scripts/penalties"), str(tmp_path), *small, "probes.num_samples=64"], tmp_path)
+    assert len(table_of(tmp_path / "tuning_full")) == 630
+    assert len(table_of(tmp_path / "search_extrapolation")) == 8
+    found = pd.read_csv(tmp_path / "penalties.csv")
+    assert found["criterion"].value_counts().to_dict() == {
+        "gaussian": 30, "poisson": 30, "multiplicative": 30, "extrapolation": 30,
+    }  # fmt: skip
+    assert (found.loc[(found["p"] == 2) & (found["q"] == 1), "ratio"] == 1).all()
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""Runs a command of modulab in this process, as a new process would, and returns its exit code, output and errors."""
+"""Runs a command in this process, as a new process would, and returns its exit code, output and errors.
+
+A command is the words after `modulab`, or `python -c` and a program.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from modulab.cli import main as run
 
 LIBRARIES = [
     "modulab.sweep.jobs", "modulab.sweep.rerun", "modulab.report.sweep_report", "modulab.claims.command",
-    "modulab.claims.maps.command", "modulab.logger.afterwards",
+    "modulab.claims.maps.command", "modulab.logger.afterwards", "modulab.analysis.command",
 ]  # fmt: skip
 """What commands import, beside this module."""
 
@@ -28,7 +31,11 @@ def main(folder: str, environment: str, *arguments: str) -> tuple[int, str, str]
         for number, file in ((1, out), (2, err)):
             os.dup2(file.fileno(), number)
         try:
-            code = run(arguments)
+            if arguments[:2] == ("python", "-c"):
+                exec(arguments[2], {"__name__": "__main__"})
+                code = 0
+            else:
+                code = run(arguments)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         except BaseException:

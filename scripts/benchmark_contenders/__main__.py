@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -23,23 +24,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark_contenders import answers, kinds, limit, scale, sweeps
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+PARTS = {"sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale"}
+"""Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
 """A pause before each turn, in which the threads of the last contender stop spinning."""
-
-
-PARTS = {
-    "sweep": sweeps.main,
-    "kinds": kinds.main,
-    "limit": limit.main,
-    "answers": answers.main,
-    "scale": scale.main,
-}
-"""Benchmarks of other things, by the word that asks for each."""
 
 
 @dataclass(frozen=True)
@@ -381,7 +373,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
         "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
-        "Start-up: scripts/benchmark answers. Sweeps by size, without training: scripts/benchmark scale.",
+        "Start-up: scripts/benchmark answers. Sweeps by size: scripts/benchmark scale.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"
@@ -428,7 +420,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in PARTS:
-        return PARTS[given[0]](given[1:])
+        return importlib.import_module(f"benchmark_contenders.{PARTS[given[0]]}").main(given[1:])
     options = read_options(given)
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

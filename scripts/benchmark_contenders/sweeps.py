@@ -157,9 +157,10 @@ def time_process_each(runs: list[dict[str, Any]], cache: Path, at_once: int) -> 
     return (time.perf_counter() - start) / len(runs)
 
 
-def time_grid(grid: Grid, repeats: int, sample: int, folder: Path, console: Console) -> dict[str, Any]:
+def time_grid(
+    grid: Grid, repeats: int, sample: int, at_once: int, folder: Path, console: Console
+) -> dict[str, Any]:
     """Run the grid by modulab and samples of it by Lightning, in turns, and return times of the whole grid."""
-    at_once = cores()
     cache = folder / "cache"
     cold = modulab_sweep(grid, folder / "cold", cache)
     console.print(f"modulab, nothing compiled yet: {cold.seconds:.1f} s")
@@ -250,7 +251,9 @@ def main(arguments: list[str]) -> int:
         folder = Path(scratch)
         try:
             if options.only in (None, "grid"):
-                report["grid"] = time_grid(grid, options.repeats, options.sample, folder, console)
+                report["grid"] = time_grid(
+                    grid, options.repeats, options.sample, 1 if options.quick else cores(), folder, console
+                )
                 console.print(grid_table(report["grid"]))
             if options.only in (None, "plan"):
                 report["plan"] = time_plan(

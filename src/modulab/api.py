@@ -79,7 +79,7 @@ def _trained(
         if override.startswith("-") or override_key(override).partition(".")[0] == "hydra":
             raise ConfigError(
                 f"{override}: a call takes no options and no keys of Hydra. Give the folder as folder=FOLDER, a grid "
-                "to modulab.train_grid, and leave searches and SLURM to the command line."
+                "to modulab.train_grid, and leave searches, SLURM and Ray to the command line."
             )
     dirs = [Path(each) for each in ([config_dirs] if isinstance(config_dirs, str | Path) else config_dirs)]
     missing = next((each for each in dirs if not each.is_dir()), None)

@@ -9,12 +9,13 @@ from modulab.errors import ConfigError
 
 def require_extra(extra: str, packages: tuple[str, ...], for_what: str) -> None:
     """Raise ConfigError, with the command that installs the extra, unless one of its packages is there."""
-    if not any(_is_there(name) for name in packages):
+    if not any(is_there(name) for name in packages):
         raise ConfigError(
             f"{for_what} needs {packages[0]}, which is not installed. "
             f"Install it with: pip install 'modulab[{extra}]'"
         )
 
 
-def _is_there(name: str) -> bool:
+def is_there(name: str) -> bool:
+    """Return whether a package is installed."""
     return importlib.util.find_spec(name) is not None

@@ -43,6 +43,7 @@ _OPTIONS = (
     ("logger=wandb", "also log to W&B, each network as a run; or csv, tensorboard, '[csv,wandb]'"),
     ("sweep.dry_run=true", "print how much there is to train, and train nothing"),
     ("hydra/launcher=population_slurm", "train a sweep on a SLURM cluster; its keys are those of hydra.launcher"),
+    ("hydra/launcher=population_ray", "the same on a cluster of Ray"),
     ("--config-dir FOLDER", "a folder of further configs; modules in the current folder can be named as _target_"),
     ("MODULAB_CONFIG_DIR, modulab.toml", "name such folders once: config_dir = \"configs\", in the file"),
     ("--cfg job", "print the composed config and train nothing"),

@@ -17,11 +17,11 @@ forward pass into one value per member. docs/extending.md shows how to write ano
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -59,6 +59,8 @@ class Pass:
     mask: Float[Tensor, "member parameter"]
     inputs: Float[Tensor, "member batch in_features"]
     recording: Recording
+    step: Int32[Tensor, ""] = field(default_factory=lambda: torch.zeros((), dtype=torch.int32))
+    """The training step, from 0: a penalty may change in training."""
 
     def edges(self) -> tuple[Edges, ...]:
         """Return the weighted connections of the network."""
@@ -96,6 +98,30 @@ class Regulariser(Settings):
     def lacking(self, network: Network) -> str | None:
         """Return what a network lacks without which the penalty is 0 whatever the weights, or None."""
         del network
+        return None
+
+    def check_training(self, curve_every: int) -> None:
+        """Raise ConfigError where a network cannot be trained with points of curves so many steps apart.
+
+        For regularisers that act at these points (see `rearranged`).
+        """
+        del curve_every
+
+    @staticmethod
+    def rearranged(
+        network: Network,
+        parameters: Float[Tensor, "member parameter"],
+        coefficients: Mapping[str, Tensor],
+        step: int,
+    ) -> Float[Tensor, "member parameter"] | None:
+        """Return the parameters with units rearranged after so many steps, or None where nothing changes: the default.
+
+        Called at each point of the curves, every training.curve_every steps. It is for changes that no gradient can
+        make and that leave every output as it is; the moments of optimisers stay. Like all that takes part in training
+        it must be a pure function of each member's own row. Training calls it and knows nothing else of it, so that a
+        regulariser that moves units is a file like any other.
+        """
+        del network, parameters, coefficients, step
         return None
 
 

@@ -26,6 +26,7 @@ FIELDS = {
     "transplant": {"steps": 3},
     "interaction": {"pairs": 16},
     "clamp": {},
+    "clamp_found": {"labels": "modulab.analysis.labels.served_modules"},  # untrained networks have one module
     "likeness": {},
     "route": {"partitions": 3, "shares": [0.5], "labels": clusters(3)},
     "enrichment": {"partitions": 3, "labels": clusters(3)},

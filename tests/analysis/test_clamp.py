@@ -16,6 +16,15 @@ def test_units_of_a_premodular_network_change_outputs_of_their_own_module_only()
         assert found["selectivity"].tolist() == [1, 1, 1]
 
 
+def test_modules_that_a_search_finds_in_premodular_networks_change_outputs_of_their_own_alone() -> None:
+    trained = block(members(2, "premodular", architecture__width=16, architecture__depth=2))
+    found, known = shipped("clamp_found").take(trained), shipped("clamp").take(trained)
+    assert found["selectivity"].tolist() == [1, 1]
+    torch.testing.assert_close(found["own@2"], known["own@2"])
+    dense = shipped("clamp_found").take(block(members(2, architecture__width=16)))
+    assert dense["selectivity"].isnan().all()  # one module, which has no others to change
+
+
 def test_matrix_of_modules_by_outputs_holds_what_own_and_others_average() -> None:
     found = shipped("clamp").take(block(members(3, architecture__width=8)))
     factors = [0.0, 0.5, 1.5, 2.0]

@@ -63,17 +63,35 @@ def test_a_folder_in_which_nothing_was_begun_cannot_be_halved(tmp_path: Path) ->
     assert halve_populations(tmp_path) is None
 
 
-def test_what_took_longest_before_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spent = {"short": 1.0, "new": 0.0, "long": 5.0, "unknown": 0.0}
-    ran: list[str] = []
+@pytest.mark.parametrize(
+    ("longest", "parts"),
+    [
+        (3.0, [(["long", "short", "shorter", "new"], 2)]),
+        (3.1, [(["long"], 1), (["short", "shorter", "new"], 2)]),  # alone with all cores, while others wait
+    ],
+)
+def test_what_took_longest_before_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: float, parts: list[tuple[list[str], int]]
+) -> None:
+    spent = {"shorter": 1.0, "new": 0.0, "long": longest, "short": 2.0}
+    ran: list[tuple[list[str], int]] = []
 
-    def note(experiments: Sequence[Experiment], *_: object) -> tuple[dict[str, list[str]], dict[str, str]]:
-        ran.extend(each.name for each in experiments)
-        return {}, {}
+    def note(
+        experiments: Sequence[Experiment], at_once: int, *_: object
+    ) -> tuple[dict[str, list[str]], dict[str, str]]:
+        names = [each.name for each in experiments]
+        ran.append((names, at_once))
+        return {name: [name] for name in names}, {}
 
-    monkeypatch.setattr(run, "seconds_spent", lambda folder: spent[folder.name])
+    def seconds(folder: Path) -> float:
+        return spent[folder.name]
+
+    monkeypatch.setattr(run, "seconds_spent", seconds)
     monkeypatch.setattr(run, "run_experiments", note)
-    run.run_on_this_machine([Experiment(name, (), tmp_path / name) for name in spent], 2, "off")
-    assert ran == ["long", "short", "new", "unknown"]
+    found, errors = run.run_on_this_machine(
+        [Experiment(name, (), tmp_path / name) for name in spent], 2, "off"
+    )
+    assert ran == parts
+    assert (found, errors) == ({name: [name] for name in spent}, {})
     monkeypatch.undo()
     assert run.seconds_spent(tmp_path / "new") == 0

@@ -137,22 +137,32 @@ def null_world(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 World = Callable[[pd.DataFrame], Mapping[str, NDArray[np.float64]]]
 
 
+MEASURES = (*ERRORS, *OTHERS)
+
+
+@cache
+def _expected(experiment: str, world: World, seeds: int | None) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return an experiment's rows, and what a world expects of each of `MEASURES` in each of them."""
+    rows = planned(experiment, "quick", *([] if seeds is None else [f"population.seeds={seeds}"]))
+    found = world(rows)
+    levels = [
+        found.get(name, found.get(name.split("/")[0], found["modularity/structural"])) for name in MEASURES
+    ]
+    return rows, np.stack(levels)
+
+
 def simulate(
     experiment: str, world: World, random: np.random.Generator, spread: float = 0.05, seeds: int | None = None
 ) -> pd.DataFrame:
     """Return results of an experiment in a world, with what seeds have in common and what each network adds."""
-    rows = planned(experiment, "quick", *([] if seeds is None else [f"population.seeds={seeds}"]))
-    expected = world(rows)
+    rows, levels = _expected(experiment, world, seeds)
     own = rows["config.seed"].to_numpy(dtype=int)
     shared = random.normal(size=own.max() + 1)[own]
-    measures: dict[str, NDArray[np.float64]] = {}
-    for name in (*ERRORS, *OTHERS):
-        family = name.split("/")[0]
-        level = expected.get(name, expected.get(family, expected["modularity/structural"]))
-        deviation = spread * (shared + random.normal(size=len(rows)))
-        is_error = name in ERRORS
-        measures[name] = level * np.exp(4 * deviation) if is_error else level + deviation
-    return pd.concat([rows, pd.DataFrame(measures)], axis=1)
+    values = spread * (shared + random.normal(size=levels.shape))
+    errors = values[: len(ERRORS)]
+    np.multiply(levels[: len(ERRORS)], np.exp(4 * errors), out=errors)
+    values[len(ERRORS) :] += levels[len(ERRORS) :]
+    return pd.concat([rows, pd.DataFrame(values.T, columns=list(MEASURES))], axis=1)
 
 
 def shuffle_arms(results: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
@@ -160,9 +170,8 @@ def shuffle_arms(results: pd.DataFrame, random: np.random.Generator) -> pd.DataF
     order = np.arange(len(results))
     for places in results.groupby("config.seed").indices.values():
         order[places] = random.permutation(places)
-    measures = [name for name in (*ERRORS, *OTHERS) if name in results]
-    dealt = results[measures].iloc[order].reset_index(drop=True)
-    return pd.concat([results.drop(columns=measures), dealt], axis=1)
+    dealt = results[list(MEASURES)].iloc[order].reset_index(drop=True)
+    return pd.concat([results.drop(columns=list(MEASURES)), dealt], axis=1)
 
 
 def all_experiments() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(?s).*Future Hydra versions|.*ve
 
 def test_plugins_are_found_by_hydra() -> None:
     launchers = [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
-    assert {"PopulationLauncher", "PopulationSlurmLauncher"} <= set(launchers)
+    assert {"PopulationLauncher", "PopulationRayLauncher", "PopulationSlurmLauncher"} <= set(launchers)
     assert "GridSweeper" in [plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)]
 
 

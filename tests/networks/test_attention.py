@@ -30,7 +30,8 @@ from tests.training.fitting import trained_parameters
 from tests.training.plain_torch import check_follows_plain_torch
 
 ACTIVATIONS: dict[str, nn.Module] = {
-    "relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "softplus": nn.Softplus(), "linear": nn.Identity(),
+    "relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "softplus": nn.Softplus(),
+    "silu": nn.SiLU(), "linear": nn.Identity(),
 }  # fmt: skip
 SMALL = {
     "architecture__width": 6, "architecture__heads": 2, "architecture__hidden": 5, "training__steps": 6,

@@ -18,7 +18,8 @@ from modulab.streams import member_keys
 from tests.perceptrons import Perceptrons
 
 MODULES: dict[str, nn.Module] = {
-    "relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "softplus": nn.Softplus(), "linear": nn.Identity(),
+    "relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "softplus": nn.Softplus(),
+    "silu": nn.SiLU(), "linear": nn.Identity(),
 }  # fmt: skip
 
 

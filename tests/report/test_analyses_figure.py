@@ -24,6 +24,15 @@ def results() -> pd.DataFrame:
     for one in (1, 2):
         for other in (1, 2):
             found[f"clamp/module_{one}_on_{other}"] = [one, other, float(one == other), float(one == other)]
+    for share, rise in ((0.25, 0.3), (0.5, 0.1)):
+        found[f"route/rise_oracle@{share}"] = [rise, rise + 0.2, 0.0, 0.0]
+        found[f"route/rise_mean_row@{share}"] = [2 * rise, 2 * rise, 0.0, 0.0]
+        found[f"route/rise_random_oracle@{share}"] = [1.0] * rows
+    found |= {
+        "curriculum/passed": [0.0, 2.0, 1.0, 2.0],
+        "enrichment/times": [3.0, 5.0, 2.0, 2.0],
+        "enrichment/times_random": [1.0] * rows,
+    }
     found["interaction/modules_1_2"] = [0.5, 0.1, 0.0, np.nan]
     return pd.DataFrame(found)
 
@@ -51,6 +60,29 @@ def test_matrices_are_means_over_networks_and_symmetric_for_pairs() -> None:
     assert pairs["dense", 1, 2] == pairs["dense", 2, 1] == 0.3
     assert pairs["premodular", 2, 1] == 0.0
     assert len(interaction.png()) > 5_000
+
+
+def test_what_is_lost_by_routing_is_drawn_by_share_and_router() -> None:
+    (route,) = analysis_figures(results(), "network", ["route"])
+    means = route.data.query("shown == 'mean'").set_index(
+        ["network", "experts kept by", "share of experts kept"]
+    )
+    assert means["value"]["dense", "oracle", 0.25] == 0.4
+    assert means["value"]["dense", "mean row", 0.5] == 0.2
+    assert set(route.data["experts kept by"]) == {"oracle", "mean row"}
+    assert len(route.png()) > 5_000
+
+
+def test_a_curriculum_is_drawn_as_the_stages_that_networks_passed() -> None:
+    (curriculum,) = analysis_figures(results(), "network", ["curriculum"])
+    means = curriculum.data.query("shown == 'mean'").set_index("network")["value"]
+    assert means.to_dict() == {"dense": 1.0, "premodular": 1.5}
+
+
+def test_enrichment_stands_beside_that_of_random_experts() -> None:
+    (enrichment,) = analysis_figures(results(), "network", ["enrichment"])
+    means = enrichment.data.query("shown == 'mean'").set_index(["network", "arm"])["value"]
+    assert (means["dense", "experts found"], means["dense", "random experts"]) == (4.0, 1.0)
 
 
 def test_analyses_without_such_columns_have_no_figure() -> None:

@@ -88,23 +88,23 @@ def calls() -> Iterator[Calls]:
     ("engine", "overrides"),
     [
         ("eager", "training.steps=4"),
-        ("native", "training.steps=2000 population.seeds=256 training.curve_every=1000"),
-        ("eager", "training.steps=50 population.seeds=64 architecture.width=512"),
-        ("compiled", "training.steps=50 population.seeds=64 architecture.width=512"),
+        ("native", "training.steps=400 population.seeds=256 training.curve_every=200"),
+        ("eager", "training.steps=6 population.seeds=64 architecture.width=512"),
+        ("compiled", "training.steps=6 population.seeds=64 architecture.width=512"),
         (
             "eager",
-            "training.steps=20 population.seeds=16 architecture.width=256 architecture.depth=3 task.modules=4",
+            "training.steps=6 population.seeds=16 architecture.width=256 architecture.depth=3 task.modules=4",
         ),
         (
             "eager",
-            "training.steps=12 population.seeds=4 training.batch_size=8192 architecture.width=256 noise.scale=0.2",
+            "training.steps=4 population.seeds=4 training.batch_size=8192 architecture.width=256 noise.scale=0.2",
         ),
         (
             "eager",
-            "training.steps=20 population.seeds=24 task.modules=6 architecture.width=144 regulariser=activity_weight "
+            "training.steps=6 population.seeds=24 task.modules=6 architecture.width=144 regulariser=activity_weight "
             "regulariser.strength=0.01",
         ),
-        ("eager", "training.steps=40 population.seeds=64 data.num_samples=100000"),
+        ("eager", "training.steps=6 population.seeds=64 data.num_samples=100000"),
         (
             "eager",
             "training.steps=4 population.seeds=2 data.num_samples=100000 task=digits task.mixing=true "
@@ -112,7 +112,7 @@ def calls() -> Iterator[Calls]:
         ),
         (
             "native",
-            "training.steps=2000 training.curve_every=1000 population.seeds=64 data.num_samples=null",
+            "training.steps=400 training.curve_every=200 population.seeds=64 data.num_samples=null",
         ),
     ],
 )
@@ -144,13 +144,14 @@ def test_large_data_that_a_thousand_networks_share_is_held_and_estimated_once(ca
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "native"])
 def test_peak_of_memory_does_not_grow_with_steps(engine: str, calls: Calls) -> None:
-    steps = {"eager": 1500, "native": 20000}[engine]
+    # A step's activities of 24 networks take 1 MiB: kept, they would show after a tenth of these steps.
+    few_steps, many_steps, every = {"eager": (100, 500, 50), "native": (500, 20000, 250)}[engine]
     given = [
         "population.seeds=24",
-        "training.curve_every=250",
+        f"training.curve_every={every}",
         f"trainer.engine={engine}",
         "trainer.threads=2",
     ]
-    few, _ = calls.call("training.steps=500", *given)
-    many, _ = calls.call(f"training.steps={steps}", *given)
+    few, _ = calls.call(f"training.steps={few_steps}", *given)
+    many, _ = calls.call(f"training.steps={many_steps}", *given)
     assert many < 1.1 * few

@@ -2,117 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from modulab.config.settings import Run, read_run
 from modulab.errors import ConfigError
-from modulab.results import store
-from modulab.results.store import PARTS, gather, load_curves, load_results, save_part
-from modulab.results.tables import curve_table, result_table
-from modulab.sweep.run import Work, packed_seconds
-from modulab.sweep.slurm import cut_shards, describe_tasks
-from modulab.sweep.slurm_array import ArrayTask, SlurmSettings, refresh
+from modulab.results.store import load_results
+from modulab.sweep.shards import NoAnswer, Shard
+from modulab.sweep.slurm_array import SlurmSettings, refresh
 from modulab.sweep.slurm_node import node_python
-from modulab.training.cost import RATES
 from tests.command_line import SMALL, Command
-from tests.members import EAGER, EAGERLY, member_config
 
 SLURM = ["train", "-m", *SMALL, "hydra/launcher=population_slurm", "hydra.launcher.poll_seconds=0.01"]
-
-
-@functools.cache
-def run(steps: int) -> Run:
-    return read_run(member_config(training__steps=steps, training__curve_every=1))
-
-
-def make_work(populations: Sequence[Sequence[int]], unfinished: int) -> Work:
-    """Return work whose members, named by population and place, train for given numbers of steps."""
-    made = [
-        [replace(run(steps), run_id=f"{first}.{second}") for second, steps in enumerate(population)]
-        for first, population in enumerate(populations)
-    ]
-    runs = [run for population in made for run in population]
-    return Work(runs, made, min(unfinished, len(made)), EAGER, EAGERLY)
-
-
-def steps_of(runs: Sequence[Run]) -> int:
-    return sum(run.member.training.steps for run in runs)
-
-
-def level(loads: Sequence[int], amount: float) -> float:
-    """Return how high an amount fills vessels that hold something already, found by bisection."""
-    low, high = 0.0, max(loads) + amount
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if sum(max(0.0, middle - load) for load in loads) < amount else (low, middle)
-        )
-    return high
-
-
-@given(
-    st.lists(st.lists(st.sampled_from([1, 2, 3, 5, 10]), min_size=1, max_size=9), max_size=5),
-    st.integers(0, 3),
-    st.sets(st.integers(0, 40)),
-    st.integers(1, 7),
-)
-@example([[1] * 7], 0, set(), 5)  # where rounding each shard by itself leaves 3 to the last
-@example([[5] * 4, [1] * 3], 1, set(), 3)  # where one shard holds more than its part from the start
-def test_shards_have_every_free_member_once_in_equal_parts_and_unfinished_populations_whole(
-    populations: list[list[int]], unfinished: int, taken_places: set[int], most: int
-) -> None:
-    work = make_work(populations, unfinished)
-    taken = {run.run_id for place, run in enumerate(work.runs) if place in taken_places}
-    shards = cut_shards(work, taken, most)
-    free = [run.run_id for run in work.runs if run.run_id not in taken]
-    assert sorted(run.run_id for shard in shards for run in shard) == sorted(free)
-    assert len(shards) <= most
-    assert all(shards)
-    for population in work.populations[: work.unfinished]:
-        left = {run.run_id for run in population} - taken
-        assert sum(not left.isdisjoint(run.run_id for run in shard) for shard in shards) == bool(left)
-    new = {run.run_id for population in work.populations[work.unfinished :] for run in population} - taken
-    given_new = [[run for run in shard if run.run_id in new] for shard in shards]
-    # In order, so that the members of a population meet again in a shard.
-    cut = sorted((runs for runs in given_new if runs), key=lambda runs: free.index(runs[0].run_id))
-    assert [run.run_id for runs in cut for run in runs] == [name for name in free if name in new]
-    if new:
-        count = min(most, len(free))
-        old = [steps_of(shard) - steps_of(runs) for shard, runs in zip(shards, given_new, strict=True)]
-        ideal = level(old + [0] * (count - len(shards)), sum(map(steps_of, given_new)))
-        longest = max(run.member.training.steps for runs in given_new for run in runs)
-        for shard, runs in zip(shards, given_new, strict=True):
-            load = steps_of(shard)
-            assert load > ideal - longest
-            assert load < ideal + longest or not runs
-
-
-def test_equal_members_are_spread_to_within_one() -> None:
-    for members in (*range(1, 14), 25, 39):
-        for most in range(1, 12):
-            sizes = [len(shard) for shard in cut_shards(make_work([[1] * members], 0), set(), most)]
-            assert len(sizes) == min(most, members)
-            assert max(sizes) - min(sizes) <= 1
-
-
-def test_members_whose_network_fails_are_in_a_shard_all_the_same() -> None:
-    config = member_config({"architecture": "torch"})
-    config["architecture"]["module"] = {"_target_": "tests.networks.modules.Unbuildable", "width": 7}
-    broken = read_run(config)
-    work = make_work([[1, 1]], 0)
-    work = replace(work, runs=[*work.runs, broken], populations=[*work.populations, [broken]])
-    assert sorted(map(len, cut_shards(work, set(), 2))) == [1, 2]
 
 
 SETTINGS: dict[str, Any] = {
@@ -234,8 +139,8 @@ def test_a_squeue_that_fails_is_an_error_in_one_line_and_is_not_asked_without_ne
     monkeypatch.setenv("PATH", os.environ["PATH"])
     fake("squeue", "echo 'squeue: error: one' >&2; echo 'squeue: fatal: two' >&2; exit 1")
     refresh([])
-    with pytest.raises(ConfigError, match=r"^SLURM does not answer: one; two\. Try: squeue --me$"):
-        refresh([ArrayTask("7_0", ["a"])])
+    with pytest.raises(NoAnswer, match=r"^SLURM does not answer: one; two\. Try: squeue --me$"):
+        refresh([Shard("7_0", ["a"])])
 
 
 def test_waiting_outlasts_a_squeue_that_is_away_and_tells_of_it_once(
@@ -247,7 +152,7 @@ def test_waiting_outlasts_a_squeue_that_is_away_and_tells_of_it_once(
     fake("squeue", "echo >>asked; [ $(wc -l <asked) -gt 3 ] || { echo 'squeue: error: away' >&2; exit 1; }")
     code, out, err = command(*SLURM, "seed=0,1", "hydra.sweep.dir=sweep", "trainer.progress=lines")
     assert Path("asked").read_text() == "\n" * 4
-    assert err.count("SLURM does not answer: away. Try: squeue --me; the array goes on meanwhile\n") == 1
+    assert err.count("SLURM does not answer: away. Try: squeue --me; its shards go on meanwhile\n") == 1
     # By then the array has gone from the queue, and nothing has been trained.
     assert code == 1
     table = load_results("sweep")
@@ -257,12 +162,6 @@ def test_waiting_outlasts_a_squeue_that_is_away_and_tells_of_it_once(
         assert error == f"shard 7_{place} ended without it; its log: {log}"
         assert f"shard 7_{place} ended without 1 of its runs; its log: {log}\n" in err
     assert f"1 missing: {table['error'][0]}" in out
-
-
-def test_tasks_are_counted_by_state_with_reasons_to_wait() -> None:
-    states = [("RUNNING", ""), ("COMPLETING", ""), ("PENDING", "Resources"), ("PENDING", "None"), ("", "")]
-    tasks = [ArrayTask(f"7_{place}", [], "", *state) for place, state in enumerate(states)]
-    assert describe_tasks(tasks) == "shards: 2 at work, 2 waiting (Resources), 1 ended"
 
 
 def test_a_warning_that_comes_while_python_starts_waits_until_it_can_be_heeded() -> None:
@@ -278,38 +177,3 @@ def test_a_warning_that_comes_while_python_starts_waits_until_it_can_be_heeded()
         command, env=os.environ | {"CODE": code}, capture_output=True, text=True, check=True
     )
     assert ended.stdout.splitlines() == ["heeded", str({signal.SIGTERM})], ended.stderr
-
-
-@pytest.mark.parametrize("strike", [1, 2])
-def test_a_shard_that_saves_while_another_process_joins_the_parts_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: int
-) -> None:
-    """`gather` removes the folder of parts where it is empty: before a shard's curves, or between them and rows."""
-    opened = 0
-    real = Path.open
-
-    def open_late(path: Path, *arguments: Any, **options: Any) -> Any:
-        nonlocal opened
-        if path.parent.name == PARTS:
-            opened += 1
-            if opened == strike:
-                gather(tmp_path)
-                assert not path.parent.exists()
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(store.Path, "open", open_late)
-    rows = result_table([{"seed": 1}], ["a"], ["completed"], [None], [0.5], {"error/test": [1.0]})
-    save_part(tmp_path, "part", rows, curve_table(["a"], [2], {"error/test": [[1.0]]}))
-    gather(tmp_path)
-    assert load_results(tmp_path)["run_id"].tolist() == ["a"]
-    assert load_curves(tmp_path)["value"].tolist() == [1.0]
-
-
-def test_shards_weigh_networks_by_the_rates_that_plans_and_the_time_left_are_made_with() -> None:
-    quiet = read_run(member_config(training__steps=4)).member
-    noisy = read_run(member_config({"noise": "poisson"}, training__steps=4, noise__scale=0.1)).member
-    for engine, rates in RATES.items():
-        seconds = [packed_seconds(each, engine) for each in (quiet, noisy)]
-        assert seconds[1] / seconds[0] == pytest.approx(rates.noisy / rates.noiseless)
-        units = quiet.training.batch_size * quiet.architecture.network(quiet.task).step_units
-        assert seconds[0] == pytest.approx(4 * units * rates.noiseless)

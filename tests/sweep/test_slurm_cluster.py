@@ -15,15 +15,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from modulab.results.store import load_curves, load_results
+from modulab.results.store import load_results
 from modulab.sweep.slurm_array import FOLDER
 from tests.command_line import MODULAB, SMALL, Command
+from tests.sweep.switched import SWEEP, SWITCHED, assert_same_bits, drawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -35,35 +34,6 @@ LAUNCHER = [
 ]
 
 Start = Callable[..., subprocess.Popen[str]]
-
-SWITCHED = '''
-"""A task that files in the current folder slow down and break, and that writes down what it draws."""
-
-import os
-import time
-from pathlib import Path
-
-from modulab.tasks.regression import RegressionTask
-
-
-class SwitchedTask(RegressionTask):
-    def draw(self, keys, counters, region, split, scales=None):
-        if split == "train":
-            shard = "_".join(os.environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
-            with open("drawn", "a") as file:
-                file.write(f"{shard} {os.getpid()} {self.function_seed} {int(counters[0, 0])}\\n")
-            if Path("broken").exists() and self.function_seed == 2:
-                raise RuntimeError("no such function")
-            if Path("slow").exists():
-                time.sleep(1)
-        return super().draw(keys, counters, region, split, scales)
-'''
-SWEEP = [
-    "train", "-m", *SMALL, "task._target_=switched.SwitchedTask", "task.function_seed=range(6)",
-    "data.num_samples=null", "training.steps=160", "training.curve_every=2", "trainer.progress=lines",
-    "hydra.sweep.dir=sweep",
-]  # fmt: skip
-"""Six members, one a function seed; every chunk of two steps draws its points anew."""
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +91,6 @@ def start(command: Command, cluster: Path) -> Iterator[Start]:
     until(lambda: not states())
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A chunk of training points that a member's task drew."""
-
-    shard: str
-    process: int
-    member: int
-    first: int
-
-
-def drawn() -> list[Drawn]:
-    lines = Path("drawn").read_text().splitlines() if Path("drawn").exists() else []
-    return [Drawn(shard, *map(int, numbers)) for shard, *numbers in map(str.split, lines)]
-
-
 def slurm(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -175,20 +130,6 @@ def submitted() -> list[list[str]]:
 def begun(shards: int) -> Callable[[], bool]:
     """Return whether so many shards have trained for a chunk."""
     return lambda: len({each.shard for each in drawn() if each.first > 0}) == shards
-
-
-def assert_same_bits(one: str | Path, other: str | Path) -> None:
-    """Compare all that sweeps found: tables but for time and version, and curves."""
-    tables = []
-    for path in (one, other):
-        table = load_results(path).set_index("run_id").sort_index()
-        assert table["error"].isna().all()  # in a column of text or of nothing, which is no difference here
-        apart = ("seconds", "error", "version.")
-        tables.append(table[[name for name in table if not name.startswith(apart)]])
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    order = ["run_id", "measure", "step"]
-    curves = [load_curves(path).sort_values(order, ignore_index=True) for path in (one, other)]
-    pd.testing.assert_frame_equal(*curves, check_exact=True)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -329,7 +270,7 @@ def test_a_partition_that_there_is_not_is_an_error_in_one_line(command: Command)
 
 def test_command_of_the_page_on_sweeps_for_a_cluster_runs_as_written(cluster: Path, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/sweeps.md").read_text()
-    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (block,) = re.findall(r"```sh\n([^`]*population_slurm[^`]*)```", page)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     ran = subprocess.run(
         block, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -25,6 +25,8 @@ SUPPORTS = {
     "retina": [None],
     "bit_memory": [None],
     "pulse_sum": [None],
+    "formulas": [None],
+    "grid_world": [None],
 }
 """The supports of each task; None for one that has no such setting."""
 SIZES = {
@@ -40,6 +42,8 @@ SIZES = {
     "retina": {"outputs"},
     "bit_memory": {"length"},
     "pulse_sum": {"modulus", "length"},
+    "formulas": {"formula"},
+    "grid_world": {"flags", "imitate"},
 }
 """Settings besides the number of modules and the code that sizes depend on."""
 MANY_POINTS = {
@@ -47,11 +51,12 @@ MANY_POINTS = {
     "modular_arithmetic": {"modulus": 101},
     "copying": {"length": 12},
     "bit_memory": {"length": 24},
+    "grid_world": {"size": 1000},
 }
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina")
+UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina", "formulas", "grid_world")
 """Tasks that have no other function for module 1."""
-MODULES = {"bump_position": 2, "sources": 2, "retina": 2}
+MODULES = {"bump_position": 2, "sources": 2, "retina": 2, "formulas": 2, "grid_world": 2}
 """Tasks that have one number of modules."""
 REGIONS = [
     (name, support, region)

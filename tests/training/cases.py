@@ -55,6 +55,14 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"noise": "gaussian", "task": "classification"},
         {**NOISY, "noise__sites": "pre_activation", "architecture__activation": "sigmoid"},
     ),
+    "silu wiring with exchanges of places": (
+        {"architecture": "placed", "regulariser": "wiring"},
+        {
+            "architecture__activation": "silu", "architecture__depth": 2, "training__curve_every": 25,
+            "regulariser__swap_every": 50, "regulariser__strength": 0.01, "regulariser__raised_by": 3.0,
+            "regulariser__raised_from": 20, "regulariser__raised_until": 60, "regulariser__biases_from": 40,
+        },
+    ),
     "torch module with constants": (
         {"architecture": "torch", "noise": "gaussian"},
         {
@@ -98,8 +106,8 @@ SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     **{
         f"task {name}": ({"task": name}, {})
         for name in (
-            "bump_position", "copying", "digits", "modular_arithmetic", "overlap", "parity", "shared_output",
-            "sum_of_products",
+            "bump_position", "copying", "digits", "formulas", "grid_world", "modular_arithmetic", "overlap", "parity",
+            "shared_output", "sum_of_products",
         )
     },
     **{
@@ -123,6 +131,6 @@ SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "conditionals": (
         {"architecture": "conditionals", "task": "causal"},
-        {"architecture__width": None, "training__batch_size": 1},
+        {"architecture__width": None, "training__batch_size": 1, "data__num_samples": 64},
     ),
 }  # fmt: skip

@@ -28,7 +28,7 @@ def train_plainly(member: Member, module: nn.Module) -> None:
     training, task = member.training, member.task
     keys = member_keys([member.seed])
     assert member.data.num_samples is not None
-    points = training_points(task, keys, 0, member.data.num_samples)[0]
+    points = training_points(task, keys, 0, member.data.num_samples)[0].to(next(module.parameters()).dtype)
     common = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
     parameters = list(module.parameters())
     optimiser = {
@@ -60,6 +60,8 @@ def train_plainly(member: Member, module: nn.Module) -> None:
 def check_follows_plain_torch(member: Member, module: nn.Module) -> None:
     """Train a member, and a module whose parameters have the names of its layout, and compare all parameters."""
     start = initial_parts(member)
+    double = member.training.precision == "float64"
+    module = module.double() if double else module
     named = dict(module.named_parameters())
     assert set(named) == set(start)
     with torch.no_grad():
@@ -70,6 +72,8 @@ def check_follows_plain_torch(member: Member, module: nn.Module) -> None:
     ours = split_parameters(trained_parameters([member]), learner.network.layout)
     moved = 0.0
     for name, values in ours.items():
-        torch.testing.assert_close(values[0], named[name].detach(), rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            values[0], named[name].detach(), rtol=0, atol=1e-12 if double else 1e-5, msg=name
+        )
         moved = max(moved, float((values[0] - start[name]).abs().max()))
     assert moved > 0.01

@@ -55,6 +55,28 @@ def test_training_agrees_with_the_cpu_to_rounding(case: str) -> None:
     assert apart(members(3, choices, **overrides), "eager") < 1e-4
 
 
+def test_float64_agrees_with_the_cpu_beyond_the_digits_of_float32() -> None:
+    population = members(
+        3, {"noise": "gaussian"}, training__precision="float64", architecture__activation="tanh"
+    )
+    assert apart(population, "eager") < 1e-10
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_networks_that_stop_keep_their_weights_and_others_go_on_as_on_the_cpu(left: int) -> None:
+    population = varied(4, curve_every=20)
+    ended = []
+    for device in (torch.device("cpu"), CUDA):
+        learner, data = prepared_learner(population, device=device)
+        learner.training_step(data.chunk(0))
+        stopped = learner.member_parameters()[left:]
+        learner.go_on_with([*population[:left], *[None] * (4 - left)])
+        learner.training_step(data.chunk(1))
+        ended.append(learner.member_parameters())
+        assert torch.equal(ended[-1][left:], stopped)
+    torch.testing.assert_close(ended[1], ended[0], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("case", ["poisson relu adamw", "gaussian tanh deep premodular power", "recurrent"])
 def test_compiled_training_agrees_with_the_cpu_to_rounding(case: str) -> None:
     # In a process without checks of shapes, which torch.compile cannot trace.

@@ -16,6 +16,7 @@ from tests.members import make_member
 from tests.perceptrons import perceptrons, trace
 from tests.training.fitting import CPU
 
+FIRST = torch.zeros((), dtype=torch.int32)
 DRAWS = 4000
 
 
@@ -33,7 +34,7 @@ def losses_under_noise(sites: str, depth: int, scale: float) -> tuple[Tensor, Te
     )
     mask = torch.ones_like(parameters)
     keys = member_keys(range(DRAWS))
-    _, losses = population_losses(parameters, program, samples, mask, coefficients, keys)
+    _, losses = population_losses(parameters, program, samples, mask, coefficients, keys, FIRST)
     network = perceptrons(NetworkPopulation(program.network, parameters[:1]))
     inputs = samples[:1, :, : program.network.in_features]
     last = trace(network, inputs).activities[-1].abs().mean(dim=2)

@@ -1,7 +1,7 @@
 """`hydra/launcher=population_slurm`: trains the jobs of a sweep packed into shards, each a task of a SLURM array."""
 
 # No postponed annotations here: Hydra loads its plugins in a way in which dataclasses cannot resolve them.
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +53,19 @@ class PopulationSlurmLauncher(PopulationLauncher):
     def prepare(self, plan: "Plan", folder: Path) -> "Work":
         """Return what of a batch's jobs is to be trained, planned for the nodes."""
         from modulab.extras import require_extra
-        from modulab.sweep.slurm import plan_slurm_work
+        from modulab.sweep.shards import plan_for_shards
 
         require_extra("slurm", ("submitit",), "hydra/launcher=population_slurm")
-        return plan_slurm_work(plan.runs, plan.trainer, folder, self._settings())
+        return plan_for_shards(plan.runs, plan.trainer, folder, self._settings())
 
     def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
         """Train what was prepared on the nodes, and keep it in the sweep's folder."""
-        from modulab.sweep.slurm import run_on_slurm
+        from modulab.sweep.shards import run_in_shards
+        from modulab.sweep.slurm_array import SlurmArrays
 
-        run_on_slurm(work, folder, self._settings(), plan.trainer.progress, plan.logger)
+        settings = self._settings()
+        arrays = SlurmArrays(settings)
+        run_in_shards(work, folder, arrays, settings.most_shards, plan.trainer.progress, plan.logger)
 
     def describe(self, plan: "Plan", folder: Path) -> str:
         """Return what `train` would submit, for a dry run."""
@@ -71,15 +74,10 @@ class PopulationSlurmLauncher(PopulationLauncher):
         return describe_shards(plan, folder, self._settings())
 
     def _settings(self) -> "SlurmSettings":
-        from modulab.errors import ConfigError
-        from modulab.schema import suggest
+        from modulab.sweep.shards import read_settings
         from modulab.sweep.slurm_array import SlurmSettings
 
-        known = [each.name for each in fields(PopulationSlurmLauncherConf) if each.name != "_target_"]
-        for name in self._given:  # ++hydra.launcher.NAME=VALUE adds any name
-            if name not in known:
-                raise ConfigError(f"hydra.launcher.{name}: there is no such key. {suggest(name, known)}")
-        return SlurmSettings(**self._given)
+        return read_settings(SlurmSettings, self._given)
 
 
 ConfigStore.instance().store(

@@ -21,14 +21,15 @@ def train_further(
 ) -> Iterator[Float[Tensor, "member parameter"]]:
     """Yield the parameters after each `every` steps, until there were `steps`.
 
-    The optimiser and its schedule begin anew. Parameters that are `held` keep their values. Weight decay acts on them
-    beside the gradient, which is all that a mask holds back, and is undone after each `every` steps.
+    The optimiser and its schedule begin anew, in float32, as networks are measured. Parameters that are `held` keep
+    their values. Weight decay acts on them beside the gradient, which is all that a mask holds back, and is undone
+    after each `every` steps.
     """
     # Not above: importing Lightning takes seconds, and labels of columns are read without it.
     from modulab.training.data import PopulationData
     from modulab.training.learner import PopulationLearner
 
-    changes = {"steps": steps, "curve_every": min(every, steps)}
+    changes = {"steps": steps, "curve_every": min(every, steps), "precision": "float32"}
     going_on = [
         member.model_copy(update={"training": member.training.model_copy(update=changes)})
         for member in members

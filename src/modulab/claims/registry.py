@@ -38,10 +38,10 @@ CLAIMS = (
 )
 
 LONGEST_FIRST = (
+    "codes",
     "robustness",
     "samples",
     "forgetting",
-    "codes",
     "contest",
     "depth",
     "digits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pandas.util
 
+import modulab
 from modulab.claims.claim import Claim
 from modulab.claims.evidence import Evidence
 from modulab.claims.judgement import (
@@ -30,7 +33,7 @@ from modulab.claims.presets import PRESETS, banner
 from modulab.claims.rules import RULE, Finding
 from modulab.claims.run import Experiment
 from modulab.measure_names import arrow_key
-from modulab.report.figure import ReportFigure
+from modulab.report.figure import KINDS, ReportFigure
 from modulab.report.networks import MOST_LISTED, networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.results.files import write_whole
@@ -40,6 +43,7 @@ SOURCE = "Qian, Liang and Fiete (arXiv 2512.13707)"
 RECORD = "claims.json"
 PAGE = "report.html"
 
+_hash: Any = pandas.util.hash_pandas_object
 _FINDINGS = ("criterion", "quantity", "estimate [95% interval]", "predicted", "region", "seeds", "outcome")
 
 
@@ -64,15 +68,74 @@ def write_claims_report(
 ) -> list[Judgement]:
     """Write the page on claims that were judged by these results, its figures and claims.json; return what it says.
 
-    `command` is what runs all of it again. A preset that decides nothing leaves every judgement open.
+    `command` is what runs all of it again. A preset that decides nothing leaves every judgement open. A report that was
+    drawn from the same judgements and results, by the same code, stays as it is.
     """
     decides = PRESETS[preset].decides
     judgements = [each if decides else left_open(each, preset) for each in judgements]
+    drawn_from = _digest(judgements, experiments, results, preset, command)
+    if not _is_drawn(folder, drawn_from):
+        _draw(judgements, experiments, results, preset, command, drawn_from, folder)
+    return judgements
+
+
+def _digest(
+    judgements: Sequence[Judgement],
+    experiments: Mapping[str, Experiment],
+    results: Mapping[str, pd.DataFrame],
+    preset: str,
+    command: str,
+) -> str:
+    """Return a hash of all that a report shows, and of the code that draws it."""
+    parts = [
+        command,
+        preset,
+        repr(versions()),
+        *(json.dumps(as_record(each, [], [], []), default=str) for each in judgements),
+        *(shlex.join(experiments[name].command) + _digest_of_table(table) for name, table in results.items()),
+        *(path.read_text("utf-8") for path in sorted(Path(modulab.__file__).parent.rglob("*.py"))),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _digest_of_table(table: pd.DataFrame) -> str:
+    found = hashlib.sha256(repr([str(name) for name in table]).encode())
+    for name in table:
+        column = table[name]
+        values = (
+            column.astype(str) if column.dtype == object else column
+        )  # some hold lists, which have no hash
+        found.update(_hash(values, index=False).to_numpy().tobytes())
+    return found.hexdigest()
+
+
+def _is_drawn(folder: Path, drawn_from: str) -> bool:
+    """Return whether the folder holds a report that was drawn from the same, with all of its figures."""
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        names = [figure["name"] for claim in record["claims"] for figure in claim["figures"]]
+        same = record["drawn_from"] == drawn_from
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # none, of an earlier version, or changed by something else: drawn anew
+    files = [PAGE, *(f"{name}.{kind}" for name in names for kind in KINDS)]
+    return same and all((folder / name).is_file() for name in files)
+
+
+def _draw(
+    judgements: Sequence[Judgement],
+    experiments: Mapping[str, Experiment],
+    results: Mapping[str, pd.DataFrame],
+    preset: str,
+    command: str,
+    drawn_from: str,
+    folder: Path,
+) -> None:
     parts = [_part(judgement, experiments, results) for judgement in judgements]
     facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
     record = {
         **facts,
         "rule": RULE,
+        "drawn_from": drawn_from,
         "claims": [
             as_record(
                 part.judgement,
@@ -92,7 +155,6 @@ def write_claims_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_page(_page(parts, facts, preset, _networks(parts, results)), folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-    return judgements
 
 
 def _part(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,10 +56,27 @@ def run_on_this_machine(
 
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1
-    at_once = min(processes or cores, len(experiments))
     # Those that took longest before come first, so that no core is left idle beside a long one at the end.
-    ordered = sorted(experiments, key=lambda experiment: seconds_spent(experiment.folder), reverse=True)
-    return run_experiments(ordered, at_once, max(1, cores // at_once), style)
+    spent = {experiment.name: seconds_spent(experiment.folder) for experiment in experiments}
+    ordered = sorted(experiments, key=lambda experiment: spent[experiment.name], reverse=True)
+    found: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
+    for part in _parts(ordered, spent):
+        at_once = min(processes or cores, len(part))
+        run_ids, failed = run_experiments(part, at_once, max(1, cores // at_once), style)
+        found |= run_ids
+        errors |= failed
+    return found, errors
+
+
+def _parts(ordered: Sequence[Experiment], spent: Mapping[str, float]) -> list[Sequence[Experiment]]:
+    """Return experiments in parts that run one after another: first one that takes longer than all others together.
+
+    Alone it has all cores, of which all but one would be idle for most of its time otherwise.
+    """
+    if len(ordered) > 1 and spent[ordered[0].name] > sum(spent[each.name] for each in ordered[1:]) > 0:
+        return [ordered[:1], ordered[1:]]
+    return [ordered]
 
 
 def seconds_spent(folder: Path) -> float:

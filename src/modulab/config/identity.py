@@ -26,6 +26,12 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("task", "bump_width"): 1.0,
     ("architecture", "match"): "width",
     ("probes", "adaptation_optimiser"): "adam",
+    ("training", "precision"): "float32",
+    ("training", "monitor"): "error/test",
+    ("training", "stopping_threshold"): None,
+    ("training", "patience"): None,
+    ("training", "plateau_steps"): 400,
+    ("training", "plateau_factor"): 0.5,
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {

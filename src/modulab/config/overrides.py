@@ -69,7 +69,10 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}. See modulab train --help.")
+        keys = " Keys are set without dashes, as in seed=1 or, to train nothing, sweep.dry_run=true."
+        raise ConfigError(
+            f"{message}.{keys if message.startswith('unrecognized') else ''} See modulab train --help."
+        )
 
     parser = arguments_parser()
     parser.error = refuse
@@ -287,7 +290,7 @@ def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
     known = [f"{parent}.{key}" for key in node if key != "_target_"]
     return (
         suggest(unknown, known)
-        or f"{group}={option} has none; others may, as hydra/launcher=population_slurm."
+        or f"{group}={option} has none; others may, as hydra/launcher=population_slurm or population_ray."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from modulab.config.identity import RunIds, canonical, group_in_current_form
 from modulab.config.sobol import Sobol
 from modulab.errors import ConfigError, ForeignError, foreign_code
-from modulab.measure_names import given_measure
+from modulab.measure_names import better, given_measure, stands_for
 from modulab.networks.base import Architecture
 from modulab.networks.self_trained import SelfTrained
 from modulab.noise import Noise
@@ -43,13 +43,19 @@ class Training(Settings):
     batch_size: int = Field(
         ge=1, description="points per step, drawn with replacement", json_schema_extra=STRUCTURAL
     )
+    precision: Literal["float32", "float64"] = Field(
+        description="of weights, gradients and optimiser state in training, eager in float64; points, initial weights "
+        "and noise are drawn, and networks measured, in float32",
+        json_schema_extra=STRUCTURAL,
+    )
     optimiser: Literal["adam", "adamw", "sgd"] = Field(
         description="adam and sgd add weight decay to the gradient, adamw applies it to the weights",
         json_schema_extra=STRUCTURAL,
     )
     learning_rate: float = Field(gt=0, description="peak learning rate")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        description="how the learning rate falls from its peak to 0 at the last step"
+    schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
+        description="how the learning rate falls from its peak: to 0 at the last step, or, by plateau, wherever the "
+        "monitored curve has no new least value"
     )
     warmup_steps: int = Field(
         ge=0, description="steps over which the learning rate first rises linearly to its peak"
@@ -67,6 +73,28 @@ class Training(Settings):
         description="steps between points of the curves, which are also the resumable chunks",
         json_schema_extra=STRUCTURAL,
     )
+    monitor: str = Field(
+        description="the curve that stops a network and lowers its learning rate: training/loss, or an error of "
+        "probes.curves"
+    )
+    stopping_threshold: float | None = Field(
+        ge=0, description="a network stops at the first point of its monitored curve that is not above this"
+    )
+    patience: int | None = Field(
+        ge=1,
+        description="a network stops once its monitored curve has had no new least value for so many steps",
+    )
+    plateau_steps: int = Field(
+        ge=1, description="plateau: steps without a new least value after which the learning rate falls"
+    )
+    plateau_factor: float = Field(
+        gt=0, lt=1, description="plateau: by what the learning rate is multiplied then"
+    )
+
+    @property
+    def may_stop(self) -> bool:
+        """Return whether a network may stop before its last step."""
+        return self.stopping_threshold is not None or self.patience is not None
 
 
 class Probes(Settings):
@@ -332,6 +360,12 @@ def read_run(config: Mapping[str, Any]) -> Run:
     return Reader().run(config)
 
 
+def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
+    """Return the checked runs of configs that have much in common: see `Reader.run`."""
+    reader = Reader()
+    return [reader.run(config) for config in configs]
+
+
 def _checked_condition(groups: Mapping[str, _ReadGroup], seed: int) -> Condition:
     member = Member.model_validate({"seed": seed, **{name: group.settings for name, group in groups.items()}})
     _check_combinations(member)
@@ -355,21 +389,31 @@ class _Seed(Settings):
 def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
     """Raise: ConfigError for settings that have no effect where a module trains itself."""
     architecture.check()
+    training = member.training
     for key, is_set in (
         (f"noise.scale={member.noise.scale}", member.noise.scale > 0),
         (f"regulariser.strength={member.regulariser.strength}", member.regulariser.strength > 0),
         ("task.code=mixed", member.task.mixing),
+        (
+            f"training.stopping_threshold={training.stopping_threshold}",
+            training.stopping_threshold is not None,
+        ),
+        (f"training.patience={training.patience}", training.patience is not None),
+        ("training.schedule=plateau", training.schedule == "plateau"),
+        (f"training.precision={training.precision}", training.precision != "float32"),
     ):
         if is_set:
             raise ConfigError(
                 f"{key} has no effect, because architecture={architecture.name} trains itself, by its own "
-                "training_step. Leave it out; noise and penalties of its own are part of the module."
+                "training_step. Leave it out; noise, penalties and callbacks of its own are part of the module."
             )
 
 
 def _check_combinations(member: Member) -> None:
     with foreign_code():
         member.task.check_training(member.data.num_samples, member.training.batch_size)
+        if member.regulariser.strength > 0:
+            member.regulariser.check_training(member.training.curve_every)
     if isinstance(member.architecture, SelfTrained):
         _check_self_trained(member, member.architecture)
         return
@@ -407,10 +451,30 @@ def _check_combinations(member: Member) -> None:
             )
         with foreign_code():
             member.task.points_per_coordinate(member.data.num_samples)
+    _check_monitor(member)
     if member.training.warmup_steps > member.training.steps:
         raise ConfigError(
             f"training.warmup_steps={member.training.warmup_steps} exceeds training.steps={member.training.steps}. "
             "Lower it, or train longer."
+        )
+
+
+def _check_monitor(member: Member) -> None:
+    """Raise: ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
+    training = member.training
+    if not training.may_stop and training.schedule != "plateau":
+        return
+    name = training.monitor
+    recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)
+    if not recorded:
+        raise ConfigError(
+            f"training.monitor={name} is no curve that is recorded. Name it in probes.curves, which has "
+            f"{', '.join(member.probes.curves) or 'none'}, or set training.monitor=training/loss."
+        )
+    if better(name) != "lower":
+        raise ConfigError(
+            f"training.monitor={name}: the least value of this curve is not the best. Choose an error, such as "
+            "error/test, or training/loss."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -64,6 +65,8 @@ class Journal:
         """Add a point to the live curves: one value per member for each measure."""
         for place, run_id in enumerate(self._population):
             own = {name: members[place] for name, members in values.items()}
+            if all(map(math.isnan, own.values())):  # of a member that has stopped
+                continue
             self._backend.point(self._live[run_id], step, own)
             self._last_step[run_id] = step
 

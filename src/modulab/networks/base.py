@@ -426,6 +426,13 @@ class Network(ABC):
         return max(self.total_values, self.in_features)
 
     @property
+    def step_products(self) -> int:
+        """Return about how many products of weights and values a pass of a sample takes, by its visits on average."""
+        weights = sum(part.size for part in self.layout if part.is_weight)
+        values, units = (sum(getattr(site, of) for site in self.sites) for of in ("values", "units"))
+        return weights * max(1, values // max(1, units))
+
+    @property
     def widest(self) -> int:
         """Return the largest number of values of a sample at a visit to a site, or of inputs."""
         return max((*(site.units * site.positions for site in self.sites), self.in_features))

@@ -50,6 +50,15 @@ def _sigmoid(values: Tensor) -> Tensor:
     return 0.5 + 0.5 * torch.tanh(0.5 * values)
 
 
+def _silu(values: Tensor) -> Tensor:
+    return values * _sigmoid(values)
+
+
+def _silu_derivative(values: Tensor) -> Tensor:
+    gate = _sigmoid(values)
+    return gate * (1 + values * (1 - gate))
+
+
 def _softplus(values: Tensor) -> Tensor:
     return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
 
@@ -59,9 +68,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(torch.tanh, lambda values: 1 - torch.tanh(values).square()),
     "sigmoid": Activation(_sigmoid, lambda values: _sigmoid(values) * (1 - _sigmoid(values))),
     "softplus": Activation(_softplus, _sigmoid),
+    "silu": Activation(_silu, _silu_derivative),
     "linear": Activation(lambda values: values, torch.ones_like, cost=0),
 }
-ActivationName = Literal["relu", "tanh", "sigmoid", "softplus", "linear"]
+ActivationName = Literal["relu", "tanh", "sigmoid", "softplus", "silu", "linear"]
 
 
 def flatten(

@@ -1,9 +1,9 @@
-"""Figures of what analyses found: errors after cuts and transplants with their controls, and matrices of modules."""
+"""Figures of what analyses found: values beside their controls, matrices of modules, and values step by step."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from modulab.report.categories import HOW_TO_READ, strip_figure
 from modulab.report.figure import ReportFigure
+from modulab.report.lines import HOW_TO_READ as LINES
+from modulab.report.lines import lines_figure
 from modulab.report.style import drawing
 
 _MOST_GROUPS = 8
@@ -24,7 +26,7 @@ _HOW = "arm"
 
 @dataclass(frozen=True)
 class Arms:
-    """Values of an analysis that are compared with one another: the ends of their columns, and words for each."""
+    """Values of an analysis side by side, or one alone: the ends of their columns, and words for each."""
 
     ends: dict[str, str]
     title: str
@@ -44,6 +46,19 @@ class Matrix:
     symmetric: bool = False
 
 
+@dataclass(frozen=True)
+class Course:
+    """Values of an analysis along a number that the ends of their columns have, and words for them."""
+
+    pattern: re.Pattern[str]
+    """Its group `x` is the number, its group `arm` tells lines apart; each kind of network has a panel."""
+    title: str
+    along: str
+    value: str
+    caption: str
+    arms: str
+
+
 COMPARED = (
     Arms(
         {"rise": "modules cut apart", "rise_random": "random modules cut apart"},
@@ -60,6 +75,27 @@ COMPARED = (
         "What a transplanted module brings along",
         "Test error of a module after a fresh network, with the module of a trained one in it, was trained further; "
         "the controls have an untrained module, or one with permuted weights.",
+    ),
+    Arms(
+        {"times": "experts found", "times_random": "random experts"},
+        "How far units of one function are gathered in one expert",
+        "The count of a function's first units in the expert that has most of them, over the count expected by chance; "
+        "beside it that of random experts of equal sizes.",
+    ),
+    Arms(
+        {"passed": "stages passed"},
+        "How far networks come in a curriculum",
+        "The number of stages that a network passed, each after all before it.",
+    ),
+)
+COURSES = (
+    Course(
+        re.compile(r"rise_(?P<arm>(?!random_)\w+)@(?P<x>[\d.]+)"),
+        "What is lost when each input keeps a share of the experts",
+        along="share of experts kept",
+        value="Rise of test error",
+        caption="The rise of test error, by the router that chooses the experts.",
+        arms="experts kept by",
     ),
 )
 MATRICES = (
@@ -95,6 +131,10 @@ def analysis_figures(results: pd.DataFrame, group: str, names: Sequence[str]) ->
             str(column).removeprefix(f"{name}/") for column in results if str(column).startswith(f"{name}/")
         ]
         found += [_compared(results, group, name, each) for each in COMPARED if set(each.ends) <= set(own)]
+        for each in COURSES:
+            points = {end: parts for end in own if (parts := each.pattern.fullmatch(end))}
+            if points:
+                found.append(_course(results, group, name, each, points))
         for each in MATRICES:
             cells = {end: parts for end in own if (parts := each.pattern.fullmatch(end))}
             if cells:
@@ -109,7 +149,25 @@ def _compared(results: pd.DataFrame, group: str, name: str, arms: Arms) -> Repor
     ]
     return strip_figure(
         pd.concat(parts, ignore_index=True), group, [first], name=f"analysis_{name}", title=f"{arms.title} ({name})",
-        arm=_HOW, caption=f"{arms.caption} {HOW_TO_READ}",
+        arm=_HOW if len(arms.ends) > 1 else None, caption=f"{arms.caption} {HOW_TO_READ}",
+    )  # fmt: skip
+
+
+def _course(
+    results: pd.DataFrame, group: str, name: str, course: Course, points: Mapping[str, re.Match[str]]
+) -> ReportFigure:
+    parts: list[pd.DataFrame] = []
+    for end, found in points.items():
+        own = {
+            course.along: float(found["x"]),
+            course.value: results[f"{name}/{end}"],
+            course.arms: found["arm"].replace("_", " "),
+        }
+        parts.append(results.assign(**own))
+    return lines_figure(
+        pd.concat(parts, ignore_index=True), course.along, [course.value], name=f"analysis_{name}",
+        title=f"{course.title} ({name})", arm=course.arms, row=group,
+        caption=f"{course.caption} {LINES['marks']}", x_scale="linear",
     )  # fmt: skip
 
 

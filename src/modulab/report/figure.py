@@ -19,6 +19,8 @@ from modulab.results.files import write_whole
 from modulab.text import printable
 
 DPI = 200
+KINDS = ("svg", "png", "csv")
+"""Of the files that a figure is kept in."""
 _SHOWN_DPI = 96
 """Of a notebook, as a browser counts inches."""
 _MOST_FITTINGS = 3

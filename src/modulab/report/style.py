@@ -124,6 +124,7 @@ def arm_text(arm: object) -> str:
 
 _LABELS = {
     "training/loss": "Training loss",
+    "training/steps": "Training steps taken",
     "step": "Training step",
     "level": "Level of the perturbation",
     "range": "Factor of the training range",

@@ -92,17 +92,22 @@ def curve_table(
     run_ids: Sequence[str],
     steps: Sequence[int],
     curves: Mapping[str, Sequence[Sequence[float]]],
+    ends: Sequence[int | None] | None = None,
 ) -> pa.Table:
-    """Return (run_id, step, measure, value) from each measure's values as [member][step]."""
+    """Return (run_id, step, measure, value) from each measure's values as [member][step].
+
+    `ends` are the steps after which members have no points, None for those that have all.
+    """
     columns: dict[str, list[pa.Array]] = {name: [] for name, _ in _CURVE_COLUMNS}
+    last = max(steps, default=0)
+    own_ends = np.array([last if end is None else end for end in ends or [None] * len(run_ids)])
+    of_member, of_step = np.nonzero(np.array(steps, dtype=np.int64)[None] <= own_ends[:, None])
     for measure, members in curves.items():
-        values = np.array(members, dtype=np.float64).reshape(len(run_ids), len(steps))
-        columns["run_id"].append(
-            pa.array(run_ids, pa.string()).take(np.arange(len(run_ids)).repeat(len(steps)))
-        )
-        columns["step"].append(pa.array(np.tile(np.array(steps, dtype=np.int64), len(run_ids))))
+        values = np.array(members, dtype=np.float64).reshape(len(run_ids), len(steps))[of_member, of_step]
+        columns["run_id"].append(pa.array(run_ids, pa.string()).take(of_member))
+        columns["step"].append(pa.array(np.array(steps, dtype=np.int64)[of_step]))
         columns["measure"].append(pa.array([measure]).take(np.zeros(values.size, dtype=np.int64)))
-        columns["value"].append(pa.array(values.ravel()))
+        columns["value"].append(pa.array(values))
     return pa.table({name: pa.chunked_array(columns[name], type=kind) for name, kind in _CURVE_COLUMNS})
 
 

@@ -8,10 +8,9 @@ from modulab.config.composing import Plan
 from modulab.config.settings import Run, structural_key
 from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
 from modulab.sweep.run import Work, fails_at_once, plan_work
+from modulab.sweep.shards import ShardSettings, cut_shards, plan_for_shards
 from modulab.sweep.side_by_side import PROCESS_BYTES as SELF_TRAINED_BYTES
 from modulab.sweep.side_by_side import processes_at_once
-from modulab.sweep.slurm import cut_shards, plan_slurm_work
-from modulab.sweep.slurm_array import SlurmSettings
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
 from modulab.training.execution import Execution
 
@@ -26,18 +25,20 @@ def describe_work(plan: Plan, folder: Path) -> str:
     )
 
 
-def describe_shards(plan: Plan, folder: Path, settings: SlurmSettings) -> str:
-    """Return what training a plan in `folder` on SLURM would come to."""
-    work = plan_slurm_work(plan.runs, plan.trainer, folder, settings)
+def describe_shards(plan: Plan, folder: Path, settings: ShardSettings) -> str:
+    """Return what training a plan in `folder` in shards would come to."""
+    work = plan_for_shards(plan.runs, plan.trainer, folder, settings)
     shards = cut_shards(work, set(), settings.most_shards)
     largest = max((len(shard) for shard in shards), default=0)
-    at_once = max(1, min(len(shards), settings.array_parallelism))
-    resources = f"{settings.cpus} CPUs, {settings.gpus} GPUs and {settings.memory_gib:g} GiB"
+    at_once = max(1, min(len(shards), settings.at_once))
+    resources = (
+        f"{settings.cpus} CPUs, {settings.gpus:g} GPUs and {settings.memory_gib:g} GiB {settings.limit}"
+    )
     return "\n".join(
         [
             *describe_counts(plan, work),
-            f"shards       {len(shards)} tasks of one array job, {at_once} at once, the largest of {largest} networks",
-            f"each         {resources} for {settings.time_minutes} min at a time",
+            f"shards       {len(shards)} {settings.kind}, {at_once} at once, the largest of {largest} networks",
+            f"each         {resources.strip()}",
             f"in all       {describe_time(work, at_once)}",
         ]
     )

@@ -48,13 +48,13 @@ def population_bytes(members: Sequence[Member], execution: Execution) -> float:
     Each data set counts once, however many members read it.
     """
     points = points_of_data_sets(members)
-    data = sum(count * _bytes_of_a_point(name.task) for name, count in points.items())
+    data = sum(count * _bytes_of_a_point(name.task, members[0]) for name, count in points.items())
     return _shared_bytes(members, execution) + data + len(members) * _bytes_on(members, execution)
 
 
 def member_bytes(member: Member) -> int:
     """Return about how much memory a member takes whose points no other reads, besides the block being trained."""
-    return _own_bytes(member) + num_points(member) * _bytes_of_a_point(member.task)
+    return _own_bytes(member) + num_points(member) * _bytes_of_a_point(member.task, member)
 
 
 def _own_bytes(member: Member) -> int:
@@ -62,17 +62,22 @@ def _own_bytes(member: Member) -> int:
     training = member.training
     parameters = network_of(member).num_parameters
     curve_points = 4 * -(-training.steps // training.curve_every)
-    return _FLOAT * _COPIES_OF_PARAMETERS * parameters + 32 * curve_points
+    return _float_bytes(member) * _COPIES_OF_PARAMETERS * parameters + 32 * curve_points
 
 
-def _bytes_of_a_point(task: Task) -> int:
-    return _FLOAT * (task.in_features + task.num_targets)
+def _float_bytes(member: Member) -> int:
+    return _FLOAT * (2 if member.training.precision == "float64" else 1)
+
+
+def _bytes_of_a_point(task: Task, member: Member) -> int:
+    """Return the size of a point of a task in the table of a population that the member is of."""
+    return _float_bytes(member) * (task.in_features + task.num_targets)
 
 
 def _drawing_bytes(member: Member) -> int:
     """Return about how much memory drawing a member's training points takes at its peak, besides the points."""
     points = num_points(member) if member.task.mixing else 1  # else they are drawn in parts
-    return _COPIES_OF_DRAWS * max(points * _bytes_of_a_point(member.task), _FLOAT * DRAWN_AT_ONCE)
+    return _COPIES_OF_DRAWS * max(points * _bytes_of_a_point(member.task, member), _FLOAT * DRAWN_AT_ONCE)
 
 
 def _step_bytes(member: Member, engine: str) -> int:
@@ -86,7 +91,7 @@ def _step_bytes(member: Member, engine: str) -> int:
         copies += _COPIES_FOR_PENALTY * (program.regulariser is not None)
         copies += network.activation_cost
     activity = copies * units * member.training.batch_size
-    return _FLOAT * (activity + _COPIES_IN_A_STEP * network.num_parameters)
+    return _float_bytes(member) * (activity + _COPIES_IN_A_STEP * network.num_parameters)
 
 
 def _largest_step(members: Sequence[Member], engine: str) -> int:
@@ -160,7 +165,7 @@ def population_sizes(runs: Sequence[Run], trainer: Trainer, execution: Execution
     room = available_bytes(trainer, execution.device) - _shared_bytes(members, execution)
     own = _bytes_on(members, execution)
     data = {
-        condition: (data_set(member), num_points(member), _bytes_of_a_point(member.task))
+        condition: (data_set(member), num_points(member), _bytes_of_a_point(member.task, member))
         for condition, member in examples.items()
     }
     sizes: list[int] = []

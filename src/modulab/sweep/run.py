@@ -308,7 +308,7 @@ def _save_finished(population: Sequence[Run], folder: Path, result: PopulationRe
     for place, reason in result.failures.items():
         statuses[place], errors[place] = "failed", reason
     by_member = {name: list(zip(*points, strict=True)) for name, points in result.curves.items()}
-    curves = curve_table([run.run_id for run in population], result.curve_steps, by_member)
+    curves = curve_table([run.run_id for run in population], result.curve_steps, by_member, result.stopped_at)
     rows = _rows(population, statuses, errors, result.seconds / len(population), result.engines, result)
     save_part(folder, _part_name(population), rows, curves)
 

@@ -1,4 +1,4 @@
-"""Array jobs of SLURM: how shards are submitted as one, and how its tasks are found again and looked after."""
+"""SLURM as a carrier of shards: how they are submitted as one array job, whose tasks are looked after."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modulab.config.project_file import find_project
 from modulab.config.settings import Run
 from modulab.errors import ConfigError
 from modulab.results.files import write_whole
 from modulab.sweep.run import Work
+from modulab.sweep.shards import NoAnswer, Shard, check_settings, count_words, tell
 from modulab.sweep.slurm_node import ShardTask, node_python
 
 FOLDER = "slurm"
@@ -44,19 +44,12 @@ class SlurmSettings:
 
     def __post_init__(self) -> None:
         """Check values. Raises: ConfigError."""
-        lowest = {
+        least = {
             "array_parallelism": 1, "time_minutes": 1, "cpus": 1, "gpus": 0, "signal_seconds": 1, "max_requeues": 0,
         }  # fmt: skip
-        for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"hydra.launcher.{name}={getattr(self, name)} should be a whole number, {least} or more."
-                )
+        check_settings(self, least, ("memory_gib", "poll_seconds"))
         if self.shards is not None and self.shards < 1:
             raise ConfigError(f"hydra.launcher.shards={self.shards} should be 1 or more, or null.")
-        for name in ("memory_gib", "poll_seconds"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"hydra.launcher.{name}={getattr(self, name)} should be above 0.")
         if not isinstance(self.sbatch, Mapping | None):
             raise ConfigError(
                 f"hydra.launcher.sbatch={self.sbatch} should be sbatch's long options, as in {{account: brains}}."
@@ -72,37 +65,64 @@ class SlurmSettings:
         """Return the largest number of tasks to submit."""
         return self.shards or self.array_parallelism
 
-
-@dataclass
-class ArrayTask:
-    """A task of an array job, as it was submitted and as SLURM last spoke of it."""
-
-    name: str
-    run_ids: list[str]
-    log: str = ""
-    state: str = "PENDING"
-    reason: str = ""
-    """Why it waits, in SLURM's words."""
+    @property
+    def at_once(self) -> int:
+        """Return the largest number of tasks that run at once."""
+        return self.array_parallelism
 
     @property
-    def array(self) -> str:
-        """Return the number of its array job."""
-        return self.name.partition("_")[0]
+    def kind(self) -> str:
+        """Return what shards are to SLURM."""
+        return "tasks of one array job"
 
     @property
-    def alive(self) -> bool:
-        """Return whether SLURM still has it, waiting or at work."""
-        return self.state != ""
-
-    @property
-    def running(self) -> bool:
-        """Return whether it is at work, or about to end."""
-        return self.state in ("RUNNING", "COMPLETING")
+    def limit(self) -> str:
+        """Return how long a task has before it goes back into the queue."""
+        return f"for {self.time_minutes} min at a time"
 
 
-def submit(
-    shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: SlurmSettings
-) -> list[ArrayTask]:
+class SlurmArrays:
+    """SLURM as a carrier of shards: each array goes on whatever becomes of the command that waits for it.
+
+    The next start finds it by the record beside its logs.
+    """
+
+    def __init__(self, settings: SlurmSettings) -> None:
+        self._settings = settings
+        self.poll_seconds = settings.poll_seconds
+
+    def in_flight(self, run_ids: Collection[str], folder: Path) -> list[Shard]:
+        """Return the tasks of earlier arrays that SLURM still has and that train some of these members."""
+        there = [
+            task
+            for task in recorded_tasks(folder)
+            if task.alive and not set(task.run_ids).isdisjoint(run_ids)
+        ]
+        if there:
+            tell(
+                f"SLURM job {_arrays(there)} is still there; waiting for the {count_words(there)} that it has left"
+            )
+        return there
+
+    def submit(self, shards: Sequence[Sequence[Run]], work: Work, folder: Path) -> list[Shard]:
+        """Submit shards as one array job. Raises: ConfigError where SLURM refuses."""
+        tasks = submit(shards, work, folder, self._settings)
+        tell(f"SLURM job {_arrays(tasks)} trains {count_words(tasks)}; logs: {folder / FOLDER}")
+        return tasks
+
+    def refresh(self, shards: Sequence[Shard]) -> None:
+        """Ask SLURM for the state of tasks. Raises: NoAnswer where it does not answer."""
+        refresh(shards)
+
+    def leave(self, shards: Sequence[Shard]) -> None:
+        """Say that the array goes on, if it does, and how to stop it."""
+        if left := _arrays([task for task in shards if task.alive]):
+            tell(
+                f"SLURM goes on with job {left}; the same command again waits for it. To stop it: scancel {left}"
+            )
+
+
+def submit(shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: SlurmSettings) -> list[Shard]:
     """Submit shards as one array job and return its tasks. Raises: ConfigError where SLURM refuses."""
     import submitit
 
@@ -113,6 +133,7 @@ def submit(
                 "as on a cluster's login node, or leave hydra/launcher out to train on this machine."
             )
     place = folder.absolute() / FOLDER
+    stop_seconds = max(1, settings.signal_seconds // 3)
     try:
         executor = submitit.SlurmExecutor(
             folder=place / "%j", max_num_timeout=settings.max_requeues, python=node_python()
@@ -120,7 +141,10 @@ def submit(
         executor.update_parameters(**_sbatch_parameters(settings))
         # submitit prints what sbatch has to say, and raises it too.
         with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs(), executor.batch():
-            jobs = [executor.submit(_shard_task(shard, work, folder, settings)) for shard in shards]
+            jobs = [
+                executor.submit(ShardTask.of(shard, work, folder, stop_seconds=stop_seconds))
+                for shard in shards
+            ]
     except (RuntimeError, ValueError, OSError) as error:
         _remove_unsubmitted(place)
         raise ConfigError(
@@ -128,23 +152,21 @@ def submit(
             "Check hydra.launcher.partition and the other keys of hydra.launcher against `sinfo`."
         ) from error
     tasks = [
-        ArrayTask(job.job_id, [run.run_id for run in shard], log=str(job.paths.stdout))
+        Shard(job.job_id, [run.run_id for run in shard], log=str(job.paths.stdout))
         for job, shard in zip(jobs, shards, strict=True)
     ]
-    record = place / f"{tasks[0].array}.{_RECORD}"
+    record = place / f"{_array(tasks[0])}.{_RECORD}"
     write_whole(record, json.dumps([[task.name, task.log, task.run_ids] for task in tasks]).encode())
     return tasks
 
 
-def _shard_task(shard: Sequence[Run], work: Work, folder: Path, settings: SlurmSettings) -> ShardTask:
-    return ShardTask(
-        configs=[run.config for run in shard],
-        trainer=work.trainer,
-        folder=str(folder.absolute()),
-        search_path=[os.getcwd(), *([str(own)] if (own := find_project().folder) else [])],
-        stop_seconds=max(1, settings.signal_seconds // 3),
-        execution=work.execution,
-    )
+def _array(task: Shard) -> str:
+    """Return the number of a task's array job."""
+    return task.name.partition("_")[0]
+
+
+def _arrays(tasks: Sequence[Shard]) -> str:
+    return " ".join(sorted({_array(task) for task in tasks}))
 
 
 def _sbatch_parameters(settings: SlurmSettings) -> dict[str, Any]:
@@ -198,10 +220,10 @@ def _one_sentence(error: Exception) -> str:
     return "; ".join(line.rstrip(".") for line in lines if line) or type(error).__name__
 
 
-def recorded_tasks(folder: Path) -> list[ArrayTask]:
+def recorded_tasks(folder: Path) -> list[Shard]:
     """Return the tasks of every array that was submitted for a folder, with their present state."""
     tasks = [
-        ArrayTask(name, run_ids, log)
+        Shard(name, run_ids, log)
         for record in sorted((folder / FOLDER).glob(f"*.{_RECORD}"))
         for name, log, run_ids in json.loads(record.read_text())
     ]
@@ -209,10 +231,10 @@ def recorded_tasks(folder: Path) -> list[ArrayTask]:
     return tasks
 
 
-def refresh(tasks: Sequence[ArrayTask]) -> None:
+def refresh(tasks: Sequence[Shard]) -> None:
     """Ask SLURM for the state of tasks; one that it has no more gets the empty state.
 
-    Raises: ConfigError where SLURM does not answer.
+    Raises: NoAnswer where SLURM does not answer.
     """
     if not tasks:
         return
@@ -224,7 +246,7 @@ def refresh(tasks: Sequence[ArrayTask]) -> None:
         )
     except (OSError, subprocess.SubprocessError) as error:
         detail = _one_sentence(RuntimeError(getattr(error, "stderr", None) or str(error)))
-        raise ConfigError(f"SLURM does not answer: {detail}. Try: squeue --me") from error
+        raise NoAnswer(f"SLURM does not answer: {detail}. Try: squeue --me") from error
     states: dict[str, tuple[str, str]] = {}
     for line in answer.stdout.splitlines():
         array, index, state, reason = line.split("|", maxsplit=3)

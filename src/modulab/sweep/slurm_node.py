@@ -6,15 +6,11 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from modulab.config.settings import Trainer, read_run
-from modulab.sweep.run import plan_work, train_populations
-from modulab.training.execution import Execution
+from modulab.sweep.node_shard import NodeShard
 
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 is what we ask SLURM for; clusters that preempt by its defaults send TERM."""
@@ -36,16 +32,10 @@ def node_python() -> str:
 
 
 @dataclass
-class ShardTask:
-    """The members of a shard, to be trained from wherever an earlier attempt left them."""
+class ShardTask(NodeShard):
+    """The members of a shard, as a job of submitit."""
 
-    configs: Sequence[dict[str, Any]]
-    trainer: Trainer
-    folder: str
-    search_path: Sequence[str] = field(default_factory=list[str])
     stop_seconds: int = 30
-    execution: Execution | None = None
-    """As chosen by all members of the sweep; None in tasks that earlier versions of modulab submitted."""
 
     def __call__(self) -> int:
         """Train what has no result yet, and return how many members that was.
@@ -53,7 +43,6 @@ class ShardTask:
         Where SLURM warns of a time-out or preemption, training stops at the end of its chunk, with a
         checkpoint, and the task goes back into the queue.
         """
-        sys.path.extend(path for path in self.search_path if path not in sys.path)
         requeue: Any = signal.getsignal(signal.SIGUSR2)
         warned = False
 
@@ -69,16 +58,11 @@ class ShardTask:
             signal.alarm(self.stop_seconds)
             interrupt(number, frame)
 
-        folder = Path(self.folder)
         try:
             signal.signal(signal.SIGUSR2, stop)
             signal.signal(signal.SIGTERM, interrupt)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WARNINGS)
-            execution = None if self.execution is None else self.execution.on_this_machine()
-            # Configs and not members: their classes may lie in folders that could not be searched before.
-            runs = [read_run(config) for config in self.configs]
-            work = plan_work(runs, self.trainer, folder, execution)
-            train_populations(work, folder)
+            return self.train()
         except KeyboardInterrupt:
             signal.alarm(0)
             for number in _WARNINGS:
@@ -86,7 +70,6 @@ class ShardTask:
             if callable(requeue) and (warned or _is_preempted()):
                 requeue(signal.SIGUSR2, None)
             raise SystemExit("This shard was asked to end. What it has trained is saved.") from None
-        return work.pending
 
     def checkpoint(self) -> Any:
         """Return what runs once the task comes out of the queue again: the same, which skips what is done."""

@@ -14,6 +14,7 @@ their mean outer product E z z', z = (1, x), alone. Evaluation has the exact one
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,8 @@ _MECHANISMS = 5
 """Sub-stream of Stream.TASK from which mechanisms are drawn."""
 _CHANGES = 6
 """Sub-stream of Stream.TASK from which the mechanism after an intervention is drawn."""
+_DRAWN_TOGETHER = 1024
+"""Data sets whose noise is drawn at once: fast, and a few MiB."""
 
 
 @dataclass(frozen=True)
@@ -212,10 +215,8 @@ class CausalTask(Task):
         exact = after.moments()
         rows = [
             torch.cat([self.shown(moments).flatten(), before])
-            for key, own in zip(keys, counters, strict=True)
-            for moments in (
-                exact if split == "test" else self._observed(after, key, int(counter)) for counter in own
-            )
+            for key, own in zip(keys.cpu(), counters.cpu(), strict=True)
+            for moments in ([exact] * len(own) if split == "test" else self._observed(after, key, own))
         ]
         inputs = torch.stack(rows).unflatten(0, tuple(counters.shape)).float().to(keys.device)
         entropy = float(after.log_deviations.mean()) + (1 + math.log(2 * math.pi)) / 2
@@ -223,10 +224,14 @@ class CausalTask(Task):
         return Samples(inputs, targets)
 
     def _observed(
-        self, mechanisms: Mechanisms, key: Int32[Tensor, " 2"], counter: int
-    ) -> Float64[Tensor, "coordinate coordinate"]:
-        """Return the moments of a data set; of larger ones the first observations are those of smaller ones."""
-        noise = normals(fold_in(key[None].cpu(), counter), self.observations, self.modules)[0].double()
-        observed = (mechanisms.intercepts + noise * mechanisms.log_deviations.exp()) @ mechanisms.mixing().T
-        coordinates = torch.cat([torch.ones(self.observations, 1, dtype=torch.float64), observed], dim=1)
-        return coordinates.T @ coordinates / self.observations
+        self, mechanisms: Mechanisms, key: Int32[Tensor, " 2"], counters: Int32[Tensor, " batch"]
+    ) -> Iterator[Float64[Tensor, "coordinate coordinate"]]:
+        """Yield the moments of data sets; of larger ones the first observations are those of smaller ones."""
+        made, deviations = mechanisms.mixing().T, mechanisms.log_deviations.exp()
+        ones = torch.ones(self.observations, 1, dtype=torch.float64)
+        for some in counters.split(_DRAWN_TOGETHER):
+            keys = fold_in(key.expand(len(some), 2), some)
+            for noise in normals(keys, self.observations, self.modules).double():
+                observed = (mechanisms.intercepts + noise * deviations) @ made
+                coordinates = torch.cat([ones, observed], dim=1)
+                yield coordinates.T @ coordinates / self.observations

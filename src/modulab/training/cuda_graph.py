@@ -47,8 +47,9 @@ class GraphedSteps:
         self._schedules, places = distinct_schedules(members)
         self._places = places.to(device)
         longest = min(members[0].training.curve_every, members[0].training.steps)
-        self._rows = torch.zeros(longest, 3, len(members), device=device)
-        self._losses = torch.zeros(longest, len(members), device=device)
+        dtype = block.parameters.dtype
+        self._rows = torch.zeros(longest, 3, len(members), dtype=dtype, device=device)
+        self._losses = torch.zeros(longest, len(members), dtype=dtype, device=device)
         self._at = torch.zeros((), dtype=torch.int32, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}

@@ -22,6 +22,7 @@ from modulab.lightning import LightningDataModule
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.tasks.base import Task, as_seen
 from modulab.training.engine import Chunk
+from modulab.training.program import dtype_of
 
 DRAWN_AT_ONCE = 1 << 20
 """Numbers drawn at once, of several data sets or of a part of one: drawing holds some ten tensors of their size."""
@@ -115,7 +116,9 @@ class PopulationData(LightningDataModule):
         self.counts: Int32[Tensor, " member"] = torch.tensor(
             [member.data.num_samples or 0 for member in members], dtype=torch.int32
         )
-        self._table = torch.empty(max(ends[-1], _LEAST_ROWS), task.in_features + task.num_targets)
+        self._table = torch.empty(
+            max(ends[-1], _LEAST_ROWS), task.in_features + task.num_targets, dtype=dtype_of(members)
+        )
         self._fresh = {name: count for name, count in self._points.items() if name.size is None}
         self._draw({name: count for name, count in self._points.items() if name.size is not None}, 0)
         self._table = self._table.to(device)

@@ -168,7 +168,7 @@ def run_chunk(
     )
     positions = torch.arange(chunk.num_steps, dtype=torch.int32, device=device) * program.batch_size
     # Copied: a step's losses may share the storage of an activity-sized buffer, which they would keep alive.
-    losses = torch.empty(chunk.num_steps, len(members), device=device)
+    losses = torch.empty(chunk.num_steps, len(members), dtype=block.parameters.dtype, device=device)
     current = block
     with no_open_sizes() if isinstance(step, AcceleratedStep) else nullcontext():
         for own, row, at, position in zip(losses, rows, steps, positions, strict=True):

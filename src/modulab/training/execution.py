@@ -90,8 +90,22 @@ def choose_execution(
         asked_threads=trainer.threads,
     )
     asked = trainer.engine
+    if asked in ("compiled", "native") and any(_is_double(member) for member in members):
+        raise ConfigError(
+            f"training.precision=float64 trains with the eager engine alone, and trainer.engine={asked}. Use "
+            "trainer.engine=auto, which trains such networks eagerly, or eager."
+        )
     chosen = _automatic(chosen, members, begun) if asked == "auto" else chosen.with_engine(asked)
     return chosen.on_this_machine() if device is None else chosen
+
+
+def in_own_precision(execution: Execution, members: Sequence[Member]) -> Execution:
+    """Return the execution of a population, whose members share a precision: that of float64 is eager."""
+    return execution.with_engine("eager") if _is_double(members[0]) else execution
+
+
+def _is_double(member: Member) -> bool:
+    return member.training.precision == "float64"
 
 
 def fastest(engines: Iterable[str | None]) -> Engine | None:

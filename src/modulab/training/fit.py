@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from modulab.progress import ProgressReport
 from modulab.training.checkpoints import check_layout, read_checkpoint
 from modulab.training.data import PopulationData
 from modulab.training.engine import Engine, keep_freed_memory
-from modulab.training.execution import Execution, fastest
+from modulab.training.execution import Execution, fastest, in_own_precision
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
 from modulab.training.processor import processor_fact
@@ -40,6 +41,8 @@ class PopulationResult:
     """Why each member lacks measures, by their keys under `probes.measures`."""
     diverged_at: list[int]
     """The step at which each member's loss or weights ceased to be finite, or -1."""
+    stopped_at: list[int | None]
+    """The step at which each member stopped before its last one, or None."""
     curve_steps: list[int]
     curves: Curves
     seconds: float
@@ -73,6 +76,7 @@ def fit_population(
     Ctrl-C stopped it.
     """
     with foreign_code():
+        execution = in_own_precision(execution, members)
         keep_freed_memory()
         torch.set_num_threads(1)
         recorder = Recorder(members, checkpoint, execution.checkpoint_seconds, progress, on_point)
@@ -94,7 +98,8 @@ def fit_population(
             tell=progress.tell,
         )  # fmt: skip
         return PopulationResult(
-            measures=measured.measures,
+            measures=measured.measures | steps_taken(members, recorder.stopped_at),
+            stopped_at=recorder.stopped_at,
             failures=measured.failures,
             skipped=measured.skipped,
             diverged_at=learner.member_divergence().tolist(),
@@ -104,6 +109,17 @@ def fit_population(
             engines=list(learner.member_engines),
             device=device_name(execution.device),
         )
+
+
+def steps_taken(members: Sequence[Member], stopped_at: Sequence[int | None]) -> dict[str, list[float]]:
+    """Return the measure `training/steps` of members that may stop early; nothing where none may."""
+    if not any(member.training.may_stop for member in members):
+        return {}
+    taken = [
+        float(member.training.steps if at is None else at) if member.training.may_stop else math.nan
+        for member, at in zip(members, stopped_at, strict=True)
+    ]
+    return {"training/steps": taken}
 
 
 def _begun(learner: PopulationLearner, recorder: Recorder) -> dict[Program, Engine | None]:
@@ -130,6 +146,7 @@ def _set_up(
         check_layout(checkpoint, content, learner.network)
         learner.load_state_dict(content["state_dict"])
         recorder.resume(content["modulab"])
+        learner.go_on_with(recorder.going_on())
     data = PopulationData(learner.row_members, int(learner.next_step), execution.device)
     learner.read_data(data.offsets, data.counts)
     return learner, data

@@ -21,8 +21,15 @@ from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.cuda_graph import GraphedSteps
 from modulab.training.engine import Chunk, Engine, block_size, graphed_steps, run_chunk, step_function
 from modulab.training.native.step import NativeStep
-from modulab.training.program import Program, initialise, program_of, stack_coefficients
-from modulab.training.step import Block
+from modulab.training.program import (
+    Program,
+    dtype_of,
+    initialise,
+    own_coefficients,
+    program_of,
+    stack_coefficients,
+)
+from modulab.training.step import Block, rows_of
 
 _WORTH_SHARING = 8
 """From this many members of a program on, two smaller blocks on two threads beat one."""
@@ -36,6 +43,16 @@ class _Place:
     stop: int
     program: Program
     members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What of a block goes on: its members as they are now, and their rows, None for all of the block in place."""
+
+    place: _Place
+    members: list[Member]
+    rows: Int64[Tensor, " row"] | None
+    block: Block
 
 
 def arrange(members: Sequence[Member], device: torch.device) -> list[_Place]:
@@ -66,6 +83,12 @@ def _cut(indices: list[int], largest: int, shared: bool) -> list[list[int]]:
     return [indices[start:end] for start, end in pairwise(ends)]
 
 
+def _differ(before: Member | None, now: Member | None) -> bool:
+    if before is None or now is None:
+        return before is not now
+    return before.training.learning_rate != now.training.learning_rate
+
+
 class PopulationLearner(LightningModule):
     """Trains members side by side; each ends where it would have ended alone.
 
@@ -89,13 +112,15 @@ class PopulationLearner(LightningModule):
         self.train_with(dict.fromkeys(self.programs, engine), threads)
         rows = [index for place in self._places for index in place.members]
         self._row_members = [members[index] for index in rows]
+        self._going_on: list[Member | None] = list(members)
         self.member_of_row: Int64[Tensor, " row"] = torch.tensor(rows)
         row_of_member = torch.empty(len(members), dtype=torch.int64)
         row_of_member[self.member_of_row] = torch.arange(len(rows))
         self.row_of_member: Int64[Tensor, " member"] = row_of_member
         self.network = self._places[0].program.network
         keys = member_keys([member.seed for member in self._row_members])
-        mask, parameters = initialise(self._row_members, self.network)
+        dtype = dtype_of(members)
+        mask, parameters = (each.to(dtype) for each in initialise(self._row_members, self.network))
         self.parameters_by_row = nn.Parameter(parameters, requires_grad=False)
         self.register_buffer("first_moments", torch.zeros_like(parameters))
         self.register_buffer("second_moments", torch.zeros_like(parameters))
@@ -110,7 +135,7 @@ class PopulationLearner(LightningModule):
         self._offsets = torch.zeros(len(rows), dtype=torch.int64)
         self._counts = torch.ones(len(rows), dtype=torch.int32)
         self.chunk_losses = torch.zeros(len(members))
-        self._blocks: list[Block] = []
+        self._parts: list[_Part] = []
         self._graphs: dict[int, GraphedSteps] = {}
 
     @property
@@ -147,24 +172,46 @@ class PopulationLearner(LightningModule):
 
     def on_fit_start(self) -> None:
         """Cut the population into blocks, once its tensors are where they will be trained."""
+        self._cut_blocks()
+
+    def go_on_with(self, members: Sequence[Member | None]) -> None:
+        """Train on with these members, whose learning rates alone may have changed; None stops one.
+
+        A member that has stopped keeps its parameters. Blocks have fewer members then, which makes no difference to the
+        others.
+        """
+        before, self._going_on = self._going_on, list(members)
+        if self._parts and any(map(_differ, before, members)):
+            self._cut_blocks()
+
+    def _cut_blocks(self) -> None:
         device = self.device
         offsets, counts = self._offsets.to(device), self._counts.to(device)
-        self._blocks, self._graphs = [], {}
+        self._parts, self._graphs = [], {}
         for place, coefficients in zip(self._places, self._coefficients, strict=True):
-            rows = slice(place.start, place.stop)
-            self._blocks.append(
-                Block(
-                    parameters=self.parameters_by_row.data[rows],
-                    first_moments=self.first_moments[rows],
-                    second_moments=self.second_moments[rows],
-                    mask=self._buffer("mask")[rows],
-                    coefficients=coefficients.to(device),
-                    minibatch_keys=self._buffer("minibatch_keys")[rows],
-                    noise_keys=self._buffer("noise_keys")[rows],
-                    offsets=offsets[rows],
-                    counts=counts[rows],
-                )
+            going_on = [self._going_on[index] for index in place.members]
+            members = [member for member in going_on if member is not None]
+            if not members:
+                continue
+            whole = Block(
+                parameters=self.parameters_by_row.data[place.start : place.stop],
+                first_moments=self.first_moments[place.start : place.stop],
+                second_moments=self.second_moments[place.start : place.stop],
+                mask=self._buffer("mask")[place.start : place.stop],
+                coefficients=coefficients.to(device),
+                minibatch_keys=self._buffer("minibatch_keys")[place.start : place.stop],
+                noise_keys=self._buffer("noise_keys")[place.start : place.stop],
+                offsets=offsets[place.start : place.stop],
+                counts=counts[place.start : place.stop],
             )
+            if len(members) == len(going_on):
+                self._parts.append(_Part(place, members, None, whole))
+                continue
+            chosen = [row for row, member in enumerate(going_on) if member is not None]
+            if len(chosen) == 1:  # never a block of a single row: see `arrange`
+                chosen, members = chosen * 2, members * 2
+            rows = torch.tensor(chosen, device=device)
+            self._parts.append(_Part(place, members, place.start + rows, rows_of(whole, rows)))
 
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(name)
@@ -173,31 +220,55 @@ class PopulationLearner(LightningModule):
         """Advance every block by a chunk of optimiser steps. Raises: ForeignError for whatever fails in them."""
         with foreign_code():  # Lightning takes StopIteration for the end of training.
             self._advance(chunk)
+            self._rearrange()
 
     def _advance(self, chunk: Chunk) -> None:
         steps = [
-            step_function(self._engines[place.program], place.program, self.device) for place in self._places
+            step_function(self._engines[part.place.program], part.place.program, self.device)
+            for part in self._parts
         ]
 
         def advance(number: int) -> Tensor:
-            place = self._places[number]
-            members = self._row_members[place.start : place.stop]
-            step, block = steps[number], self._blocks[number]
+            part, step = self._parts[number], steps[number]
+            program = part.place.program
             if self.device.type != "cuda" or isinstance(step, NativeStep):
-                return run_chunk(step, place.program, block, members, chunk)
+                return run_chunk(step, program, part.block, part.members, chunk)
             if number not in self._graphs:
-                self._graphs[number] = graphed_steps(step, place.program, block, members, chunk.table)
+                self._graphs[number] = graphed_steps(step, program, part.block, part.members, chunk.table)
             return self._graphs[number].run(chunk.first_step, chunk.num_steps)
 
-        numbers = range(len(self._places))
+        numbers = range(len(self._parts))
         if self.threads > 1 and self.device.type == "cpu":
             with ThreadPoolExecutor(self.threads) as pool:
-                row_losses = torch.cat(list(pool.map(advance, numbers)), dim=1)
+                losses = list(pool.map(advance, numbers))
         else:
-            row_losses = torch.cat([advance(number) for number in numbers], dim=1)
+            losses = [advance(number) for number in numbers]
+        row_losses = torch.zeros(
+            chunk.num_steps, len(self._row_members), dtype=self.first_moments.dtype, device=self.device
+        )
+        for part, own in zip(self._parts, losses, strict=True):
+            row_losses[:, slice(part.place.start, part.place.stop) if part.rows is None else part.rows] = own
+            if part.rows is not None:
+                self.parameters_by_row.data[part.rows] = part.block.parameters
+                self.first_moments[part.rows] = part.block.first_moments
+                self.second_moments[part.rows] = part.block.second_moments
         self._note_divergence(row_losses, chunk.first_step)
         self.chunk_losses = row_losses.T.contiguous().mean(dim=1)[self.row_of_member.to(self.device)].cpu()
         self.next_step += chunk.num_steps
+
+    def _rearrange(self) -> None:
+        """Let regularisers rearrange the units of their members, as they do between chunks of steps."""
+        for place, block in zip(self._places, self._blocks, strict=True):
+            program = place.program
+            if program.regulariser is None:
+                continue
+            named = dict(zip(program.coefficient_names, block.coefficients, strict=True))
+            own = own_coefficients(named, "regulariser")
+            moved = program.regulariser.rearranged(
+                program.network, block.parameters, own, int(self.next_step)
+            )
+            if moved is not None:
+                block.parameters.copy_(moved)
 
     def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
         broken = ~torch.isfinite(losses)
@@ -217,13 +288,13 @@ class PopulationLearner(LightningModule):
         return self.parameters_by_row.detach()[self.row_of_member.to(self.parameters_by_row.device)].cpu()
 
     def member_networks(self) -> NetworkPopulation:
-        """Return every member's network, with the parameters of `member_parameters`."""
-        return NetworkPopulation(self.network, self.member_parameters())
+        """Return every member's network, with the parameters of `member_parameters` in the precision of measures."""
+        return NetworkPopulation(self.network, self.member_parameters().float())
 
     def member_masks(self) -> Float[Tensor, "member parameter"]:
         """Return every member's 0/1 mask, in the order in which the members were given, on the CPU."""
         mask = self._buffer("mask")
-        return mask[self.row_of_member.to(mask.device)].cpu()
+        return mask[self.row_of_member.to(mask.device)].cpu().float()
 
     def member_divergence(self) -> Int64[Tensor, " member"]:
         """Return the step at which each member's loss or weights ceased to be finite, or -1."""

@@ -119,10 +119,16 @@ def program_of(member: Member) -> Program:
     )
 
 
+def dtype_of(members: Sequence[Member]) -> torch.dtype:
+    """Return the precision that the members of a population train in, which they share."""
+    return torch.float64 if members[0].training.precision == "float64" else torch.float32
+
+
 def stack_coefficients(members: Sequence[Member]) -> Float[Tensor, "coefficient member"]:
     """Return the coefficients of members of one program, in the order of its `coefficient_names`."""
     return torch.tensor(
-        [list(_coefficients(member, _is_noisy(member)).values()) for member in members], dtype=torch.float32
+        [list(_coefficients(member, _is_noisy(member)).values()) for member in members],
+        dtype=dtype_of(members),
     ).T.contiguous()
 
 

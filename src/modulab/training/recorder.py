@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, member_engines, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
+from modulab.training.stopping import plateau_factor, stopping_step
 
 Curves = dict[str, list[list[float]]]
 """Each curve's values, by measure: one list per point in time, with one value per member."""
@@ -95,6 +97,8 @@ class Recorder(Callback):
         self.steps: list[int] = []
         self.curves: Curves = {"training/loss": []}
         self._settings = _curve_settings(members[0].probes)
+        self.stopped_at: list[int | None] = [None] * len(members)
+        """The step at which each member stopped before its last one, or None."""
 
     @property
     def seconds(self) -> float:
@@ -110,6 +114,7 @@ class Recorder(Callback):
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
         for place in range(len(self.steps)):
             self._tell_point(place)
+        self._find_stops()
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Defer SIGINT and SIGTERM to the end of a chunk."""
@@ -143,24 +148,79 @@ class Recorder(Callback):
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Add a point to every curve, and save where it is time."""
         assert isinstance(pl_module, PopulationLearner)
-        step = int(pl_module.next_step)
-        chunk_steps = step - (self.steps[-1] if self.steps else 0)
+        last, step = self._members[0].training.steps, int(pl_module.next_step)
+        before = self.steps[-1] if self.steps else 0
         self.steps.append(step)
-        self.curves["training/loss"].append(pl_module.chunk_losses.tolist())
-        measured = self._measure(pl_module.member_networks(), pl_module.member_masks(), pl_module.threads)
-        for name, values in measured.items():
-            self.curves.setdefault(name, []).append(values)
+        self._note_point(pl_module)
         self._tell_point(-1)
-        self._save_if_due(trainer, last=step >= self._members[0].training.steps)
-        self._progress.advance(chunk_steps * len(self._members))
+        if self._find_stops():
+            pl_module.go_on_with(self.going_on())
+            if all(at is not None for at in self.stopped_at):
+                pl_module.next_step.fill_(last)
+                trainer.should_stop = True
+        self._save_if_due(trainer, last=int(pl_module.next_step) >= last)
+        self._progress.advance((int(pl_module.next_step) - before) * len(self._members))
         if self._interrupted:
             trainer.should_stop = True
 
+    def _note_point(self, learner: PopulationLearner) -> None:
+        """Add a point to every curve: that of members that stopped before has no value."""
+        places = [place for place, at in enumerate(self.stopped_at) if at is None]
+        networks = learner.member_networks()
+        measured = self._measure(
+            [self._members[place] for place in places],
+            NetworkPopulation(networks.network, networks.parameters[places]),
+            learner.member_masks()[places],
+            learner.threads,
+        )
+        measured["training/loss"] = learner.chunk_losses[places].tolist()
+        for name in {**self.curves, **measured}:
+            point = [math.nan] * len(self._members)
+            for place, value in zip(places, measured.get(name, ()), strict=False):
+                point[place] = value
+            self.curves.setdefault(name, []).append(point)
+
+    def _find_stops(self) -> bool:
+        """Note which members stop at the last point, and return whether anything of how members go on may change."""
+        monitored = [
+            member.training.may_stop or member.training.schedule == "plateau" for member in self._members
+        ]
+        for place, member in enumerate(self._members):
+            if monitored[place] and self.stopped_at[place] is None:
+                self.stopped_at[place] = stopping_step(self.steps, self._monitored(place), member.training)
+        return any(monitored)
+
+    def _monitored(self, place: int) -> list[float]:
+        """Return the monitored curve of a member."""
+        name = self._members[place].training.monitor
+        if name not in self.curves:
+            raise ConfigError(f"training.monitor={name}: no measure gives a curve of this name.")
+        return [values[place] for values in self.curves[name]]
+
+    def going_on(self) -> list[Member | None]:
+        """Return the members with the learning rates that they go on with, None for those that have stopped."""
+        members: list[Member | None] = []
+        for place, (member, at) in enumerate(zip(self._members, self.stopped_at, strict=True)):
+            training = member.training
+            if at is not None:
+                members.append(None)
+            elif training.schedule == "plateau" and self.steps:
+                factor = plateau_factor(self.steps, self._monitored(place), training)
+                lowered = training.model_copy(update={"learning_rate": training.learning_rate * factor})
+                members.append(member.model_copy(update={"training": lowered}))
+            else:
+                members.append(member)
+        return members
+
     def _measure(
-        self, networks: NetworkPopulation, masks: Float[Tensor, "member parameter"], threads: int = 1
+        self,
+        members: Sequence[Member],
+        networks: NetworkPopulation,
+        masks: Float[Tensor, "member parameter"],
+        threads: int = 1,
     ) -> dict[str, list[float]]:
         """Return those measures that are recorded along training."""
-        found = measure_members(self._members, networks, masks, self._settings, threads)
+        found = measure_members(members, networks, masks, self._settings, threads)
         return {
             name: values
             for name, values in found.items()

@@ -16,12 +16,15 @@ def schedule_factor(
 ) -> Float[Tensor, " step"]:
     """Return the learning rate at each of these steps, as a share of its peak.
 
+    That of a plateau, which depends on a curve, is the constant one here; `training.stopping` has its factor.
+
     With S steps of which w warm up, it is (s + 1) / (w + 1) at step s = 0, 1, ... while s < w, and then 1, 1 - u, or
     (1 + cos(pi u)) / 2 with u = (s - w) / (S - w).
     """
     progress = (steps - warmup) / max(num_steps - warmup, 1)
     shapes = {
         "constant": torch.ones_like(steps),
+        "plateau": torch.ones_like(steps),
         "linear": 1 - progress,
         "cosine": 0.5 * (1 + torch.cos(torch.pi * progress)),
     }
@@ -70,4 +73,5 @@ def schedule_columns(
         columns.append(
             torch.stack([training.learning_rate * factor, first_correction, second_correction], dim=1)
         )
-    return torch.stack(columns, dim=2).float()
+    dtype = torch.float64 if schedules[0].precision == "float64" else torch.float32
+    return torch.stack(columns, dim=2).to(dtype)

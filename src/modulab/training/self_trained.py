@@ -79,6 +79,7 @@ def fit_alone(
             failures=measured.failures,
             skipped=measured.skipped,
             diverged_at=[recorder.diverged_at],
+            stopped_at=[None],
             curve_steps=recorder.steps,
             curves=recorder.curves,
             seconds=recorder.seconds,
@@ -257,7 +258,7 @@ class _OwnRecorder(Recorder):
         values |= {
             name: points[0]
             for name, points in self._measure(
-                self._trained.member_networks(), self._trained.member_masks()
+                self._members, self._trained.member_networks(), self._trained.member_masks()
             ).items()
         }
         for name in self.curves.keys() | values.keys():

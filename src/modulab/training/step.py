@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -35,6 +35,13 @@ class Block:
     """How many points each member draws its minibatches from; 0 takes the next points in order, all fresh."""
 
 
+def rows_of(block: Block, rows: Int64[Tensor, " row"]) -> Block:
+    """Return a block of copies of some rows of another."""
+    own = {each.name: getattr(block, each.name) for each in fields(Block)}
+    coefficients = own.pop("coefficients")[:, rows]
+    return Block(coefficients=coefficients, **{name: values[rows] for name, values in own.items()})
+
+
 def population_losses(
     parameters: Float[Tensor, "member parameter"],
     program: Program,
@@ -42,6 +49,7 @@ def population_losses(
     mask: Float[Tensor, "member parameter"],
     coefficients: Mapping[str, Tensor],
     noise_keys: Int32[Tensor, "member 2"],
+    step: Int32[Tensor, ""],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " member"]]:
     """Return the sum over members, which separates into their gradients, and each member's loss with its penalty."""
     network = program.network
@@ -52,7 +60,7 @@ def population_losses(
     losses = program.loss.total(recording.outputs, targets, program.partition)
     if program.regulariser is not None:
         own = own_coefficients(coefficients, "regulariser")
-        run = Pass(network, parameters, mask, inputs, recording)
+        run = Pass(network, parameters, mask, inputs, recording, step)
         losses = losses + own["strength"] * program.regulariser.penalty(run, own, program.variant)
     return losses.sum(), losses
 
@@ -125,7 +133,7 @@ def population_update(
     coefficients = dict(zip(program.coefficient_names, block.coefficients, strict=True))
     samples = draw_minibatch(block, table, program.batch_size, step, position)
     gradients, (_, losses) = grad_and_value(population_losses, has_aux=True)(
-        block.parameters, program, samples, block.mask, coefficients, fold_in(block.noise_keys, step)
+        block.parameters, program, samples, block.mask, coefficients, fold_in(block.noise_keys, step), step
     )
     gradients = clip_gradients(gradients * block.mask, coefficients["gradient_clip"])
     parameters, moments = UPDATES[program.optimiser](

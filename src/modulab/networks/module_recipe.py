@@ -1,0 +1,119 @@
+"""How a torch module is built: its class and arguments, from a member's seed of every generator it may draw from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from modulab.errors import ConfigError
+from modulab.schema import import_target, suggest
+
+KEY = "architecture.module"
+"""The config key of a module, which errors name."""
+
+
+@dataclass(frozen=True)
+class ModuleRecipe:
+    """A module's class and constructor arguments, and the names of its sites."""
+
+    in_features: int
+    out_features: int
+    module_type: type[nn.Module]
+    arguments: str
+    """As JSON, so that recipes can be compared."""
+    site_names: tuple[str, ...]
+    unit_axis: int
+
+    is_differentiated: ClassVar[bool] = True
+    """Whether training needs derivatives of many members' calls at once."""
+
+    @property
+    def name(self) -> str:
+        """Return the class's dotted path."""
+        return f"{self.module_type.__module__}.{self.module_type.__qualname__}"
+
+    def part(self, module: nn.Module) -> nn.Module:
+        """Return the part of a newly constructed module that is the network: by default all of it."""
+        return module
+
+
+def construct(network: ModuleRecipe, seed: int) -> nn.Module:
+    """Return a module as its constructor makes it from a random seed; the process's random state stays."""
+    sizes = {"in_features": network.in_features, "out_features": network.out_features}
+    arguments = checked_arguments(network.module_type, json.loads(network.arguments), KEY, sizes)
+    with own_random_state(seed):
+        return network.part(network.module_type(**arguments))
+
+
+def row_of(module: nn.Module) -> Float[Tensor, " parameter"]:
+    """Return what a module holds, in the order of the layout: parameters, then buffers."""
+    values = [*module.parameters(), *(each for each in module.buffers() if each.is_floating_point())]
+    return torch.cat([value.detach().flatten() for value in values])
+
+
+def module_class(settings: Mapping[str, Any], where: str, expected: type) -> tuple[Any, dict[str, Any]]:
+    """Return the class that a `_target_` names and the arguments beside it. Raises: ConfigError for another class."""
+    arguments = dict(settings)
+    path = arguments.pop("_target_", None)
+    kind = import_target(path, f"{where}._target_")
+    if not (isinstance(kind, type) and issubclass(kind, expected)):
+        raise ConfigError(
+            f"{where}._target_={path} is no class derived from {expected.__module__.partition('.')[0]}"
+            f".{'nn.' if expected is nn.Module else ''}{expected.__name__}."
+        )
+    return kind, arguments
+
+
+def checked_arguments(
+    kind: Any, arguments: Mapping[str, Any], where: str, sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the arguments of a constructor, with those sizes that it takes. Raises: ConfigError for unknown ones."""
+    taken = inspect.signature(kind).parameters
+    unknown = arguments.keys() - taken.keys()
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        name = sorted(unknown)[0]
+        raise ConfigError(
+            f"{where}.{name}: the constructor of {kind.__qualname__} takes no such argument. {suggest(name, taken)}"
+        )
+    return {name: size for name, size in sizes.items() if name in taken} | dict(arguments)
+
+
+@contextmanager
+def own_random_state(seed: int) -> Generator[None]:
+    """Seed the generators that a constructor may draw from, and put them back afterwards."""
+    state = random_state()
+    torch.default_generator.manual_seed(seed)  # and not that of CUDA, where nothing is constructed
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (what a user's constructor may draw from)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state[0])
+        random.setstate(state[1])
+        np.random.set_state(state[2])  # noqa: NPY002
+
+
+def random_state() -> tuple[Tensor, tuple[Any, ...], Any]:
+    """Return the states of the generators of torch, Python and NumPy."""
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def same_random_state(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Return whether two states are equal: nothing was drawn between them."""
+    (torch_one, python_one, numpy_one), (torch_other, python_other, numpy_other) = one, other
+    return (
+        torch.equal(torch_one, torch_other)
+        and python_one == python_other
+        and numpy_one[2] == numpy_other[2]
+        and bool((numpy_one[1] == numpy_other[1]).all())
+    )

@@ -1,0 +1,60 @@
+"""What a node trains of a sweep: the members of a shard, whichever carrier brought it there."""
+
+# No postponed annotations here: in a dataclass of another module that derives from this one they name nothing.
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from modulab.config.project_file import find_project
+from modulab.config.settings import Run, Trainer, read_runs
+from modulab.sweep.run import Work, plan_work, train_populations
+from modulab.training.execution import Execution
+
+
+@dataclass
+class NodeShard:
+    """The members of a shard, to be trained from wherever an earlier attempt left them."""
+
+    configs: Sequence[dict[str, Any]]
+    trainer: Trainer
+    folder: str
+    search_path: Sequence[str] = field(default_factory=list[str])
+    execution: Execution | None = None
+    """As chosen by all members of the sweep; None in tasks that earlier versions of modulab submitted."""
+
+    @classmethod
+    def of(cls, shard: Sequence[Run], work: Work, folder: Path, **own: Any) -> Self:
+        """Return what a node needs to train a shard, with the fields that only its carrier has."""
+        return cls(
+            configs=[run.config for run in shard],
+            trainer=work.trainer,
+            folder=str(folder.absolute()),
+            search_path=_search_path(),
+            execution=work.execution,
+            **own,
+        )
+
+    def train(self) -> int:
+        """Train what has no result yet, and return how many members that was.
+
+        Raises: KeyboardInterrupt on Ctrl-C, or a signal that does the same, after what was trained is saved;
+        ConfigError for what this node lacks.
+        """
+        sys.path.extend(path for path in self.search_path if path not in sys.path)
+        execution = None if self.execution is None else self.execution.on_this_machine()
+        # Configs and not members: their classes may lie in folders that could not be searched before.
+        runs = read_runs(self.configs)
+        folder = Path(self.folder)
+        work = plan_work(runs, self.trainer, folder, execution)
+        train_populations(work, folder)
+        return work.pending
+
+
+def _search_path() -> list[str]:
+    """Return where a user's own modules may lie: here, in the project's folder, and where the environment says."""
+    project = find_project().folder
+    named = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    return [os.getcwd(), *([str(project)] if project else []), *map(os.path.abspath, named)]

@@ -1,0 +1,411 @@
+"""Ray as a carrier of shards: each is a task, which is begun again elsewhere where its process or node is lost.
+
+Ray ends the tasks of a program that ends, so that this command looks after them to the end. What they have trained lies
+in the sweep's folder, which all nodes share, as do their logs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import traceback
+from collections import Counter
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from modulab.config.settings import Run
+from modulab.errors import ConfigError
+from modulab.results.versions import versions
+from modulab.sweep.node_shard import NodeShard
+from modulab.sweep.run import Work
+from modulab.sweep.shards import Shard, check_settings, count_words, look_afresh, tell
+
+FOLDER = "ray"
+_OBJECT_STORE_BYTES = 80 << 20
+"""About the least that Ray takes: shards give their results to files."""
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """What Ray is asked for; the fields of hydra/launcher=population_ray."""
+
+    address: str | None
+    shards: int
+    cpus: int
+    gpus: float
+    memory_gib: float
+    max_retries: int
+    resources: Any
+    runtime_env: Any
+    poll_seconds: float
+
+    def __post_init__(self) -> None:
+        """Check values. Raises: ConfigError."""
+        check_settings(self, {"shards": 1, "cpus": 1, "max_retries": 0}, ("memory_gib", "poll_seconds"))
+        if not self.gpus >= 0:
+            raise ConfigError(f"hydra.launcher.gpus={self.gpus} should be 0 or more.")
+        examples = {"resources": "{big_node: 1}", "runtime_env": "{pip: [my-package]}"}
+        for name, example in examples.items():
+            if not isinstance(getattr(self, name), Mapping | None):
+                raise ConfigError(
+                    f"hydra.launcher.{name}={getattr(self, name)} should be a mapping, as in {example}."
+                )
+
+    @property
+    def most_shards(self) -> int:
+        """Return the largest number of tasks."""
+        return self.shards
+
+    @property
+    def at_once(self) -> int:
+        """Return the largest number of tasks that run at once, if the cluster has room for them."""
+        return self.shards
+
+    @property
+    def kind(self) -> str:
+        """Return what shards are to Ray."""
+        return "tasks of Ray"
+
+    @property
+    def limit(self) -> str:
+        """Return how long a task has: any time."""
+        return ""
+
+    @property
+    def demand(self) -> dict[str, float]:
+        """Return what of a node each task takes, by Ray's names of resources."""
+        own = {"CPU": float(self.cpus), "GPU": self.gpus, "memory": self.memory_gib * 2**30}
+        return {name: amount for name, amount in {**own, **(self.resources or {})}.items() if amount > 0}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended."""
+
+    how: Literal["whole", "interrupted", "failed", "refused"]
+    """Refused are shards of which none can be trained: the folder or the programs on the node are not ours."""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RayTask:
+    """A shard, and what it needs to be trained as it would be where the command was given."""
+
+    shard: NodeShard
+    log: str
+    folder: str
+    """The current folder."""
+    environment: Mapping[str, str]
+    versions: Mapping[str, str | None]
+
+
+class RayTasks:
+    """Ray as a carrier of shards."""
+
+    def __init__(self, settings: RaySettings) -> None:
+        self._settings = settings
+        self.poll_seconds = settings.poll_seconds
+        self._where = self._lack = ""
+        self._logs = Path()
+        self._places: dict[str, int] = {}
+        self._nodes: dict[str, NodeShard] = {}
+        self._references: dict[str, Any] = {}
+        self._retries: Counter[str] = Counter()
+        self._waiting = ExitStack()
+
+    def connect(self) -> None:
+        """Connect to the cluster, or start one. Raises: ConfigError where that cannot be, or it never has room."""
+        self._where = _connect(self._settings)
+        self._lack = self._lack_of_room()
+
+    def in_flight(self, run_ids: Collection[str], folder: Path) -> list[Shard]:
+        """Return no shards: Ray has ended those of an earlier command together with it."""
+        del run_ids, folder
+        return []
+
+    def submit(self, shards: Sequence[Sequence[Run]], work: Work, folder: Path) -> list[Shard]:
+        """Start shards on the cluster that is connected."""
+        token = uuid4().hex[:8]
+        self._logs = folder.absolute() / FOLDER / token
+        self._logs.mkdir(parents=True)
+        tasks: list[Shard] = []
+        for place, runs in enumerate(shards):
+            task = Shard(f"{token}_{place}", [run.run_id for run in runs], reason=self._lack)
+            self._places[task.name] = place
+            self._nodes[task.name] = NodeShard.of(runs, work, folder)
+            self._start(task)
+            tasks.append(task)
+        # Ray prints what its nodes report, such as the log of one that died, whatever it is asked.
+        printed = self._waiting.enter_context((self._logs / "ray.log").open("w", buffering=1))
+        self._waiting.enter_context(redirect_stdout(printed))
+        tell(f"Ray ({self._where}) trains {count_words(tasks)}; logs: {folder / FOLDER / token}")
+        if self._lack:
+            tell(f"{self._lack} so far: shards wait for one")
+        return tasks
+
+    def refresh(self, shards: Sequence[Shard]) -> None:
+        """Note what has begun and what has ended, and start again what was lost.
+
+        Raises: ConfigError where a node does not share the folder, or has other programs.
+        """
+        import ray
+
+        look_afresh(self._logs)
+        for task in shards:
+            if not task.alive:
+                continue
+            if ray.wait([self._references[task.name]], timeout=0)[0]:
+                self._end(task)
+            elif Path(task.log).exists():
+                task.state = "RUNNING"
+
+    def leave(self, shards: Sequence[Shard]) -> None:
+        """Have shards that are still there save and stop, and wait for that; Ctrl-C again stops them at once."""
+        with self._waiting:
+            if left := [task for task in shards if task.alive]:
+                self._stop(left)
+
+    def _stop(self, left: Sequence[Shard]) -> None:
+        import ray
+
+        tell(f"stopping {count_words(left)}; what is trained is saved first, unless Ctrl-C is pressed again")
+        references = [self._references[task.name] for task in left]
+        try:
+            for reference in references:
+                ray.cancel(reference, force=False)
+            while ray.wait(references, num_returns=len(references), timeout=0.2)[1]:
+                pass
+        except KeyboardInterrupt:
+            for reference in references:
+                ray.cancel(reference, force=True)
+            raise
+
+    def _start(self, task: Shard) -> None:
+        import ray
+
+        settings, retries = self._settings, self._retries[task.name]
+        attempt = f".retry-{retries}" if retries else ""
+        task.log, task.state = str(self._logs / f"{self._places[task.name]}{attempt}.log"), "PENDING"
+        shard = self._nodes[task.name]
+        sent = RayTask(
+            shard,
+            task.log,
+            os.getcwd(),
+            {name: value for name, value in os.environ.items() if name.startswith("MODULAB_")},
+            _programs(),
+        )
+        # Started again here, not by Ray, so that it is said, and that a lack of memory counts among the retries. A
+        # process trains one shard, as under SLURM.
+        function: Any = ray.remote(
+            num_cpus=settings.cpus,
+            num_gpus=settings.gpus,
+            memory=int(settings.memory_gib * 2**30),
+            resources=dict(settings.resources or {}),
+            max_retries=0,
+            max_calls=1,
+        )(train_shard)
+        self._references[task.name] = function.remote(sent)
+
+    def _end(self, task: Shard) -> None:
+        """Take a task's word for how it ended, or Ray's."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
+
+        try:
+            ended: Ended = ray.get(self._references[task.name])
+        except (RayTaskError, RuntimeEnvSetupError) as error:  # before or after our own code
+            ended = Ended("refused", f"a node cannot run it: {_last_line(error)}")
+        except RayError as error:
+            ended = Ended("interrupted", _first_sentence(error))
+        if ended.how == "refused":
+            task.state = ""
+            raise ConfigError(f"hydra/launcher=population_ray: {ended.reason}")
+        if ended.how == "interrupted" and self._retries[task.name] < self._settings.max_retries:
+            self._retries[task.name] += 1
+            count = f"{self._retries[task.name]} of {self._settings.max_retries}"
+            tell(f"shard {task.name} was lost ({ended.reason}); it goes on from what it saved, retry {count}")
+            self._start(task)
+            return
+        task.state, task.failure = "", ended.reason
+
+    def _lack_of_room(self) -> str:
+        """Return why shards have to wait for another node; empty where a node can take one.
+
+        Raises: ConfigError where there will never be another.
+        """
+        import ray
+
+        demand = self._settings.demand
+        nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0) >= amount for name, amount in demand.items()) for node in nodes):
+            return ""
+        largest = max(nodes, key=lambda node: [node.get(name, 0) for name in demand], default={})
+        found = _amounts({name: largest.get(name, 0) for name in demand})
+        lack = f"no node has {_amounts(demand)}; the largest has {found}"
+        if self._where == _STARTED:
+            raise ConfigError(
+                f"hydra/launcher=population_ray: {lack}. Lower hydra.launcher.cpus, memory_gib or gpus, or name a "
+                "cluster with hydra.launcher.address."
+            )
+        return lack
+
+
+def train_shard(task: RayTask) -> Ended:
+    """Train, on a node, what of a shard has no result yet, with a log in the sweep's folder."""
+    os.environ.update(task.environment)
+    if not Path(task.log).parent.is_dir():
+        return Ended(
+            "refused",
+            f"node {socket.gethostname()} does not see {task.shard.folder}. The output folder has to be on a file "
+            "system that all nodes share: choose one with hydra.sweep.dir=FOLDER.",
+        )
+    if (found := _programs()) != task.versions:
+        return Ended(
+            "refused",
+            f"node {socket.gethostname()} has {_words(found)}, and this command {_words(task.versions)}. "
+            "Install the same on all nodes.",
+        )
+    with suppress(OSError):  # where it is not shared
+        os.chdir(task.folder)
+    try:
+        with _output_to(Path(task.log)), _signals_heeded():
+            return _train(task.shard)
+    except OSError as error:
+        return Ended(
+            "refused",
+            f"node {socket.gethostname()} cannot write to {task.log} ({error.strerror}). Permit that.",
+        )
+
+
+def _train(shard: NodeShard) -> Ended:
+    try:
+        count = shard.train()
+    except KeyboardInterrupt:
+        print("This shard was asked to end. What it has trained is saved.")
+        return Ended("interrupted", "its node asked it to end")
+    except Exception as error:
+        traceback.print_exc()
+        return Ended("failed", f"{type(error).__name__}: {error}")
+    print(f"trained {count} networks")
+    return Ended("whole")
+
+
+_STARTED = "started on this machine"
+
+
+def _connect(settings: RaySettings) -> str:
+    """Connect to the cluster that the settings name, unless that is done, and return which it is, in words.
+
+    Without an address it is the one that Ray itself would take: that of RAY_ADDRESS, or of this machine; where there is
+    none, one is started that ends with this process.
+
+    Raises: ConfigError where it cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return "connected"
+    options: dict[str, Any] = {
+        "log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": settings.runtime_env,
+    }  # fmt: skip
+    starting: dict[str, Any] = {
+        **options,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address == "local":
+            ray.init(address=address, **starting)
+            return _STARTED
+        if address is not None:
+            _check_answers(address)
+            ray.init(address=address, **options)
+            return address
+        try:
+            ray.init(**starting)
+            return _STARTED
+        except ValueError:  # settings of a new cluster, where `ray start` has begun one
+            ray.init(**options)
+            return "the cluster of this machine"
+    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
+        raise ConfigError(
+            f"hydra/launcher=population_ray: Ray cannot be reached: {_first_sentence(error)}. Check "
+            "hydra.launcher.address against `ray status`; with hydra.launcher.address=local one is started here."
+        ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise: OSError where nothing listens at an address, which Ray by itself finds out in minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
+
+
+def _programs() -> dict[str, str | None]:
+    """Return the versions on which bits depend."""
+    found = versions()
+    return {name: found[name] for name in ("modulab", "torch")}
+
+
+def _words(programs: Mapping[str, str | None]) -> str:
+    return " and ".join(f"{name} {number}" for name, number in programs.items())
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{amount / 2**30:.1f} GiB" if name == "memory" else f"{amount:g} {name}"
+        for name, amount in resources.items()
+    )
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+
+
+def _first_sentence(error: BaseException) -> str:
+    return re.split(r"\.(?:\s|$)", _lines(error)[0])[0]
+
+
+def _last_line(error: BaseException) -> str:
+    return _lines(error)[-1]
+
+
+@contextmanager
+def _output_to(path: Path) -> Generator[None]:
+    """Write what this process prints, its libraries and children too, to the end of a file."""
+    kept = [os.dup(number) for number in (1, 2)]
+    with path.open("a", buffering=1) as log:
+        try:
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+            with redirect_stdout(log), redirect_stderr(log):
+                yield
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+@contextmanager
+def _signals_heeded() -> Generator[None]:
+    """Have the signal with which nodes are shut down save and stop, as Ctrl-C does and as Ray cancels.
+
+    Ray blocks SIGINT, also for children, and leaves its processes in the group of a terminal that sends it.
+    """
+    with suppress(OSError):  # where it leads a group already
+        os.setpgid(0, 0)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

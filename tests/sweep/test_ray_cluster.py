@@ -1,0 +1,203 @@
+"""`hydra/launcher=population_ray` on a throw-away cluster of two nodes: whatever happens to a node, a process or the
+command that waits, the sweep ends in the table of one that was trained here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from modulab.extras import is_there
+from modulab.results.store import load_results
+from tests.command_line import MODULAB
+from tests.sweep.switched import SWEEP, SWITCHED, assert_same_bits, drawn
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.skipif(not is_there("ray"), reason="ray is not installed: pip install 'modulab[ray]'"),
+]
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+class Cluster:
+    """A cluster in a process of its own, which obeys."""
+
+    def __init__(self, folder: str) -> None:
+        self.environment = os.environ | {"RAY_TMPDIR": folder}
+        """With which commands find it without its address."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_cluster"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=self.environment,
+        )
+        self.address = self._answer()
+
+    def order(self, word: str) -> None:
+        assert self.process.stdin is not None
+        print(word, file=self.process.stdin, flush=True)
+        assert self._answer() == "done"
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def stop(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Give a cluster of one node with one CPU."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # A socket's path is short.
+        cluster = Cluster(folder)
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the sweep, trained without Ray."""
+    folder = tmp_path_factory.mktemp("here")
+    (folder / "switched.py").write_text(SWITCHED)
+    train_here(folder)
+    return folder / "sweep"
+
+
+@pytest.fixture
+def start(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Give a function that starts the slow sweep on the cluster."""
+    monkeypatch.chdir(tmp_path)
+    Path("switched.py").write_text(SWITCHED)
+    Path("slow").touch()
+    begun: list[subprocess.Popen[str]] = []
+    keys = ["cpus=1", "memory_gib=0.5", "poll_seconds=0.2"]
+    launcher = ["hydra/launcher=population_ray", *(f"hydra.launcher.{key}" for key in keys)]
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        words = [*MODULAB, *SWEEP, *launcher, "trainer.checkpoint_seconds=1", *arguments]
+        pipe = subprocess.PIPE
+        begun.append(subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=cluster.environment))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate()
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+def at_work(process: subprocess.Popen[str], processes: int) -> list[int]:
+    """Wait until so many processes have trained for a chunk beyond what was drawn before, and return their ids."""
+    before = len(drawn())
+    for _ in range(3000):
+        found = Counter(each.process for each in drawn()[before:])
+        ids = [number for number, count in found.items() if count > 6]
+        if len(ids) == processes:
+            return ids
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    pytest.fail(f"the shards did not begin: {process.communicate()}")
+
+
+def train_here(folder: Path | None = None) -> None:
+    """Run the sweep without Ray; in a folder that Ray has trained in, it goes on there."""
+    subprocess.run([*MODULAB, *SWEEP], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_shard_whose_node_dies_goes_on_elsewhere_and_a_members_own_error_fails_it_alone(
+    cluster: Cluster, start: Start, here: Path
+) -> None:
+    cluster.order("add")
+    waiting = start(
+        f"hydra.launcher.address={cluster.address}", "hydra.launcher.shards=2", "trainer.largest_population=1"
+    )
+    at_work(waiting, 2)
+    cluster.order("kill")
+    Path("broken").touch()
+    Path("slow").unlink()
+    code, out, err = end(waiting)
+    assert code == 1, err
+    assert re.search(
+        r"^shard \w+_\d was lost \(.*node.*\); it goes on from what it saved, retry 1 of 3$", err, re.M
+    )
+    assert "shards: 2 at work, 0 waiting, 0 ended" in err
+    assert "(raylet)" not in out + err
+    assert len(list(Path("sweep/ray").glob("*/*.log"))) == 4  # of shards, a retry and Ray itself
+    rows = load_results("sweep").set_index("config.task.function_seed").sort_index()
+    assert rows["status"].tolist() == ["completed"] * 2 + ["failed"] + ["completed"] * 3
+    assert rows["error"][2] == "RuntimeError: no such function"
+    whole = [each for each in drawn() if each.member != 2]
+    counts = Counter((each.member, each.first) for each in whole)
+    assert len(counts) == 5 * 80
+    assert sum(counts.values()) <= 5 * 80 + 3  # not from the beginning, which had more chunks behind it
+    Path("broken").unlink()
+    train_here()
+    assert_same_bits("sweep", here)
+
+
+def test_a_shard_without_retries_left_is_missing_and_ctrl_c_saves_all_that_is_trained(
+    start: Start, here: Path
+) -> None:
+    train = ["hydra.launcher.shards=1", "hydra.launcher.max_retries=0"]
+    waiting = start(*train)
+    (process,) = at_work(waiting, 1)
+    os.kill(process, signal.SIGKILL)
+    code, _, err = end(waiting)
+    assert code == 1, err
+    rows = load_results("sweep")
+    assert rows["status"].tolist() == ["missing"] * 6
+    assert re.fullmatch(
+        r"shard (\w+)_0 ended without it \(.*\); its log: .*/sweep/ray/\1/0\.log", rows["error"][0]
+    )
+    Path("drawn").unlink()
+    waiting = start(*train)
+    at_work(waiting, 1)
+    waiting.send_signal(signal.SIGINT)
+    code, _, err = end(waiting)
+    assert code == 130
+    assert "stopping 1 shard; what is trained is saved first, unless Ctrl-C is pressed again\n" in err
+    Path("slow").unlink()
+    train_here()
+    assert set(Counter((each.member, each.first) for each in drawn()).values()) == {1}
+    assert_same_bits("sweep", here)
+
+
+def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(tmp_path: Path) -> None:
+    page = (ROOT / "docs/sweeps.md").read_text()
+    (block,) = re.findall(r"```sh\n([^`]*population_ray[^`]*)```", page)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        ran = subprocess.run(
+            block,
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
+    assert load_results(tmp_path / "outputs/ray")["status"].tolist() == ["completed"] * 8
