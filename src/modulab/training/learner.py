@@ -258,17 +258,19 @@ class PopulationLearner(LightningModule):
 
     def _rearrange(self) -> None:
         """Let regularisers rearrange the units of their members, as they do between chunks of steps."""
-        for place, block in zip(self._places, self._blocks, strict=True):
-            program = place.program
+        for part in self._parts:
+            program = part.place.program
             if program.regulariser is None:
                 continue
-            named = dict(zip(program.coefficient_names, block.coefficients, strict=True))
+            named = dict(zip(program.coefficient_names, part.block.coefficients, strict=True))
             own = own_coefficients(named, "regulariser")
             moved = program.regulariser.rearranged(
-                program.network, block.parameters, own, int(self.next_step)
+                program.network, part.block.parameters, own, int(self.next_step)
             )
             if moved is not None:
-                block.parameters.copy_(moved)
+                part.block.parameters.copy_(moved)
+                if part.rows is not None:
+                    self.parameters_by_row.data[part.rows] = moved
 
     def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
         broken = ~torch.isfinite(losses)
