@@ -38,6 +38,10 @@ class DataSet(NamedTuple):
     size: int | None
     is_grid: bool = False
 
+    def at(self, seed: int) -> DataSet:
+        """Return that of a member with another seed and the same settings."""
+        return self if self.is_grid else self._replace(seed=seed)
+
 
 def training_points(
     task: Task, keys: Int32[Tensor, "member 2"], first: int, count: int, grid_size: int | None = None
