@@ -300,6 +300,30 @@ def test_the_script_of_experts_trains_cuts_and_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_script_of_scaling_trains_counts_and_draws(tmp_path: Path) -> None:
+    small = [
+        "population.seeds=1", "training.steps=2", "training.curve_every=2", "probes.num_samples=16",
+        "trainer.engine=eager",
+    ]  # fmt: skip
+    run([str(ROOT / "scripts/scaling"), str(tmp_path), *small, "--points", "32", "64"], tmp_path)
+    assert table_of(tmp_path)["config.architecture.name"].value_counts().to_dict() == {
+        "projected_modules": 24,
+        "dense": 8,
+    }
+    assert len(pd.read_csv(tmp_path / "scaling.csv")) == 32
+
+
+@pytest.mark.slow
+def test_the_script_of_pretraining_trains_transplants_and_draws(tmp_path: Path) -> None:
+    small = [
+        "--steps=2", "population.seeds=1", "training.steps=2", "training.curve_every=2", "probes.num_samples=16",
+        "trainer.engine=eager",
+    ]  # fmt: skip
+    run([str(ROOT / "scripts/pretraining"), str(tmp_path), *small], tmp_path)
+    assert len(pd.read_csv(tmp_path / "pretraining.csv")) == 48
+
+
+@pytest.mark.slow
 def test_the_script_of_growth_trains_goes_through_stages_and_draws(tmp_path: Path) -> None:
     small = [
         "--steps=2",

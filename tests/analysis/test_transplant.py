@@ -5,9 +5,14 @@ import torch
 from torch import Tensor
 
 from modulab.analysis.analysis import Trained
+from modulab.analysis.curriculum import changed as changed_member
+from modulab.analysis.further import train_further
 from modulab.analysis.labels import served_modules
 from modulab.analysis.transplant import Transplant, module_parameters, named_parameters, shuffle, transplants
 from modulab.errors import ConfigError
+from modulab.metrics.errors import mean_errors
+from modulab.metrics.probe import evaluation_samples
+from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from tests.analysis.blocks import block, members, shipped
 
@@ -126,3 +131,43 @@ def test_named_parts_that_are_not_there_are_refused_and_what_cannot_be_transplan
     assert shipped("transplant", parts=["*"]).lacking(network, mixed) is None
     recurrent = block(members(1, "recurrent")).probe.network.network
     assert "one layer after another" in str(shipped("transplant").lacking(recurrent, mixed))
+
+
+def test_a_transplant_without_training_has_the_donors_error_on_another_task_and_shuffling_is_not_it() -> None:
+    trained = block(members(2, "attention", task="procedural", task__length=4, task__rule="stack"))
+    found = shipped("transplant", parts=["*"], steps=0, changes={"task.rule": "sort"}).take(trained)
+    probe = trained.probe
+    everything = named_parameters(probe.network.network, ["*"]).expand_as(probe.mask)
+    assert torch.equal(transplants(trained, everything)[0][0], probe.seen_network.parameters)
+    other = members(1, "attention", task="procedural", task__length=4, task__rule="sort")[0].task
+    samples = evaluation_samples(other, probe.keys, probe.settings.num_samples, "full")
+    expected = mean_errors(probe.network, samples, other).double()
+    torch.testing.assert_close(found["error"], expected)
+    assert not torch.equal(found["error"], errors_of(trained).mean(dim=1))
+    assert (found["error_shuffled"] != expected).all()
+
+
+def test_fresh_networks_are_trained_on_the_data_of_the_task_that_they_are_given() -> None:
+    some = members(2, architecture__width=6, task__functions=["sine", "parabola"])
+    trained = block(some)
+    changes = {"task.functions": ["identity", "cosine"], "data.num_samples": 16}
+    found = shipped("transplant", parts=["bias.*"], steps=3, frozen=False, changes=changes).take(trained)
+    changed = [changed_member(member, changes) for member in some]
+    chosen = named_parameters(trained.probe.network.network, ["bias.*"]).expand_as(trained.probe.mask)
+    parameters, masks = transplants(trained, chosen)
+    after = list(train_further(changed * 3, parameters.flatten(0, 1), masks.flatten(0, 1), 3, 3))[-1]
+    samples = evaluation_samples(changed[0].task, trained.probe.keys, 48, "full")
+    for arm, name in enumerate(("error", "error_random", "error_shuffled")):
+        population = NetworkPopulation(trained.probe.network.network, after[2 * arm : 2 * arm + 2])
+        torch.testing.assert_close(found[name], mean_errors(population, samples, changed[0].task).double())
+
+
+def test_changes_that_would_change_the_structure_or_that_are_unknown_are_reasons_to_skip() -> None:
+    [member] = members(1)
+    network = block([member]).probe.network.network
+    for changes, words in (
+        ({"architecture.width": 9}, "another structure"),
+        ({"task.colour": 1}, "it has no setting task.colour"),
+    ):
+        assert words in str(shipped("transplant", parts=["*"], changes=changes).lacking(network, member))
+    assert shipped("transplant", changes={"task.functions": ["sine"]}).lacking(network, member) is None

@@ -104,7 +104,7 @@ def test_curves_name_values_or_patterns_and_run_only_the_measures_that_give_them
 
 
 def test_every_shipped_measure_says_what_its_values_are_called() -> None:
-    assert len(shipped_measures()) == 38
+    assert len(shipped_measures()) == 39
     assert all(find_measure(value, path).columns for path, value in shipped_measures().items())
 
 

@@ -25,6 +25,8 @@ SUPPORTS = {
     "retina": [None],
     "bit_memory": [None],
     "pulse_sum": [None],
+    "projected": [None],
+    "procedural": [None],
     "formulas": [None],
     "grid_world": [None],
 }
@@ -42,6 +44,8 @@ SIZES = {
     "retina": {"outputs"},
     "bit_memory": {"length"},
     "pulse_sum": {"modulus", "length"},
+    "projected": {"features", "module_features"},
+    "procedural": {"length", "symbols"},
     "formulas": {"formula"},
     "grid_world": {"flags", "imitate"},
 }
@@ -50,11 +54,12 @@ MANY_POINTS = {
     "parity": {"bits": 24},
     "modular_arithmetic": {"modulus": 101},
     "copying": {"length": 12},
+    "procedural": {"length": 12},
     "bit_memory": {"length": 24},
     "grid_world": {"size": 1000},
 }
 """Settings with which a task has so many points that few are drawn twice."""
-UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina", "formulas", "grid_world")
+UNCHANGED = ("shared_output", "sources", "domains", "causal", "retina", "projected", "formulas", "grid_world")
 """Tasks that have no other function for module 1."""
 MODULES = {"bump_position": 2, "sources": 2, "retina": 2, "formulas": 2, "grid_world": 2}
 """Tasks that have one number of modules."""

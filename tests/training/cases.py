@@ -129,6 +129,10 @@ SLOW: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"architecture": "gated_mixture", "task": "domains"},
         {"architecture__width": None, "training__batch_size": 1},
     ),
+    "projected modules": (
+        {"architecture": "projected_modules", "task": "projected", "noise": "gaussian"},
+        {**NOISY, "architecture__width": 5, "architecture__projections": "kernel", "data__num_samples": 64},
+    ),
     "conditionals": (
         {"architecture": "conditionals", "task": "causal"},
         {"architecture__width": None, "training__batch_size": 1, "data__num_samples": 64},

@@ -61,13 +61,11 @@ class Curriculum(Analysis):
         for stage, changes in enumerate(self.stages, 1):
             if reason is not None:
                 break
-            try:
+            reason = structure_kept(network, member, changes)
+            if reason is None:
                 member = changed(member, changes)
-                same = network_of(member) == network
-            except ConfigError as error:
-                reason = f"stage {stage}: {error}"
             else:
-                reason = None if same else f"stage {stage} changes the structure of its network"
+                reason = f"stage {stage}: {reason}"
         return reason
 
     def seconds(self, network: Network, member: Member) -> float:
@@ -136,6 +134,15 @@ class Curriculum(Analysis):
         points = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full")
         population = NetworkPopulation(probe.network.network, parameters)
         return mean_errors(in_module_coordinates(population, probe.rotation), points, task).double()
+
+
+def structure_kept(network: Network, member: Member, changes: Mapping[str, Any]) -> str | None:
+    """Return why a member's settings cannot be changed while its network stays as it is, or None where they can."""
+    try:
+        same = network_of(changed(member, changes)) == network
+    except ConfigError as error:
+        return str(error)
+    return None if same else "its network would have another structure"
 
 
 def changed(member: Member, changes: Mapping[str, Any]) -> Member:

@@ -2,15 +2,17 @@
 
 A module's part is all weights between its units, those from its inputs and to its outputs among them, and their biases;
 or the part is a number of named parameters. It replaces the same parameters of a network that was initialised anew,
-which is then trained further on the donor's task and data, with the transplant frozen or not. The controls get the part
-of another untrained network (random), or the donor's values permuted within each named parameter (shuffled), as in
-"Procedural pretraining" (arXiv:2505.22308). All three start from the same fresh network and are trained alike.
+which is then trained further, with the transplant frozen or not, on the donor's task and data or under other settings,
+such as another rule of the same task. The controls get the part of another untrained network (random), or the donor's
+values permuted within each named parameter (shuffled), as in Z. Shinnick et al. (arXiv 2505.22308). All three start
+from the same fresh network and are trained alike.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int32
@@ -18,18 +20,20 @@ from pydantic import Field
 from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
+from modulab.analysis.curriculum import changed, structure_kept
 from modulab.analysis.further import train_further
 from modulab.analysis.labels import Labels, LabelSource, find_labels
 from modulab.analysis.places import NO_PLACES, bias_places, weight_places
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.measure import Column, unmet
-from modulab.metrics.probe import Probe, in_module_coordinates
+from modulab.metrics.probe import Probe, evaluation_samples, in_module_coordinates
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.networks.self_trained import SelfTrained
 from modulab.partition import SHARED
 from modulab.schema import suggest
 from modulab.streams import Stream, fold_in, uniforms
+from modulab.training.program import informed
 
 _SECONDS_PER_VALUE = 5e-8
 """Of a training step, for each value of a sample at a site."""
@@ -55,7 +59,11 @@ class Transplant(Analysis):
         description="names of parameters to transplant, such as [weight.0, bias.0], or ['*'] for everything; null "
         "takes one module after another"
     )
-    steps: int = Field(ge=0, description="training steps after the transplant, on the donor's data")
+    changes: dict[str, Any] = Field(
+        description="settings in which fresh networks differ from the donor, as in {task.rule: sort}; they cannot "
+        "change the structure"
+    )
+    steps: int = Field(ge=0, description="training steps after the transplant")
     frozen: bool = Field(description="whether the transplant stays as it is while the rest is trained")
 
     @property
@@ -78,6 +86,8 @@ class Transplant(Analysis):
             reason = NO_PLACES
         if reason is None and self.steps > 0 and isinstance(member.architecture, SelfTrained):
             reason = "its networks train themselves"
+        if reason is None and self.changes:
+            reason = structure_kept(network, member, self.changes)
         return reason
 
     def seconds(self, network: Network, member: Member) -> float:
@@ -90,7 +100,7 @@ class Transplant(Analysis):
         """Return errors of a module with its transplant, averaged over modules, and those of the controls.
 
         Where named parameters are transplanted it is the error of all modules. Errors are on the points on which the
-        donor was measured.
+        donor was measured or, after a change of the task, on as many of the new one.
         """
         probe = trained.probe
         chosen = self._chosen(probe)
@@ -117,14 +127,17 @@ class Transplant(Analysis):
         """Return each module's error after training, with the donors' part, a random one and a shuffled one."""
         probe = trained.probe
         parameters, masks = transplants(trained, chosen)
+        members = [changed(member, self.changes) for member in trained.members]
         if self.steps > 0:
-            parameters = self.trained_further(trained.members, parameters, masks, chosen)
-        task, network = probe.task, probe.network.network
+            parameters = self.trained_further(members, parameters, masks, chosen)
+        task, network, samples = members[0].task, probe.network.network, probe.samples
+        if task != probe.task:
+            samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full")
         found: list[Tensor] = []
         for arm in parameters:
             population = in_module_coordinates(NetworkPopulation(network, arm), probe.rotation)
-            outputs = population.forward(probe.samples.inputs)
-            found.append(task.loss_function.errors(outputs, probe.samples.targets, task.partition).double())
+            outputs = population.forward(samples.inputs)
+            found.append(task.loss_function.errors(outputs, samples.targets, task.partition).double())
         return torch.stack(found)
 
     def trained_further(
@@ -161,7 +174,8 @@ def transplants(
     architectures = [member.architecture for member in trained.members]
 
     def initialised(word: int) -> tuple[Tensor, Tensor]:
-        return network.initialise(architectures, probe.task.partition, fold_in(keys, word))
+        mask, parameters = network.initialise(architectures, probe.task.partition, fold_in(keys, word))
+        return mask, informed(trained.members, network, parameters)
 
     mask, fresh = initialised(_Draw.FRESH)
     random_mask, random = initialised(_Draw.RANDOM)

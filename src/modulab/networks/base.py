@@ -485,6 +485,26 @@ class Architecture(Settings):
         Raises: ConfigError where the settings do not go with the task.
         """
 
+    @property
+    def points_read(self) -> int | None:
+        """Return how many of a member's training points `informed` reads, at most; None, the default, if none."""
+        return None
+
+    def informed(
+        self,
+        network: Network,
+        parameters: Float[Tensor, " parameter"],
+        task: Task,
+        points: Float[Tensor, "point feature"],
+    ) -> Float[Tensor, " parameter"]:
+        """Return a member's parameters before training, from those of `Network.initialise`, its task and first points.
+
+        Called where `points_read` is a number, 0 among them, for one member at a time, so that no other changes its
+        bits. Points are inputs as the network sees them, and targets.
+        """
+        del network, task, points
+        return parameters
+
 
 @dataclass(frozen=True)
 class NetworkPopulation:

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
 from modulab.lightning import LightningDataModule
-from modulab.streams import Stream, fold_in, member_keys
-from modulab.tasks.base import Task, as_seen
+from modulab.streams import member_keys
+from modulab.tasks.base import Task
 from modulab.training.engine import Chunk
+from modulab.training.points import training_points
 from modulab.training.program import dtype_of
 
 DRAWN_AT_ONCE = 1 << 20
@@ -41,22 +42,6 @@ class DataSet(NamedTuple):
     def at(self, seed: int) -> DataSet:
         """Return that of a member with another seed and the same settings."""
         return self if self.is_grid else self._replace(seed=seed)
-
-
-def training_points(
-    task: Task, keys: Int32[Tensor, "member 2"], first: int, count: int, grid_size: int | None = None
-) -> Float[Tensor, "member point feature"]:
-    """Return points `first` to `first + count - 1` of each key's training data: inputs as seen, then targets.
-
-    Point i of a member does not depend on how many points it has: smaller data sets are prefixes of larger. Only the
-    points of a grid do, which are the same for all keys; `grid_size` is their number.
-    """
-    counters = torch.arange(first, first + count, dtype=torch.int32).expand(keys.shape[0], count)
-    if grid_size is None:
-        samples = task.draw(fold_in(keys, Stream.DATA), counters, "train", "train")
-    else:
-        samples = task.grid(counters, task.points_per_coordinate(grid_size))
-    return torch.cat([as_seen(task, samples.inputs), samples.targets], dim=2)
 
 
 def data_set(member: Member) -> DataSet:

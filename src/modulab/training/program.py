@@ -26,6 +26,7 @@ from modulab.partition import Partition
 from modulab.regularisers import Regulariser
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
+from modulab.training.points import training_points
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,31 @@ def initialise(
 ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
     """Return each member's mask and its parameters before training, which its seed and settings determine."""
     keys = member_keys([member.seed for member in members])
-    return network.initialise([member.architecture for member in members], members[0].task.partition, keys)
+    architectures = [member.architecture for member in members]
+    mask, parameters = network.initialise(architectures, members[0].task.partition, keys)
+    return mask, informed(members, network, parameters)
+
+
+def informed(
+    members: Sequence[Member], network: Network, parameters: Float[Tensor, "member parameter"]
+) -> Float[Tensor, "member parameter"]:
+    """Return parameters before training in which those that architectures take from task and points are as they say."""
+    if all(member.architecture.points_read is None for member in members):
+        return parameters
+    return torch.stack([_informed(*each, network) for each in zip(members, parameters, strict=True)])
+
+
+def _informed(
+    member: Member, parameters: Float[Tensor, " parameter"], network: Network
+) -> Float[Tensor, " parameter"]:
+    most, size = member.architecture.points_read, member.data.num_samples
+    if most is None:
+        return parameters
+    count = most if size is None else min(most, size)
+    grid_size = size if member.data.sampling == "grid" else None
+    points = training_points(member.task, member_keys([member.seed]), 0, count, grid_size)[0]
+    own = member.architecture.informed(network, parameters.cpu(), member.task, points)
+    return own.to(parameters.device)
 
 
 def _noisy_sites(member: Member) -> tuple[str, ...]:

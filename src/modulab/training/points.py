@@ -1,0 +1,26 @@
+"""Training points: what a member learns from, as a pure function of its task and seed."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from modulab.streams import Stream, fold_in
+from modulab.tasks.base import Task, as_seen
+
+
+def training_points(
+    task: Task, keys: Int32[Tensor, "member 2"], first: int, count: int, grid_size: int | None = None
+) -> Float[Tensor, "member point feature"]:
+    """Return points `first` to `first + count - 1` of each key's training data: inputs as seen, then targets.
+
+    Point i of a member does not depend on how many points it has: smaller data sets are prefixes of larger. Only the
+    points of a grid do, which are the same for all keys; `grid_size` is their number.
+    """
+    counters = torch.arange(first, first + count, dtype=torch.int32).expand(keys.shape[0], count)
+    if grid_size is None:
+        samples = task.draw(fold_in(keys, Stream.DATA), counters, "train", "train")
+    else:
+        samples = task.grid(counters, task.points_per_coordinate(grid_size))
+    return torch.cat([as_seen(task, samples.inputs), samples.targets], dim=2)
