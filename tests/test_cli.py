@@ -287,7 +287,7 @@ def test_ctrl_c_during_any_command_is_one_line(
     def interrupt(path: str, analyses: bool) -> None:
         raise KeyboardInterrupt(path)
 
-    monkeypatch.setattr(store, "load_results", interrupt)
+    monkeypatch.setattr(store, "count_results", interrupt)
     assert command("table", str(tmp_path)) == (130, "", "Interrupted.\n")
 
 
