@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,16 @@ class Program:
 
 def network_of(member: Member) -> Network:
     """Return the structure of a member's network."""
-    parts: Any = member.architecture, member.task  # which pyright takes for unhashable
+    # Keyed by its code too, which a notebook may replace. pyright takes settings for unhashable.
+    parts: Any = type(member.architecture).network, member.architecture, member.task
     return _network(*parts)
 
 
 @functools.lru_cache(maxsize=1024)
-def _network(architecture: Architecture, task: Task) -> Network:
-    return architecture.network(task)
+def _network(
+    make: Callable[[Architecture, Task], Network], architecture: Architecture, task: Task
+) -> Network:
+    return make(architecture, task)
 
 
 def initialise(
