@@ -284,10 +284,10 @@ def test_training_from_python_leaves_the_callers_hydra_as_it_was(tmp_path: Path)
 def test_ctrl_c_during_any_command_is_one_line(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupt(path: str, analyses: bool) -> None:
+    def interrupt(path: Path) -> None:
         raise KeyboardInterrupt(path)
 
-    monkeypatch.setattr(store, "load_results", interrupt)
+    monkeypatch.setattr(store, "count_results", interrupt)
     assert command("table", str(tmp_path)) == (130, "", "Interrupted.\n")
 
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-PARTS = {"sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers"}
+PARTS = {"sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale"}
 """Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
@@ -373,7 +373,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
         "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
-        "Start-up: scripts/benchmark answers.",
+        "Start-up: scripts/benchmark answers. Sweeps by size: scripts/benchmark scale.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"

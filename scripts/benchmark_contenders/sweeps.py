@@ -27,9 +27,10 @@ MODULAB = [sys.executable, "-m", "modulab.cli"]
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended: its whole time, and the largest memory it held."""
+    """A process that has ended: its whole time, that of its processor, and the largest memory it held."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
 
@@ -96,7 +97,7 @@ def run(command: list[str], cache: Path, limit: float = 3600) -> Ended:
         if process.returncode:
             output.seek(0)
             raise RuntimeError(f"{' '.join(command)}: {output.read()[-2000:]}")
-    return Ended(seconds, usage.ru_maxrss * 1024)
+    return Ended(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def modulab_sweep(grid: Grid, folder: Path, cache: Path) -> Ended:

@@ -544,8 +544,9 @@ def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
     from modulab.results.showing import show_results
     from modulab.results.store import RESULTS, load_results
     from modulab.results.summary import lost_measures
+    from modulab.results.table_command import needed_columns
 
-    results = load_results(folder)
+    results = load_results(folder, keep=needed_columns(folder))
     show_results(results, None, None)
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
     others = len(set(results["run_id"]).difference(planned))

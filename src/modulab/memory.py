@@ -8,8 +8,10 @@ from pathlib import Path
 
 from modulab.errors import ConfigError
 
-_BYTES_OF_A_PLANNED_MEMBER = 25_000
-"""100,000 members of 4 steps peaked at 2.8 GiB."""
+_BYTES_OF_A_PLANNED_MEMBER = 4_000
+"""Where all members differ in more than the seed; a tenth of that where there are many seeds of each setting."""
+_NOTICEABLE = 16 << 20
+"""Less than this fits wherever the program has started: to ask what is free takes time, for each job of a sweep."""
 _UNLIMITED = 1 << 60
 """Limits from here on stand for none: cgroups of version 1 write the largest number of pages."""
 
@@ -24,8 +26,8 @@ def free_bytes(root: Path = Path("/")) -> float:
 
 def check_plan(members: int, what: str) -> None:
     """Raise: ConfigError where the plan of so many members does not fit in memory; `what` names their keys."""
-    needed, room = members * _BYTES_OF_A_PLANNED_MEMBER, free_bytes()
-    if needed > room:
+    needed = members * _BYTES_OF_A_PLANNED_MEMBER
+    if needed > _NOTICEABLE and needed > (room := free_bytes()):
         raise ConfigError(
             f"{what} gives {members:,} networks, and planning them takes about {needed / 2**30:,.0f} GiB of memory, "
             f"where {room / 2**30:,.1f} GiB are free. Give fewer, and others in a command of their own."

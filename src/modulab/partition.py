@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Partition:
             )
 
     @staticmethod
+    @functools.cache
     def of_equal_shares(modules: int, inputs_per_module: int, outputs_per_module: int) -> Partition:
         """Return the partition in which each module has as many inputs and outputs as the others, in order."""
         return Partition(

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -15,6 +15,10 @@ from modulab.text import say_once
 
 LARGEST_COUNT = 2**31 - 1
 """The largest whole number that a setting may have, unless it is a seed."""
+
+
+_HASH = "_hash"
+"""Where settings keep their hash, beside the values of their fields."""
 
 
 class Settings(BaseModel):
@@ -35,8 +39,23 @@ class Settings(BaseModel):
         return value
 
     def __hash__(self) -> int:
-        # pydantic's own hash of a frozen model fails on fields that are lists.
-        return hash((type(self), self.model_dump_json(serialize_as_any=True)))
+        # pydantic's own hash of a frozen model fails on fields that are lists. Kept, as populations of thousands ask
+        # for those of a few groups again and again; pydantic compares fields alone.
+        kept = vars(self)
+        if _HASH not in kept:
+            kept[_HASH] = hash((type(self), self.model_dump_json(serialize_as_any=True)))
+        return kept[_HASH]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with other values of some fields, which are not checked."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop(_HASH, None)
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Texts have other hashes in other processes.
+        state = super().__getstate__()
+        return state | {"__dict__": {key: value for key, value in state["__dict__"].items() if key != _HASH}}
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)

@@ -274,7 +274,7 @@ def test_any_sweep_is_planned_as_hydra_composes_it(data: st.DataObject) -> None:
     jobs = [list(job) for job in itertools.product(*(axis for axis in axis_order(data, axes) if axis))][:12]
     with hydra_composer() as compose:
         alone = [plan_run(compose(job), job, compose).run_ids for job in jobs]
-    assert plan_jobs(jobs).jobs == alone
+    assert list(map(list, plan_jobs(jobs).jobs)) == alone
 
 
 def axis_order(data: st.DataObject, axes: list[list[str]]) -> list[list[str]]:

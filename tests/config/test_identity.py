@@ -1,10 +1,11 @@
 """Run ids stay what the first version with such a result computed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modulab.config.identity import ADDED_KEYS, ADDED_MEASURES, in_current_form, run_id
+from modulab.config.identity import ADDED_KEYS, ADDED_MEASURES, group_in_current_form, run_id
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.metrics.forgetting import measure_forgetting
@@ -22,6 +23,10 @@ FIRST_IDS = {
     ("task=parity", "data.num_samples=null"): "ed88748965cadc11",
     ("task=modular_arithmetic",): "5f311b64b097a5c8",
 }
+
+
+def in_current_form(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: group_in_current_form(key, node) for key, node in config.items()}
 
 
 @pytest.mark.parametrize("overrides", FIRST_IDS)

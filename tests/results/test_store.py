@@ -11,6 +11,7 @@ from modulab.errors import ConfigError
 from modulab.results.store import (
     CURVES,
     RESULTS,
+    Planned,
     check_folder,
     completed,
     copy_rows,
@@ -38,6 +39,10 @@ def rows(run_ids: list[str], statuses: list[str] | None = None, **settings: list
 def save(folder: Path, results: pa.Table, curves: pa.Table | None = None) -> None:
     save_part(folder, "part", results, curves)
     gather(folder)
+
+
+def planned(table: pa.Table) -> Planned:
+    return Planned(table["run_id"].to_pylist(), table.schema, table.take)
 
 
 def test_saved_rows_are_loaded_with_every_leaf_measure_and_version(tmp_path: Path) -> None:
@@ -232,11 +237,11 @@ def test_a_finished_row_is_never_replaced_by_a_failed_or_missing_one(tmp_path: P
 
 def test_planned_members_are_missing_rows_until_they_have_one_and_leave_with_the_plan(tmp_path: Path) -> None:
     missing = ["missing"] * 3
-    gather(tmp_path, rows(["a", "b", "c"], missing))
+    gather(tmp_path, planned(rows(["a", "b", "c"], missing)))
     assert statuses(tmp_path) == dict.fromkeys("abc", "missing")
     save_part(tmp_path, "one", rows(["a"]))
     assert statuses(tmp_path) == {"a": "completed", "b": "missing", "c": "missing"}
-    gather(tmp_path, rows(["b", "d"], missing[:2]))
+    gather(tmp_path, planned(rows(["b", "d"], missing[:2])))
     assert statuses(tmp_path) == {"a": "completed", "b": "missing", "d": "missing"}
 
 

@@ -176,7 +176,7 @@ def searched(tmp_path: Path) -> Path:
 
 def values(folder: Path, jobs: list[list[str]], objective: str | list[str] | None) -> list[Any]:
     sweep = Sweep(dry_run=False, objective=objective, job_folders=False)
-    return return_values(Plan([], jobs, EAGER, sweep), folder)
+    return list(return_values(Plan([], jobs, EAGER, sweep), folder))
 
 
 def test_a_job_returns_the_mean_of_its_objective_over_its_members(searched: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modulab.config.settings import Member, Run, read_run
+from modulab.config.settings import Run, read_run
 from modulab.results import store
 from modulab.results.store import PARTS, gather, load_curves, load_results, save_part
 from modulab.results.tables import curve_table, result_table
@@ -23,14 +23,14 @@ from tests.members import EAGER, EAGERLY, member_config
 
 
 @functools.cache
-def member(steps: int) -> Member:
-    return read_run(member_config(training__steps=steps, training__curve_every=1)).member
+def run(steps: int) -> Run:
+    return read_run(member_config(training__steps=steps, training__curve_every=1))
 
 
 def make_work(populations: Sequence[Sequence[int]], unfinished: int) -> Work:
     """Return work whose members, named by population and place, train for given numbers of steps."""
     made = [
-        [Run(f"{first}.{second}", {}, member(steps)) for second, steps in enumerate(population)]
+        [replace(run(steps), run_id=f"{first}.{second}") for second, steps in enumerate(population)]
         for first, population in enumerate(populations)
     ]
     runs = [run for population in made for run in population]
@@ -141,7 +141,7 @@ def test_shards_weigh_networks_by_the_rates_that_plans_and_the_time_left_are_mad
     quiet = read_run(member_config(training__steps=4)).member
     noisy = read_run(member_config({"noise": "poisson"}, training__steps=4, noise__scale=0.1)).member
     for engine, rates in RATES.items():
-        seconds = [packed_seconds(Run(name, {}, each), engine) for name, each in (("a", quiet), ("b", noisy))]
+        seconds = [packed_seconds(each, engine) for each in (quiet, noisy)]
         assert seconds[1] / seconds[0] == pytest.approx(rates.noisy / rates.noiseless)
         units = quiet.training.batch_size * quiet.architecture.network(quiet.task).step_units
         assert seconds[0] == pytest.approx(4 * units * rates.noiseless)

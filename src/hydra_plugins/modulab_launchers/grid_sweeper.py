@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -66,7 +66,8 @@ class GridSweeper(Sweeper):
                 write_down_sweep(self._task, self.config)
             returns.append(self.launcher.launch(batch, initial_job_idx=first_number))
             for job in returns[-1]:
-                _ = job.return_value  # raises the error of a job that failed
+                if job.status == JobStatus.FAILED:
+                    _ = job.return_value  # raises its error
             first_number += len(batch)
         return returns
 

@@ -12,6 +12,7 @@ the leaves in which jobs differ are set directly.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from modulab.schema import Settings, read_settings, suggest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from modulab.config.settings import Population, Run, Sweep, Trainer
+    from modulab.config.settings import Condition, Population, Run, Sweep, Trainer
 else:
     # Annotations are checked in tests. DictConfig derives from deprecated generics, of which that check warns,
     # and importing modulab.config.settings imports torch.
@@ -60,7 +61,7 @@ class Plan:
     """What a run or sweep trains: checked members, all different, and how to train them."""
 
     runs: list[Run]
-    jobs: list[list[str]]
+    jobs: Sequence[Sequence[str]]
     """The run_ids of each job, of which a run is the only one."""
     trainer: Trainer
     sweep: Sweep
@@ -120,12 +121,12 @@ def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
     Raises: ConfigError as `plan_run` does, and where jobs ask to be trained in different ways.
     """
     shared = frozenset(jobs[0]).intersection(*jobs[1:])
-    planner = _Planner(compose_job)
+    planner = _Planner(compose_job, shared)
     runs: dict[str, Run] = {}
-    of_jobs: list[list[str]] = []
+    of_jobs: list[tuple[str, ...]] = []
     for number, overrides in enumerate(jobs):
-        own = {run.run_id: run for run in planner.runs(overrides, shared, number)}
-        of_jobs.append(list(own))
+        own = {run.run_id: run for run in planner.runs(overrides, number)}
+        of_jobs.append(tuple(own))
         for name, run in own.items():
             runs.setdefault(name, run)
     return Plan(list(runs.values()), of_jobs, planner.trainer, planner.sweep, planner.logger)
@@ -140,6 +141,12 @@ class _Composed:
     keys: frozenset[str]
     of_one_job: bool
     """Whether the config refers to the job that it was composed for, so that no other may use it."""
+    seed_interpolates: bool
+
+    @functools.cached_property
+    def seed(self) -> Any:
+        """Return the seed."""
+        return resolved(self.config, "seed")
 
 
 class _Planner:
@@ -149,28 +156,47 @@ class _Planner:
     sweep: Sweep
     logger: Loggers
 
-    def __init__(self, compose_job: ComposeJob) -> None:
+    def __init__(self, compose_job: ComposeJob, shared: frozenset[str]) -> None:
+        """`shared` overrides are those of all jobs."""
+        from modulab.config.settings import Reader
+
         self._compose_job = compose_job
+        self._shared = shared
         self._composed: dict[tuple[str, ...], _Composed] = {}
         self._templates: dict[tuple[object, ...], Template] = {}
+        self._reader = Reader()
+        self._alike: dict[tuple[str, ...], list[tuple[Condition, int]]] = {}
+        """What a job of these overrides and a seed trains: conditions, each at so much above the seed."""
 
-    def runs(self, overrides: Sequence[str], shared: Collection[str], number: int) -> Iterator[Run]:
-        """Yield the checked runs of one job; `shared` overrides are those of all jobs."""
-        from modulab.config.settings import read_run
+    def runs(self, overrides: Sequence[str], number: int) -> Iterator[Run]:
+        """Yield the checked runs of one job.
 
-        rest, leaves = _split(overrides, shared)
+        Of jobs that differ in the seed alone, as most of a large sweep do, the first is planned in full, and the others
+        are that one at other seeds.
+        """
+        others = tuple(each for each in overrides if not each.startswith("seed="))
+        seed = _plain_seed(overrides) if others in self._alike else None
+        if seed is None:
+            yield from self._runs(overrides, others, number)
+            return
+        for condition, offset in self._alike[others]:
+            yield condition.run(seed + offset)
+
+    def _runs(self, overrides: Sequence[str], others: tuple[str, ...], number: int) -> Iterator[Run]:
+        rest, leaves = _split(overrides, self._shared)
         composed = self._compose(rest, number)
         if not composed.keys.issuperset(leaves):
             # Hydra's own complaint about a key that is not there, in our words.
             rest, leaves = list(overrides), {}
             composed = self._compose(rest, number)
         population = composed.population
-        if "seed" in leaves:
+        seed_is_plain = "seed" in leaves
+        if seed_is_plain:
             first_seed = leaves.pop("seed")
-        elif leaves and interpolates(unresolved(composed.config).get("seed")):
+        elif leaves and composed.seed_interpolates:
             first_seed = self._template(composed, rest, (), tuple(leaves), number).member(leaves)["seed"]
         else:
-            first_seed = resolved(composed.config, "seed")
+            first_seed = composed.seed
         check_conflicts(population.grid, population.sobol.axes, overrides)
         points = sum(math.prod(map(len, grid.values())) for grid in population.grid or [{}])
         check_plan(
@@ -178,11 +204,23 @@ class _Planner:
             "population.grid and population.seeds"
             + (" and population.sobol" if population.sobol.axes else ""),
         )
-        settings = population.sobol.draw()
-        for point in expand(population.grid, population.seeds, first_seed, settings):
+        own_seeds = "seed" in population.sobol.axes or any("seed" in grid for grid in population.grid)
+        conditions: list[tuple[Condition, int]] | None = [] if seed_is_plain and not own_seeds else None
+        for point in expand(population.grid, population.seeds, first_seed, population.sobol.draw()):
             values = leaves | dict(point.leaves)
-            template = self._template(composed, rest, point.choices, tuple(values), number)
-            yield read_run(template.member(values))
+            template = self._template(composed, rest, point.choices, (*values, "seed"), number)
+            if template.interpolates or any(map(interpolates, values.values())):
+                conditions = None  # which may depend on the seed
+                for seed in point.seeds:
+                    yield self._reader.run(template.member(values | {"seed": seed}))
+                continue
+            condition = self._reader.run(template.member(values | {"seed": point.seeds[0]})).condition
+            if conditions is not None:
+                conditions += [(condition, seed - first_seed) for seed in point.seeds]
+            for seed in point.seeds:
+                yield condition.run(seed)
+        if conditions is not None:
+            self._alike[others] = conditions
 
     def _compose(self, overrides: Sequence[str], number: int) -> _Composed:
         kept = self._composed.get(tuple(overrides))
@@ -225,7 +263,8 @@ class _Planner:
         population = read_settings(settings, "population", Population)
         keys = leaf_keys({key: plain[key] for key in MEMBER_KEYS if key in plain})
         of_one_job = any("${hydra:" in str(look_in(plain, key)) for key in keys)
-        return _Composed(config, population, frozenset(keys), of_one_job)
+        seed_interpolates = interpolates(plain.get("seed"))
+        return _Composed(config, population, frozenset(keys), of_one_job, seed_interpolates)
 
     def _template(
         self,
@@ -242,6 +281,13 @@ class _Planner:
                 composed = self._compose([*without(overrides, choices), *chosen], number)
             self._templates[kind] = Template(composed.config, keys)
         return self._templates[kind]
+
+
+def _plain_seed(overrides: Sequence[str]) -> int | None:
+    """Return the seed that one of the overrides gives as a plain number, else None."""
+    leaves = [plain_leaf(override) for override in overrides if override.startswith("seed=")]
+    values = [leaf[1] for leaf in leaves if leaf is not None]
+    return values[0] if len(leaves) == 1 and values and type(values[0]) is int else None
 
 
 def _split(overrides: Sequence[str], shared: Collection[str]) -> tuple[list[str], dict[str, Any]]:

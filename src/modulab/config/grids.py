@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,10 +13,11 @@ from modulab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Point:
-    """One member as a departure from a run's own settings."""
+    """Members that differ in the seed alone, as a departure from a run's own settings."""
 
     choices: tuple[tuple[str, str], ...]
     leaves: tuple[tuple[str, Any], ...]
+    seeds: range
 
 
 def expand(
@@ -24,13 +25,12 @@ def expand(
     seeds: int,
     first_seed: Any,
     settings: Sequence[Mapping[str, Any]] = ({},),
-) -> list[Point]:
-    """Return every point of a union of grids in every one of several settings, at `seeds` consecutive seeds each.
+) -> Iterator[Point]:
+    """Yield every point of a union of grids in every one of several settings, at `seeds` consecutive seeds each.
 
     Each setting has seeds of its own, the same for all points of the grid: what is found over many settings then does
     not hang on the data and initial weights of a few seeds. A key of the grid overrides that of a setting.
     """
-    points: list[Point] = []
     for (number, setting), grid in itertools.product(enumerate(settings), grids or [{}]):
         for values in itertools.product(*grid.values()):
             point = {**setting, **dict(zip(grid, values, strict=True))}
@@ -40,8 +40,7 @@ def expand(
             if not isinstance(seed, int) or isinstance(seed, bool):
                 raise ConfigError(f"seed={seed!r} should be a whole number, 0 or more.")
             first = seed + number * seeds
-            points += [Point(choices, (*leaves, ("seed", first + offset))) for offset in range(seeds)]
-    return points
+            yield Point(choices, leaves, range(first, first + seeds))
 
 
 def read_grids(grid: Any) -> list[dict[str, list[Any]]]:

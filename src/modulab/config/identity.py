@@ -62,22 +62,59 @@ _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 def run_id(member: Mapping[str, Any]) -> str:
     """Return the name of a member's result: a hash of its config as `read_run` returns it."""
-    first = _with_paths(member, _FIRST_PATHS)
-    for (group, key), value in ADDED_KEYS.items():
-        node = first.get(group)
-        if not isinstance(node, dict) or key not in node:
-            continue
-        if node[key] == value and _counts_as_added(member[group], group, key):
-            del node[key]
-    for (group, old), (new, values) in RENAMED_KEYS.items():
+    parts = [_part(key, canonical(key, node)) for key, node in sorted(member.items())]
+    return _name(hashlib.sha256(f"{{{','.join(parts)}}}".encode()))
+
+
+class RunIds:
+    """The names of the results of members that differ in nothing but the seed, given the rest as `canonical` text."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self, groups: Mapping[str, str]) -> None:
+        before = "".join(f"{_part(key, text)}," for key, text in sorted(groups.items()) if key < "seed")
+        after = "".join(f",{_part(key, text)}" for key, text in sorted(groups.items()) if key > "seed")
+        self._before = hashlib.sha256(f'{{{before}"seed":'.encode())
+        self._after = f"{after}}}".encode()
+
+    def of(self, seed: int) -> str:
+        """Return the name of the result at a seed."""
+        digest = self._before.copy()
+        digest.update(b"%d" % seed)
+        digest.update(self._after)
+        return _name(digest)
+
+
+def _part(key: str, text: str) -> str:
+    return f"{_json(key)}:{text}"
+
+
+def _name(digest: Any) -> str:
+    return digest.hexdigest()[:16]
+
+
+def canonical(group: str, node: Any) -> str:
+    """Return one group of a config as the first version would have written it: what `run_id` hashes."""
+    if not isinstance(node, Mapping):
+        return _json(node)
+    settings = cast("Mapping[str, Any]", node)
+    first = _with_paths(settings, _FIRST_PATHS)
+    for (owner, key), value in ADDED_KEYS.items():
+        # A value of null is not the same as no key, which a config of an earlier version has.
+        if owner == group and key in first and first[key] == value and _counts_as_added(settings, group, key):
+            del first[key]
+    for (owner, old), (new, values) in RENAMED_KEYS.items():
         for before, now in values.items():
-            if isinstance(first.get(group), dict) and first[group].get(new) == now:
-                del first[group][new]
-                first[group][old] = before
-    if isinstance(first.get("probes"), dict) and isinstance(first["probes"].get("measures"), dict):
-        first["probes"]["measures"] = _without_added(first["probes"]["measures"])
-    canonical = json.dumps(first, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+            if owner == group and first.get(new) == now:
+                del first[new]
+                first[old] = before
+    if group == "probes" and isinstance(first.get("measures"), dict):
+        first["measures"] = _without_added(first["measures"])
+    return _json(first)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _without_added(measures: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,20 +127,20 @@ def _without_added(measures: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def in_current_form(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the keys that were added since it was written, and current names of keys and paths of code.
+def group_in_current_form(group: str, node: Any) -> Any:
+    """Return a group with the keys that were added since it was written, and current names of keys and paths of code.
 
     Raises: ConfigError for a key given by its first name with a value that it never had, or by both its names.
     """
-    current = _with_paths(config, MOVED_CODE)
-    for (group, old), (new, values) in RENAMED_KEYS.items():
-        node = current.get(group)
-        if isinstance(node, dict) and old in node:
-            current[group] = _renamed(cast("dict[str, Any]", node), group, old, new, values)
-    for (group, key), value in ADDED_KEYS.items():
-        node = current.get(group)
-        if isinstance(node, dict) and key not in node and _was_added(node, group, key):
-            current[group] = {key: value} | node
+    if not isinstance(node, Mapping):
+        return node
+    current = _with_paths(cast("Mapping[str, Any]", node), MOVED_CODE)
+    for (owner, old), (new, values) in RENAMED_KEYS.items():
+        if owner == group and old in current:
+            current = _renamed(current, group, old, new, values)
+    for (owner, key), value in ADDED_KEYS.items():
+        if owner == group and key not in current and _was_added(current, group, key):
+            current = {key: value} | current
     return current
 
 
@@ -147,7 +184,6 @@ def _was_added(node: Mapping[str, Any], group: str, key: str) -> bool:
 
 
 def _with_paths(node: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    # One call per group and none per value: ten thousand members have a million values.
     return {
         key: paths.get(value, value)
         if isinstance(value, str)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from modulab.config.identity import in_current_form, run_id
+from modulab.config.identity import RunIds, canonical, group_in_current_form
 from modulab.config.sobol import Sobol
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.measure_names import better, given_measure, stands_for
@@ -19,6 +20,8 @@ from modulab.noise import Noise
 from modulab.regularisers import PowerRegulariser, Regulariser
 from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
 from modulab.tasks.base import Task
+
+_MOST_SEEDS = 2**63
 
 
 class Data(Settings):
@@ -168,7 +171,9 @@ class Probes(Settings):
 class Member(Settings):
     """One run: a network to train, with everything that determines its result."""
 
-    seed: int = Field(ge=0, lt=2**63, description="keys the data, initial weights, minibatches and noise")
+    seed: int = Field(
+        ge=0, lt=_MOST_SEEDS, description="keys the data, initial weights, minibatches and noise"
+    )
     task: Task
     architecture: Architecture
     noise: Noise
@@ -250,43 +255,135 @@ class Sweep(Settings):
         return given_measure(objective) if isinstance(objective, str) else [*map(given_measure, names)]
 
 
-@dataclass(frozen=True)
+class Condition:
+    """All settings of a member but its seed, checked: members that differ in nothing else share one.
+
+    A plan of a million members has as many conditions as settings, and of each group one object for each of its values.
+    """
+
+    __slots__ = ("_config", "_member", "_run_ids")
+
+    def __init__(self, member: Member, config: Mapping[str, Any], run_ids: RunIds) -> None:
+        self._member = member
+        self._config = config
+        self._run_ids = run_ids
+
+    @property
+    def example(self) -> Member:
+        """Return a member with these settings and some seed: the same object whenever asked."""
+        return self._member
+
+    def member(self, seed: int) -> Member:
+        """Return the member with this seed."""
+        return self._member if seed == self._member.seed else self._member.model_copy(update={"seed": seed})
+
+    def config(self, seed: int) -> dict[str, Any]:
+        """Return the plain config of the member with this seed, of which it shares all groups with the others."""
+        return {**self._config, "seed": seed}
+
+    def run(self, seed: int) -> Run:
+        """Return the run of the member with this seed. Raises: ConfigError for a seed that is none."""
+        return Run(self._run_ids.of(_checked_seed(seed)), seed, self)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """A member, its plain config as results keep it, and the run_id, which is the hash of that config."""
+    """A checked member, and the run_id, which is the hash of its config."""
 
     run_id: str
-    config: dict[str, Any]
-    member: Member
+    seed: int
+    condition: Condition
+
+    @property
+    def member(self) -> Member:
+        """Return the member."""
+        return self.condition.member(self.seed)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the member's plain config as results keep it."""
+        return self.condition.config(self.seed)
+
+
+@dataclass(frozen=True)
+class _ReadGroup:
+    """A group of settings: checked, in plain values as results keep it, and as run_ids are computed of it."""
+
+    settings: Settings
+    understood: dict[str, Any]
+    canonical: str
+
+
+class Reader:
+    """Reads configs of members that have much in common: each value of a group, and each condition, once."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], _ReadGroup] = {}
+        self._conditions: dict[tuple[int, ...], Condition] = {}
+
+    def run(self, config: Mapping[str, Any]) -> Run:
+        """Return the checked run of a plain, resolved config with the keys of `Member` and no others.
+
+        The run's config is as the settings understood the one given, so that equal settings are written alike.
+
+        Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
+        """
+        for key in config:
+            if key not in Member.model_fields:
+                raise ConfigError(f"{key}: there is no such key. {suggest(str(key), Member.model_fields)}")
+        for key in Member.model_fields:
+            if key not in config:
+                raise ConfigError(f"{key}: a value is missing.")
+        return self._condition(config).run(config["seed"])
+
+    def _condition(self, config: Mapping[str, Any]) -> Condition:
+        groups = {name: self._group(name, config[name]) for name in _GROUPS}
+        key = tuple(map(id, groups.values()))
+        if key not in self._conditions:
+            self._conditions[key] = _checked_condition(groups, _checked_seed(config["seed"]))
+        return self._conditions[key]
+
+    def _group(self, name: str, node: Any) -> _ReadGroup:
+        # Plain values are equal where they are written alike, which does not take 1 for True or 1.0.
+        key = name, repr(node)
+        if key not in self._groups:
+            node = group_in_current_form(name, node)
+            settings = read_settings(node, name, _GROUPS[name])
+            target = {"_target_": node["_target_"]} if "_target_" in node else {}
+            understood = target | settings.model_dump(mode="json")
+            self._groups[key] = _ReadGroup(settings, understood, canonical(name, understood))
+        return self._groups[key]
 
 
 def read_run(config: Mapping[str, Any]) -> Run:
-    """Return the checked run of a plain, resolved config with the keys of `Member` and no others.
+    """Return the checked run of one config: see `Reader.run`."""
+    return Reader().run(config)
 
-    The run's config is as the settings understood the one given, so that equal settings are written alike.
 
-    Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
-    """
-    config = in_current_form(config)
-    for key in config:
-        if key not in Member.model_fields:
-            raise ConfigError(f"{key}: there is no such key. {suggest(str(key), Member.model_fields)}")
-    for key in Member.model_fields:
-        if key not in config:
-            raise ConfigError(f"{key}: a value is missing.")
-    groups = {name: read_settings(config[name], name, expected) for name, expected in _GROUPS.items()}
-    seed = read_settings({"seed": config["seed"]}, "", _Seed).seed
-    member = Member.model_validate({"seed": seed, **groups})
+def read_runs(configs: Iterable[Mapping[str, Any]]) -> list[Run]:
+    """Return the checked runs of configs that have much in common: see `Reader.run`."""
+    reader = Reader()
+    return [reader.run(config) for config in configs]
+
+
+def _checked_condition(groups: Mapping[str, _ReadGroup], seed: int) -> Condition:
+    member = Member.model_validate({"seed": seed, **{name: group.settings for name, group in groups.items()}})
     _check_combinations(member)
     _check_effects(member)
-    understood: dict[str, Any] = {"seed": seed}
-    for name, group in groups.items():
-        target = {"_target_": config[name]["_target_"]} if "_target_" in config[name] else {}
-        understood[name] = target | group.model_dump(mode="json")
-    return Run(run_id(understood), understood, member)
+    config = {"seed": seed, **{name: group.understood for name, group in groups.items()}}
+    return Condition(member, config, RunIds({name: group.canonical for name, group in groups.items()}))
+
+
+def _checked_seed(seed: Any) -> int:
+    if type(seed) is int and 0 <= seed < _MOST_SEEDS:
+        return seed
+    return read_settings({"seed": seed}, "", _Seed).seed
 
 
 class _Seed(Settings):
-    seed: int = Field(ge=0, lt=2**63, description="keys the data, initial weights, minibatches and noise")
+    seed: int = Field(
+        ge=0, lt=_MOST_SEEDS, description="keys the data, initial weights, minibatches and noise"
+    )
 
 
 def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
@@ -406,10 +503,13 @@ def structural_key(member: Member) -> tuple[tuple[str, object], ...]:
         ("architecture", member.architecture.structure),
     ]
     for name in _GROUPS:
-        found += [
-            (f"{name}.{field}", repr(value)) for field, value in structural_values(getattr(member, name))
-        ]
+        found += _structural_texts(name, getattr(member, name))
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def _structural_texts(name: str, group: Settings) -> list[tuple[str, object]]:
+    return [(f"{name}.{field}", repr(value)) for field, value in structural_values(group)]
 
 
 def structural_values(group: Settings) -> list[tuple[str, object]]:

@@ -45,6 +45,11 @@ class Template:
         self._interpolating = [key for key in present if interpolates(look_in(self._plain, key))]
         self._config = copy.deepcopy(config)
 
+    @property
+    def interpolates(self) -> bool:
+        """Return whether values refer to others, so that they may differ between members of different seeds."""
+        return bool(self._interpolating)
+
     def member(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config with these leaves, unchecked; it shares what it can with its neighbours."""
         member = dict(self._plain)

@@ -34,7 +34,7 @@ from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
 from modulab.results.manifest import POPULATIONS
 from modulab.results.rounding import without_rounding
-from modulab.results.store import load_curves, load_results
+from modulab.results.store import load_curves, load_sample
 from modulab.results.summary import (
     cells,
     choose_settings,
@@ -51,6 +51,8 @@ SUMMARY = "summary.csv"
 _MOST_ROWS = 60
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
+_MOST_IN_FIGURES = 20_000
+"""Networks in the report on more than a table can hold at once."""
 
 
 def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
@@ -63,17 +65,22 @@ def write_report(path: str | Path, output: str | Path | None = None, modules: Co
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    results = load_results(path, analyses=True)
+    results, count = load_sample(path, _MOST_IN_FIGURES, analyses=True)
     if output is None:
         check_links(folder)
     target = Path(output) if output is not None else folder / "report"
-    page = write_page(describe(results, path, modules), target)
+    page = write_page(describe(results, path, modules, count), target)
     write_whole(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
     return page
 
 
-def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -> Page:
-    """Return the page on some results; curves and weights are read from the path that they came from."""
+def describe(
+    results: pd.DataFrame, path: Path, modules: Collection[str] = (), count: int | None = None
+) -> Page:
+    """Return the page on some results; curves and weights are read from the path that they came from.
+
+    Where they are a sample, `count` is the number of networks of which.
+    """
     folder = path if path.is_dir() else path.parent
     results, beyond = without_extremes(results, metric_names(results))
     results = results.assign(
@@ -101,10 +108,19 @@ def describe(results: pd.DataFrame, path: Path, modules: Collection[str] = ()) -
     ]
     return Page(
         title=f"Report on {folder.resolve().name}",
-        lead=[_lead(results, layout)],
+        lead=[*_sampled(results, count), _lead(results, layout)],
         facts=_facts(results),
         sections=[section for section in sections if section is not None],
     )
+
+
+def _sampled(results: pd.DataFrame, count: int | None) -> list[str]:
+    if count is None or count == len(results):
+        return []
+    return [
+        f"A sample of {len(results):,} of {count:,} networks, drawn by their run_ids: everything on this page, and "
+        f"{SUMMARY}, is of these. modulab table --csv FILE has the means over all."
+    ]
 
 
 def _lead(results: pd.DataFrame, layout: Layout) -> str:
@@ -276,7 +292,7 @@ def _curves_section(layout: Layout, path: Path) -> Section | None:
     if not len(members) or not layout.readable or path.is_file():
         return None
     try:
-        curves = load_curves(path)
+        curves = load_curves(path, members["run_id"].tolist())
     except ConfigError:  # nothing was trained here
         return None
     curves, beyond = without_extremes(curves, ["value"])

@@ -94,10 +94,13 @@ def with_analyses(results: pa.Table, path: Path) -> pa.Table:
 
     Raises: ConfigError for a file that is damaged, or whose columns are not those of an analysis.
     """
+    files = analysis_files(path)
+    if not files:
+        return results
     run_ids = results["run_id"].to_pylist()
     settings: defaultdict[str, list[str | None]] = defaultdict(lambda: [None] * len(run_ids))
     reasons: list[list[str]] = [[] if each is None else [each] for each in results["skipped"].to_pylist()]
-    for file in analysis_files(path):
+    for file in files:
         table = read_table(file)
         rows = {run_id: row for row, run_id in enumerate(table["run_id"].to_pylist())}
         places = pa.array([rows.get(run_id) for run_id in run_ids], pa.int64())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,8 @@ from modulab.measure_names import current_measure
 from modulab.results.files import replacing
 from modulab.schema import RENAMED_KEYS
 
+ROWS_AT_ONCE = 1 << 16
+"""Rows that are read and written at once, where there are more: what they take in memory does not grow with a file."""
 FORMAT_VERSION = 1
 """Goes up when a column changes its meaning; files of another version are refused."""
 
@@ -24,6 +28,7 @@ ANALYSIS = "analysis.parquet"
 """The kinds of files, by the ends of their names."""
 _FORMAT_KEY = b"modulab.format"
 _SHAPE_KEY = b"modulab.shape"
+_SEVERAL = object()
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _NEEDED = {
     RESULTS: ("run_id", "status"),
@@ -36,9 +41,88 @@ _RUN_ID = "^[0-9a-f]{1,16}$"
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Return a table, or some of its columns. Raises: ConfigError where it is damaged or of another version."""
+    with _in_words(path):
+        file = _opened(path)
+        table = file.read(columns)
+    return _understood(path, file, table, columns)
+
+
+def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a table, or some of its columns, in parts of many rows: one at least, with the types of the columns.
+
+    Raises: ConfigError where it is damaged or of another version.
+    """
+    with _in_words(path):
+        file = _opened(path)
+        batches = file.iter_batches(ROWS_AT_ONCE, columns=columns)
+        empty = file.schema_arrow.empty_table()
+    known = empty.column_names
+    wanted = empty if columns is None else empty.select([name for name in columns if name in known])
+    yield _understood(path, file, wanted, columns)
+    while True:
+        with _in_words(path):
+            batch = next(batches, None)
+            table = None if batch is None else pa.Table.from_batches([batch])
+        if table is None:
+            return
+        yield _understood(path, file, table, columns)
+
+
+Keep = Callable[[str], bool]
+"""Says which columns to read, by their present names."""
+
+
+def columns_kept(path: Path, keep: Keep) -> list[str]:
+    """Return the columns of a file, under the names that they have there, that are kept under their present names."""
+    renamed = {
+        f"config.{group}.{old}": f"config.{group}.{new}" for (group, old), (new, _) in RENAMED_KEYS.items()
+    }
+    with _in_words(path):
+        names: list[str] = _opened(path).schema_arrow.names
+    return [name for name in names if keep(current_measure(renamed.get(name, name)))]
+
+
+def count_rows(path: Path) -> int:
+    """Return how many rows a file has. Raises: ConfigError where it is damaged."""
+    with _in_words(path):
+        return _opened(path).metadata.num_rows
+
+
+def constants(path: Path) -> dict[str, Any]:
+    """Return the columns that have one value in all rows of a file, as far as it says so itself, with that value."""
+    with _in_words(path):
+        metadata = _opened(path).metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        found: dict[str, set[Any]] = {}
+        for group in groups:
+            for column in map(group.column, range(group.num_columns)):
+                found.setdefault(column.path_in_schema, set()).add(_only_value(column))
+    return {
+        name: value
+        for name, values in found.items()
+        if len(values) == 1 and (value := values.pop()) is not _SEVERAL
+    }
+
+
+def _only_value(column: pq.ColumnChunkMetaData) -> Any:
+    """Return the value of all rows of a part of a column, None where it has none, or `_SEVERAL`."""
+    statistics = column.statistics
+    if statistics is None or not statistics.has_null_count:
+        return _SEVERAL
+    if statistics.null_count == column.num_values:
+        return None
+    is_one = statistics.has_min_max and statistics.null_count == 0 and statistics.min == statistics.max
+    return statistics.min if is_one else _SEVERAL
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+@contextmanager
+def _in_words(path: Path) -> Generator[None]:
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        table, shape = file.read(columns), _shape(file.schema_arrow, file.metadata.num_rows)
+        yield
     except FileNotFoundError:
         raise
     except Exception as error:  # Arrow raises a different kind for each way a file can be broken
@@ -47,7 +131,13 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
             f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
             "Restore it from a copy, or move it away and run the same command again."
         ) from error
-    metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
+
+
+def _understood(path: Path, file: pq.ParquetFile, table: pa.Table, columns: list[str] | None) -> pa.Table:
+    """Return a file's table, or a part of it, with names of this version. Raises: ConfigError for a foreign file."""
+    with _in_words(path):
+        shape = _shape(file.schema_arrow, file.metadata.num_rows)
+    metadata = cast("dict[bytes, bytes]", file.schema_arrow.metadata or {})
     found = metadata.get(_FORMAT_KEY)
     if found is None:
         raise ConfigError(f"{path} was not written by modulab. Give another path, or move the file away.")
@@ -145,11 +235,20 @@ def _shape(schema: pa.Schema, rows: int) -> bytes:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table, in the place of an earlier one."""
-    with replacing(path) as beside:
-        pq.write_table(
-            table.replace_schema_metadata(
-                {_FORMAT_KEY: str(FORMAT_VERSION), _SHAPE_KEY: _shape(table.schema, table.num_rows)}
-            ),
-            beside,
-            write_page_checksum=True,
-        )
+    write_batches(path, table.schema, table.num_rows, [table])
+
+
+def write_batches(path: Path, schema: pa.Schema, rows: int, tables: Iterable[pa.Table]) -> None:
+    """Write tables of one schema, which have so many rows together, below one another in the place of an earlier file.
+
+    No more than one of them is in memory at a time.
+    """
+    marked = schema.with_metadata(
+        {_FORMAT_KEY: str(FORMAT_VERSION), _SHAPE_KEY: _shape(schema.remove_metadata(), rows)}
+    )
+    with replacing(path) as beside, pq.ParquetWriter(beside, marked, write_page_checksum=True) as writer:
+        for table in tables:
+            if table.num_rows:
+                writer.write_table(
+                    table.replace_schema_metadata(marked.metadata), row_group_size=ROWS_AT_ONCE
+                )

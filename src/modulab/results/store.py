@@ -10,21 +10,36 @@ whole; a member's new row replaces its old one. A file that cannot be read is ne
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
 from modulab.results.analyses import with_analyses
 from modulab.results.files import check_links
-from modulab.results.parquet import CURVES, RESULTS, read_table, write_table
-from modulab.results.tables import Status, concatenate, failed_measures, merge
+from modulab.results.parquet import (
+    CURVES,
+    RESULTS,
+    ROWS_AT_ONCE,
+    Keep,
+    columns_kept,
+    constants,
+    count_rows,
+    read_batches,
+    read_table,
+    write_batches,
+    write_table,
+)
+from modulab.results.tables import Status, aligned, common_schema, concatenate, failed_measures
 
 PARTS = "parts"
 FOLDER = "config.folder"
@@ -51,8 +66,19 @@ def _write_part(path: Path, table: pa.Table) -> None:
         _write_part(path, table)
 
 
-def gather(folder: Path, planned: pa.Table | None = None) -> None:
-    """Join the parts to a folder's two files, and remove them.
+@dataclass(frozen=True)
+class Planned:
+    """Rows of members that are to be trained, which need not all be in memory."""
+
+    run_ids: Sequence[str]
+    columns: pa.Schema
+    """Those of all rows."""
+    rows: Callable[[Sequence[int]], pa.Table]
+    """Gives the rows at some places among `run_ids`."""
+
+
+def gather(folder: Path, planned: Planned | None = None) -> None:
+    """Join the parts to a folder's two files, and remove them. Of each file some rows at a time are in memory.
 
     With `planned`, rows of members that are to be trained, those of them that have no row yet are added, and
     members that are missing and no longer planned are dropped.
@@ -62,25 +88,43 @@ def gather(folder: Path, planned: pa.Table | None = None) -> None:
     for name in (CURVES, RESULTS):
         files = _files(folder, name)
         parts = files[1:] if (folder / name).exists() else files
-        table = _join(files, name) if files else None
-        if name == RESULTS and planned is not None:
-            table = _with_missing(table, planned)
-        if table is not None and (parts or planned is not None):
-            write_table(folder / name, table)
+        new = planned if name == RESULTS else None
+        if parts or new is not None:
+            _write_joined(folder / name, files, name, new)
         for part in parts:
             part.unlink()
     with suppress(OSError):  # not there, or holds something else
         (folder / PARTS).rmdir()
 
 
-def _with_missing(table: pa.Table | None, planned: pa.Table) -> pa.Table:
-    if table is None:
-        return planned
-    present = table.filter(_compute.not_equal(table["status"], "missing"))
-    new = planned.filter(
-        _compute.invert(_compute.is_in(planned["run_id"], value_set=present["run_id"].combine_chunks()))
-    )
-    return merge(present, new) if new.num_rows else present
+def _write_joined(path: Path, files: Sequence[Path], name: str, planned: Planned | None) -> None:
+    """Write the rows of files, and of planned members that have none there, to one file."""
+    owned = _owned(files, name)
+
+    def kept(columns: list[str] | None = None) -> Iterator[pa.Table]:
+        for file, own in zip(files, owned, strict=True):
+            for table in read_batches(file, columns):
+                rows = _own_rows(table, own)
+                is_missing = None if planned is None else _compute.equal(rows["status"], "missing")
+                yield rows if is_missing is None else rows.filter(_compute.invert(is_missing))
+
+    found = [table["run_id"] for table in kept(["run_id", "status"] if name == RESULTS else ["run_id"])]
+    count = sum(map(len, found))
+    schemas = [next(read_batches(file)).schema for file in files]
+    places: list[int] = []
+    if planned is not None:
+        schemas.append(planned.columns)
+        present = {run_id for column in found for run_id in column.to_pylist()}
+        places = [place for place, run_id in enumerate(planned.run_ids) if run_id not in present]
+    schema = common_schema(schemas)
+
+    def tables() -> Iterator[pa.Table]:
+        yield from kept()
+        for first in range(0, len(places), ROWS_AT_ONCE):
+            assert planned is not None
+            yield planned.rows(places[first : first + ROWS_AT_ONCE])
+
+    write_batches(path, schema, count + len(places), (aligned(table, schema) for table in tables()))
 
 
 def statuses(folder: Path) -> dict[str, Status]:
@@ -110,12 +154,9 @@ def completed(folder: Path) -> set[str]:
         table = None
     if table is None:
         return {run_id for run_id, status in statuses(folder).items() if status in _DONE}
-    columns = (table[name].to_pylist() for name in ("run_id", "status", "skipped"))
-    return {
-        run_id
-        for run_id, status, skipped in zip(*columns, strict=True)
-        if status in _DONE and not failed_measures(skipped)
-    }
+    table = table.filter(_compute.is_in(table["status"], value_set=pa.array(_DONE)))
+    columns = (table[name].to_pylist() for name in ("run_id", "skipped"))
+    return {run_id for run_id, skipped in zip(*columns, strict=True) if not failed_measures(skipped)}
 
 
 def engines(folder: Path) -> set[str]:
@@ -170,18 +211,64 @@ def check_folder(folder: Path) -> None:
     check_links(folder)
     for name in (RESULTS, CURVES):
         for file in _files(folder, name):
-            read_table(file)
+            for _ in read_batches(file):
+                pass
 
 
-def load_results(path: str | Path, analyses: bool = False) -> pd.DataFrame:
+LARGE = 1 << 17
+"""Results of more members are read in part: what a table needs of them, or a sample for a report."""
+
+
+def load_results(path: str | Path, analyses: bool = False, keep: Keep | None = None) -> pd.DataFrame:
     """Return the results under a path: a run's or sweep's folder, a folder of such folders, or a file.
 
     A member that stands in several folders appears once, completed rather than failed, else the latest. With
-    `analyses`, what `modulab analyse` found there is in further columns.
+    `analyses`, what `modulab analyse` found there is in further columns. `keep` says which columns to read, by name.
 
     Raises: ConfigError where there are none, or where a file is damaged or of another version.
     """
-    return _as_frame(_read(Path(path), RESULTS, analyses))
+    return _as_frame(_read(Path(path), RESULTS, analyses, keep))
+
+
+def load_sample(path: str | Path, most: int, analyses: bool = False) -> tuple[pd.DataFrame, int]:
+    """Return the results under a path as `load_results` does, and the number of members there.
+
+    Of more than `LARGE` it is a sample of about `most`: run_ids are hashes, and so those below a bound are a random
+    share of all, the same on every occasion.
+    """
+    path = Path(path)
+    count = count_results(path)
+    if count <= LARGE:
+        return load_results(path, analyses), count
+    below = f"{int(most / count * 16**16):016x}"
+    return _as_frame(_read(path, RESULTS, analyses, below=below)), count
+
+
+def count_results(path: Path) -> int:
+    """Return how many rows the files of results under a path have. Raises: ConfigError as `load_results` does."""
+    try:
+        return sum(map(count_rows, _found(path, RESULTS)))
+    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+        return count_results(path)
+
+
+def varying_settings(path: Path) -> set[str]:
+    """Return the settings that may have several values under a path, as far as its files say so themselves."""
+    try:
+        files = [
+            (columns_kept(file, lambda name: name.startswith("config.")), constants(file))
+            for file in _found(path, RESULTS)
+        ]
+    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+        return varying_settings(path)
+    names = dict.fromkeys(name for columns, _ in files for name in columns)
+    missing = object()
+    return {
+        name
+        for name in names
+        if any(name in columns and name not in fixed for columns, fixed in files)
+        or len({repr(fixed.get(name, missing)) for _, fixed in files}) > 1
+    }
 
 
 def load_folders(paths: Sequence[Path]) -> pd.DataFrame:
@@ -202,12 +289,41 @@ def load_folders(paths: Sequence[Path]) -> pd.DataFrame:
     )
 
 
-def load_curves(path: str | Path) -> pd.DataFrame:
-    """Return curves during training under a path: run_id, step, measure, value."""
-    return _as_frame(_read(Path(path), CURVES))
+def load_curves(path: str | Path, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return curves during training under a path, or those of some members: run_id, step, measure, value."""
+    wanted = None if run_ids is None else pa.array(run_ids, pa.string())
+    return _as_frame(_read(Path(path), CURVES, wanted=wanted))
 
 
-def _read(path: Path, name: str, analyses: bool = False) -> pa.Table:
+def _read(
+    path: Path,
+    name: str,
+    analyses: bool = False,
+    keep: Keep | None = None,
+    below: str | None = None,
+    wanted: pa.Array | None = None,
+) -> pa.Table:
+    """Return the rows under a path: of those members, if they are given, and with a run_id below a bound, if any."""
+    files = _found(path, name)
+
+    def chosen(table: pa.Table) -> pa.Table:
+        if wanted is not None:
+            table = table.filter(_compute.is_in(table["run_id"], value_set=wanted))
+        return table if below is None else table.filter(_compute.less(table["run_id"], below))
+
+    try:
+        table = _join(files, name, keep=keep, chosen=None if wanted is None and below is None else chosen)
+    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+        return _read(path, name, analyses, keep, below, wanted)
+    if name == RESULTS:
+        table = _readable(table, path)
+        if analyses:
+            table = with_analyses(table, path.parent if path.is_file() else path)
+    return table
+
+
+def _found(path: Path, name: str) -> list[Path]:
+    """Return the files of a name under a path. Raises: ConfigError where there are none."""
     files = [path] if path.is_file() else _files(path, name)
     if not files:
         files = sorted(
@@ -217,15 +333,7 @@ def _read(path: Path, name: str, analyses: bool = False) -> pa.Table:
     if not files:
         reason = "it holds no" if path.exists() else "there is no such path, and so no"
         raise ConfigError(f"{path}: {reason} {name}. Give the folder that modulab train printed.")
-    try:
-        table = _join(files, name)
-    except FileNotFoundError:  # a run at work has joined its parts meanwhile
-        return _read(path, name, analyses)
-    if name == RESULTS:
-        table = _readable(table, path)
-        if analyses:
-            table = with_analyses(table, path.parent if path.is_file() else path)
-    return table
+    return files
 
 
 def _as_frame(table: pa.Table) -> pd.DataFrame:
@@ -244,29 +352,53 @@ def _files(folder: Path, name: str) -> list[Path]:
     return [*([folder / name] if (folder / name).exists() else []), *parts]
 
 
-def _join(files: Sequence[Path], name: str, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of files, each member once: done rather than failed or missing, else the latest."""
-    tables = [read_table(file, columns) for file in files]
-    if len(tables) == 1:
-        return tables[0]
-    if name == RESULTS:
-        winners: dict[str, tuple[bool, int]] = {}
-        for place, table in enumerate(tables):
-            rows = zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True)
-            for run_id, status in rows:
-                winners[run_id] = max(winners.get(run_id, (False, 0)), (status in _DONE, place))
-        owners = {run_id: place for run_id, (_, place) in winners.items()}
-    else:
-        owners = {
-            run_id: place
-            for place, table in enumerate(tables)
-            for run_id in _compute.unique(table["run_id"]).to_pylist()
-        }
-    kept: list[pa.Table] = []
-    for place, table in enumerate(tables):
-        own = pa.array([run_id for run_id, owner in owners.items() if owner == place], pa.string())
-        kept.append(table.filter(_compute.is_in(table["run_id"], value_set=own)))
-    return concatenate(kept)
+def _join(
+    files: Sequence[Path],
+    name: str,
+    columns: list[str] | None = None,
+    keep: Keep | None = None,
+    chosen: Callable[[pa.Table], pa.Table] | None = None,
+) -> pa.Table:
+    """Return the rows of files, each member once: done rather than failed or missing, else the latest.
+
+    With `keep`, files are read without the other columns; with `chosen`, in parts, of which it gives the wanted rows.
+    """
+    tables: list[pa.Table] = []
+    for file, own in zip(files, _owned(files, name), strict=True):
+        wanted = columns if keep is None else columns_kept(file, keep)
+        parts = [read_table(file, wanted)] if chosen is None else map(chosen, read_batches(file, wanted))
+        tables += [_own_rows(table, own) for table in parts]
+    return concatenate(tables)
+
+
+def _owned(files: Sequence[Path], name: str) -> list[pa.Array | None]:
+    """Return of each file the run_ids whose rows are taken from it; None for all that it has."""
+    if len(files) < 2:
+        return [None] * len(files)
+    needed = ["run_id", "status"] if name == RESULTS else ["run_id"]
+    run_ids: list[pa.Array] = []
+    ranks: list[NDArray[np.int64]] = []
+    for place, file in enumerate(files):
+        table = read_table(file, needed)
+        if name == RESULTS:
+            done = _compute.is_in(table["status"], value_set=pa.array(_DONE)).to_numpy()
+            run_ids.append(table["run_id"].combine_chunks())
+        else:
+            run_ids.append(_compute.unique(table["run_id"]))
+            done = np.zeros(len(run_ids[-1]), dtype=np.bool_)
+        ranks.append(done * len(files) + place)
+    codes = pa.concat_arrays(run_ids).dictionary_encode().indices.to_numpy()
+    rank = np.concatenate(ranks)
+    best = np.zeros(codes.max(initial=-1) + 1, dtype=np.int64)
+    np.maximum.at(best, codes, rank)
+    is_own = np.split(rank == best[codes], np.cumsum([len(each) for each in ranks])[:-1])
+    return [
+        None if own.all() else ids.filter(pa.array(own)) for ids, own in zip(run_ids, is_own, strict=True)
+    ]
+
+
+def _own_rows(table: pa.Table, own: pa.Array | None) -> pa.Table:
+    return table if own is None else table.filter(_compute.is_in(table["run_id"], value_set=own))
 
 
 def _readable(table: pa.Table, path: Path) -> pa.Table:

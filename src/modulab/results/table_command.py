@@ -16,10 +16,11 @@ from modulab.errors import ConfigError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from modulab.results.parquet import Keep
     from modulab.results.summary import Summary
 else:
     # Annotations are checked in tests, and importing these takes a second, which help does not need.
-    DataFrame = Summary = object
+    DataFrame = Summary = Keep = object
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +74,12 @@ def table(options: argparse.Namespace) -> bool:
     from modulab.text import printable
 
     several = len(options.paths) > 1
-    results = load_folders(options.paths) if several else load_results(options.paths[0], analyses=True)
     by, metrics = _names(options.by), _names(options.metric)
+    results = (
+        load_folders(options.paths)
+        if several
+        else load_results(options.paths[0], analyses=True, keep=_needed(options, by, metrics))
+    )
     if several and by is not None and "folder" not in by:
         by = ["folder", *by]
 
@@ -110,6 +115,49 @@ def table(options: argparse.Namespace) -> bool:
     elif options.csv is not None:
         Path(options.csv).write_text(to_csv(summary(every)))
     return not (several or _is_for_programs(options))
+
+
+def _needed(
+    options: argparse.Namespace, by: Sequence[str] | None, metrics: Sequence[str] | None
+) -> Keep | None:
+    patterns = metrics
+    if metrics is None and (options.json or options.csv is not None):
+        patterns = ["*"]
+    named = [
+        *(by or []),
+        *(_baseline(options) if options.baseline else []),
+        *([options.sort] if options.sort else []),
+    ]
+    return needed_columns(options.paths[0], named, patterns)
+
+
+def needed_columns(
+    path: Path, named: Sequence[str] = (), metrics: Sequence[str] | None = None
+) -> Keep | None:
+    """Return which columns a table needs of results that are too large to be read whole, or None for all.
+
+    `named` are settings and measures that it needs beside those that vary and the `metrics`.
+    """
+    from modulab.measure_names import chosen_measures, given_measure
+    from modulab.results.store import LARGE, count_results, varying_settings
+    from modulab.results.summary import DEFAULT_METRICS
+    from modulab.schema import current_name, is_reserved
+
+    if count_results(path) <= LARGE:
+        return None
+    settings = {"config.seed", *varying_settings(path)}
+    prefixes = tuple(f"config.{current_name(key)}" for key in named)
+    measures = {given_measure(name) for name in named}
+    patterns = DEFAULT_METRICS if metrics is None else metrics
+
+    def keep(name: str) -> bool:
+        if name.startswith("config."):
+            return name in settings or name.startswith(prefixes)
+        if is_reserved(name):
+            return not name.startswith("version.")
+        return name in measures or any(chosen_measures(pattern, [name]) for pattern in patterns)
+
+    return keep
 
 
 def _is_for_programs(options: argparse.Namespace) -> bool:

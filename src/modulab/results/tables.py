@@ -44,24 +44,34 @@ def result_table(
     `engines` and the model of `device` say what trained them, and so how closely a repeat must agree; of members that
     are still to be trained, `engines` is what is to train them.
     """
-    leaves = [_flat(config) for config in configs]
-    keys = list(dict.fromkeys(key for row in leaves for key in row))
-    columns: dict[str, list[Any]] = {
-        "run_id": list(run_ids),
-        "status": list(statuses),
-        "error": list(errors),
-        "seconds": [float(each) for each in seconds],
-        "skipped": list(skipped or [None] * len(configs)),
-        "engine": list(engines or [None] * len(configs)),
-        "device": [device] * len(configs),
-        **{f"config.{key}": [row.get(key) for row in leaves] for key in keys},
-        **{name: [None if value is None else float(value) for value in measures[name]] for name in measures},
-        **{f"version.{name}": [value] * len(configs) for name, value in versions().items()},
+    count = len(configs)
+    columns: dict[str, pa.Array] = {
+        "run_id": _array(list(run_ids)),
+        "status": _array(list(statuses)),
+        "error": _array(list(errors)),
+        "seconds": _floats(seconds),
+        "skipped": _array(list(skipped or [None] * count)),
+        "engine": _array(list(engines or [None] * count)),
+        "device": _array([device] * count),
+        **_setting_columns(configs),
+        **{name: _floats(values) for name, values in measures.items()},
+        **{f"version.{name}": _array([value] * count) for name, value in versions().items()},
     }
-    floats = {"seconds", *measures}
-    return pa.table(
-        {name: _array(values, pa.float64() if name in floats else None) for name, values in columns.items()}
-    )
+    return pa.table(columns)
+
+
+def _setting_columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
+    """Return one column for each leaf. Groups that members share, as those of one plan do, are taken apart once."""
+    columns: dict[str, pa.Array] = {}
+    for group in dict.fromkeys(key for config in configs for key in config):
+        nodes = [config.get(group) for config in configs]
+        distinct = {id(node): node for node in nodes}
+        place = {name: number for number, name in enumerate(distinct)}
+        rows = [_flat({} if node is None else {group: node}) for node in distinct.values()]
+        indices = np.fromiter((place[id(node)] for node in nodes), np.int64, len(nodes))
+        for key in dict.fromkeys(key for row in rows for key in row):
+            columns[f"config.{key}"] = _array([row.get(key) for row in rows]).take(pa.array(indices))
+    return columns
 
 
 FAILED_WITH = "failed with"
@@ -111,9 +121,11 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _array(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
-    if kind is not None:
-        return pa.array(values, type=kind)
+def _floats(values: Sequence[float | None]) -> pa.Array:
+    return pa.array([None if value is None else float(value) for value in values], pa.float64())
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return pa.array([None if value is None else float(value) for value in values])
@@ -134,21 +146,44 @@ def merge(old: pa.Table, new: pa.Table) -> pa.Table:
 
 def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
     """Return tables below one another: integers give way to floats, and all other mixed types to text."""
-    tables = list(tables)
-    kinds: dict[str, set[pa.DataType]] = {}
-    for table in tables:
-        for field in table.schema:
-            kinds.setdefault(field.name, set()).add(field.type)
-    for name, found in kinds.items():
-        if len(found - {pa.null()}) > 1 and not found <= {pa.null(), pa.int64(), pa.float64()}:
-            tables = [_textual(table, name) if name in table.column_names else table for table in tables]
-    joined = pa.concat_tables(tables, promote_options="permissive")
-    return joined.select(_order(joined.column_names))
+    schema = common_schema([table.schema for table in tables])
+    return pa.concat_tables([aligned(table, schema) for table in tables])
 
 
-def _textual(table: pa.Table, name: str) -> pa.Table:
-    column = pa.array(_as_text(table[name].to_pylist()), type=pa.string())
-    return table.set_column(table.column_names.index(name), name, column)
+def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the columns of tables that are to stand below one another: see `concatenate`."""
+    kinds: dict[str, list[pa.DataType]] = {}
+    for schema in schemas:
+        for field in schema:
+            found = kinds.setdefault(field.name, [])
+            if field.type not in found:
+                found.append(field.type)
+    return pa.schema([(name, _common_type(kinds[name])) for name in _order(list(kinds))])
+
+
+def _common_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    kinds = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if len(kinds) < 2:
+        return kinds[0] if kinds else pa.null()
+    return pa.float64() if set(kinds) == {pa.int64(), pa.float64()} else pa.string()
+
+
+def aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a `common_schema`; those that it lacks are null."""
+    columns: list[Any] = []
+    names = table.column_names
+    for field in schema:
+        if field.name not in names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(names.index(field.name))
+        if column.type != field.type:
+            is_text = pa.types.is_string(field.type) and not pa.types.is_null(column.type)
+            column = (
+                pa.array(_as_text(column.to_pylist()), pa.string()) if is_text else column.cast(field.type)
+            )
+        columns.append(column)
+    return pa.table(columns, schema=schema)
 
 
 def _order(names: Sequence[str]) -> list[str]:

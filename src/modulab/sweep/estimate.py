@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modulab.config.composing import Plan
-from modulab.config.settings import Member, structural_key
+from modulab.config.settings import Run, structural_key
 from modulab.sweep.pack import COMPILER_BYTES, PROCESS_BYTES, population_bytes
 from modulab.sweep.run import Work, fails_at_once, plan_work
 from modulab.sweep.shards import ShardSettings, cut_shards, plan_for_shards
@@ -48,7 +48,8 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
     """Return lines that count the work, and say how much memory its largest population takes."""
     done = len(work.runs) - work.pending
     broken = {run.run_id for population in work.packed if fails_at_once(population[0]) for run in population}
-    groups = {structural_key(run.member) for run in work.runs if run.run_id not in broken}
+    healthy = dict.fromkeys(run.condition for run in work.runs if run.run_id not in broken)
+    groups = {structural_key(condition.example) for condition in healthy}
     reason = "whose code fails before any training: their rows will say why"
     largest = max((len(population) for population in work.populations), default=0)
     return [
@@ -83,22 +84,21 @@ def _describe_self_trained(work: Work) -> list[str]:
 
 def process_bytes(work: Work) -> float:
     """Return about how much memory a process that trains this work takes at its peak."""
-    largest = max((population_bytes(each, work.execution) for each in _planned(work)), default=0)
+    populations = ([run.member for run in population] for population in _planned(work))
+    largest = max((population_bytes(each, work.execution) for each in populations), default=0)
     return PROCESS_BYTES + largest + (COMPILER_BYTES if work.execution.engine == "compiled" else 0)
 
 
-def _planned(work: Work) -> list[list[Member]]:
-    """Return the members of each population whose size is known."""
-    return [
-        [run.member for run in population] for population in work.packed if not fails_at_once(population[0])
-    ]
+def _planned(work: Work) -> list[list[Run]]:
+    """Return each population whose size is known."""
+    return [population for population in work.packed if not fails_at_once(population[0])]
 
 
 def describe_time(work: Work, processes: int = 1) -> str:
     """Return about how long some work takes when as many processes share it."""
     if work.execution.device.type != "cpu":
         return "for a time that has not been measured on this device"
-    members = [member for population in _planned(work) for member in population]
+    members = [run.condition.example for population in _planned(work) for run in population]
     engine = work.execution.engine
     compiled = engine != "eager"
     seconds = measure_seconds(members)

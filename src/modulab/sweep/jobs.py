@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import pandas as pd
 from hydra.core.config_loader import ConfigLoader
@@ -37,6 +37,10 @@ else:
     # Annotations are checked in tests, with a warning of the deprecated generics that DictConfig derives from.
     DictConfig = object
     Work = object
+
+
+_NOT_RETURNED = ("config.", "version.")
+"""Columns of results that no job returns."""
 
 
 class MembersFailed(Exception):
@@ -170,7 +174,7 @@ def run_jobs(
     jobs: Sequence[Sequence[str]],
     first_number: int,
     launcher: PackedLauncher,
-) -> list[JobReturn]:
+) -> Sequence[JobReturn]:
     """Run the jobs of a sweep, given by their overrides, all together, and return what each gave.
 
     A job without a result returns as failed, which is not raised before all are done.
@@ -200,7 +204,7 @@ def run_jobs(
         if plan.sweep.dry_run:
             task.dry_run = True
             print(launcher.describe(plan, folder))
-            values: list[Any] = [None] * len(jobs)
+            values: Sequence[Any] = [None] * len(jobs)
         else:
             task.hold(folder)
             with working("starting"):
@@ -222,17 +226,42 @@ def run_jobs(
         raise
     finally:
         HydraConfig.instance().cfg = previous
-    return [_job_return(overrides, value) for overrides, value in zip(jobs, values, strict=True)]
+    return EachJob(len(jobs), lambda place: _job_return(jobs[place], values[place]))
 
 
-def return_values(plan: Plan, folder: Path) -> list[Any]:
+class EachJob(Sequence[Any]):
+    """One value per job, made whenever it is asked for: a sweep may have a million jobs, and few look at the values."""
+
+    def __init__(self, count: int, make: Callable[[int], Any]) -> None:
+        self._places = range(count)
+        self._make = make
+
+    def __len__(self) -> int:
+        """Return the number of jobs."""
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Any]: ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        """Return the value of a job, or a list of those of several."""
+        chosen = self._places[place]
+        return self._make(chosen) if isinstance(chosen, int) else [self._make(each) for each in chosen]
+
+
+def return_values(plan: Plan, folder: Path) -> Sequence[Any]:
     """Return what each job gives to whoever launched it: its objective, or every measure by name.
 
     Values are means over a job's members; of a job without any, it is the MembersFailed that says why.
 
     Raises: ConfigError where `sweep.objective` names no measure.
     """
-    results = load_results(folder)
+    results = load_results(
+        folder, keep=lambda name: name == "config.seed" or not name.startswith(_NOT_RETURNED)
+    )
     objective = plan.sweep.objective
     known = metric_names(results)
     wanted = known if objective is None else objective
@@ -242,21 +271,22 @@ def return_values(plan: Plan, folder: Path) -> list[Any]:
         if name not in known:
             raise ConfigError(f"sweep.objective={name}: there is no such measure. {suggest(name, known)}")
     present = results.reindex(columns=names).to_numpy(dtype=float, na_value=math.nan)
+    troubles = results.reindex(columns=["status", "error"])
     rows = {run_id: row for row, run_id in enumerate(results["run_id"].tolist())}
-    values: list[Any] = []
-    for run_ids in plan.jobs:
-        own = [rows[run_id] for run_id in run_ids if run_id in rows]
+
+    def value(place: int) -> Any:
+        own = [rows[run_id] for run_id in plan.jobs[place] if run_id in rows]
         lacking = [row for row in own if not done[row]]
-        means = dict(zip(names, present[own].mean(axis=0).tolist(), strict=True)) if own else {}
         if lacking or not own:
-            values.append(_trouble(results, lacking))
-        elif objective is None:
-            values.append(means)
-        elif not all(math.isfinite(value) for value in means.values()):
-            values.append(MembersFailed(f"sweep.objective={objective} is not a finite number here"))
-        else:
-            values.append(means[objective] if isinstance(objective, str) else [means[name] for name in names])
-    return values
+            return _trouble(troubles, lacking)
+        means = dict(zip(names, present[own].mean(axis=0).tolist(), strict=True))
+        if objective is None:
+            return means
+        if not all(math.isfinite(each) for each in means.values()):
+            return MembersFailed(f"sweep.objective={objective} is not a finite number here")
+        return means[objective] if isinstance(objective, str) else [means[name] for name in names]
+
+    return EachJob(len(plan.jobs), value)
 
 
 def _trouble(results: pd.DataFrame, rows: Sequence[int]) -> MembersFailed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from modulab.config.project_file import find_project
-from modulab.config.settings import Run, Trainer, read_run
+from modulab.config.settings import Run, Trainer, read_runs
 from modulab.sweep.run import Work, plan_work, train_populations
 from modulab.training.execution import Execution
 
@@ -46,7 +46,7 @@ class NodeShard:
         sys.path.extend(path for path in self.search_path if path not in sys.path)
         execution = None if self.execution is None else self.execution.on_this_machine()
         # Configs and not members: their classes may lie in folders that could not be searched before.
-        runs = [read_run(config) for config in self.configs]
+        runs = read_runs(self.configs)
         folder = Path(self.folder)
         work = plan_work(runs, self.trainer, folder, execution)
         train_populations(work, folder)

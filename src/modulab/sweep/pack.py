@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from modulab.config.settings import Member, Trainer, structural_values
+from modulab.config.settings import Member, Run, Trainer, structural_values
 from modulab.errors import ConfigError
 from modulab.memory import free_bytes
 from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member
@@ -151,7 +151,7 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
         )
 
 
-def population_sizes(members: Sequence[Member], trainer: Trainer, execution: Execution) -> list[int]:
+def population_sizes(runs: Sequence[Run], trainer: Trainer, execution: Execution) -> list[int]:
     """Return into how many members each to cut these, in their order, so that each population fits in memory.
 
     Each population has at least 1. On a CPU a population gains nothing beyond some dozens of members, and its
@@ -160,20 +160,27 @@ def population_sizes(members: Sequence[Member], trainer: Trainer, execution: Exe
     most = trainer.largest_population or (
         _LARGEST_ON_CPU if execution.device.type == "cpu" else _LARGEST_ON_ACCELERATOR
     )
+    examples = {run.condition: run.condition.example for run in runs}
+    members = list(examples.values())
     room = available_bytes(trainer, execution.device) - _shared_bytes(members, execution)
     own = _bytes_on(members, execution)
+    data = {
+        condition: (data_set(member), num_points(member), _bytes_of_a_point(member.task, member))
+        for condition, member in examples.items()
+    }
     sizes: list[int] = []
     points: dict[DataSet, int] = {}
     taken = 0
-    for member in members:
-        name, needed = data_set(member), num_points(member)
-        more = own + max(0, needed - points.get(name, 0)) * _bytes_of_a_point(member.task, member)
+    for run in runs:
+        of_example, needed, point_bytes = data[run.condition]
+        name = of_example.at(run.seed)
+        more = own + max(0, needed - points.get(name, 0)) * point_bytes
         if sizes and sizes[-1] < most and taken + more <= room:
             sizes[-1] += 1
             taken += more
             points[name] = max(needed, points.get(name, 0))
         else:
             sizes.append(1)
-            taken = own + needed * _bytes_of_a_point(member.task, member)
+            taken = own + needed * point_bytes
             points = {name: needed}
     return sizes

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from modulab.config.loggers import Loggers
-from modulab.config.settings import Member, Run, Trainer, structural_key
+from modulab.config.settings import Condition, Member, Run, Trainer, structural_key
 from modulab.errors import ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.metrics.measure import curve_measures
@@ -23,7 +23,7 @@ from modulab.results.manifest import (
     unfinished_populations,
     write_manifest,
 )
-from modulab.results.store import completed, gather, save_part
+from modulab.results.store import Planned, completed, gather, save_part
 from modulab.results.tables import Status, curve_table, result_table, skipped_text
 from modulab.sweep.begun import engine_begun
 from modulab.sweep.pack import check_fits, member_bytes, population_sizes
@@ -58,12 +58,18 @@ class Work:
     @property
     def packed(self) -> list[list[Run]]:
         """Return the populations that are trained here, packed."""
-        return [population for population in self.populations if not trains_itself(population[0])]
+        return [
+            population
+            for population in self.populations
+            if not trains_itself(population[0].condition.example)
+        ]
 
     @property
     def self_trained(self) -> list[Run]:
         """Return the members that train themselves, each in a process of its own."""
-        return [population[0] for population in self.populations if trains_itself(population[0])]
+        return [
+            population[0] for population in self.populations if trains_itself(population[0].condition.example)
+        ]
 
 
 def plan_populations(
@@ -79,30 +85,52 @@ def plan_populations(
     by_id = {run.run_id: run for run in runs}
     populations = [[by_id.pop(run_id) for run_id in population] for population in unfinished]
     groups: defaultdict[tuple[tuple[str, object], ...], list[Run]] = defaultdict(list)
+    keys = {condition: _planned_key(condition) for condition in _conditions(by_id.values())}
     for run in by_id.values():
-        if trains_itself(run):
+        key = keys[run.condition]
+        if key is not None:
+            groups[key].append(run)
+        else:  # it trains itself, or fails and says why
             populations.append([run])
-        elif _can_be_planned(run.member):
-            groups[structural_key(run.member)].append(run)
-        else:
-            populations.append([run])  # which fails, and says why
     for group in groups.values():
-        check_fits(max((run.member for run in group), key=member_bytes), trainer, execution.device)
+        examples = [condition.example for condition in _conditions(group)]
+        check_fits(max(examples, key=member_bytes), trainer, execution.device)
         first = 0
-        for size in population_sizes([run.member for run in group], trainer, execution):
+        for size in population_sizes(group, trainer, execution):
             populations.append(group[first : first + size])
             first += size
     return populations
 
 
+def _planned_key(condition: Condition) -> tuple[tuple[str, object], ...] | None:
+    """Return the structural settings of members that are packed, else None."""
+    packed = not trains_itself(condition.example) and _can_be_planned(condition.example)
+    return structural_key(condition.example) if packed else None
+
+
+def _conditions(runs: Iterable[Run]) -> list[Condition]:
+    """Return each condition of some runs once."""
+    return list(dict.fromkeys(run.condition for run in runs))
+
+
 def plannable_members(runs: Iterable[Run]) -> list[Member]:
-    """Return the members whose sizes and programs are known; the others train themselves, or fail and say why."""
-    return [run.member for run in runs if not trains_itself(run) and _can_be_planned(run.member)]
+    """Return members whose sizes and programs are known; the others train themselves, or fail and say why.
+
+    There is one for each run, all of a condition the same: their seeds say nothing about what is planned.
+    """
+    runs = list(runs)
+    planned = {
+        condition
+        for condition in _conditions(runs)
+        if not trains_itself(condition.example) and _can_be_planned(condition.example)
+    }
+    return [run.condition.example for run in runs if run.condition in planned]
 
 
 def fails_at_once(run: Run) -> bool:
     """Return whether a member's network or task, which may be the user's, fails before any training."""
-    return not trains_itself(run) and not _can_be_planned(run.member)
+    example = run.condition.example
+    return not trains_itself(example) and not _can_be_planned(example)
 
 
 def _can_be_planned(member: Member) -> bool:
@@ -131,7 +159,7 @@ def plan_work(
 
     Raises: ConfigError for a measure, device or file that cannot be used.
     """
-    for probes in dict.fromkeys(run.member.probes for run in runs):
+    for probes in dict.fromkeys(condition.example.probes for condition in _conditions(runs)):
         curve_measures(probes)  # which refuses what is no measure, and names that no measure gives
     check_differences(runs)
     done = completed(folder)
@@ -168,11 +196,21 @@ def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
 
 def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) -> None:
     """Write rows of all planned members that have none: they are missing, for a reason or not yet trained."""
-    if work.pending:
-        missing: list[Status] = ["missing"] * len(work.runs)
-        errors = [(reasons or {}).get(run.run_id) for run in work.runs]
-        engines = [None if trains_itself(run) else work.execution.engine for run in work.runs]
-        gather(folder, _rows(work.runs, missing, errors, 0.0, engines))
+    if not work.pending:
+        return
+
+    def rows(runs: Sequence[Run]) -> pa.Table:
+        missing: list[Status] = ["missing"] * len(runs)
+        errors = [(reasons or {}).get(run.run_id) for run in runs]
+        return _rows(runs, missing, errors, 0.0, [_planned_engine(run, work) for run in runs])
+
+    def rows_at(places: Sequence[int]) -> pa.Table:
+        return rows([work.runs[place] for place in places])
+
+    examples = {run.condition: run for run in work.runs}
+    columns = rows(list(examples.values())).schema
+    run_ids = [run.run_id for run in work.runs]
+    gather(folder, Planned(run_ids, columns, rows_at))
 
 
 def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> None:
@@ -210,7 +248,7 @@ def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> No
 
 
 def _steps(runs: Sequence[Run]) -> int:
-    return sum(run.member.training.steps for run in runs)
+    return sum(run.condition.example.training.steps for run in runs)
 
 
 def _step_work(population: Sequence[Run], execution: Execution) -> float:
@@ -219,18 +257,18 @@ def _step_work(population: Sequence[Run], execution: Execution) -> float:
     Populations of narrow networks without noise are trained many times faster than others: counted alike, they would
     have the time that is left estimated from them.
     """
-    members = [run.member for run in population]
+    members = [run.condition.example for run in population]
     if not _can_be_planned(members[0]):
         return 0.0  # alone in its population, and fails as it begins
     return step_seconds(members, RATES[execution.engine], execution.threads) / _steps(population)
 
 
-def packed_seconds(run: Run, engine: Engine) -> float:
+def packed_seconds(member: Member, engine: Engine) -> float:
     """Return about how many seconds a network takes where it is trained among many others, on one core."""
-    if not trains_itself(run):
+    if not trains_itself(member):
         with suppress(ForeignError), foreign_code():
-            return step_seconds([run.member], RATES[engine].packed)
-    return SELF_TRAINED_STEP_SECONDS * run.member.training.steps
+            return step_seconds([member], RATES[engine].packed)
+    return SELF_TRAINED_STEP_SECONDS * member.training.steps
 
 
 def _run_population(
@@ -277,6 +315,10 @@ def _save_finished(population: Sequence[Run], folder: Path, result: PopulationRe
 
 def _part_name(population: Sequence[Run]) -> str:
     return population_name([run.run_id for run in population])
+
+
+def _planned_engine(run: Run, work: Work) -> str | None:
+    return None if trains_itself(run.condition.example) else work.execution.engine
 
 
 def _rows(

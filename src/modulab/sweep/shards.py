@@ -237,7 +237,12 @@ def cut_shards(work: Work, taken: set[str], most: int) -> list[list[Run]]:
 def _seconds(work: Work) -> dict[str, float]:
     """Return about how long each network takes, by its run_id: what is shared out, and what the time left is of."""
     engine = work.execution.engine
-    return {run.run_id: packed_seconds(run, engine) for population in work.populations for run in population}
+    runs = [run for population in work.populations for run in population]
+    of_each = {
+        condition: packed_seconds(condition.example, engine)
+        for condition in dict.fromkeys(run.condition for run in runs)
+    }
+    return {run.run_id: of_each[run.condition] for run in runs}
 
 
 def _level(loads: Sequence[float], amount: float) -> float:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modulab.config.settings import Run, Trainer, read_run
+from modulab.config.settings import Member, Run, Trainer, read_run
 from modulab.errors import ConfigError, ForeignError, describe
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
@@ -28,9 +28,9 @@ _TRAINING_KEYS_IN_USE = ("steps", "curve_every")
 _OF_TASK_DATA = {"training": ("batch_size",), "data": ("num_samples",)}
 
 
-def trains_itself(run: Run) -> bool:
+def trains_itself(member: Member) -> bool:
     """Return whether a member's architecture trains it."""
-    return isinstance(run.member.architecture, SelfTrained)
+    return isinstance(member.architecture, SelfTrained)
 
 
 def processes_at_once(trainer: Trainer, execution: Execution) -> int:
@@ -46,7 +46,9 @@ def processes_at_once(trainer: Trainer, execution: Execution) -> int:
 def check_differences(runs: Sequence[Run]) -> None:
     """Raise: ConfigError for two members that train themselves and differ in nothing that their training reads."""
     seen: dict[str, Run] = {}
-    for run in filter(trains_itself, runs):
+    for run in runs:
+        if not trains_itself(run.condition.example):
+            continue
         read = _what_is_read(run)
         other = seen.setdefault(read, run)
         differing = [

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from modulab.config.settings import Member, read_run
+from modulab.config.settings import Member, read_runs
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError, foreign_code
 from modulab.metrics.probe import drawn_samples
@@ -67,7 +67,7 @@ class TrainedMembers:
         """
         for config in self.configs:
             check_named_code(config, self.file, modules)
-        return [read_run(config).member for config in self.configs]
+        return [run.member for run in read_runs(self.configs)]
 
     def population(self, modules: Collection[str] = ()) -> NetworkPopulation:
         """Return the networks, which can be run and measured. `modules` are as in `members`.

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from modulab.config.settings import Member
+from modulab.config.settings import Member, Probes
 from modulab.metrics.measure import find_measures
 from modulab.training.program import Program, program_of
 
@@ -54,8 +54,8 @@ _THREAD_EFFICIENCY = 0.85
 def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> float:
     """Return about how long the training steps of these members take."""
     points: defaultdict[tuple[Program, int], int] = defaultdict(int)
-    for member in members:
-        points[program_of(member), member.training.steps] += member.training.batch_size
+    for member, count in _counted(members):
+        points[program_of(member), member.training.steps] += count * member.training.batch_size
     speedup = 1 + _THREAD_EFFICIENCY * (threads - 1)
     seconds = 0.0
     for (program, steps), batch in points.items():
@@ -69,7 +69,7 @@ def step_seconds(members: Sequence[Member], rates: Rates, threads: int = 1) -> f
 
 def compile_seconds(members: Sequence[Member], engine: str) -> float:
     """Return about how long compiling the steps of these members takes, where none is cached."""
-    programs = {program_of(member) for member in members}
+    programs = {program_of(member) for member, _ in _counted(members)}
     if engine == "native":
         return _NATIVE_COMPILE_SECONDS * len(programs)
     return _COMPILE_SECONDS + _COMPILE_SECONDS_PER_FURTHER_PROGRAM * (len(programs) - 1)
@@ -77,13 +77,21 @@ def compile_seconds(members: Sequence[Member], engine: str) -> float:
 
 def measure_seconds(members: Sequence[Member]) -> float:
     """Return about how long measuring these members after training takes, on one thread."""
-    points = sum(member.probes.num_samples for member in members)
-    alike = Counter(member.probes for member in members)
+    alike: Counter[Probes] = Counter()
+    for member, count in _counted(members):
+        alike[member.probes] += count
+    points = sum(count * probes.num_samples for probes, count in alike.items())
     beyond = sum(
         count * sum(measure.seconds(probes) for measure in find_measures(probes).values())
         for probes, count in alike.items()
     )
     return points * _MEASURE_SECONDS_PER_POINT + beyond
+
+
+def _counted(members: Sequence[Member]) -> list[tuple[Member, int]]:
+    """Return each object once, and how often it is there: plans give one example for all members of a condition."""
+    found = {id(member): member for member in members}
+    return [(found[name], count) for name, count in Counter(map(id, members)).items()]
 
 
 def compiling_pays(members: Sequence[Member], engine: str) -> bool:

@@ -39,6 +39,10 @@ class DataSet(NamedTuple):
     size: int | None
     is_grid: bool = False
 
+    def at(self, seed: int) -> DataSet:
+        """Return that of a member with another seed and the same settings."""
+        return self if self.is_grid else self._replace(seed=seed)
+
 
 def data_set(member: Member) -> DataSet:
     """Return what identifies a member's training points: members with equal data sets read the same rows.

@@ -8,9 +8,11 @@ order in which a member's numbers are added up.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,11 +20,12 @@ from torch import Tensor
 
 from modulab.config.settings import Member
 from modulab.losses import Loss
-from modulab.networks.base import Network
+from modulab.networks.base import Architecture, Network
 from modulab.noise import Distribution
 from modulab.partition import Partition
 from modulab.regularisers import Regulariser
 from modulab.streams import member_keys
+from modulab.tasks.base import Task
 from modulab.training.points import training_points
 
 
@@ -53,7 +56,16 @@ class Program:
 
 def network_of(member: Member) -> Network:
     """Return the structure of a member's network."""
-    return member.architecture.network(member.task)
+    # Keyed by its code too, which a notebook may replace. pyright takes settings for unhashable.
+    parts: Any = type(member.architecture).network, member.architecture, member.task
+    return _network(*parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _network(
+    make: Callable[[Architecture, Task], Network], architecture: Architecture, task: Task
+) -> Network:
+    return make(architecture, task)
 
 
 def initialise(
@@ -89,6 +101,8 @@ def _informed(
 
 
 def _noisy_sites(member: Member) -> tuple[str, ...]:
+    if not member.noise.is_on:
+        return ()
     network = network_of(member)
     return member.noise.choose([site.name for site in network.sites], list(network.pre_activations.values()))
 
@@ -97,7 +111,7 @@ def _is_noisy(member: Member) -> bool:
     return member.noise.acts_on_inputs or bool(_noisy_sites(member))
 
 
-def _coefficients(member: Member) -> dict[str, float]:
+def _coefficients(member: Member, noisy: bool) -> dict[str, float]:
     training = member.training
     values = {
         "momentum": training.momentum,
@@ -107,7 +121,7 @@ def _coefficients(member: Member) -> dict[str, float]:
         "weight_decay": training.weight_decay,
         "gradient_clip": math.inf if training.gradient_clip is None else training.gradient_clip,
     }
-    if _is_noisy(member):
+    if noisy:
         values |= {f"noise.{name}": value for name, value in member.noise.coefficients().items()}
     if member.regulariser.strength > 0:
         values |= {f"regulariser.{name}": value for name, value in member.regulariser.coefficients().items()}
@@ -117,18 +131,19 @@ def _coefficients(member: Member) -> dict[str, float]:
 def program_of(member: Member) -> Program:
     """Return the program that trains a member."""
     regularised = member.regulariser.strength > 0
+    noisy_sites, noisy = _noisy_sites(member), _is_noisy(member)
     return Program(
         network=network_of(member),
         partition=member.task.partition,
         loss=member.task.loss_function,
         batch_size=member.training.batch_size,
         optimiser=member.training.optimiser,
-        noise=member.noise.distribution if _is_noisy(member) else None,
-        noisy_sites=_noisy_sites(member),
+        noise=member.noise.distribution if noisy else None,
+        noisy_sites=noisy_sites,
         noisy_inputs=member.noise.acts_on_inputs,
         regulariser=type(member.regulariser) if regularised else None,
         variant=member.regulariser.variant if regularised else "",
-        coefficient_names=tuple(_coefficients(member)),
+        coefficient_names=tuple(_coefficients(member, noisy)),
     )
 
 
@@ -140,7 +155,8 @@ def dtype_of(members: Sequence[Member]) -> torch.dtype:
 def stack_coefficients(members: Sequence[Member]) -> Float[Tensor, "coefficient member"]:
     """Return the coefficients of members of one program, in the order of its `coefficient_names`."""
     return torch.tensor(
-        [list(_coefficients(member).values()) for member in members], dtype=dtype_of(members)
+        [list(_coefficients(member, _is_noisy(member)).values()) for member in members],
+        dtype=dtype_of(members),
     ).T.contiguous()
 
 
