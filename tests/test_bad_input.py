@@ -357,7 +357,11 @@ def test_wrong_names_for_a_table_are_explained(fails: Fails) -> None:
     [
         (["seed=1", "-m", "noise.scal=0,1"], "noise.scal: there is no such key"),
         (["--nope"], "unrecognized arguments: --nope"),
-        (["--dry-run"], "to train nothing, sweep.dry_run=true"),
+        (
+            ["--dry-run"],
+            "unrecognized arguments: --dry-run. Keys are set without dashes, as in seed=1 or, to train nothing, "
+            "sweep.dry_run=true.",
+        ),
         (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
         (["~noise"], "noise: a value is missing. Choose one with noise=NAME."),
         (["~nois"], "nois: there is no such key. Did you mean 'noise'?"),
