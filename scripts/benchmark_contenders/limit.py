@@ -77,7 +77,7 @@ def _compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> d
         start = time.perf_counter()
         step = step_function(engine, program, _CPU)
         ready[engine] = time.perf_counter() - start
-        [block] = learner._blocks
+        [block] = learner.blocks
         chunk = data.chunk(0)
         turns[engine] = lambda step=step, block=block, chunk=chunk: _use(
             run_chunk(step, program, block, members, chunk)

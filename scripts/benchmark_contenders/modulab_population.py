@@ -203,7 +203,7 @@ def _block_run(
     members = members[: 2 * block_size(program, _CPU) if full else 2]
     learner, data = _learner(members, "compiled")
     learner.on_fit_start()
-    block, chunk = learner._blocks[0], data.chunk(0)
+    block, chunk = learner.blocks[0], data.chunk(0)
     members = list(learner.row_members[: len(block.parameters)])
     step = step_function("compiled", program, _CPU)
     return lambda: run_chunk(step, program, block, members, chunk), block, chunk.table

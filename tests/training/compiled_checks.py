@@ -89,7 +89,7 @@ def apart_by_torch_compile() -> list[float]:
         program = program_of(members[0])
         learner, data = prepared_learner(members)
         step = accelerated_step(program, torch.device("cpu"))
-        run_chunk(step, program, learner._blocks[0], members, data.chunk(0))
+        run_chunk(step, program, learner.blocks[0], members, data.chunk(0))
         apart.append(float((learner.member_parameters() - trained_parameters(members)).abs().max()))
     return apart
 

@@ -216,7 +216,7 @@ def test_a_compiled_step_keeps_no_memory_of_the_steps_before() -> None:
     program = program_of(many[0])
     step = CompiledStep(build(program), callers=1)
     learner, data = prepared_learner(many)
-    block, table = learner._blocks[0], data.chunk(0).table
+    block, table = learner.blocks[0], data.chunk(0).table
     row, zero = schedule_rows(many[: len(block.parameters)], 0, 1)[0], torch.zeros((), dtype=torch.int32)
     for _ in range(100):
         step(block, table, row, zero, zero)
@@ -242,7 +242,7 @@ def test_a_loaded_step_checks_what_it_is_given(
         build(program)
     assert not compilations, "once is for all"
     learner, data = prepared_learner(few)
-    block, table = learner._blocks[0], data.chunk(0).table
+    block, table = learner.blocks[0], data.chunk(0).table
     row, zero = schedule_rows(few, 0, 1)[0], torch.zeros((), dtype=torch.int32)
     losses, after = step(block, table, row, zero, zero)
     assert os.environ["AOTI_RUNTIME_CHECK_INPUTS"] == "0"

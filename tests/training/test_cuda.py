@@ -154,7 +154,7 @@ def test_a_step_that_cannot_be_captured_is_launched_by_itself(capsys: pytest.Cap
         program = replace(program_of(population[0]), regulariser=foreign)
         names = (*program.coefficient_names, "regulariser.strength")
         learner, data = prepared_learner(population, device=CUDA)
-        [block] = [part.block for part in learner._parts]
+        [block] = learner.blocks
         strength = torch.full_like(block.coefficients[:1], 0.1)
         block = replace(block, coefficients=torch.cat([block.coefficients, strength]))
         program = replace(program, coefficient_names=names)

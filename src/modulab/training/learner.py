@@ -213,6 +213,11 @@ class PopulationLearner(LightningModule):
             rows = torch.tensor(chosen, device=device)
             self._parts.append(_Part(place, members, place.start + rows, rows_of(whole, rows)))
 
+    @property
+    def blocks(self) -> list[Block]:
+        """Return the blocks of members that go on, once the fit has begun."""
+        return [part.block for part in self._parts]
+
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(name)
 
