@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -381,9 +381,17 @@ class Network(ABC):
         return self.forward(parameters, sums.transpose(1, 2), tap)
 
     @property
+    def input_weights(self) -> tuple[str, ...]:
+        """Return the names of all weights that read the inputs, each as a matrix over all of them; none by default.
+
+        A network that states them can take a rotation of the inputs into its parameters, as task.mixing needs.
+        """
+        return ()
+
+    @property
     def turns_inputs(self) -> bool:
-        """Return whether `turn_inputs` can take a rotation of the inputs into the parameters, as task.mixing needs."""
-        return False
+        """Return whether `turn_inputs` can take a rotation of the inputs into the parameters."""
+        return bool(self.input_weights)
 
     def turn_inputs(
         self,
@@ -392,15 +400,11 @@ class Network(ABC):
     ) -> Float[Tensor, "member parameter"]:
         """Return the parameters with which the network does on x what it does on Qx with those given.
 
-        Only for networks with `turns_inputs`.
+        Each weight W that reads the inputs becomes W Q. Only for networks with `turns_inputs`.
         """
-        raise NotImplementedError
-
-    def _turned(self, parameters: Tensor, rotation: Tensor, names: Collection[str]) -> Tensor:
-        """Return the parameters with W Q in the place of each weight W that is named, all of which read the inputs."""
         turned = rotation.expand(len(parameters), -1, -1)
         parts = [
-            torch.bmm(part, turned) if name in names else part
+            torch.bmm(part, turned) if name in self.input_weights else part
             for name, part in self.split(parameters).items()
         ]
         return torch.cat([part.flatten(1) for part in parts], dim=1)

@@ -215,17 +215,9 @@ class Experts(Network):
             yield self.sites[expert].name, weights[expert][:, :, :, None] * shares[expert][:, :, None]
 
     @property
-    def turns_inputs(self) -> bool:
-        """Return True: the weights that experts and gate read by take up the rotation."""
-        return True
-
-    def turn_inputs(
-        self,
-        parameters: Float[Tensor, "member parameter"],
-        rotation: Float[Tensor, "in_features in_features"],
-    ) -> Float[Tensor, "member parameter"]:
-        """Return parameters with R_k Q and V Q in the place of R_k and V."""
-        return self._turned(parameters, rotation, ["read.weight", "gate.weight"])
+    def input_weights(self) -> tuple[str, ...]:
+        """Return those that experts and gate read by."""
+        return ("read.weight", "gate.weight")
 
     @property
     def activation_cost(self) -> int:

@@ -273,17 +273,9 @@ class Perceptron(Network):
         return self._continue(weights, biases, stage, sums, tap)
 
     @property
-    def turns_inputs(self) -> bool:
-        """Return True: the first weights take up the rotation."""
-        return True
-
-    def turn_inputs(
-        self,
-        parameters: Float[Tensor, "member parameter"],
-        rotation: Float[Tensor, "in_features in_features"],
-    ) -> Float[Tensor, "member parameter"]:
-        """Return parameters with the first weights W_1 Q."""
-        return self._turned(parameters, rotation, ["weight.0"])
+    def input_weights(self) -> tuple[str, ...]:
+        """Return those of the first layer."""
+        return ("weight.0",)
 
     @property
     def activation_cost(self) -> int:

@@ -118,17 +118,9 @@ class ProjectedModules(Network):
         return outputs.transpose(1, 2)
 
     @property
-    def turns_inputs(self) -> bool:
-        """Return True: projections take up the rotation."""
-        return True
-
-    def turn_inputs(
-        self,
-        parameters: Float[Tensor, "member parameter"],
-        rotation: Float[Tensor, "in_features in_features"],
-    ) -> Float[Tensor, "member parameter"]:
-        """Return parameters with U_k Q in the place of U_k."""
-        return self._turned(parameters, rotation, [PROJECTION])
+    def input_weights(self) -> tuple[str, ...]:
+        """Return the projections."""
+        return (PROJECTION,)
 
     @property
     def activation_cost(self) -> int:

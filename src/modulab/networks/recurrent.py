@@ -192,17 +192,9 @@ class Recurrent(Network):
         return states[:, :, :-batch] if self.steps > 1 else torch.zeros_like(states)
 
     @property
-    def turns_inputs(self) -> bool:
-        """Return whether all inputs are read at every step, so that U takes up the rotation."""
-        return self.sequences is None
-
-    def turn_inputs(
-        self,
-        parameters: Float[Tensor, "member parameter"],
-        rotation: Float[Tensor, "in_features in_features"],
-    ) -> Float[Tensor, "member parameter"]:
-        """Return parameters with U Q in the place of U."""
-        return self._turned(parameters, rotation, ["read.weight"])
+    def input_weights(self) -> tuple[str, ...]:
+        """Return those that read the inputs, none where these are sequences."""
+        return ("read.weight",) if self.sequences is None else ()
 
     @property
     def activation_cost(self) -> int:

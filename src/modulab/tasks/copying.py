@@ -73,8 +73,8 @@ def _of_modules(
     return values.unflatten(1, (partition.modules, -1)).mean(dim=2)
 
 
-class CopyingTask(Task):
-    """Module m reads `length` one-hot symbols and must name each of them."""
+class TokenTask(Task):
+    """Module m reads `length` one-hot symbols, one for each token, and must name a symbol for each."""
 
     length: int = Field(ge=1, description="number of symbols a module reads", json_schema_extra=STRUCTURAL)
     symbols: int = Field(ge=2, description="number of different symbols", json_schema_extra=STRUCTURAL)
@@ -105,9 +105,24 @@ class CopyingTask(Task):
         return False
 
     def changed(self, samples: Samples, module: int = 0) -> Samples:
-        """Return the same symbols with each of a module's named as the next, and the last as the first."""
+        """Return the same symbols with each of a module's answers named as the next, and the last as the first."""
         names = samples.targets[:, :, own_columns(module, self.length)]
         return with_targets_of(samples, module, (names + 1) % self.symbols)
+
+    def check_drawn(self, region: Region, scales: Tensor | None) -> None:
+        """Raise: ConfigError for a region or a range of inputs that symbols do not have."""
+        if scales is not None:
+            raise supports.nothing_to_widen("one-hot symbols", self.name)
+        if region == "withheld":
+            raise ConfigError(f"task.name={self.name} withholds nothing, so it has no withheld region.")
+
+    def one_hot(self, tokens: Tensor) -> Float[Tensor, "member batch feature"]:
+        """Return the inputs that are these symbols."""
+        return (tokens.unsqueeze(3) == torch.arange(self.symbols, device=tokens.device)).float().flatten(2)
+
+
+class CopyingTask(TokenTask):
+    """Module m must name each of the symbols that it reads."""
 
     def draw(
         self,
@@ -118,12 +133,8 @@ class CopyingTask(Task):
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
         """Return symbols that are all equally likely and independent, and the same as targets."""
-        if scales is not None:
-            raise supports.nothing_to_widen("one-hot symbols", "copying")
-        if region == "withheld":
-            raise ConfigError("task.name=copying withholds nothing, so it has no withheld region.")
+        self.check_drawn(region, scales)
         limits = torch.full((len(keys),), self.symbols, dtype=torch.int32, device=counters.device)
         tokens = range(self.modules * self.length)
         drawn = torch.stack([integers(fold_in(keys, token), counters, limits) for token in tokens], dim=2)
-        inputs = drawn.unsqueeze(3) == torch.arange(self.symbols, device=counters.device)
-        return Samples(inputs.float().flatten(2), drawn.float())
+        return Samples(self.one_hot(drawn), drawn.float())

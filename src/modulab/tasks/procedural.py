@@ -26,12 +26,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from modulab.errors import ConfigError
-from modulab.losses import Loss
 from modulab.schema import STRUCTURAL
 from modulab.streams import fold_in, integers, uniforms
-from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
-from modulab.tasks.copying import TokenCrossEntropyLoss
-from modulab.tasks.supports import nothing_to_widen
+from modulab.tasks.base import Region, Samples, Split
+from modulab.tasks.copying import TokenTask
 
 Tokens = Int64[Tensor, "member batch token"]
 Rule = Literal["identity", "reverse", "sort", "set", "stack", "dyck", "shuffle", "rule_110"]
@@ -97,7 +95,7 @@ ANSWERS: dict[Rule, Callable[[Tensor, int], Tensor]] = {
 """What each rule makes of tokens, given the number of symbols."""
 
 
-class ProceduralTask(Task):
+class ProceduralTask(TokenTask):
     """Module m reads `length` one-hot symbols, and must name those that the rule makes of them."""
 
     rule: Rule = Field(description="what is done with the symbols")
@@ -113,36 +111,6 @@ class ProceduralTask(Task):
             )
         return self
 
-    @property
-    def inputs_per_module(self) -> int:
-        """Return length x symbols."""
-        return self.length * self.symbols
-
-    @property
-    def input_shape(self) -> tuple[int, int]:
-        """Return (length, symbols): a sequence of one-hot symbols."""
-        return (self.length, self.symbols)
-
-    @property
-    def outputs_per_module(self) -> int:
-        """Return length x symbols: a logit for each symbol of each token."""
-        return self.length * self.symbols
-
-    @property
-    def loss(self) -> Loss:
-        """Return `TokenCrossEntropyLoss`."""
-        return TokenCrossEntropyLoss(self.symbols)
-
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
-    def changed(self, samples: Samples, module: int = 0) -> Samples:
-        """Return the same symbols with each of a module's answers named as the next, and the last as the first."""
-        names = samples.targets[:, :, own_columns(module, self.length)]
-        return with_targets_of(samples, module, (names + 1) % self.symbols)
-
     def draw(
         self,
         keys: Int32[Tensor, "member 2"],
@@ -152,14 +120,10 @@ class ProceduralTask(Task):
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
         """Return sequences that suit the rule, independent over modules, and what the rule makes of them."""
-        if scales is not None:
-            raise nothing_to_widen("one-hot symbols", self.name)
-        if region == "withheld":
-            raise ConfigError("task.name=procedural withholds nothing, so it has no withheld region.")
+        self.check_drawn(region, scales)
         read = [self.tokens(fold_in(keys, module), counters) for module in range(self.modules)]
         given = [ANSWERS[self.rule](tokens, self.symbols) for tokens in read]
-        inputs = torch.cat(read, dim=2).unsqueeze(3) == torch.arange(self.symbols, device=counters.device)
-        return Samples(inputs.float().flatten(2), torch.cat(given, dim=2).float())
+        return Samples(self.one_hot(torch.cat(read, dim=2)), torch.cat(given, dim=2).float())
 
     def tokens(self, keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "member batch"]) -> Tokens:
         """Return the symbols that one module reads.
