@@ -19,7 +19,7 @@ from modulab.report.lines import lines_figure
 from modulab.report.style import drawing
 
 _MOST_GROUPS = 8
-"""So many kinds of networks are shown; of more, the first."""
+"""Number of kinds of networks shown; of more, the first."""
 _PANEL = 2.2
 _HOW = "arm"
 
@@ -51,7 +51,7 @@ class Course:
     """Values of an analysis along a number that the ends of their columns have, and words for them."""
 
     pattern: re.Pattern[str]
-    """Its group `x` is the number, its group `arm` tells lines apart; each kind of network has a panel."""
+    """Its group `x` is the number, its group `arm` distinguishes lines; each kind of network has a panel."""
     title: str
     along: str
     value: str

@@ -234,12 +234,12 @@ def _shape(schema: pa.Schema, rows: int) -> bytes:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table, in the place of an earlier one."""
+    """Write a table, replacing an earlier one."""
     write_batches(path, table.schema, table.num_rows, [table])
 
 
 def write_batches(path: Path, schema: pa.Schema, rows: int, tables: Iterable[pa.Table]) -> None:
-    """Write tables of one schema, which have so many rows together, below one another in the place of an earlier file.
+    """Write tables of one schema, with `rows` rows in all, below one another, replacing an earlier file.
 
     No more than one of them is in memory at a time.
     """
