@@ -44,7 +44,7 @@ def processes_at_once(trainer: Trainer, execution: Execution) -> int:
 
 
 def check_differences(runs: Sequence[Run]) -> None:
-    """Raise: ConfigError for two members that train themselves and differ in nothing that their training reads."""
+    """Raise ConfigError for two members that train themselves and differ in nothing that their training reads."""
     seen: dict[str, Run] = {}
     for run in runs:
         if not trains_itself(run.condition.example):
