@@ -9,7 +9,7 @@ from modulab.errors import ConfigError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Refuses an option that is given twice, of which Python's own parser takes the last without a word."""
+    """Refuses an option that is given twice, of which Python's own parser silently takes the last."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -1,4 +1,4 @@
-"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for what it tells."""
+"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for its messages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 KILLED = "its process was killed, most likely for lack of memory"
 
 Send = Callable[[str, Any], None]
-"""Tells the process that started this one: the kind of a message, and its content."""
+"""Sends a message to the process that started this one: its kind, and its content."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a process tells, by the name that it was started under.
+    """A message of a process, with the name that it was started under.
 
     A process that ends without `Workers.end` gives a last one of the kind `killed` or `died`, which says why.
     """
@@ -36,7 +36,7 @@ class Workers:
     """Processes at work. Each has a pipe of its own: one that is killed while it writes blocks no other."""
 
     def __init__(self, preload: Sequence[str]) -> None:
-        """Have the process that the others are forked from import `preload`, unless it is there already."""
+        """Let the process that the others are forked from import `preload`, unless it exists already."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._working: dict[str, tuple[ForkServerProcess, Connection]] = {}
@@ -67,13 +67,13 @@ class Workers:
                 return _last_message(name, self._working[name][0])
 
     def end(self, name: str) -> None:
-        """Wait for the end of a process that has nothing more to tell."""
+        """Wait for the end of a process that sends nothing more."""
         process, receiver = self._working.pop(name)
         _drain(receiver)
         process.join()
 
     def stop(self) -> None:
-        """Have all processes save and stop, as Ctrl-C does, and wait for them."""
+        """Tell all processes to save and stop, as Ctrl-C does, and wait for them."""
         for process, _ in self._working.values():
             if process.pid is not None and process.exitcode is None:
                 with suppress(ProcessLookupError):
