@@ -52,7 +52,7 @@ def _answer(given: Sequence[str]) -> int:
         if given[:1] == ["help"]:
             given = [*given[1:], "--help"]
         if given[:1] == ["train"]:
-            # Only here: the other commands read folders, which must not have code of theirs imported.
+            # Only here: the other commands read folders, whose code must not be imported.
             from modulab.config.project_file import add_own_folders, find_project
 
             add_own_folders(find_project())
@@ -80,7 +80,7 @@ def _answer(given: Sequence[str]) -> int:
 
 
 _MOST_COMMANDS = 5
-"""So many commands are printed below a table; the page has them all."""
+"""Number of commands printed below a table; the page has all of them."""
 
 _OTHER_FOLDER = {
     "train": "Choose another folder: hydra.run.dir=FOLDER.",
@@ -105,7 +105,8 @@ def _other(given: Sequence[str]) -> int:
     from modulab.schema import suggest
 
     parser = ArgumentParser(
-        prog="modulab", description="Find out when, why and to what end neural networks become modular."
+        prog="modulab",
+        description="Find out when and why neural networks become modular, and what they gain by it.",
     )
     parser.add_argument("--version", action="store_true", help="print the version of modulab")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -231,7 +232,7 @@ def _add_project_commands(commands: Any) -> None:
 
 
 def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:
-    """Return what to say of a command line that does not begin with a command."""
+    """Return the message for a command line that does not begin with a command."""
     words = shlex.join(given)
     if named is not None:
         order = shlex.join([given[named], *given[:named], *given[named + 1 :]])
@@ -277,9 +278,10 @@ def _export(options: argparse.Namespace) -> int:
 
     import_training()
     from modulab.export import write_weights
+    from modulab.results.store import own_folder
     from modulab.sweep.trained import choose_members
 
-    path: Path = options.path
+    path = own_folder(options.path)
     groups = choose_members(path, options.members)
     written = write_weights(groups, options.to or path / "weights", options.format)
     place = printable(str(written[0].parent))
@@ -338,11 +340,13 @@ def _rerun(options: argparse.Namespace) -> int:
     from modulab.config.composing import config_folder
     from modulab.config.project_file import own_modules
     from modulab.results.showing import show
+    from modulab.results.store import own_folder
     from modulab.sweep.rerun import report, rerun
     from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
-    comparison = rerun(options.path, options.member, trainer, own_modules(options.modules, options.path))
+    path = own_folder(options.path)
+    comparison = rerun(path, options.member, trainer, own_modules(options.modules, path))
     headings, rows, sentences = report(comparison)
     if rows:
         show(headings, rows)
@@ -374,16 +378,20 @@ def _write_report(options: argparse.Namespace) -> int:
 
 def _log(options: argparse.Namespace) -> int:
     from modulab.logger.afterwards import log_folder
+    from modulab.results.store import own_folder
     from modulab.text import printable
 
-    print("\n".join(map(printable, log_folder(options.path, options.overrides, options.again))))
+    path = own_folder(options.path)
+    print("\n".join(map(printable, log_folder(path, options.overrides, options.again))))
     return 0
 
 
 def _dashboard(options: argparse.Namespace) -> int:
     from modulab.logger.afterwards import show_dashboard
+    from modulab.results.store import own_folder
 
-    print(show_dashboard(options.path, options.project, options.entity, as_json=options.json))
+    path = own_folder(options.path)
+    print(show_dashboard(path, options.project, options.entity, as_json=options.json))
     return 0
 
 
@@ -430,9 +438,9 @@ def _train(given: Sequence[str]) -> int:
 
 
 def _hydra_help(given: Sequence[str]) -> int:
-    """Print Hydra's help without what it says of completion."""
+    """Print Hydra's help without its part on completion."""
     text, code = io.StringIO(), 0
-    with redirect_stdout(text), suppress(SystemExit):  # Hydra leaves so
+    with redirect_stdout(text), suppress(SystemExit):  # how Hydra exits
         code = _train_with_hydra(given)
     print(
         re.sub(r"--shell-completion.*?(?=^--)", "", text.getvalue(), flags=re.DOTALL | re.MULTILINE), end=""
@@ -447,12 +455,22 @@ def _train_with_hydra(given: Sequence[str]) -> int:
 
     from modulab.config.composing import config_folder, hydra_composer
     from modulab.config.hydra_private import compatibility
-    from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
+    from modulab.config.overrides import (
+        COMPOSING_ERRORS,
+        READING_ERRORS,
+        check_given_once,
+        check_hydra_overrides,
+        explain,
+        replace_grid,
+        split_words,
+    )
     from modulab.config.project_file import command_folders
     from modulab.sweep.hydra_files import files_noted
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
     options, overrides = split_words(given)
+    check_given_once(overrides)
+    check_hydra_overrides(options, overrides)
     folders = _config_folders(options)[0]
 
     # Hydra prints tracebacks and exits by itself unless HYDRA_FULL_ERROR lets errors through.

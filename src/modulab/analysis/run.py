@@ -76,7 +76,7 @@ class Plan:
 
     def pending(self, name: str) -> int:
         """Return the number of members that an analysis has still to be taken of."""
-        return sum(len(part.run_ids) for part in self.parts if part.chosen.name == name)
+        return len({run_id for part in self.parts if part.chosen.name == name for run_id in part.run_ids})
 
 
 def plan_analyses(

@@ -235,12 +235,7 @@ def _baseline(options: argparse.Namespace) -> dict[str, str]:
     """Return the values of settings that the baseline has, the folder being one of them."""
     from modulab.results.pairing import baseline_settings
 
-    given: str = options.baseline
-    if len(options.paths) > 1:
-        for path in options.paths:
-            if given == str(path) or Path(given).resolve() == path.resolve():
-                return {"folder": str(path)}
-    return baseline_settings(given)
+    return baseline_settings(options.baseline, options.paths)
 
 
 def ordered(summary: Summary, name: str, ascending: bool = False, descending: bool = False) -> Summary:
