@@ -464,6 +464,7 @@ WITHOUT_EFFECT = [
     ("hydra.launcher.partition=low", "hydra.launcher.partition=low has no effect"),
     ("hydra/sweeper=optuna", "hydra/sweeper=optuna has no effect, because only sweeps use it. Add -m"),
     ("hydra.sweeper.n_trials=3", "hydra.sweeper.n_trials=3 has no effect"),
+    ("hydra.sweep.subdir=x", "hydra.sweep.subdir=x has no effect"),
     ("hydra.run.dir=", "hydra.run.dir= names no folder. Give one, as in hydra.run.dir=outputs/mine."),
 ]
 
@@ -484,6 +485,14 @@ def test_a_key_given_twice_is_refused_by_all_commands_that_take_keys(fails: Fail
     assert "logger is given twice" in fails("log", "run", "logger=csv", "logger=wandb")
     twice = ["cut.partitions=2", "cut.partitions=3"]
     assert "cut.partitions is given twice" in fails("analyse", "run", "--with", "cut", *twice)
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "=1"], ["train", ""], ["init", ""], ["table", ""], ["export", ".", "--to", ""]]
+)
+def test_an_empty_key_or_path_is_refused(fails: Fails, words: list[str]) -> None:
+    assert re.search("a setting is KEY=VALUE|it is empty. Name a folder or file", fails(*words))
+    assert list(Path().iterdir()) == []
 
 
 def test_a_key_that_is_removed_may_be_given_as_well(command: Command) -> None:

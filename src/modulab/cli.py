@@ -15,7 +15,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulab.arguments import ArgumentParser
+from modulab.arguments import ArgumentParser, given_path
 from modulab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,11 +115,15 @@ def _other(given: Sequence[str]) -> int:
     table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
     add_options(table)
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
-    report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
+    report.add_argument(
+        "path", type=given_path, metavar="PATH", help="folder that modulab train wrote, or a file"
+    )
     report.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
-    report.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default: PATH/report")
+    report.add_argument(
+        "--output", type=given_path, metavar="FOLDER", help="where to write; default: PATH/report"
+    )
     rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
-    rerun.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    rerun.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     rerun.add_argument(
         "--member",
         required=True,
@@ -136,7 +140,7 @@ def _other(given: Sequence[str]) -> int:
     )
     claims.add_argument("--only", metavar="CLAIMS", help="claims to test, with commas between, such as C5,C6")
     claims.add_argument(
-        "--folder", type=Path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
+        "--folder", type=given_path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
     )
     claims.add_argument(
         "--processes", type=int, metavar="N", help="experiments to run at once; default one per core"
@@ -150,7 +154,7 @@ def _other(given: Sequence[str]) -> int:
         help="draw where each claim holds, over settings drawn from a Sobol sequence",
     )
     log = commands.add_parser("log", help=_COMMANDS["log"], description=_COMMANDS["log"])
-    log.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    log.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     log.add_argument(
         "overrides",
         nargs="+",
@@ -161,7 +165,9 @@ def _other(given: Sequence[str]) -> int:
     dashboard = commands.add_parser(
         "dashboard", help=_COMMANDS["dashboard"], description=_COMMANDS["dashboard"]
     )
-    dashboard.add_argument("path", type=Path, metavar="PATH", help="folder of a sweep that was logged to W&B")
+    dashboard.add_argument(
+        "path", type=given_path, metavar="PATH", help="folder of a sweep that was logged to W&B"
+    )
     dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
@@ -202,13 +208,15 @@ def _add_project_commands(commands: Any) -> None:
         "--config-dir",
         action="append",
         default=[],
-        type=Path,
+        type=given_path,
         metavar="FOLDER",
         help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
     )
     export = commands.add_parser("export", help=_COMMANDS["export"], description=_COMMANDS["export"])
-    export.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
-    export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write; default: PATH/weights")
+    export.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
+    export.add_argument(
+        "--to", type=given_path, metavar="FOLDER", help="where to write; default: PATH/weights"
+    )
     export.add_argument("--format", default="npz", metavar="FORMAT", help="npz or safetensors; default: npz")
     export.add_argument(
         "--members",
@@ -220,7 +228,7 @@ def _add_project_commands(commands: Any) -> None:
     clean.add_argument(
         "path",
         nargs="?",
-        type=Path,
+        type=given_path,
         metavar="PATH",
         help="where to look for folders of results, and nowhere else; without it outputs and the compiled steps",
     )
@@ -228,7 +236,7 @@ def _add_project_commands(commands: Any) -> None:
         "--yes", action="store_true", help="remove what is shown; without it nothing is removed"
     )
     begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
-    begin.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
+    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="where to write it")
 
 
 def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modulab.arguments import ArgumentParser
+from modulab.arguments import ArgumentParser, given_path
 from modulab.config.project_file import own_modules
 from modulab.errors import ConfigError
 
@@ -37,7 +37,7 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
     `meaning` returns the description of an analysis from its config file.
     """
     parser = ArgumentParser(prog="modulab analyse", description=_DESCRIPTION)
-    parser.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    parser.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="fields of analyses")
     parser.add_argument(
         "--with", dest="names", required=True, metavar="NAMES", help="analyses, with commas between"

@@ -40,7 +40,7 @@ READING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 _FOLDER_WORDS = ("dir", "folder", "out", "output", "output_dir", "path")
 """Words under which users look for the key of the folder."""
 
-_OF_SWEEPS = re.compile(r"\+*hydra[/.](launcher|sweeper)\b")
+_OF_SWEEPS = re.compile(r"\+*hydra[/.](launcher|sweeper|sweep\.subdir)\b")
 
 _REPEATABLE = ("--config-dir", "--multirun")
 """Options that may be given several times."""
@@ -106,13 +106,15 @@ class _Word(str):
 
 
 def check_given_once(overrides: Iterable[str]) -> None:
-    """Raise ConfigError for a key or group that is given twice, of which Hydra silently takes the last value.
+    """Raise ConfigError for a key or group that is empty, or given twice, of which Hydra silently takes the last value.
 
     One that is removed, as in `~KEY +KEY=VALUE`, may be given as well.
     """
     given: dict[str, str] = {}
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
+        if not key:
+            raise ConfigError(f"{override!r}: a setting is KEY=VALUE, as in seed=1.")
         if key in given:
             several = " Several loggers are a list, as in 'logger=[csv,wandb]'." if key == "logger" else ""
             raise ConfigError(f"{key} is given twice: {given[key]} and {override}. Give it once.{several}")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modulab.arguments import given_path
 from modulab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ else:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="folders that modulab train wrote, or files"
+        "paths", type=given_path, nargs="+", metavar="PATH", help="folders that modulab train wrote, or files"
     )
     parser.add_argument(
         "--by",
