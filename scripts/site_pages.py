@@ -303,7 +303,7 @@ def _parts(group: str, options: Mapping[str, Mapping[str, Any]]) -> Iterator[str
 
 
 def _changes(first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield KEY=VALUE for each key whose value differs from that of the first option; names go without saying."""
+    """Yield KEY=VALUE for each key whose value differs from that of the first option; names are left out."""
     for key, value in other.items():
         before = first.get(key, NOTHING)
         if value == before or (not prefix and key in ("name", "_target_")):

@@ -72,7 +72,7 @@ COMPARED = (
             "error_random": "an untrained module",
             "error_shuffled": "a trained module, shuffled",
         },
-        "What a transplanted module brings along",
+        "What a transplanted module transfers",
         "Test error of a module after a fresh network, with the module of a trained one in it, was trained further; "
         "the controls have an untrained module, or one with permuted weights.",
     ),
