@@ -303,7 +303,9 @@ def test_rows_of_a_table_lead_to_sections_and_have_sentences_across_all_columns(
     page = render_page(Page("Verdicts", sections=[Section("Table", tables=[table]), section]))
     assert page.count(f'<a href="#{section.anchor}">') == 2
     assert f'id="{section.anchor}"' in page
-    assert re.findall(r'<tr class="note"><td colspan="(\d)">(.*?)</td>', page) == [("2", "on &lt;noise&gt;")]
+    assert re.findall(r'<tr class="note"><td colspan="(\d)"><span>(.*?)</span></td>', page) == [
+        ("2", "on &lt;noise&gt;")
+    ]
 
 
 ODD = ("$\\frac", "[/red]", "[red]x", "{0}", "_hidden", "<b>&", "%s", ":smile:", "a\x1b[2J")
