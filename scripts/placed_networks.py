@@ -229,7 +229,8 @@ def _draw_errors(axes: Axes, rows: pd.DataFrame) -> None:
             label=None if place else "published error",
         )  # fmt: skip
     axes.set(ylabel="Test error", yscale="log", xticks=range(3), xticklabels=list(PUBLISHED))
-    axes.set_ylim(top=axes.get_ylim()[1] * 10)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(top=top * (top / bottom) ** 0.5)  # room for the legend
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title("Three formulas, with length and exchanges", loc="left")
     axes.legend(loc="upper center")
@@ -271,7 +272,7 @@ def _draw_network(axes: Axes, rows: pd.DataFrame, arm: str, folder: Path) -> Non
         )  # fmt: skip
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.4, len(places) - 0.6))
     axes.axis("off")
-    axes.set_title(f"Independent formula, {ARMS[arm]}", loc="left")
+    axes.set_title(f"Independent formula: {ARMS[arm]}", loc="left")
 
 
 def _sides(population: NetworkPopulation) -> dict[str, list[float]]:
@@ -334,7 +335,7 @@ def _draw_behaviour(axes: Axes, behaviour: pd.DataFrame, size: int) -> None:
     exact = [exact_share(factor, size) for factor in FACTORS]
     axes.plot(FACTORS, exact, ls=":", color="0.3", lw=1.6, label="exact, of values")
     axes.set(xlabel="Factor of the module behind x", ylabel="Share of steps along x", ylim=(-0.03, 1.03))
-    axes.set_title(f"Policies, {ARMS['whole']}", loc="left")
+    axes.set_title(f"Policies: {ARMS['whole']}", loc="left")
     axes.legend()
 
 

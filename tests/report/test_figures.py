@@ -125,6 +125,14 @@ def test_a_front_joins_means_in_the_order_of_the_strength_not_of_the_rows() -> N
     assert np.asarray(joined).tolist() == pytest.approx(means.sort_index().tolist())
 
 
+def test_panels_of_one_value_of_a_setting_stand_in_one_row_on_a_page() -> None:
+    results = sweep_results(**GRID, task__modules=[2, 4])
+    chart = lines(results, row="config.task.modules").chart
+    assert chart is not None
+    assert chart.columns == 2
+    assert [panel.title[-1] for panel in chart.panels] == ["2", "2", "4", "4"]
+
+
 def test_a_map_prints_the_mean_of_each_cell_in_its_place() -> None:
     results = sweep_results(noise__scale=[0.0, 0.2, 0.4], data__num_samples=[10, 100, 1000])
     axes = grid_map(results).figure.axes[0]

@@ -15,6 +15,7 @@ from modulab.claims.maps.figure import map_figure
 from modulab.report import networks
 from modulab.report.chart import MOST_POINTS
 from modulab.report.page import Page, PageTable, Section, page_charts, page_figures, write_page
+from modulab.report.planes import map_figure as map_figure_of
 from modulab.report.style import COLOURS, on_dark
 from modulab.report.sweep_report import describe
 from modulab.sweep.archive import Axis, archive_table, write_archive
@@ -387,6 +388,11 @@ def test_figures_show_the_listed_networks_and_no_more_than_a_panel_holds() -> No
     assert charts["figures"]["measures"]["note"] == "Marks of 2 networks of 35, a random sample."
     many = sweep_results(seeds=MOST_POINTS // 2 + 10, noise__scale=[0.0, 0.1])
     many["run_id"] = [f"{number:08x}" for number in np.random.default_rng(0).permutation(len(many))]
+    cells = map_figure_of(
+        table, "config.noise.scale", "config.architecture.name", [ERROR], name="cells", title="Cells"
+    )
+    charts = page_charts(Page("Page", sections=[Section("Cells", [], [cells], [listed])]))
+    assert charts["figures"]["cells"]["note"] == ""  # they show no marks of networks
     [figure, *_] = page_charts(Page("Page", sections=[describe_figures(many)]))["figures"].values()
     assert all(panel["rows"]["m"].count(0) == MOST_POINTS for panel in figure["panels"])
 

@@ -97,6 +97,8 @@ class Chart:
     """Whether its arms need names: where an axis names them, they do not."""
     swatches: Mapping[str, Swatch] = field(default_factory=dict[str, Swatch])
     """How the legend shows arms that have not both a line and a mark."""
+    columns: int = 0
+    """Panels side by side where there is room, of a figure whose rows of panels are values of a setting; 0 for any."""
     on_white: bool = False
     """Whether its ground is white on dark screens too, for the sake of its colours."""
 
@@ -159,8 +161,10 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
     `numbers` gives each network the number by which the page calls it, and gets those that it lacks.
     """
     shown = [_sampled(panel.rows, listed) for panel in chart.panels]
+    # Cells show no marks of single networks.
+    marked = [place for place, panel in enumerate(chart.panels) if panel.form != "cells"]
     counts = [
-        len({run_id for rows in parts for run_id in rows["run_id"].dropna()})
+        len({run_id for place in marked for run_id in parts[place]["run_id"].dropna()})
         for parts in (shown, [panel.rows for panel in chart.panels])
     ]
     note = (
@@ -178,6 +182,7 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
         ],
         "armTitle": chart.arm_title,
         "legend": chart.legend and len(chart.styles) > 1,
+        "columns": chart.columns,
         "onWhite": chart.on_white,
         "note": note,
         "panels": [

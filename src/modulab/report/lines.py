@@ -95,7 +95,8 @@ def lines_figure(
         legend_below(figure, texts, styles, arm_title)
         form = "paths" if members == "lines" else "band"
         drawn = [drawn_panel(axes, rows, form) for axes, rows in zip(panels, parts, strict=True)]
-    chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "")
+    columns = len(measures) if row is not None else 0
+    chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "", columns=columns)
     caption = caption if caption is not None else HOW_TO_READ[members]
     return ReportFigure(name, title, caption, figure, data, chart)
 

@@ -512,6 +512,10 @@
     const panels = make("div", { class: "panels" }, ...own.map((view) =>
       make("div", { class: "panel" }, ...(view.panel.title ? [make("p", { class: "title" }, view.panel.title)] : []), view.box)));
     if (own.length === 1) panels.classList.add("single");
+    if (figure.columns) {
+      panels.classList.add("rows");
+      panels.style.setProperty("--columns", figure.columns);
+    }
     const chart = make("div", { class: figure.onWhite ? "chart white" : "chart" }, panels);
     if (figure.legend) chart.append(legendOf(figure, () => own.forEach((view) => view.follow())));
     if (figure.note) chart.append(make("p", { class: "note" }, figure.note));

@@ -159,7 +159,7 @@ def map_figure(
                 axes.set_title(f"{label(panel)}: {arm_text(level)}")
             drawn.append(_map_panel(axes, own, keys, (columns, rows), norm, measure_label(measure)))
     text = "Each cell is a mean over seeds, with its 95% interval below it where there is room."
-    chart = Chart(drawn, arm_styles([""]), legend=False)
+    chart = Chart(drawn, arm_styles([""]), legend=False, columns=across if panel is not None else 0)
     return ReportFigure(name, title, text if caption is None else caption, figure, data, chart)
 
 

@@ -73,7 +73,7 @@ def map_figure(drawn: DrawnMap) -> ReportFigure:
         "below it (not supported), or on both sides (undecided). The band holds for all places of the map at once, "
         "with 95% confidence, by bootstrap over settings."
     )
-    chart = Chart(charted, _STYLES, swatches=_SWATCHES, on_white=True)
+    chart = Chart(charted, _STYLES, swatches=_SWATCHES, columns=columns, on_white=True)
     return ReportFigure(
         drawn.of.name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn), chart
     )
