@@ -325,6 +325,10 @@ def test_dark_screens_have_other_colours_and_paper_has_all_that_is_folded(page: 
     page.resize(760)
     page.send("Emulation.setEmulatedMedia", media="print")
     assert page.evaluate("document.documentElement.scrollWidth") <= 760
+    widths = page.evaluate(
+        "[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().width)"
+    )
+    assert max(widths) <= 760
     page.send("Emulation.setEmulatedMedia", media="")
     page.evaluate(
         "addEventListener('beforeprint', () => "

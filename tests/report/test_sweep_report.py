@@ -326,6 +326,8 @@ def test_columns_are_numbers_texts_or_long_texts_and_headings_break_between_the_
     table = PageTable(["error/test", "data.num_samples", "looks <b>", "words"], [row, ["1", "2", "-", "-"]])
     assert table.numeric == [True, True, False, False]
     assert table.wordy == [False, False, False, True]
+    assert table.fits_paper
+    assert not PageTable(["error/test"] * 18, [["0.5 [0.4, 0.6]"] * 18]).fits_paper
     page = render_page(Page("Page", sections=[Section("Table", tables=[table])]))
     headings = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page)
     assert headings == ["error/<wbr>test", "data.<wbr>num_<wbr>samples", "looks &lt;b&gt;", "words"]

@@ -23,8 +23,10 @@ else:
 
 _LONG_TEXT = 24
 """Letters from which on a cell of a table is given room for several words on a line."""
-_MOST_UNBROKEN = 12
-"""Columns of a table that find room on paper without breaks inside of words."""
+_LETTERS_ON_PAPER = 122
+"""So many find room side by side in a table on paper, two of them between columns."""
+_JOINTS = re.compile(r"(?<=[./_@])(?=\w)")
+"""Where the parts of a name meet, at which its lines may be broken."""
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""
 
@@ -62,6 +64,13 @@ class PageTable:
             not self.numeric[column] and any(len(row[column]) > _LONG_TEXT for row in self.rows)
             for column in range(len(self.headings))
         ]
+
+    @cached_property
+    def fits_paper(self) -> bool:
+        """Return whether all columns find room on paper without breaks inside of words."""
+        columns = zip(self.headings, *self.rows, strict=True)
+        words = [[*_JOINTS.split(heading), *" ".join(cells).split()] for heading, *cells in columns]
+        return sum(2 + max(map(len, each)) for each in words) <= _LETTERS_ON_PAPER
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,6 @@ def render_page(page: Page, folder: Path | None = None) -> str:
         style=Markup(_own_file("page.css")),
         charts=charts,
         singles=_singles(charts),
-        most_unbroken=_MOST_UNBROKEN,
         scripts=[Markup(each) for each in _scripts(bool(charts["figures"]))],
     )
 
@@ -160,7 +168,7 @@ def _breakable(name: str) -> Markup:
     """Return a heading that lines may be broken in, after the marks that join the parts of a name."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([./_@])(?=\w)", r"\1<wbr>", str(escape(name))))
+    return Markup("<wbr>").join(escape(part) for part in _JOINTS.split(name))
 
 
 def _singles(charts: Mapping[str, Any]) -> str:

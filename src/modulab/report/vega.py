@@ -8,6 +8,7 @@ they differ on light and dark screens.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,9 @@ class _Plane:
     def along(self, which: str, field: str | None = None) -> Spec:
         """Return the position of marks along an axis."""
         axis = self.axes[which]
-        drawn: Spec = {"title": textwrap.wrap(axis.title, _LONGEST_LINE), "labelOverlap": "greedy"}
+        # An arrow at the end is on one line with the word before it.
+        title = re.sub(r" (\S)$", "\N{NO-BREAK SPACE}\\1", axis.title)
+        drawn: Spec = {"title": textwrap.wrap(title, _LONGEST_LINE), "labelOverlap": "greedy"}
         if axis.ticks:
             # Of more values than the count that Vega is told, it leaves out every second one.
             drawn |= {"values": list(axis.ticks), "tickCount": len(axis.ticks)}
