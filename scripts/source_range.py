@@ -62,15 +62,17 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
         area, low, high = auc_with_interval(margins, mixed)
         sentence = f"Margin separates mixed codes from others with AUC {area:.3f} [{low:.3f}, {high:.3f}]. {sentence}"
     with drawing():
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(MIXED, color="0.6", linewidth=0.8, linestyle="--")
-        for place, (corners, name) in enumerate(((0, "random points"), (4, "and the four corners"))):
+        for place, (corners, name) in enumerate(
+            ((0, "random points"), (4, "random points and the four corners"))
+        ):
             shown = (rows["config.task.corners"] == corners).to_numpy()
             axes.scatter(
                 -margins[shown], angles[shown], s=14, color=COLOURS[place], alpha=0.7, linewidth=0, label=name
             )
-        axes.legend(title="Source set")
+        figure.legend(title="Source set", loc="outside lower center", ncols=2)
         axes.set(
             xlabel="Predicted mixing: -margin of the source set (0: kept apart)",
             ylabel="Largest mixing angle (degrees)",

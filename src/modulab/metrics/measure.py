@@ -66,7 +66,8 @@ class Column:
         parts = self.describes(name)
         if parts is not None:
             # Not str.format: braces of other text are text.
-            return re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), self.label)
+            words = {part: text.replace("_", " ") for part, text in parts.items()}
+            return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), self.label)
         return self.family if self.family is not None and name == self.name.partition("@")[0] else None
 
 

@@ -129,6 +129,7 @@ _LABELS = {
     "level": "Level of the perturbation",
     "range": "Factor of the training range",
     "seed": "Seed",
+    "network": "Network",
     "task.name": "Task",
     "task.modules": "Number of modules d",
     "task.support": "Training support",
@@ -301,3 +302,31 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
         # Marks at 0 and at 1 are whole.
         set_limits(min(0.0, float(finite.min())) - 0.04, 1.04)
     which.set_label_text(measure_label(name))
+
+
+BEYOND = "Intervals that reach far beyond all marks end with the axis."
+
+
+def keep_marks_in_view(axes: Axes, values: ArrayLike, axis: str = "y") -> bool:
+    """Let an axis end no further from the values of marks than they span; return whether it ended beyond.
+
+    Intervals of few seeds may be so wide that the values in them could not be told apart.
+    """
+    which = axes.yaxis if axis == "y" else axes.xaxis
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return False
+    transform = which.get_transform()
+    low, high = (float(end) for end in transform.transform([finite.min(), finite.max()]))
+    span = high - low
+    if span <= 1e-6 * max(abs(low), abs(high)):
+        return False
+    limits = axes.get_ylim() if axis == "y" else axes.get_xlim()
+    drawn = transform.transform(np.asarray(limits, dtype=np.float64))
+    kept = np.clip(drawn, low - span, high + span)
+    if np.allclose(kept, drawn):
+        return False
+    ends = [float(end) for end in transform.inverted().transform(kept)]
+    axes.set_ylim(ends[0], ends[1]) if axis == "y" else axes.set_xlim(ends[0], ends[1])
+    return True
