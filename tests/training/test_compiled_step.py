@@ -336,6 +336,14 @@ TINY = pytest.param("size=64k", marks=pytest.mark.slow)
 NOWHERE = pytest.mark.parametrize("mounted", ["noexec", TINY, "ro"], indirect=True)
 
 
+def quickly_compiled() -> list[Member]:
+    """Return members whose step is among the shortest: the compiler is at work on it before the file system is full."""
+    shortest = {"architecture__depth": 0, "training__optimiser": "sgd"}
+    return [
+        make_member(seed=seed, training__batch_size=4, training__steps=5, **shortest) for seed in range(3)
+    ]
+
+
 @NOWHERE
 def test_auto_trains_eagerly_where_it_cannot_compile_and_says_so_once(
     mounted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -344,7 +352,7 @@ def test_auto_trains_eagerly_where_it_cannot_compile_and_says_so_once(
     say_once.cache_clear()
     execution = replace(EAGERLY, engine="compiled", engine_may_change=True)
     for _ in range(2):
-        result = fit_population(members(), execution, None, ProgressReport("off", 3, 15))
+        result = fit_population(quickly_compiled(), execution, None, ProgressReport("off", 3, 15))
         assert set(result.engines) == {"eager"}
     said = capsys.readouterr().err
     assert said.count("training with the eager engine") == 1
@@ -358,4 +366,4 @@ def test_compiled_ends_in_one_error_where_it_cannot_compile(
     monkeypatch.setenv("MODULAB_CACHE_DIR", str(mounted))
     execution = replace(EAGERLY, engine="compiled")
     with pytest.raises(ConfigError, match=rf"{mounted}.*trainer.engine=eager"):
-        fit_population(members(), execution, None, ProgressReport("off", 3, 15))
+        fit_population(quickly_compiled(), execution, None, ProgressReport("off", 3, 15))
