@@ -39,7 +39,7 @@ Command = Callable[..., tuple[int, str, str]]
 WholeCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs a command in a folder, with an environment or this one's, in a process of its own.
 
-A command is the words after `modulab`, or `python -c` and a program.
+A command is the words after `modulab`, or `python` with a file and what it is given, or `python -c` and a program.
 """
 
 

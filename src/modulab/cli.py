@@ -462,7 +462,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     import hydra
 
     from modulab.config.composing import config_folder, hydra_composer
-    from modulab.config.hydra_private import compatibility
+    from modulab.config.hydra_private import compatibility, mode_of_flags
     from modulab.config.overrides import (
         COMPOSING_ERRORS,
         READING_ERRORS,
@@ -472,7 +472,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
         replace_grid,
         split_words,
     )
-    from modulab.config.project_file import command_folders
+    from modulab.config.project_file import command_folders, folders_in_order
     from modulab.sweep.hydra_files import files_noted
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
@@ -491,7 +491,8 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     try:
         with command_folders(folders), files_noted() as files:
             try:
-                main(job.__call__)()
+                with mode_of_flags(given, bool(folders_in_order())):
+                    main(job.__call__)()
             finally:
                 if job.accepted:
                     job.release()
