@@ -27,7 +27,10 @@ from rich.table import Table
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-PARTS = {"sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale"}
+PARTS = {
+    "sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale",
+    "measuring": "measuring",
+}  # fmt: skip
 """Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
