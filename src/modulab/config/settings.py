@@ -479,7 +479,7 @@ def _check_monitor(member: Member) -> None:
     recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)
     if not recorded:
         raise ConfigError(
-            f"training.monitor={name} is not a curve that is recorded at every point. Name it in probes.curves, which has "
+            f"training.monitor={name} is not a curve recorded at every point. Name it in probes.curves, which has "
             f"{', '.join(member.probes.curves) or 'none'}, or set training.monitor=training/loss."
         )
     if better(name) != "lower":
