@@ -27,7 +27,10 @@ from rich.table import Table
 from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-PARTS = {"sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale"}
+PARTS = {
+    "sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale", "check": "check",
+    "record": "history",
+}  # fmt: skip
 """Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
 SETTLE_SECONDS = 0.2
@@ -47,6 +50,7 @@ class Contender:
 
 
 CONTENDERS = (
+    Contender("modulab_native", "modulab, native", "modulab_population:prepare_native", compiles=True),
     Contender("modulab", "modulab, compiled", "modulab_population:prepare", compiles=True),
     Contender("modulab_eager", "modulab, eager", "modulab_population:prepare_eager"),
     Contender("lightning", "(a) stock Lightning", "stock_lightning:prepare", one_by_one=True),
@@ -208,7 +212,7 @@ def run_condition(
         for outcome in outcomes:
             contender = outcome.contender
             if options.quick and contender.compiles:
-                outcome.status, outcome.reason = "skipped", "--quick does not wait for torch.compile."
+                outcome.status, outcome.reason = "skipped", "--quick does not wait for a compiler."
                 continue
             python = options.jax_python if contender.uses_jax else sys.executable
             order = {"entry": contender.entry, "workload": workload}
@@ -373,7 +377,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
         "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
-        "Start-up: scripts/benchmark answers. Sweeps by size: scripts/benchmark scale.",
+        "Start-up: scripts/benchmark answers. Sweeps by size: scripts/benchmark scale. A record for "
+        "docs/benchmarks: scripts/benchmark record. A quick comparison with it: scripts/benchmark check.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"

@@ -106,7 +106,11 @@ class ProgressReport:
         try:
             yield
         finally:
-            self._aside += time.monotonic() - begun
+            self.leave_out(time.monotonic() - begun)
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave out of the pace some seconds in which nothing trained."""
+        self._aside += seconds
 
     def advance(self, steps: float, resumed: bool = False) -> None:
         """Count network-steps as done; `resumed` ones were done before this process began."""

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
+
+from modulab.progress import ProgressReport
 
 KILLED = "its process was killed, most likely for lack of memory"
 
@@ -80,6 +84,76 @@ class Workers:
                     os.kill(process.pid, signal.SIGINT)
         for name in list(self._working):
             self.end(name)
+
+
+class SentProgress(ProgressReport):
+    """Sends to the process that started this one what a report would show here; `show_sent` shows it there."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__("off", 1, 1)
+        self._send = send
+
+    def advance(self, steps: float, resumed: bool = False) -> None:
+        """Send work that has been done."""
+        self._send("advance", (steps * self.step_work, resumed))
+
+    def say(self, label: str, at_once: bool = False) -> None:
+        """Send the name of what is being done now."""
+        self._send("say", (label, at_once))
+
+    def tell(self, label: str) -> None:
+        """Send how far what is being done now has come."""
+        self._send("tell", label)
+
+    def finish(self, runs: int) -> None:
+        """Send a number of runs that have finished."""
+        self._send("finish", runs)
+
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Send the seconds that are spent within, in which nothing trains here."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._send("aside", time.monotonic() - begun)
+
+
+def show_sent(message: Message, progress: ProgressReport, processes: int, place: str) -> bool:
+    """Show what one of some processes sent of its progress, and return whether the message was of that kind.
+
+    Labels are shown behind `place`, a name of the process.
+    """
+    content = message.content
+    if message.kind == "advance":
+        progress.advance(*content)
+    elif message.kind == "say":
+        progress.say(f"{place}: {content[0]}", content[1])
+    elif message.kind == "tell":
+        progress.tell(f"{place}: {content}")
+    elif message.kind == "finish":
+        progress.finish(content)
+    elif message.kind == "aside":
+        progress.leave_out(content / processes)
+    else:
+        return False
+    return True
+
+
+@contextmanager
+def ended_by_signal() -> Generator[None]:
+    """Treat the signal to end as Ctrl-C, unless it is handled already, so that processes are stopped and save."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _drain(receiver: Connection) -> None:

@@ -87,7 +87,7 @@ class PopulationLauncher(Launcher):
 
     def train(self, plan: "Plan", work: "Work", folder: Path) -> None:
         """Train what was prepared, and keep it in the sweep's folder."""
-        from modulab.sweep.run import run_work
+        from modulab.sweep.this_machine import run_work
 
         run_work(work, folder, plan.logger)
 

@@ -109,7 +109,7 @@ def run_experiments(
     Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call goes on where this one ended.
     """
     # Torch and Lightning take seconds to import: once, in the process that the others are forked from.
-    workers = Workers(["modulab.sweep.run", "modulab.config.composing", "hydra"])
+    workers = Workers(["modulab.sweep.this_machine", "modulab.config.composing", "hydra"])
     waiting = list(experiments)
     by_name = {experiment.name: experiment for experiment in experiments}
     found: dict[str, list[str]] = {}

@@ -148,7 +148,8 @@ class TrainTask:
             return None
         self.hold(folder)
         with working("starting"):
-            from modulab.sweep.run import plan_work, run_work
+            from modulab.sweep.run import plan_work
+            from modulab.sweep.this_machine import run_work
 
             work = plan_work(plan.runs, plan.trainer, folder)
         whole = HydraConfig.instance().cfg

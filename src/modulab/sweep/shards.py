@@ -200,16 +200,19 @@ def plan_for_shards(runs: Sequence[Run], trainer: Trainer, folder: Path, setting
     return plan_work(runs, trainer, folder, device=device)
 
 
-def cut_shards(work: Work, taken: set[str], most: int) -> list[list[Run]]:
+def cut_shards(
+    work: Work, taken: set[str], most: int, seconds: Mapping[str, float] | None = None
+) -> list[list[Run]]:
     """Return members to train in at most so many shards of about equal work.
 
     A population that left a checkpoint stays whole; others are cut wherever a shard is full. Members that are
-    `taken` by shards of an earlier command are left to them.
+    `taken` by shards of an earlier command are left to them. `seconds`, by run_id, is how long each network takes; by
+    default its training steps, packed.
     """
     populations = [[run for run in population if run.run_id not in taken] for population in work.populations]
     whole, others = populations[: work.unfinished], populations[work.unfinished :]
     free = [run for population in others for run in population]
-    seconds = _seconds(work)
+    seconds = seconds or _seconds(work)
 
     def total(runs: Sequence[Run]) -> float:
         return sum(seconds[run.run_id] for run in runs)

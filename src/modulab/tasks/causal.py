@@ -162,11 +162,6 @@ class CausalTask(Task):
         """Return the likelihood."""
         return LikelihoodLoss()
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def mechanisms(self, after: bool) -> Mechanisms:
         """Return the mechanisms before or after the change."""
         weights, intercepts, deviations = self._drawn(_MECHANISMS)
@@ -208,7 +203,7 @@ class CausalTask(Task):
         if scales is not None:
             raise nothing_to_widen("moments", self.name)
         if region == "withheld":
-            raise nothing_withheld()
+            raise nothing_withheld(self.name)
         coefficients, log_variances = conditionals(self.shown(self.mechanisms(after=False).moments()))
         before = torch.cat([coefficients, log_variances[:, None]], dim=1).flatten()
         after = self.mechanisms(after=True)

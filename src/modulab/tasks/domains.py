@@ -148,11 +148,6 @@ class DomainsTask(Task):
         """Return the divergence of the worst domain."""
         return WorstDivergence()
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def domains(self) -> Float[Tensor, "module symbol"]:
         """Return P_k(x)."""
         if self.channel is not None:
@@ -183,7 +178,7 @@ class DomainsTask(Task):
         if scales is not None:
             raise nothing_to_widen("densities", self.name)
         if region == "withheld":
-            raise nothing_withheld()
+            raise nothing_withheld(self.name)
         shape = (*counters.shape, self.modules * self.symbols)
         inputs, targets = (
             densities.flatten().to(keys.device).expand(shape)

@@ -148,11 +148,6 @@ class GridWorldTask(Task):
         return PolicyLoss() if self.imitate == "actions" else "squared"
 
     @property
-    def withholds(self) -> bool:
-        """Return False: all states are seen."""
-        return False
-
-    @property
     def num_states(self) -> int:
         """Return 4 n^2, the number of distances (dx, dy): the squares of the grid without its diagonals."""
         return 4 * self.size**2
@@ -170,7 +165,7 @@ class GridWorldTask(Task):
         if scales is not None:
             raise supports.nothing_to_widen("distances", self.name)
         if region == "withheld":
-            raise supports.nothing_withheld()
+            raise supports.nothing_withheld(self.name)
         limits = torch.full((len(keys),), self.num_states, dtype=torch.int32, device=keys.device)
         states = integers(fold_in(keys, _STATE), counters, limits)
         distances = state_distances(states.long())

@@ -59,11 +59,6 @@ class SourcesTask(Task):
         """Return `squared`."""
         return "squared"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def source_points(self) -> Float[Tensor, "point module"]:
         """Return the points of the set, on which training and evaluation run."""
         return source_sets([self.source_seed], self.points, self.modules, self.corners)[0]
@@ -80,7 +75,7 @@ class SourcesTask(Task):
         if scales is not None:
             raise nothing_to_widen("sources", self.name)
         if region == "withheld":
-            raise nothing_withheld()
+            raise nothing_withheld(self.name)
         points = self.source_points().to(keys.device)
         chosen = points[counters.long() % self.points]
         return Samples(chosen, chosen)

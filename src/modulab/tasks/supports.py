@@ -412,8 +412,10 @@ def grid_points(
     return values.to(counters.device)[torch.stack(places, dim=2)]
 
 
-def nothing_withheld() -> ConfigError:
-    """Return the error for asking `full` support for its withheld region."""
+def nothing_withheld(task: str | None = None) -> ConfigError:
+    """Return the error for asking a task that has no support, or `full` support, for its withheld region."""
+    if task is not None:
+        return ConfigError(f"task.name={task} withholds nothing, so it has no withheld region.")
     return ConfigError(
         "task.support=full withholds nothing, so it has no withheld region. Choose another task.support."
     )
