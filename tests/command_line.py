@@ -24,6 +24,13 @@ SMALL = [
 ]
 """A run that is over in a moment."""
 
+
+def last_given(*words: str) -> list[str]:
+    """Return the words of a command without keys that a later word gives again: each key may be given once."""
+    last = {word.partition("=")[0]: place for place, word in enumerate(words)}
+    return [word for place, word in enumerate(words) if last[word.partition("=")[0]] == place]
+
+
 MODULAB = [sys.executable, "-m", "modulab.cli"]
 
 Command = Callable[..., tuple[int, str, str]]

@@ -134,7 +134,7 @@ def _resolvers() -> Callable[[], None]:
 
 
 def job_name() -> str:
-    """Return the name of the current job, or an empty one where Hydra does not tell."""
+    """Return the name of the current job, or an empty one where Hydra does not provide it."""
     try:
         from hydra.core.utils import JobRuntime
 
@@ -163,7 +163,7 @@ def parser_with(functions: Mapping[str, Callable[..., Any]]) -> OverridesParser:
 def group_options(group: str) -> list[str]:
     """Return all options of a config group, those of groups in it as group/option, while Hydra is initialised.
 
-    Where Hydra keeps its configs elsewhere, there are none.
+    Empty where Hydra keeps its configs elsewhere.
     """
     try:
         from hydra.core.global_hydra import GlobalHydra

@@ -93,7 +93,7 @@ def _lay_out(figure: Figure) -> None:
 
 
 def _show_as_text(figure: Figure) -> None:
-    """Have names, which users choose, drawn as they are: dollar signs, and control characters as escapes."""
+    """Let names, which users choose, be drawn as they are: dollar signs, and control characters as escapes."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
