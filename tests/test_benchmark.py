@@ -199,3 +199,27 @@ def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> 
         for first, name in ((1, "native"), (4, "eager")):
             assert printed[first] == pytest.approx(row[name], abs=0.051)
             assert printed[first + 1] == pytest.approx(row[name] / row["limit"], abs=0.0051)
+
+
+def test_measuring_benchmark_prints_the_share_of_each_kind(
+    contenders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measuring = contenders("benchmark_contenders.measuring")
+    output = tmp_path / "measuring.json"
+    options = [
+        "--population",
+        "2",
+        "--turns",
+        "1",
+        "--engine",
+        "eager",
+        "--by-measure",
+        "--output",
+        str(output),
+    ]
+    assert measuring.main([*options, "--kinds", "conditionals"]) == 0
+    [row] = json.loads(output.read_text()).values()
+    measured = row["curves"] + row["final"]
+    assert row["share"] == pytest.approx(measured / (row["steps"] + measured))
+    assert row["measures"].keys() >= {"points and clean pass", "errors", "functional"}
+    assert f"{row['share']:.1%}" in capsys.readouterr().out
