@@ -26,6 +26,10 @@ ROUTERS = {
     "input_norm": "norm of what is read",
 }
 ARMS = {"dense": "no noise", "noise": "noise 0.4", "regulariser": "regulariser", "premodular": "premodular"}
+_ARM_COLOURS = (*COLOURS[4:7], "0.6")
+"""Others than those of routers."""
+_MARKERS = {2: "o", 4: "s"}
+"""By the number of modules of the task."""
 LEAST = 1e-5
 """Rises are drawn from here on; some of less are sampling error, and negative."""
 
@@ -68,15 +72,19 @@ def report(rows: pd.DataFrame) -> None:
 def draw(rows: pd.DataFrame, folder: Path) -> None:
     """Draw rises against shares without and with noise, and how modularity by task goes with them."""
     with drawing():
-        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
+        figure = Figure(figsize=(10.4, 4.1), layout="constrained")
         first, second, third = figure.subplots(1, 3)
         for axes, arm in ((first, "dense"), (second, "noise")):
             _draw_rises(axes, rows[(rows["arm"] == arm) & (rows["config.task.modules"] == 2)])
-            axes.set_title(f"dense, {ARMS[arm]}", loc="left")
+            axes.set_title(f"Dense, {ARMS[arm]}", loc="left")
         second.sharey(first)
         first.set_ylabel("Rise of mean squared error")
-        first.legend(title="Experts kept by")
+        handles, names = first.get_legend_handles_labels()
+        figure.legend(handles, names, title="Experts kept by", loc="outside lower left", ncols=3)
         _draw_modularity(third, rows)
+        third.set_title("Half of the experts", loc="left")
+        handles, names = third.get_legend_handles_labels()
+        figure.legend(handles, names, title="Networks", loc="outside lower right", ncols=3)
     kept = [name for name in rows if str(name).startswith(("route/rise", "by_activity/rise", "enrichment/"))]
     columns = {
         "config.task.modules": "modules", "arm": "arm", "seed": "seed", "error/test": "error",
@@ -85,7 +93,8 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     data = rows.rename(columns={"config.seed": "seed"})[[*columns, *kept]].rename(columns=columns)
     caption = (
         "Rise of test error where each input keeps a share of 8 experts, of two modules; dashed: random experts of the "
-        "same sizes, chosen by the oracle. Right: half of the experts, of two (o) and four modules (s)."
+        "same sizes, chosen by the oracle. Right: the rise with half of the experts, by "
+        "the oracle, over that with random ones."
     )
     save_figures([ReportFigure("experts", "Experts from dense networks", caption, figure, data)], folder)
 
@@ -102,22 +111,26 @@ def _draw_rises(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _rise_in_words(value: float, _: int) -> str:
     """Return the label of a tick; rises that are drawn at the least one may be smaller."""
-    return f"\N{LESS-THAN OR EQUAL TO} {LEAST:g}" if np.isclose(value, LEAST, atol=0) else f"{value:g}"
+    text = np.format_float_positional(float(f"{value:.3g}"), trim="-")
+    return f"\N{LESS-THAN OR EQUAL TO} {text}" if np.isclose(value, LEAST, atol=0) else text
 
 
 def _draw_modularity(axes: Axes, rows: pd.DataFrame) -> None:
-    for place, (arm, words) in enumerate(ARMS.items()):
-        for modules, marker in ((2, "o"), (4, "s")):
+    for place, arm in enumerate(ARMS):
+        for modules, marker in _MARKERS.items():
             own = rows[(rows["arm"] == arm) & (rows["config.task.modules"] == modules)]
             axes.scatter(
                 own["modularity/structural_excess"], own["ratio"].clip(lower=1e-4), s=14, alpha=0.7, linewidth=0,
-                color=COLOURS[place], marker=marker, label=words if modules == 2 else None,
+                color=_ARM_COLOURS[place], marker=marker,
             )  # fmt: skip
     axes.set(
-        xlabel="Structural modularity by task, excess", ylabel="Rise at a half, over random", yscale="log",
+        xlabel="Excess of structural modularity", ylabel="Rise / rise with random experts", yscale="log",
     )  # fmt: skip
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.legend()
+    for arm, colour in zip(ARMS.values(), _ARM_COLOURS, strict=True):
+        axes.plot([], [], "o", color=colour, markersize=4, label=arm)
+    for modules, marker in _MARKERS.items():
+        axes.plot([], [], marker, color="0.3", markersize=4, ls="", label=f"{modules} modules")
 
 
 def main() -> int:

@@ -54,6 +54,10 @@ def penalty_figure(
         _draw_excess(panels[1, 1], contests["poisson"])
         _draw_winners(panels[1, 2], winners)
         figure.legend(handles=_marks(), loc="outside upper left", ncols=4)
+        searches, words = panels[1, 2].get_legend_handles_labels()
+        searches.append(Line2D([], [], ls="", marker="s", ms=5, color="0.3"))
+        words.append("powers of least error")
+        figure.legend(searches, words, loc="outside lower right", ncols=len(words))
     caption = (
         "Error of penalties |w|^p |a|^q over that of (2, 1), at strengths chosen on other seeds. Surfaces are fitted "
         "to networks of all powers marked by points; places within the line are not shown to be worse than the best. "
@@ -131,10 +135,10 @@ def _draw_excess(axes: Axes, contest: Contest) -> None:
     image = _draw_plane(axes, plane, Normalize(float(plane.min()), float(plane.max())), "cividis")
     _draw_powers(axes, contest)
     axes.plot([REFERENCE[1]], [REFERENCE[0]], "o", ms=11, mfc="none", mec="white", mew=1.6)
-    axes.set_title("Excess modularity, strengths chosen for Poisson noise")
+    axes.set_title("Excess modularity,\nstrengths chosen for Poisson noise")
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    figure.colorbar(image, ax=axes, pad=0.02, label="Excess of structural modularity")
+    figure.colorbar(image, ax=axes, pad=0.02, label="Excess of structural modularity", format="{x:.3g}")
 
 
 def _draw_winners(axes: Axes, winners: Mapping[str, Mapping[str, Array]]) -> None:
@@ -145,14 +149,13 @@ def _draw_winners(axes: Axes, winners: Mapping[str, Mapping[str, Array]]) -> Non
             place = len(names)
             axes.plot([low, high], [place, place], color=COLOURS[number], lw=1.4)
             marker = "o" if arm.startswith("trial") else "s"
-            label = f"search: {CRITERIA[name].words}" if arm == "trial 1" else None
+            label = f"search for least error, {CRITERIA[name].words}" if arm == "trial 1" else None
             axes.plot([middle], [place], marker, ms=5, color=COLOURS[number], label=label)
             names.append(arm)
     axes.axvline(1, color="0.5", lw=0.8, zorder=0)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("Error / error of (2, 1), fresh seeds")
-    axes.legend(loc="best")
 
 
 def _marks() -> list[Line2D]:

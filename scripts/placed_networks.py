@@ -37,16 +37,18 @@ PUBLISHED = {"independent": 7.4e-3, "shared": 8.5e-5, "composed": 1.3e-3}
 POINTS = {
     "drawn": "points drawn for each seed",
     "published": "published points",
-    "uniform": "and initial weights",
+    "uniform": "published points and initial weights",
 }
 """Points that formulas are learned from; with the last, initial weights are drawn as the published ones were."""
 ARMS = {
     "none": "no cost",
-    "l1": "l1",
-    "l1 large": "l1, as large",
+    "l1": "L1",
+    "l1 large": "L1, as large",
     "length": "length",
     "whole": "length, exchanges",
 }
+_CLONED = {"actions": COLOURS[5], "values": COLOURS[6]}
+"""What policies are cloned from; no colours of arms."""
 FACTORS = [0.0, 0.5, 1.0, 1.5, 2.0]
 AGREEMENT = "communities/block_model_agreement"
 FOUND = "communities/block_model_modules"
@@ -227,9 +229,10 @@ def _draw_errors(axes: Axes, rows: pd.DataFrame) -> None:
             label=None if place else "published error",
         )  # fmt: skip
     axes.set(ylabel="Test error", yscale="log", xticks=range(3), xticklabels=list(PUBLISHED))
-    axes.set_ylim(top=axes.get_ylim()[1] * 10)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(top=top * (top / bottom) ** 0.5)  # room for the legend
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_title("three formulas", loc="left")
+    axes.set_title("Three formulas, with length and exchanges", loc="left")
     axes.legend(loc="upper center")
 
 
@@ -269,7 +272,7 @@ def _draw_network(axes: Axes, rows: pd.DataFrame, arm: str, folder: Path) -> Non
         )  # fmt: skip
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.4, len(places) - 0.6))
     axes.axis("off")
-    axes.set_title(f"independent, {ARMS[arm]}", loc="left")
+    axes.set_title(f"Independent formula: {ARMS[arm]}", loc="left")
 
 
 def _sides(population: NetworkPopulation) -> dict[str, list[float]]:
@@ -297,43 +300,42 @@ def _draw_lengths(axes: Axes, rows: pd.DataFrame) -> None:
             marker=MARKERS[place], label=words,
         )  # fmt: skip
     axes.set(xlabel="Mean length of a connection, by |w|", ylabel="Structural modularity", ylim=(-0.05, 1.05))
-    axes.set_title("independent", loc="left")
+    axes.set_title("Independent formula", loc="left")
     axes.legend()
 
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
     shown = [arm for arm in ARMS if (rows["arm"] == arm).any()]
-    for place, imitate in enumerate(("actions", "values")):
+    for place, imitate in enumerate(_CLONED):
         for column, arm in enumerate(shown):
             own = rows[(rows["config.task.imitate"] == imitate) & (rows["arm"] == arm)][AGREEMENT]
             across = column + 0.36 * (place - 0.5) + np.linspace(-0.12, 0.12, len(own))
             axes.scatter(
-                across, own, s=12, alpha=0.8, linewidth=0, color=COLOURS[2 + place], marker=MARKERS[place],
+                across, own, s=12, alpha=0.8, linewidth=0, color=_CLONED[imitate], marker=MARKERS[place],
                 label=None if column else f"{imitate} cloned",
             )  # fmt: skip
     axes.set(
-        ylabel="Agreement of modules with axes, AMI", ylim=(-0.1, 1.05), xticks=range(len(shown)),
+        ylabel="Agreement of modules with axes, AMI", ylim=(-0.1, 1.3),
+        yticks=[0, 0.25, 0.5, 0.75, 1], xticks=range(len(shown)),
         xticklabels=[ARMS[arm].replace(", ", ",\n") for arm in shown],
     )  # fmt: skip
-    axes.set_title("grid world", loc="left")
-    axes.legend(loc=(0.02, 0.77))
+    axes.set_title("Policies in the grid world", loc="left")
+    axes.legend(loc="upper left", ncols=2)
 
 
 def _draw_behaviour(axes: Axes, behaviour: pd.DataFrame, size: int) -> None:
-    for place, imitate in enumerate(("actions", "values")):
+    for place, imitate in enumerate(_CLONED):
         own = behaviour[(behaviour["config.task.imitate"] == imitate) & behaviour["about_mean"]]
         for _, row in own.iterrows():
-            axes.plot(
-                FACTORS, row[FACTORS].to_numpy(dtype=float), color=COLOURS[2 + place], alpha=0.25, lw=0.8
-            )
+            axes.plot(FACTORS, row[FACTORS].to_numpy(dtype=float), color=_CLONED[imitate], alpha=0.3, lw=0.8)
         axes.plot(
-            FACTORS, own[FACTORS].median().to_numpy(dtype=float), color=COLOURS[2 + place], marker=MARKERS[place],
+            FACTORS, own[FACTORS].median().to_numpy(dtype=float), color=_CLONED[imitate], marker=MARKERS[place],
             markersize=4, label=f"{imitate} cloned",
         )  # fmt: skip
     exact = [exact_share(factor, size) for factor in FACTORS]
-    axes.plot(FACTORS, exact, "k--", lw=1, label="exact, of values")
+    axes.plot(FACTORS, exact, ls=":", color="0.3", lw=1.6, label="exact, of values")
     axes.set(xlabel="Factor of the module behind x", ylabel="Share of steps along x", ylim=(-0.03, 1.03))
-    axes.set_title(f"grid world, {ARMS['whole']}", loc="left")
+    axes.set_title(f"Policies: {ARMS['whole']}", loc="left")
     axes.legend()
 
 

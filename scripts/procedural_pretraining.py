@@ -1,4 +1,4 @@
-"""What does a network trained on a simple rule bring along to another one? See scripts/pretraining."""
+"""What does a network trained on a simple rule transfer to another one? See scripts/pretraining."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ import modulab
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing
 
-RULES = ["identity", "rule_110", "dyck", "shuffle", "set", "stack"]
+RULES = {
+    "identity": "identity",
+    "rule_110": "cellular automaton 110",
+    "dyck": "Dyck: nested brackets",
+    "shuffle": "shuffle: crossing brackets",
+    "set": "set: first of each symbol",
+    "stack": "stack",
+}
+"""The rules that donors are trained on, in words."""
 TARGETS = ["set", "stack"]
 ATTENTION = ["position", "query.weight", "key.weight", "value.weight", "projection.weight"]
 HIDDEN = ["hidden.weight", "hidden.bias", "write.weight"]
@@ -81,46 +89,45 @@ def report(rows: pd.DataFrame, ratios: pd.DataFrame) -> None:
 def draw(ratios: pd.DataFrame, folder: Path) -> None:
     """Draw the ratios of each target by donor, and transplants beside shuffled ones."""
     with drawing():
-        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
-        first, second, third = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1], sharey=True)
+        figure = Figure(figsize=(10.6, 3.5), layout="constrained")
+        first, second, third = figure.subplots(1, 3)
         for axes, target in ((first, TARGETS[0]), (second, TARGETS[1])):
             _draw_target(axes, ratios[ratios["target"] == target])
-            axes.set_title(f"learns {target}", loc="left")
-        first.set_ylabel("Error / with random part")
-        first.legend()
+            axes.set_title(f"Learns {target}", loc="left")
+        second.sharex(first)
+        second.tick_params(labelleft=False)
+        first.set_ylabel("Donor trained on")
         _draw_shuffled(third, ratios)
+        handles, words = first.get_legend_handles_labels()
+        figure.legend(handles, words, loc="outside lower center", ncols=len(words), title="Transplanted")
     caption = (
         "Error after training on a rule, with parts of networks that were trained on others, over that with parts of "
-        "untrained networks. Right: the same parts with their values shuffled within each matrix."
+        "untrained networks. Right: the same parts with their values shuffled within each matrix, of donors trained on "
+        "other rules than the one that is learned."
     )
     save_figures([ReportFigure("pretraining", "Procedural pretraining", caption, figure, ratios)], folder)
 
 
 def _draw_target(axes: Axes, ratios: pd.DataFrame) -> None:
     for place, (arm, (_, _, words)) in enumerate(ARMS.items()):
-        own = ratios[ratios["arm"] == arm].set_index("donor")["ratio"].reindex(RULES)
-        axes.plot(
-            range(len(RULES)), own, MARKERS[place], color=COLOURS[place], markersize=5, label=words,
-        )  # fmt: skip
-    axes.axhline(1, color="0.6", linestyle=":")
-    axes.set_xticks(range(len(RULES)), RULES, rotation=45, ha="right")
-    axes.set(xlabel="Trained before on")
+        own = ratios[ratios["arm"] == arm].set_index("donor")["ratio"].reindex(list(RULES))
+        axes.plot(own, range(len(RULES)), MARKERS[place], color=COLOURS[place], markersize=5, label=words)
+    axes.axvline(1, color="0.6", linestyle=":")
+    axes.set_yticks(range(len(RULES)), list(RULES.values()))
+    axes.set_ylim(len(RULES) - 0.5, -0.5)
+    axes.set(xlabel="Error / error with untrained parts")
 
 
 def _draw_shuffled(axes: Axes, ratios: pd.DataFrame) -> None:
     for place, arm in enumerate(ARMS):
         own = ratios[(ratios["arm"] == arm) & (ratios["donor"] != ratios["target"])]
-        axes.scatter(
-            own["ratio_shuffled"],
-            own["ratio"],
-            s=16,
-            color=COLOURS[place],
-            marker=MARKERS[place],
-            linewidth=0,
-        )
+        axes.plot(
+            own["ratio_shuffled"], own["ratio"], MARKERS[place], color=COLOURS[place], markersize=4, mew=0,
+        )  # fmt: skip
     axes.axhline(1, color="0.6", linestyle=":")
     axes.axvline(1, color="0.6", linestyle=":")
-    axes.set(xlabel="Error shuffled / with random part")
+    axes.set(xlabel="Ratio of errors with shuffled parts", ylabel="Ratio of errors")
+    axes.set_title("Shuffled parts", loc="left")
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def completed(table: pd.DataFrame) -> pd.DataFrame:
 
 def train(folder: Path, support: str, grid: Sequence[Mapping[str, float]], seed: int, seeds: int,
           overrides: Sequence[str]) -> pd.DataFrame:  # fmt: skip
-    """Return the rows of these settings, trained with so many seeds from `seed` on."""
+    """Return the rows of these settings, trained with a number of seeds from `seed` on."""
     written = ", ".join(
         "{" + ", ".join(f"{key}: [{value}]" for key, value in own.items()) + "}" for own in grid
     )
@@ -121,7 +121,7 @@ def compare_winners(
     best = contest.powers[int(np.nanmean(contest.differences, axis=0).argmin())]
     arms = {"(2,1)": as_settings(REFERENCE, float(strengths[REFERENCE]))}
     if best != REFERENCE:
-        arms[f"({best[0]:g},{best[1]:g})"] = as_settings(best, float(strengths[best]))
+        arms[f"({best[0]:g}, {best[1]:g})"] = as_settings(best, float(strengths[best]))
     for place, values in enumerate(trials[list(SEARCHED)].head(5).to_numpy(dtype=float).tolist()):
         arms[f"trial {place + 1}"] = {**dict(zip(SEARCHED, values, strict=True)), "noise.scale": 1.0}
     rows = train(folder, criterion.support, list(arms.values()), FRESH_SEED, seeds, overrides)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from one_fit import packed_against_one_fit
 from scipy.stats import spearmanr
 
@@ -27,6 +28,8 @@ ARMS = {
     "kernel": "modules, kernel-aligned first",
     "known": "modules, known projections",
 }
+SIZES = {8: "-", 16: "--", 32: ":"}
+"""Numbers of inputs for which projections found are drawn, and how their lines are."""
 SHOWN = 16
 """The number of inputs for which errors are drawn."""
 
@@ -91,24 +94,31 @@ def report(rows: pd.DataFrame, means: pd.DataFrame, needed: pd.DataFrame) -> Non
 def draw(rows: pd.DataFrame, means: pd.DataFrame, needed: pd.DataFrame, folder: Path) -> None:
     """Draw points needed against inputs, errors against points, and projections found."""
     with drawing():
-        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
+        figure = Figure(figsize=(10.2, 3.7), layout="constrained")
         first, second, third = figure.subplots(1, 3)
         _draw_needed(first, needed, most=1.4 * rows["config.data.num_samples"].max())
         for place, arm in enumerate(ARMS):
             own = means.loc[(arm, SHOWN), "error/test"]
             second.plot(own.index, own, color=COLOURS[place], marker=MARKERS[place], markersize=4)
         second.axhline(LEVEL, color="0.6", linestyle=":")
-        second.set(xscale="log", yscale="log", xlabel="Training points", ylabel="Test error / variance")
+        second.set(
+            xscale="log", yscale="log", xlabel="Training points", ylabel="Test error / variance of the target"
+        )
         second.set_title(f"{SHOWN} inputs", loc="left")
         for place, arm in ((1, "random"), (2, "kernel")):
-            for size, line in zip((8, 16, 32), ("-", "--", ":"), strict=True):
+            for size, line in SIZES.items():
                 own = means.loc[(arm, size), "projections/found"]
-                label = f"{size} inputs" if arm == "kernel" else None
-                third.plot(own.index, own, line, color=COLOURS[place], label=label)
+                third.plot(own.index, own, line, color=COLOURS[place])
         third.set(
             xscale="log", xlabel="Training points", ylabel="Share of projections found", ylim=(-0.05, 1.05)
         )
-        third.legend()
+        third.legend(
+            handles=[
+                Line2D([], [], color="0.3", ls=line, label=f"{size} inputs") for size, line in SIZES.items()
+            ]
+        )
+        handles, names = first.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
         for axes in (second, third):
             axes.set_xticks([64, 256, 1024, 4096], ["64", "256", "1,024", "4,096"])
             axes.minorticks_off()
@@ -137,12 +147,15 @@ def _draw_needed(axes: Axes, needed: pd.DataFrame, most: float) -> None:
             markerfacecolor="white", zorder=3,
         )  # fmt: skip
     axes.set(
-        xscale="log", yscale="log", xlabel="Inputs m", ylabel="Training points needed", ylim=(50, 12_000)
+        xscale="log",
+        yscale="log",
+        xlabel="Number of inputs m",
+        ylabel="Training points needed",
+        ylim=(50, 12_000),
     )
     axes.set_xticks(FEATURES, [str(size) for size in FEATURES])
     axes.set_yticks([64, 256, 1024, 4096], ["64", "256", "1,024", "4,096"])
     axes.minorticks_off()
-    axes.legend()
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from one_fit import packed_against_one_fit
 
 import modulab
@@ -21,8 +22,10 @@ BITS = [3, 4, 5, 6]
 LEVEL = 0.02
 """Errors below it pass, as in configs/analysis/curriculum.yaml."""
 ARMS = {"dense": "dense", "blocks": "blocks", "growing": "blocks that grow"}
-KINDS = {"dense": "dense", "separate": "separate blocks", "blocks": "blocks, a tenth between"}
-QUESTIONS = {"match": "delayed match", "parity": "parity"}
+KINDS = {"dense": "dense", "separate": "separate blocks", "blocks": "blocks joined\nby a tenth"}
+NOISES = {0.0: "-", 0.1: "--"}
+"""Scales of noise in training, and how their lines are drawn."""
+QUESTIONS = {"match": "Delayed match", "parity": "Parity"}
 
 
 def grid(steps: int, stage_steps: int) -> str:
@@ -108,7 +111,7 @@ def report(rows: pd.DataFrame) -> None:
 def draw(rows: pd.DataFrame, folder: Path) -> None:
     """Draw how many networks are left after each stage, and errors on pulses."""
     with drawing():
-        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
+        figure = Figure(figsize=(10.2, 3.7), layout="constrained")
         panels = figure.subplots(1, 3)
         for axes, (question, words) in zip(panels, QUESTIONS.items(), strict=False):
             own = rows[
@@ -117,7 +120,10 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
             _draw_survival(axes, own)
             axes.set_title(words, loc="left")
         panels[0].set_ylabel("Share of networks that pass")
-        panels[0].legend(title="Dashed: noise 0.1")
+        handles, names = panels[0].get_legend_handles_labels()
+        handles += [Line2D([], [], color="0.3", ls=line) for line in NOISES.values()]
+        names += [f"noise {noise:g}" for noise in NOISES]
+        figure.legend(handles, names, loc="outside lower left", ncols=3)
         _draw_pulses(panels[2], rows[rows["config.task.name"] == "pulse_sum"])
     columns = {
         "config.task.name": "task", "config.task.question": "question", "config.noise.scale": "noise", "arm": "arm",
@@ -126,7 +132,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     data = rows.rename(columns={"seed": "config.seed"})
     data = data[[name for name in columns if name in data]].rename(columns=columns)
     caption = (
-        "Share of networks that answer for so many last bits with an error below 2%, in a curriculum of one more bit "
+        "Share of networks that answer for this many last bits with an error below 2%, in a curriculum of one more bit "
         "at a time. Right: error of the sum of pulses modulo 3."
     )
     save_figures([ReportFigure("growth", "Memory of recurrent networks", caption, figure, data)], folder)
@@ -134,7 +140,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
 
 def _draw_survival(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (arm, words) in enumerate(ARMS.items()):
-        for noise, line in ((0.0, "-"), (0.1, "--")):
+        for noise, line in NOISES.items():
             own = rows[(rows["arm"] == arm) & (rows["config.noise.scale"] == noise)]
             shares = [(own["curriculum/passed"] > stage).mean() for stage in range(len(BITS))]
             axes.plot(
@@ -146,11 +152,11 @@ def _draw_survival(axes: Axes, rows: pd.DataFrame) -> None:
         [max(BITS)], [(at_once < LEVEL).mean()], MARKERS[3], color="0.3", markersize=8, fillstyle="none",
         linestyle="none", label=f"dense, {max(BITS)} bits at once",
     )  # fmt: skip
-    axes.set(xlabel="Last bits that count", xticks=BITS, ylim=(-0.05, 1.05))
+    axes.set(xlabel="Last bits that count", xticks=BITS, ylim=(-0.05, 1.1))
 
 
 def _draw_pulses(axes: Axes, rows: pd.DataFrame) -> None:
-    for place, noise in enumerate((0.0, 0.1)):
+    for place, noise in enumerate(NOISES):
         for column, arm in enumerate(KINDS):
             own = rows[(rows["arm"] == arm) & (rows["config.noise.scale"] == noise)]["error/test"]
             across = column + 0.3 * (place - 0.5) + np.linspace(-0.1, 0.1, len(own))
@@ -159,11 +165,11 @@ def _draw_pulses(axes: Axes, rows: pd.DataFrame) -> None:
                 label=f"noise {noise:g}" if column == 0 else None,
             )  # fmt: skip
     axes.set(
-        ylabel="Error",
+        ylabel="Share of wrong answers",
         xticks=range(len(KINDS)),
-        xticklabels=[words.replace(", ", ",\n") for words in KINDS.values()],
+        xticklabels=list(KINDS.values()),
     )
-    axes.set_title("pulse sum", loc="left")
+    axes.set_title("Sum of pulses modulo 3", loc="left")
     axes.legend()
 
 

@@ -41,7 +41,7 @@ def choose_sets(sets: int, per_stratum: int) -> tuple[list[int], list[int]]:
 
 
 def auc_with_interval(margins: np.ndarray, mixed: np.ndarray) -> tuple[float, float, float]:
-    """Return the area under the curve by which the margin tells mixed codes from others, with a bootstrap interval."""
+    """Return the AUC with which the margin separates mixed codes from others, with a bootstrap interval."""
     random = np.random.default_rng(0)
     values: list[float] = []
     while len(values) < REPLICATES:
@@ -60,19 +60,19 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
     sentence = f"Rank correlation of margin and angle {correlation:.2f}."
     if 0 < mixed.sum() < len(mixed):
         area, low, high = auc_with_interval(margins, mixed)
-        sentence = (
-            f"Margin tells mixed codes from others with AUC {area:.3f} [{low:.3f}, {high:.3f}]. {sentence}"
-        )
+        sentence = f"Margin separates mixed codes from others with AUC {area:.3f} [{low:.3f}, {high:.3f}]. {sentence}"
     with drawing():
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(MIXED, color="0.6", linewidth=0.8, linestyle="--")
-        for place, (corners, name) in enumerate(((0, "random points"), (4, "and the four corners"))):
+        for place, (corners, name) in enumerate(
+            ((0, "random points"), (4, "random points and the four corners"))
+        ):
             shown = (rows["config.task.corners"] == corners).to_numpy()
             axes.scatter(
                 -margins[shown], angles[shown], s=14, color=COLOURS[place], alpha=0.7, linewidth=0, label=name
             )
-        axes.legend(title="Source set")
+        figure.legend(title="Source set", loc="outside lower center", ncols=2)
         axes.set(
             xlabel="Predicted mixing: -margin of the source set (0: kept apart)",
             ylabel="Largest mixing angle (degrees)",

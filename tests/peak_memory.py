@@ -9,7 +9,8 @@ from pathlib import Path
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.overrides import replace_grid
 from modulab.sweep.estimate import process_bytes
-from modulab.sweep.run import plan_work, run_work
+from modulab.sweep.run import plan_work
+from modulab.sweep.this_machine import run_work
 
 LIBRARIES: list[str] = []
 """What to import beside this module before a call."""

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 import torch
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-COMPILING = {"modulab", "vmap_compiled"}
+RECORDS = SCRIPTS.parent / "docs" / "benchmarks"
+COMPILING = {"modulab", "modulab_native", "vmap_compiled"}
 JAX = {"jax", "jax_blocked"}
 PLAIN = {"modulab_eager", "lightning", "lightning_tuned", "torch_loop", "vmap"}
 
@@ -214,12 +216,71 @@ def test_measuring_benchmark_prints_the_share_of_each_kind(
         "--engine",
         "eager",
         "--by-measure",
-        "--output",
-        str(output),
+        "--kinds",
+        "conditionals",
     ]
-    assert measuring.main([*options, "--kinds", "conditionals"]) == 0
+    assert measuring.main([*options, "--output", str(output)]) == 0
     [row] = json.loads(output.read_text()).values()
     measured = row["curves"] + row["final"]
     assert row["share"] == pytest.approx(measured / (row["steps"] + measured))
     assert row["measures"].keys() >= {"points and clean pass", "errors", "functional"}
     assert f"{row['share']:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_record_has_the_times_that_the_benchmark_found(
+    quick_benchmark: tuple[str, dict[str, Any]], contenders: Any
+) -> None:
+    results = quick_benchmark[1]["results"]
+    [(condition, times)] = contenders("benchmark_contenders.history").by_condition(results).items()
+    assert condition == "poisson noise, 1 thread"
+    ran = {record["contender"]: record for record in results if record["status"] == "ok"}
+    assert times == {name: record["us_per_network_step"] for name, record in ran.items()}
+
+
+def test_the_page_shows_every_record(contenders: Any) -> None:
+    history = contenders("benchmark_contenders.history")
+    records = history.read_records(RECORDS)
+    assert [f"{record['release']}.json" for record in records] == sorted(
+        path.name for path in RECORDS.iterdir()
+    )
+    page = (RECORDS.parent / "performance.md").read_text()
+    assert "\n".join(history.table(records)) in page
+    for record in records:
+        assert f"{record['release']}: {record['machine']['processor']}" in page
+
+
+def test_ratios_are_those_of_the_best_of_each_kind_to_the_faster_engine(contenders: Any) -> None:
+    history = contenders("benchmark_contenders.history")
+    record = {
+        "release": "1",
+        "limit": {"no noise": {"limit": 4.0, "native": 5.0, "compiled": 8.0}},
+        "step": {
+            "no noise, 2 threads": {
+                "modulab": 4.0, "modulab_native": 2.0, "lightning": 500.0, "jax": 30.0, "jax_blocked": 20.0,
+            }
+        },
+        "sweep": {"modulab": 10.0, "modulab, first time": 12.0, "Lightning, all runs in one process": 1500.0},
+    }  # fmt: skip
+    assert history.speed_of_limit(record) == {"no noise": 0.8}
+    assert history.ratios(record) == {
+        "best of JAX, no noise, 2 threads": 10.0,
+        "stock Lightning, no noise, 2 threads": 250.0,
+        "sweep: Lightning in one process": 150.0,
+        "sweep: modulab's first": 1.2,
+    }
+
+
+def test_records_are_drawn_without_timing_anything(contenders: Any, tmp_path: Path) -> None:
+    history = contenders("benchmark_contenders.history")
+    copied = tmp_path / "benchmarks"
+    shutil.copytree(RECORDS, copied)
+    assert history.main(["--draw", "--folder", str(copied)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmarks", "benchmarks.png"]
+
+
+def test_speed_that_falls_by_more_than_a_third_is_found(contenders: Any) -> None:
+    check = contenders("benchmark_contenders.check")
+    recorded = {"no noise": 0.6, "poisson noise": 0.9}
+    assert check.slower({"no noise": 0.41, "poisson noise": 0.7}, recorded) == []
+    assert check.slower({"no noise": 0.39, "poisson noise": 0.7}, recorded) == ["no noise"]

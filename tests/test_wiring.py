@@ -327,7 +327,7 @@ def test_a_weight_is_worth_as_much_in_a_recurrent_network_the_farther_it_reaches
         (
             {},
             {"training__curve_every": 15},
-            "regulariser.swap_every=10 is no multiple of training.curve_every=15",
+            "regulariser.swap_every=10 is not a multiple of training.curve_every=15",
         ),
     ],
 )

@@ -28,8 +28,8 @@ from benchmark_contenders.machine import commit, cores, describe_machine
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 PARTS = {
-    "sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale",
-    "measuring": "measuring",
+    "sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale", "check": "check",
+    "record": "history", "measuring": "measuring",
 }  # fmt: skip
 """Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
@@ -50,6 +50,7 @@ class Contender:
 
 
 CONTENDERS = (
+    Contender("modulab_native", "modulab, native", "modulab_population:prepare_native", compiles=True),
     Contender("modulab", "modulab, compiled", "modulab_population:prepare", compiles=True),
     Contender("modulab_eager", "modulab, eager", "modulab_population:prepare_eager"),
     Contender("lightning", "(a) stock Lightning", "stock_lightning:prepare", one_by_one=True),
@@ -211,7 +212,7 @@ def run_condition(
         for outcome in outcomes:
             contender = outcome.contender
             if options.quick and contender.compiles:
-                outcome.status, outcome.reason = "skipped", "--quick does not wait for torch.compile."
+                outcome.status, outcome.reason = "skipped", "--quick does not wait for a compiler."
                 continue
             python = options.jax_python if contender.uses_jax else sys.executable
             order = {"entry": contender.entry, "workload": workload}
@@ -266,7 +267,7 @@ def base_of(records: Sequence[dict[str, Any]], record: dict[str, Any]) -> float 
 
 
 def tabulate(records: Sequence[dict[str, Any]], threads: int, noise: bool) -> Table:
-    """Return the table of one noise and number of threads, with a pair of columns a population."""
+    """Return the table of one noise and number of threads, with a pair of columns per population."""
     chosen = [record for record in records if record["threads"] == threads and record["noise"] == noise]
     populations = sorted({record["population"] for record in chosen})
     plural = "" if threads == 1 else "s"
@@ -357,7 +358,7 @@ def measure_memory(options: argparse.Namespace, cache: Path) -> dict[str, float]
         finally:
             worker.close()
         if peak is None:
-            raise RuntimeError("this system does not tell a process's peak memory")
+            raise RuntimeError("this system does not report a process's peak memory")
         peaks.append(peak)
     return {
         "populations": list(populations),
@@ -376,7 +377,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
         "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
-        "Start-up: scripts/benchmark answers. Sweeps by size: scripts/benchmark scale.",
+        "Start-up: scripts/benchmark answers. Sweeps by size: scripts/benchmark scale. A record for "
+        "docs/benchmarks: scripts/benchmark record. A quick comparison with it: scripts/benchmark check.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds; its figures mean nothing"

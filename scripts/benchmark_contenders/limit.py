@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     keep_freed_memory()
     engines = options.engines.split(",")
-    rows = [_compare(noise, engines, options.steps, options.repeats) for noise in (False, True)]
+    rows = [compare(noise, engines, options.steps, options.repeats) for noise in (False, True)]
     machine = describe_machine()
     print(
         f"{machine['processor']}, commit {machine['commit']}; microseconds of CPU time a network-step, medians"
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> dict[str, Any]:
+def compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> dict[str, Any]:
+    """Return microseconds of CPU time per network-step of the limit and of each engine, medians of turns."""
     turns: dict[str, Callable[[], None]] = {}
     ready: dict[str, float] = {}
     members, _ = reference_members(64, steps, noise, 1, "eager")

@@ -1,6 +1,7 @@
 """modulab's own engines, run as `modulab train` runs them: a PopulationLearner under lightning.Trainer.
 
-`prepare` compiles, `prepare_eager` does not. As with stock Lightning, steps are timed from the first to the
+`prepare` compiles by TorchInductor, `prepare_native` by the C++ compiler, and
+`prepare_eager` does not. As with stock Lightning, steps are timed from the first to the
 last, and what fit needs around them is reported apart; curves and measures are left out, as they are for
 every contender. `prepare_whole` has them in, as configs/ sets them. `time_parts` says where the time goes.
 """
@@ -26,6 +27,7 @@ from benchmark_contenders.workload import (
     NUM_SAMPLES,
     SIGMA,
     Repeat,
+    SkippedContender,
     Timing,
     Workload,
 )
@@ -171,6 +173,12 @@ def _prepare(workload: Workload, engine: str) -> Repeat:
 
 def prepare(workload: Workload) -> Repeat:
     return _prepare(workload, "compiled")
+
+
+def prepare_native(workload: Workload) -> Repeat:
+    if workload.device != "cpu":
+        raise SkippedContender("native steps train on the CPU alone.")
+    return _prepare(workload, "native")
 
 
 def prepare_eager(workload: Workload) -> Repeat:

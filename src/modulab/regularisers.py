@@ -10,7 +10,7 @@ adds variance sigma^2 sum_j W_oj^2 (c0 + c1 |a_j| + c2 a_j^2) to output o, so
 
 with R over the readout: (p, q) = (2, 1) at strength sigma^2 / K is the deterministic counterpart of Poisson noise.
 
-A regulariser is a class whose fields are numbers, one a member when stacked, and whose `penalty` turns a
+A regulariser is a class whose fields are numbers, one per member when stacked, and whose `penalty` turns a
 forward pass into one value per member. docs/extending.md shows how to write another.
 """
 
@@ -41,7 +41,7 @@ def _power(magnitude: Tensor, exponent: Tensor, at_zero_exponent: Tensor | float
 def mean_activity_power(
     activity: Float[Tensor, "member features batch"], exponents: Float[Tensor, " member"], variant: str
 ) -> Float[Tensor, "member features"]:
-    """Return E_x |a|^q for each unit; variant `whole` serves the exponents 0, 1 and 2 without a logarithm a sample."""
+    """Return E_x |a|^q for each unit; variant `whole` serves exponents 0, 1 and 2 without a logarithm per sample."""
     exponent = exponents[:, None]
     magnitude = activity.abs()
     if variant == "whole":
@@ -101,7 +101,7 @@ class Regulariser(Settings):
         return None
 
     def check_training(self, curve_every: int) -> None:
-        """Raise ConfigError where a network cannot be trained with points of curves so many steps apart.
+        """Raise ConfigError where a network cannot be trained with `curve_every` steps between points of curves.
 
         For regularisers that act at these points (see `rearranged`).
         """
@@ -114,7 +114,7 @@ class Regulariser(Settings):
         coefficients: Mapping[str, Tensor],
         step: int,
     ) -> Float[Tensor, "member parameter"] | None:
-        """Return the parameters with units rearranged after so many steps, or None where nothing changes: the default.
+        """Return the parameters with units rearranged after `step` steps, or None where nothing changes: the default.
 
         Called at each point of the curves, every training.curve_every steps. It is for changes that no gradient can
         make and that leave every output as it is; the moments of optimisers stay. Like all that takes part in training
@@ -148,7 +148,7 @@ class PowerRegulariser(Regulariser):
 
     @property
     def variant(self) -> str:
-        """Return `whole` for activity powers 0, 1 and 2, which need no logarithm a sample, else `real`."""
+        """Return `whole` for activity powers 0, 1 and 2, which need no logarithm per sample, else `real`."""
         return "whole" if self.activity_power in (0, 1, 2) else "real"
 
     def coefficients(self) -> dict[str, float]:

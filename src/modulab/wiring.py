@@ -28,7 +28,7 @@ from modulab.networks.placed import evenly_spaced, has_places, unit_places
 from modulab.regularisers import Pass, Regulariser
 
 _LEAST_GAIN = 1e-9
-"""Exchanges that gain less are none: rounding alone may seem to gain it."""
+"""Smaller gains are ignored: they may be rounding alone."""
 
 
 class WiringCost(Regulariser):
@@ -66,8 +66,8 @@ class WiringCost(Regulariser):
         """Raise ConfigError where a round of exchanges would fall between two points of the curves."""
         if self.swap_every % curve_every:
             raise ConfigError(
-                f"regulariser.swap_every={self.swap_every} is no multiple of training.curve_every={curve_every}, and "
-                "units exchange places at points of curves only. Set training.curve_every to a divisor of it."
+                f"regulariser.swap_every={self.swap_every} is not a multiple of training.curve_every={curve_every}, "
+                "and units exchange places at points of curves only. Set training.curve_every to a divisor of it."
             )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for what it tells."""
+"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for its messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,15 +16,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from modulab.progress import ProgressReport
+
 KILLED = "its process was killed, most likely for lack of memory"
 
 Send = Callable[[str, Any], None]
-"""Tells the process that started this one: the kind of a message, and its content."""
+"""Sends a message to the process that started this one: its kind, and its content."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a process tells, by the name that it was started under.
+    """A message of a process, with the name that it was started under.
 
     A process that ends without `Workers.end` gives a last one of the kind `killed` or `died`, which says why.
     """
@@ -36,7 +40,7 @@ class Workers:
     """Processes at work. Each has a pipe of its own: one that is killed while it writes blocks no other."""
 
     def __init__(self, preload: Sequence[str]) -> None:
-        """Have the process that the others are forked from import `preload`, unless it is there already."""
+        """Let the process that the others are forked from import `preload`, unless it exists already."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._working: dict[str, tuple[ForkServerProcess, Connection]] = {}
@@ -67,19 +71,89 @@ class Workers:
                 return _last_message(name, self._working[name][0])
 
     def end(self, name: str) -> None:
-        """Wait for the end of a process that has nothing more to tell."""
+        """Wait for the end of a process that sends nothing more."""
         process, receiver = self._working.pop(name)
         _drain(receiver)
         process.join()
 
     def stop(self) -> None:
-        """Have all processes save and stop, as Ctrl-C does, and wait for them."""
+        """Tell all processes to save and stop, as Ctrl-C does, and wait for them."""
         for process, _ in self._working.values():
             if process.pid is not None and process.exitcode is None:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGINT)
         for name in list(self._working):
             self.end(name)
+
+
+class SentProgress(ProgressReport):
+    """Sends to the process that started this one what a report would show here; `show_sent` shows it there."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__("off", 1, 1)
+        self._send = send
+
+    def advance(self, steps: float, resumed: bool = False) -> None:
+        """Send work that has been done."""
+        self._send("advance", (steps * self.step_work, resumed))
+
+    def say(self, label: str, at_once: bool = False) -> None:
+        """Send the name of what is being done now."""
+        self._send("say", (label, at_once))
+
+    def tell(self, label: str) -> None:
+        """Send how far what is being done now has come."""
+        self._send("tell", label)
+
+    def finish(self, runs: int) -> None:
+        """Send a number of runs that have finished."""
+        self._send("finish", runs)
+
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Send the seconds that are spent within, in which nothing trains here."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._send("aside", time.monotonic() - begun)
+
+
+def show_sent(message: Message, progress: ProgressReport, processes: int, place: str) -> bool:
+    """Show what one of some processes sent of its progress, and return whether the message was of that kind.
+
+    Labels are shown behind `place`, a name of the process.
+    """
+    content = message.content
+    if message.kind == "advance":
+        progress.advance(*content)
+    elif message.kind == "say":
+        progress.say(f"{place}: {content[0]}", content[1])
+    elif message.kind == "tell":
+        progress.tell(f"{place}: {content}")
+    elif message.kind == "finish":
+        progress.finish(content)
+    elif message.kind == "aside":
+        progress.leave_out(content / processes)
+    else:
+        return False
+    return True
+
+
+@contextmanager
+def ended_by_signal() -> Generator[None]:
+    """Treat SIGTERM as Ctrl-C, unless it is handled already, so that processes save and stop."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _drain(receiver: Connection) -> None:

@@ -12,9 +12,13 @@ from scipy.stats import binom
 from modulab.claims.evidence import Evidence
 from modulab.claims.presets import REPLICATION, experiment_overrides
 from modulab.claims.solutions import (
+    CLAIM,
     LEARNED,
     MODULAR,
+    MODULES,
+    NOISES,
     PREDICTED,
+    UNITS,
     Exponent,
     LogRatio,
     Point,
@@ -40,6 +44,32 @@ def test_a_count_takes_networks_that_are_modular_and_have_learned_out_of_all_tha
     other = results.assign(**{"config.noise.scale": 0.0})
     evidence = {"solutions": Evidence(pd.concat([results, other], ignore_index=True))}
     assert Point(2, 4, 0.4).counts(evidence) == (5, 3, 1)
+
+
+def test_a_page_shows_upper_ends_where_no_network_is_modular_and_the_counts_of_each_point() -> None:
+    rows = [
+        (
+            "completed" if units == 2 and modules < 4 else "failed", 0.5 * LEARNED,
+            0.9 if modules == 2 and seed == 0 else 0.1, modules, units * modules, noise,
+        )
+        for noise in NOISES for units in UNITS for modules in MODULES for seed in range(2)
+    ]  # fmt: skip
+    columns = ["status", "error/test", "modularity/structural_excess_scaled"]
+    keys = ["config.task.modules", "config.architecture.width", "config.noise.scale"]
+    evidence = {"solutions": Evidence(pd.DataFrame(rows, columns=[*columns, *keys]))}
+    [figure] = CLAIM.draw(evidence)
+    assert figure.chart is not None
+    for panel in figure.chart.panels:
+        shown = panel.rows.set_index("shown")
+        low, high = clopper_pearson(1, 2, 0.95)
+        assert shown.loc["mean", ["y", "value", "y_low", "y_high"]].tolist() == [0.5, 0.5, low, high]
+        high = clopper_pearson(0, 2, 0.95)[1]
+        assert shown.loc["limit", ["y", "value", "y_low", "y_high"]].tolist() == [high, 0, 0, high]
+        assert "2 trained, 2 learned the task, 0 modular" in str(shown.loc["limit", "words"])
+    quiet, noisy = (panel.rows.set_index("shown") for panel in figure.chart.panels)
+    assert f"predicted for isotropic directions: {PREDICTED[2, 2]:.2g}" in str(quiet.loc["mean", "words"])
+    assert "guide" in quiet.index
+    assert "guide" not in noisy.index
 
 
 @pytest.mark.parametrize("trained", [5, 40])

@@ -65,11 +65,11 @@ def test_matrices_are_means_over_networks_and_symmetric_for_pairs() -> None:
 def test_what_is_lost_by_routing_is_drawn_by_share_and_router() -> None:
     (route,) = analysis_figures(results(), "network", ["route"])
     means = route.data.query("shown == 'mean'").set_index(
-        ["network", "experts kept by", "share of experts kept"]
+        ["network", "Experts kept by", "Share of experts kept"]
     )
     assert means["value"]["dense", "oracle", 0.25] == 0.4
     assert means["value"]["dense", "mean row", 0.5] == 0.2
-    assert set(route.data["experts kept by"]) == {"oracle", "mean row"}
+    assert set(route.data["Experts kept by"]) == {"oracle", "mean row"}
     assert len(route.png()) > 5_000
 
 

@@ -10,7 +10,7 @@ import pytest
 import modulab
 from modulab.report.communities import PicturedModules, SortedGraph, modules_data, pictured_modules
 from modulab.report.sweep_report import describe
-from tests.command_line import SMALL
+from tests.command_line import SMALL, last_given
 
 FEW = [
     "probes=communities",
@@ -24,7 +24,9 @@ FEW = [
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("found")
     grid = "population.grid={architecture: [dense, premodular], noise.scale: [0, 0.2]}"
-    modulab.train([*SMALL, *FEW, grid, "population.seeds=3", "architecture.width=12"], folder=folder)
+    modulab.train(
+        last_given(*SMALL, *FEW, grid, "population.seeds=3", "architecture.width=12"), folder=folder
+    )
     return folder
 
 
@@ -46,6 +48,14 @@ def test_report_has_pictures_where_modules_were_searched_for(trained: Path) -> N
     [section] = [section for section in page.sections if section.title == "Modules found"]
     assert [figure.name for figure in section.figures] == ["modules_and_excess", "modules_found", "modules"]
     assert len(section.figures[-1].png()) > 10_000
+    results = modulab.load_results(trained).set_index("run_id")
+    chart = section.figures[0].chart
+    assert chart is not None
+    for panel, kind in zip(chart.panels, ("modules", "agreement"), strict=True):
+        rows = panel.rows.loc[(panel.rows["arm"] == "louvain") & (panel.rows["shown"] == "member")]
+        own = results.loc[rows["run_id"]]
+        assert rows["x"].tolist() == own["modularity/structural_excess"].tolist()
+        assert rows["value"].tolist() == own[f"communities/louvain_{kind}"].tolist()
 
 
 def test_data_of_a_picture_are_the_edges_between_sorted_nodes() -> None:

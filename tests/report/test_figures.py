@@ -83,6 +83,23 @@ def test_interval_that_ends_below_zero_leaves_the_axis_of_an_error_logarithmic()
     assert drawn.figure.axes[0].get_yscale() == "log"
 
 
+def test_marks_stay_apart_under_the_wide_intervals_of_two_seeds() -> None:
+    results = sweep_results(seeds=2, noise__scale=SCALES)
+    results["activity/mean"] = 0.5 + 0.1 * results["config.noise.scale"] + 0.01 * results["config.seed"]
+    results.loc[results["config.noise.scale"] == 0, "activity/mean"] = [
+        0.4,
+        0.6,
+    ]  # an interval of 2.5 about .5
+    drawn = lines_figure(results, "config.noise.scale", ["activity/mean"], name="wide", title="Wide")
+    assert drawn.data["value"].max() > 1.7
+    assert drawn.figure.axes[0].get_ylim() == pytest.approx((0.2, 0.8))
+    assert drawn.caption.endswith("end with the axis.")
+    narrow = sweep_results(noise__scale=SCALES)
+    narrow["activity/mean"] = narrow["config.noise.scale"] + 0.01 * narrow["config.seed"]
+    drawn = lines_figure(narrow, "config.noise.scale", ["activity/mean"], name="narrow", title="Narrow")
+    assert "end with the axis" not in drawn.caption
+
+
 def test_levels_stand_at_the_level_in_the_name_of_the_measure() -> None:
     results = sweep_results(**GRID)
     data = levels_figure(results, ["error_under/poisson"], name="levels", title="Levels").data
@@ -123,6 +140,14 @@ def test_a_front_joins_means_in_the_order_of_the_strength_not_of_the_rows() -> N
     means = results.groupby("config.noise.scale")["error/test"].mean()
     joined = [line.get_xdata() for line in figure.figure.axes[0].lines if line.get_marker() != "None"][-1]
     assert np.asarray(joined).tolist() == pytest.approx(means.sort_index().tolist())
+
+
+def test_panels_of_one_value_of_a_setting_stand_in_one_row_on_a_page() -> None:
+    results = sweep_results(**GRID, task__modules=[2, 4])
+    chart = lines(results, row="config.task.modules").chart
+    assert chart is not None
+    assert chart.columns == 2
+    assert [panel.title[-1] for panel in chart.panels] == ["2", "2", "4", "4"]
 
 
 def test_a_map_prints_the_mean_of_each_cell_in_its_place() -> None:

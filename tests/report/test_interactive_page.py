@@ -10,11 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modulab.claims.maps.analysis import draw_map
+from modulab.claims.maps.figure import map_figure
 from modulab.report import networks
 from modulab.report.chart import MOST_POINTS
 from modulab.report.page import Page, PageTable, Section, page_charts, page_figures, write_page
+from modulab.report.planes import map_figure as map_figure_of
 from modulab.report.style import COLOURS, on_dark
 from modulab.report.sweep_report import describe
+from modulab.sweep.archive import Axis, archive_table, write_archive
+from tests.claims.maps.test_maps import AXES, MAP
+from tests.claims.maps.test_maps import results as map_results
 from tests.report.browser import CHROMIUM, Browser, browser
 from tests.report.tables import sweep_results
 
@@ -34,15 +40,30 @@ def results() -> pd.DataFrame:
     return found
 
 
+def archive() -> pd.DataFrame:
+    """Return an archive of six by two cells, of which three have elites."""
+    axes = [Axis(MODULARITY, 0.0, 1.2, 6), Axis("activity/active_units", 0.0, 8.0, 2)]
+    rows = {
+        cell: {ERROR: 0.1 * (number + 1), "trial": number, "noise.scale": 0.25 * number}
+        for number, cell in enumerate(((0, 0), (2, 1), (5, 0)))
+    }
+    return archive_table(axes, rows, [ERROR, "trial", "noise.scale"])
+
+
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     folder = tmp_path_factory.mktemp("page")
     (folder / "it's <here>").mkdir()
+    write_archive(folder / "it's <here>", archive())
     described = describe(results(), folder / "it's <here>")
+    # With few settings no surface is fitted, which would take seconds.
+    settings = Section("Map", figures=[map_figure(draw_map(MAP, AXES, map_results(7)))])
     claim = Section("C1. A claim", ["Its verdict."])
     verdicts = Section("Verdicts", tables=[PageTable(["claim"], [["C1"], ["C1"]], links=[claim.anchor] * 2)])
     folded = Section("Folded", ["What is folded."], folded=True)
-    page = Page(described.title, described.lead, sections=[verdicts, *described.sections, folded, claim])
+    page = Page(
+        described.title, described.lead, sections=[verdicts, *described.sections, settings, folded, claim]
+    )
     path = write_page(page, folder)
     with browser(folder / "profile") as started:
         started.resize(1400)
@@ -218,6 +239,58 @@ def test_toggles_hide_networks_intervals_and_arms(page: Browser) -> None:
 
 
 @in_browser
+def test_a_cell_of_an_archive_says_its_place_and_what_is_in_it(page: Browser) -> None:
+    shown_marks(page, "archive")
+    cells = page.evaluate(
+        "[...document.querySelectorAll('#archive .mark-rect.role-mark path')].map(cell => cell.getBoundingClientRect())"
+        ".map(box => ({x: box.x + box.width / 2, y: box.y + box.height / 2}))"
+    )
+    table = archive()
+    assert len(cells) == len(table)
+    found: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        page.mouse("mouseMoved", cell["x"], cell["y"])
+        page.wait("!document.querySelector('.tip').hidden")
+        said = tip(page)
+        found[f"{said['Structural modularity']}, {said['Active hidden units']}"] = said
+    for row in table.to_dict("records"):
+        low, high = (row[f"{MODULARITY}:{end}"] for end in ("low", "high"))
+        units = f"{row['activity/active_units:low']:g} to {row['activity/active_units:high']:g}"
+        said = found[f"{low:g} to {high:g}, {units}"]
+        if np.isnan(row[ERROR]):
+            assert said["No elite"] == "never reached"
+            assert "trial" not in said
+        else:
+            assert float(said["Test error ↓"]) == pytest.approx(row[ERROR], rel=1e-3)
+            assert (said["trial"], said["noise.scale"]) == (f"{row['trial']:g}", f"{row['noise.scale']:g}")
+
+
+@in_browser
+def test_an_axis_shows_all_ticks_that_were_chosen_for_it(page: Browser) -> None:
+    shown_marks(page, "archive")
+    ticks = page.evaluate(
+        "[...document.querySelectorAll('#archive .role-axis-label text')].map(label => label.textContent)"
+    )
+    assert [f"{0.2 * place:.3g}" for place in range(7)] == ticks[:7]
+
+
+@in_browser
+def test_a_setting_of_a_map_says_its_place_and_effect(page: Browser) -> None:
+    marks = shown_marks(page, "map_C0")
+    table = draw_map(MAP, AXES, map_results(7)).effects
+    assert len(marks) == (table["task.modules"] == 2).sum()
+    for mark in marks[:2]:
+        page.mouse("mouseMoved", mark["x"], mark["y"])
+        page.wait("!document.querySelector('.tip').hidden")
+        said = tip(page)
+        points = np.abs(table["data.num_samples"] - float(said["Training points N"]))
+        row = table.loc[points.idxmin()]
+        assert row["task.modules"] == 2
+        assert float(said["Noise scale σ in training"]) == pytest.approx(row["noise.scale"], rel=6e-3)
+        assert float(said["Effect"]) == pytest.approx(np.exp(row["effect"]), rel=6e-3)
+
+
+@in_browser
 def test_a_verdict_leads_to_its_section(page: Browser) -> None:
     page.evaluate("document.querySelector('#verdicts + * a, .table a').click()")
     assert page.evaluate("location.hash") == "#c1-a-claim"
@@ -252,6 +325,10 @@ def test_dark_screens_have_other_colours_and_paper_has_all_that_is_folded(page: 
     page.resize(760)
     page.send("Emulation.setEmulatedMedia", media="print")
     assert page.evaluate("document.documentElement.scrollWidth") <= 760
+    widths = page.evaluate(
+        "[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().width)"
+    )
+    assert max(widths) <= 760
     page.send("Emulation.setEmulatedMedia", media="")
     page.evaluate(
         "addEventListener('beforeprint', () => "
@@ -287,6 +364,15 @@ def test_charts_hold_every_network_of_their_figures_and_the_means_of_their_data(
     assert sorted(rows.loc[rows["m"] == 1, "y"]) == pytest.approx(sorted(means["value"]), rel=1e-5)
 
 
+def test_an_interval_that_ends_below_a_logarithmic_axis_is_said_as_it_is() -> None:
+    table = sweep_results(noise__scale=[0.1, 0.2])
+    table[ERROR] = np.where(table["config.seed"] == 0, 0.01, 0.9)
+    [panel, *_] = page_charts(describe(table, Path("folder")))["figures"]["measures"]["panels"]
+    assert panel["spec"]["encoding"]["y"]["scale"]["type"] == "log"
+    rows = pd.DataFrame(panel["rows"])
+    assert rows.loc[rows["m"] == 1, "yl"].max() < 0
+
+
 def test_a_large_sweep_lists_a_random_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "MOST_LISTED", 10)
     table = results()
@@ -306,6 +392,11 @@ def test_figures_show_the_listed_networks_and_no_more_than_a_panel_holds() -> No
     assert charts["figures"]["measures"]["note"] == "Marks of 2 networks of 35, a random sample."
     many = sweep_results(seeds=MOST_POINTS // 2 + 10, noise__scale=[0.0, 0.1])
     many["run_id"] = [f"{number:08x}" for number in np.random.default_rng(0).permutation(len(many))]
+    cells = map_figure_of(
+        table, "config.noise.scale", "config.architecture.name", [ERROR], name="cells", title="Cells"
+    )
+    charts = page_charts(Page("Page", sections=[Section("Cells", [], [cells], [listed])]))
+    assert charts["figures"]["cells"]["note"] == ""  # they show no marks of networks
     [figure, *_] = page_charts(Page("Page", sections=[describe_figures(many)]))["figures"].values()
     assert all(panel["rows"]["m"].count(0) == MOST_POINTS for panel in figure["panels"])
 

@@ -45,8 +45,8 @@ def test_arms_leave_out_other_supports_and_unfinished_members() -> None:
     assert len(arms) == 12
     assert set(arms["arm"]) == {
         "dense, matched regulariser",
-        "dense, poisson noise",
-        "premodular, poisson noise",
+        "dense, Poisson noise",
+        "premodular, Poisson noise",
     }
 
 

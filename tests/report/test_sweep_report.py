@@ -303,7 +303,34 @@ def test_rows_of_a_table_lead_to_sections_and_have_sentences_across_all_columns(
     page = render_page(Page("Verdicts", sections=[Section("Table", tables=[table]), section]))
     assert page.count(f'<a href="#{section.anchor}">') == 2
     assert f'id="{section.anchor}"' in page
-    assert re.findall(r'<tr class="note"><td colspan="(\d)">(.*?)</td>', page) == [("2", "on &lt;noise&gt;")]
+    assert re.findall(r'<tr class="note"><td colspan="(\d)"><span>(.*?)</span></td>', page) == [
+        ("2", "on &lt;noise&gt;")
+    ]
+
+
+def test_many_values_of_a_setting_are_told_as_their_number_and_range() -> None:
+    many = sweep_results(seeds=1, noise__scale=[number / 20 for number in range(20)])
+    assert "Among those completed varied noise.scale (20 values from 0 to 0.95)." in lead_of(many)
+    few = sweep_results(seeds=1, noise__scale=[0.0, 0.5])
+    assert "Among those completed varied noise.scale (0, 0.5)." in lead_of(few)
+    words = sweep_results(seeds=1, architecture__name=[f"name{number}" for number in range(20)])
+    assert "architecture.name (20 values)" in lead_of(words)
+
+
+def lead_of(results: pd.DataFrame) -> str:
+    return " ".join(describe(results, Path("folder")).lead)
+
+
+def test_columns_are_numbers_texts_or_long_texts_and_headings_break_between_the_parts_of_a_name() -> None:
+    row = ["0.5 [0.4, 0.6] times", "-", "270 in 1 of 3 looks", "a text of more than two dozen letters"]
+    table = PageTable(["error/test", "data.num_samples", "looks <b>", "words"], [row, ["1", "2", "-", "-"]])
+    assert table.numeric == [True, True, False, False]
+    assert table.wordy == [False, False, False, True]
+    assert table.fits_paper
+    assert not PageTable(["error/test"] * 18, [["0.5 [0.4, 0.6]"] * 18]).fits_paper
+    page = render_page(Page("Page", sections=[Section("Table", tables=[table])]))
+    headings = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page)
+    assert headings == ["error/<wbr>test", "data.<wbr>num_<wbr>samples", "looks &lt;b&gt;", "words"]
 
 
 ODD = ("$\\frac", "[/red]", "[red]x", "{0}", "_hidden", "<b>&", "%s", ":smile:", "a\x1b[2J")

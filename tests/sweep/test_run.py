@@ -17,7 +17,8 @@ from modulab.results.summary import lost_measures, metric_names
 from modulab.results.tables import failed_measures
 from modulab.streams import member_keys
 from modulab.sweep.pack import population_bytes
-from modulab.sweep.run import plan_populations, plan_work, run_work
+from modulab.sweep.run import plan_populations, plan_work
+from modulab.sweep.this_machine import run_work
 from modulab.sweep.trained import load_members
 from modulab.tasks.base import Region, Samples, Split
 from modulab.tasks.regression import RegressionTask

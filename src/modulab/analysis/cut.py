@@ -1,4 +1,4 @@
-"""Cut all connections between modules, and see what is lost in test error.
+"""Cut all connections between modules, and measure the rise of test error.
 
 Connections between units of different modules are set to 0, and biases stay. The same is done with random partitions of
 equal sizes: the labels of the units at each site are permuted, and inputs and outputs keep theirs. Units that serve no

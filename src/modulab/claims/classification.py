@@ -37,7 +37,7 @@ SCALES: dict[str, tuple[float, ...]] = {
 }
 BUDGETS = (0.1, 0.2, 0.3)
 """Clean errors of digits at which the claim is asked, as shares of the best constant answer's error."""
-ACTIVITY_COST = "poisson with a cost on activity"
+ACTIVITY_COST = "Poisson noise with a cost on activity"
 STRENGTHS: dict[str, dict[str, tuple[float, ...]]] = {
     "classification": {
         "activity_weight": (0.0003, 0.001, 0.003, 0.01, 0.03),
@@ -135,7 +135,7 @@ def _of_digits() -> list[Criterion]:
 
 
 def _beyond_noise(task: str) -> list[Criterion]:
-    """Return what claims 4 and 6 say of a task."""
+    """Return the criteria of claims 4 and 6 for a task."""
     return [
         *(
             Criterion(

@@ -1,4 +1,4 @@
-"""Beside the claims: whether depth takes away what noise gives, and what governs that."""
+"""Beside the claims: whether depth removes the effect of noise, and what determines that."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _changed_arms(evidence: Mapping[str, Evidence]) -> pd.DataFrame:
     parts = [
         evidence[experiment]
         .rows(condition)
-        .assign(change=name, noise=f"noise {scale:g}" if scale else "no noise")
+        .assign(change=name, arm=f"noise {scale:g}" if scale else "no noise")
         for experiment, name, scale, condition in arms
     ]
     return pd.concat(parts, ignore_index=True)
@@ -126,7 +126,7 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             _changed_arms(evidence),
             "change",
             [MODULARITY, "activity/mean", ERROR],
-            arm="noise",
+            arm="arm",
             name="depth_governing",
             title="Two hidden layers: what changes the effect of noise",
         ),

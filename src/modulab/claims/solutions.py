@@ -9,8 +9,8 @@ A network is a modular solution if both hold, levels that were fixed before any 
   a network that has not can look modular.
 
 Every module has the same function, the parabola 2 x^2 - 1, so that modules are exchangeable and the number of modules
-is all that changes. Without noise, were it not for the task, nothing in training would tell the module axes from
-others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
+is all that changes. Without noise, were it not for the task, nothing in training would distinguish the module axes
+from others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
 interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1934, 404-413).
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Self
@@ -34,6 +34,7 @@ from modulab.claims.claim import Claim, Setting
 from modulab.claims.comparisons import ERROR, Find
 from modulab.claims.evidence import Estimate, Evidence
 from modulab.claims.rules import Criterion, Region
+from modulab.report.chart import Chart, Panel, drawn_panel
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import legend_below, panel_grid
 from modulab.report.style import ArmStyle, arm_styles, drawing, label, set_log_axis
@@ -59,6 +60,7 @@ PREDICTED = {
 }  # fmt: skip
 """Probability without noise by units for each module and modules: that of isotropic directions (claims.volume)."""
 
+_PROBABILITY = "Probability of a modular solution"
 _BESIDE = 0.09
 """Between marks of different units, in modules: those of equal probability lie side by side."""
 
@@ -304,21 +306,32 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
     table = table.loc[table["trained"] > 0]
     styles = arm_styles(list(UNITS))
     floor = 0.3 / max(1, int(table["trained"].max()))
+    title = "Units for each module (dotted: predicted)"
+    charted: list[Panel] = []
     with drawing():
         figure, panels = panel_grid(len(NOISES), height=3.0)
         for axes, noise in zip(panels, NOISES, strict=True):
+            parts: list[pd.DataFrame] = []
             for place, units in enumerate(UNITS):
                 own = table.loc[(table["noise"] == noise) & (table["units_per_module"] == units)]
-                _draw_line(axes, own, styles[str(units)], floor, _BESIDE * (place - (len(UNITS) - 1) / 2))
+                aside = _BESIDE * (place - (len(UNITS) - 1) / 2)
+                _draw_line(axes, own, styles[str(units)], floor, aside)
+                parts += [*_charted(own, floor, aside)]
             axes.set_title(f"Noise {noise:g}")
             set_log_axis(axes, "y", -math.log10(floor))
             axes.set_ylim(floor, 1.5)
             axes.set_xticks(MODULES)
             axes.set_xlabel(label("task.modules"))
-        panels[0].set_ylabel("Probability of a modular solution")
-        legend_below(
-            figure, [str(units) for units in UNITS], styles, "Units for each module (dotted: predicted)"
-        )
+            rows = pd.concat(parts, ignore_index=True).assign(run_id=None)
+            each = drawn_panel(axes, rows, "front", 0.9)
+            charted.append(
+                replace(
+                    each, y=replace(each.y, title=_PROBABILITY), values=_PROBABILITY,
+                    means="Share of networks and its exact 95% interval",
+                )
+            )  # fmt: skip
+        panels[0].set_ylabel(_PROBABILITY)
+        legend_below(figure, [str(units) for units in UNITS], styles, title)
     return [
         ReportFigure(
             "solutions",
@@ -327,12 +340,42 @@ def _draw(evidence: Mapping[str, Evidence]) -> Sequence[ReportFigure]:
             "for isotropic directions, which cannot be distinguished from 0 beyond two modules.",
             figure,
             table,
+            Chart(charted, styles, title),
         )
     ]
 
 
+def _charted(own: pd.DataFrame, floor: float, aside: float) -> list[pd.DataFrame]:
+    """Return a line as rows of its interactive form: probabilities, or upper ends of none found, and predictions."""
+    none = own["modular"] == 0
+    rows = pd.DataFrame(
+        {
+            "arm": [f"{units:g}" for units in own["units_per_module"].tolist()],
+            "shown": np.where(none, "limit", "mean"),
+            "x": own["modules"] + aside, "y": own["probability"].where(~none, own["high"]),
+            "y_low": own["low"], "y_high": own["high"], "value": own["probability"],
+            "words": [_counts_in_words(row) for row in own.to_dict("records")],
+        }
+    )  # fmt: skip
+    predicted = rows[["arm", "x"]].assign(
+        shown="guide", y=np.maximum(own["isotropic"], floor / 10), part=own["units_per_module"]
+    )
+    return [rows, predicted.dropna(subset=["y"])]
+
+
+def _counts_in_words(row: Mapping[Hashable, float]) -> str:
+    """Return what a point of the figure is of: its modules, and how many networks were what."""
+    lines = [
+        f"{label('task.modules')}: {row['modules']:g}",
+        f"{row['trained']:g} trained, {row['learned']:g} learned the task, {row['modular']:g} modular",
+    ]
+    if math.isfinite(row["isotropic"]):
+        lines.append(f"predicted for isotropic directions: {row['isotropic']:.2g}")
+    return "\n".join(lines)
+
+
 def _draw_line(axes: Axes, own: pd.DataFrame, style: ArmStyle, floor: float, aside: float) -> None:
-    """Draw a probability against modules, with intervals, and the predicted line, so far aside of the others'."""
+    """Draw a probability against modules, with intervals, and the predicted line, moved sideways by an offset."""
     own = own.assign(modules=own["modules"] + aside)
     seen = own.loc[own["modular"] > 0]
     bars = [seen["probability"] - seen["low"], seen["high"] - seen["probability"]]

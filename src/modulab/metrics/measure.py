@@ -66,7 +66,8 @@ class Column:
         parts = self.describes(name)
         if parts is not None:
             # Not str.format: braces of other text are text.
-            return re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), self.label)
+            words = {part: text.replace("_", " ") for part, text in parts.items()}
+            return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), self.label)
         return self.family if self.family is not None and name == self.name.partition("@")[0] else None
 
 
@@ -172,7 +173,7 @@ class FunctionMeasure(Measure):
 def measure(
     *columns: Column, needs: tuple[str, ...] = (), seconds: Callable[[Probes], float] | None = None
 ) -> Callable[[Callable[[Probe], Values]], FunctionMeasure]:
-    """Return a decorator that makes a measure of a function; see `Measure` for what is said of it."""
+    """Return a decorator that makes a measure of a function; see `Measure` for its arguments."""
 
     def decorate(function: Callable[[Probe], Values]) -> FunctionMeasure:
         return FunctionMeasure(function=function, needed=needs, described=columns, cost=seconds)
@@ -181,7 +182,7 @@ def measure(
 
 
 def named_values(where: str, values: object) -> Mapping[object, object]:
-    """Return what a measure or an analysis gave as values by name. Raises: ConfigError where it is no mapping."""
+    """Return what a measure or an analysis gave as values by name. Raises: ConfigError where it is not a mapping."""
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"{where}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
@@ -203,7 +204,7 @@ def value_per_member(where: str, name: str, value: object, members: int) -> Tens
 def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
     """Return the measure that a config names; `where` is its key.
 
-    Raises: ConfigError where it names something that is no measure, or parameters that it does not take.
+    Raises: ConfigError where it names something that is not a measure, or parameters that it does not take.
     """
     found = find_function(value, where, Measure)
     if isinstance(found, type) and issubclass(found, Measure):
@@ -230,7 +231,7 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
     """Return the measures that give `probes.curves` and `probes.sparse_curves`, as a config names them.
 
     They are sought among the member's measures and then among those that come with modulab. A measure that does not
-    say what its values are called is taken for every name that no other measure has.
+    name its values is assumed to give every name that no other measure has.
 
     Raises: ConfigError for a name that none can give.
     """

@@ -5,7 +5,7 @@ count. A chance-corrected share is (s - 1/d) / (1 - 1/d): 0 at chance, 1 when pe
 chance to correct for, and all modularity measures are NaN; so they are where nothing is there to share out (a network
 of dead units).
 
-Sums over evaluation points run over chunks of them and hold about 4 MiB a member (`probe.BATCH_ELEMENTS`),
+Sums over evaluation points run over chunks of them and hold about 4 MiB per member (`probe.BATCH_ELEMENTS`),
 or what one point needs if that is more.
 """
 
@@ -264,7 +264,7 @@ def ablation_loss_rises(
 ) -> Float[Tensor, "member unit module"]:
     """Return how much each module's loss rises when one unit is silenced: unit after unit, site after site.
 
-    `recording` is the forward pass of `network` on `samples`. Units are taken a few at a time, about 4 MiB a member.
+    `recording` is the forward pass of `network` on `samples`. Units are taken a few at a time, about 4 MiB per member.
     """
     loss, partition = task.loss_function, task.partition
     clean = loss.by_module(recording.outputs, samples.targets, partition)
@@ -439,7 +439,7 @@ def gate_chunks(
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
-    A chunk is sized so that a matrix a point, from a hidden layer to the outputs (or to another hidden
+    A chunk is sized so that one matrix per point, from a hidden layer to the outputs (or to another hidden
     layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
     With `gates` of all points at hand, no pass is made.
     """

@@ -1,7 +1,7 @@
 """True Poisson counts, drawn by inverting the distribution function at normal draws.
 
 A count is the smallest n with P(N <= n) >= Phi(w), w a standard normal draw of the member's own stream.
-Inversion is exact, needs one draw a count, and makes the counts at neighbouring rates from the same draw
+Inversion is exact, needs one draw per count, and makes the counts at neighbouring rates from the same draw
 neighbours too, so that error as a function of the counting window is smooth.
 
 Almost all counts are settled in single precision: small rates by a table of cells of (rate, score) in which

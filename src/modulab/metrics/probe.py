@@ -1,4 +1,4 @@
-"""What every measure is given: networks, and the points at which they are evaluated."""
+"""The argument of every measure: networks, and the points at which they are evaluated."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix
 
 BATCH_ELEMENTS = 1 << 18
-"""Elements a member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
+"""Elements per member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
 keep it, by a rule that sees one member's sizes only, so that sums do not depend on how many members there are."""
 
 BLOCK_BYTES = 64 << 20
-"""Default memory of a block of members measured together; small enough to be kind to a CPU's caches."""
+"""Default memory of a block of members measured together; small enough for a CPU's caches."""
 
 
 _CACHED_ELEMENTS = 1 << 16
@@ -32,11 +32,11 @@ to the next: 256 KiB."""
 
 Kept = TypeVar("Kept")
 Tell = Callable[[str], None]
-"""Receives how far a long measure has come."""
+"""Receives the progress of a long measure."""
 
 
 def tell_nobody(words: str) -> None:
-    """Do nothing with what a measure says."""
+    """Ignore the progress of a measure."""
     del words
 
 
@@ -87,7 +87,7 @@ class Probe:
     asked: Asked | None = None
     """Which values are asked for; None for all."""
     tell: Tell = field(default=tell_nobody, repr=False, compare=False)
-    """A measure that takes seconds may say here how far it has come."""
+    """A measure that takes seconds may report its progress here."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
@@ -214,7 +214,7 @@ def bytes_per_member(network: Network, settings: Probes) -> int:
     """Return about how much memory measuring one more member takes at its peak.
 
     The evaluation points' inputs, outputs and activities are held four times at most, draws of noise and gates among
-    them, noise on the widest layer needs 40 bytes an element, weight noise `repeats` copies of the network, and sums
+    them, noise on the widest layer needs 40 bytes per element, weight noise `repeats` copies of the network, and sums
     over points or over units silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
     """
     values = [site.values for site in network.sites]

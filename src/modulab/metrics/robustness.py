@@ -366,7 +366,7 @@ def _read_by_stage(probe: Probe, stage: int) -> Tensor:
 
 
 def _clean_sums(probe: Probe, stage: int) -> Tensor:
-    """Return the clean sums of a stage, as the forward pass came by them: (member, unit, batch)."""
+    """Return the clean sums of a stage, as the forward pass computed them: (member, unit, batch)."""
     structure = probe.network.network
     return structure.recorded_sums(probe.clean, stage, probe.samples.inputs)
 

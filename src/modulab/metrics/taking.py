@@ -38,7 +38,7 @@ def measure_population(
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
     nor threads change a result.
 
-    Raises: ConfigError where `probes.measures` names something that is no measure; MeasureFailed where one fails.
+    Raises: ConfigError where `probes.measures` names something that is not a measure; MeasureFailed where one fails.
     """
     measures = find_measures(settings)
     parameters = networks.parameters

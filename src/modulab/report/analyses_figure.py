@@ -19,7 +19,7 @@ from modulab.report.lines import lines_figure
 from modulab.report.style import drawing
 
 _MOST_GROUPS = 8
-"""So many kinds of networks are shown; of more, the first."""
+"""Number of kinds of networks shown; of more, the first."""
 _PANEL = 2.2
 _HOW = "arm"
 
@@ -42,6 +42,8 @@ class Matrix:
     rows: str
     columns: str
     colours: str
+    values: str
+    """What the colours mean."""
     caption: str
     symmetric: bool = False
 
@@ -51,7 +53,7 @@ class Course:
     """Values of an analysis along a number that the ends of their columns have, and words for them."""
 
     pattern: re.Pattern[str]
-    """Its group `x` is the number, its group `arm` tells lines apart; each kind of network has a panel."""
+    """Its group `x` is the number, its group `arm` distinguishes lines; each kind of network has a panel."""
     title: str
     along: str
     value: str
@@ -72,7 +74,7 @@ COMPARED = (
             "error_random": "an untrained module",
             "error_shuffled": "a trained module, shuffled",
         },
-        "What a transplanted module brings along",
+        "What a transplanted module transfers",
         "Test error of a module after a fresh network, with the module of a trained one in it, was trained further; "
         "the controls have an untrained module, or one with permuted weights.",
     ),
@@ -92,28 +94,30 @@ COURSES = (
     Course(
         re.compile(r"rise_(?P<arm>(?!random_)\w+)@(?P<x>[\d.]+)"),
         "What is lost when each input keeps a share of the experts",
-        along="share of experts kept",
+        along="Share of experts kept",
         value="Rise of test error",
         caption="The rise of test error, by the router that chooses the experts.",
-        arms="experts kept by",
+        arms="Experts kept by",
     ),
 )
 MATRICES = (
     Matrix(
         re.compile(r"module_(?P<row>\d+)_on_(?P<column>\d+)"),
         "Which outputs change when a module's units are disturbed",
-        "units of module",
-        "outputs of module",
+        "Units of module",
+        "Outputs of module",
         "Blues",
+        "Change / standard deviation of the outputs",
         "Change of outputs in their standard deviations, a mean over factors and over networks. Modules that act on "
         "their own outputs only have a diagonal.",
     ),
     Matrix(
         re.compile(r"modules_(?P<row>\d+)_(?P<column>\d+)"),
         "Which modules' inputs act jointly",
-        "inputs of module",
-        "inputs of module",
+        "Inputs of module",
+        "Inputs of module",
         "Purples",
+        "Share of the outputs' variance",
         "The share of the outputs' variance that depends on both modules' inputs jointly, a mean over networks: 0 for "
         "a sum of functions of one module each.",
         symmetric=True,
@@ -240,5 +244,5 @@ def _draw_matrices(means: dict[str, NDArray[np.float64]], matrix: Matrix) -> Fig
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
             if place + 1 == len(means):
-                figure.colorbar(image, ax=list(shown), fraction=0.05, shrink=0.8)
+                figure.colorbar(image, ax=list(shown), fraction=0.05, shrink=0.8, label=matrix.values)
     return figure

@@ -12,11 +12,15 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from modulab.errors import ConfigError
+from modulab.report.chart import Chart, ChartAxis, Panel
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Section
 from modulab.report.panels import PANEL_WIDTH
-from modulab.report.style import choose_measure_scale, drawing, measure_label
+from modulab.report.style import arm_styles, arm_text, choose_measure_scale, drawing, measure_label
 from modulab.sweep.archive import ReadArchive, read_archive
+
+_MOST_TICKS = 7
+"""On an axis of the interactive form."""
 
 
 def archive_section(folder: Path) -> Section | None:
@@ -35,8 +39,47 @@ def archive_figure(archive: ReadArchive, *, name: str, title: str) -> ReportFigu
     """Draw an archive: cells by the objective of their elites, those without one left grey."""
     with drawing():
         figure = Figure(figsize=(PANEL_WIDTH * 1.6, PANEL_WIDTH * 1.2), layout="constrained")
-        draw_archive(figure.add_subplot(), archive)
-    return ReportFigure(name, title, archive_sentence(archive), figure, archive.table)
+        norm = draw_archive(figure.add_subplot(), archive)
+    chart = Chart([_panel(archive, norm)], arm_styles([""]), legend=False)
+    return ReportFigure(name, title, archive_sentence(archive), figure, archive.table, chart)
+
+
+def _panel(archive: ReadArchive, norm: Normalize) -> Panel:
+    """Return an archive as a panel: a cell for each of its own, its elite's settings among its words."""
+    table = archive.table
+    own = {
+        archive.objective,
+        *(f"{measure}:{end}" for measure in archive.measures for end in ("low", "high")),
+    }
+    settings = [str(name) for name in table if name not in own and name not in archive.measures]
+    words: list[str] = []
+    for row in table.to_dict("records"):
+        lines = [
+            f"{measure_label(measure)}: {row[f'{measure}:low']:g} to {row[f'{measure}:high']:g}"
+            for measure in archive.measures
+        ]
+        if np.isfinite(row[archive.objective]):
+            lines += [f"{name}: {arm_text(row[name])}" for name in settings]
+        words.append("\n".join(lines))
+    axes: list[ChartAxis] = []
+    places: dict[str, list[float]] = {}
+    for which, measure in zip(("x", "y"), archive.measures, strict=True):
+        edges = _edges(table, measure)
+        places[which] = [edges.index(low) + 0.5 for low in table[f"{measure}:low"].tolist()]
+        step = -(-len(edges) // _MOST_TICKS)
+        ticks = {float(place): f"{edges[place]:.3g}" for place in range(0, len(edges), step)}
+        axes.append(ChartAxis(measure_label(measure), "linear", (0.0, len(edges) - 1.0), ticks))
+    rows = pd.DataFrame(
+        {
+            "run_id": None, "arm": "", "shown": "mean", "x": places["x"], "y": places["y"],
+            "value": table[archive.objective].to_numpy(dtype=float), "words": words,
+        }
+    )  # fmt: skip
+    return Panel(
+        "", axes[0], axes[1], rows, "cells", 0.8, measure_label(archive.objective), isinstance(norm, LogNorm),
+        (float(norm.vmin or 0.0), float(norm.vmax or 0.0)), means="Cell and its elite",
+        absent="No elite: never reached",
+    )  # fmt: skip
 
 
 def archive_sentence(archive: ReadArchive) -> str:
@@ -53,8 +96,8 @@ def archive_sentence(archive: ReadArchive) -> str:
     return sentence
 
 
-def draw_archive(axes: Axes, archive: ReadArchive) -> None:
-    """Draw an archive as coloured cells, with a bar that says what colours mean."""
+def draw_archive(axes: Axes, archive: ReadArchive) -> Normalize:
+    """Draw an archive as coloured cells, with a bar that says what colours mean; return their scale."""
     first, second = archive.measures
     columns, rows = _edges(archive.table, first), _edges(archive.table, second)
     cells = archive.table.pivot_table(
@@ -78,6 +121,7 @@ def draw_archive(axes: Axes, archive: ReadArchive) -> None:
     assert isinstance(figure, Figure)
     texts = "{x:g}" if is_log else None
     figure.colorbar(image, ax=axes, label=measure_label(archive.objective), pad=0.02, format=texts)
+    return norm
 
 
 def _edges(table: pd.DataFrame, measure: str) -> list[float]:

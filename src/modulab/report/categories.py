@@ -13,12 +13,14 @@ from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_WIDTH, legend_below, panel_grid
 from modulab.report.points import axis_values, equals, figure_data, in_order
 from modulab.report.style import (
+    BEYOND,
     ArmStyle,
     Scale,
     arm_styles,
     arm_text,
     choose_measure_scale,
     drawing,
+    keep_marks_in_view,
     label,
     set_measure_axis,
 )
@@ -50,6 +52,7 @@ def strip_figure(
     measures = [measure for measure in measures if measure in set(data["measure"])]
     names = {float(row): arm_text(level) for row, level in enumerate(categories)}
     drawn: list[Panel] = []
+    beyond = False
     with drawing():
         height = 0.75 + _ROW_HEIGHT * len(categories) * max(1.0, 0.7 * len(arms))
         figure, panels = panel_grid(len(measures), height=height)
@@ -66,6 +69,7 @@ def strip_figure(
                     text = arm_text(level if arm is None else each)
                     parts.append(_placed(points, row + shift, 0.28 / len(arms)).assign(arm=text))
                     _draw_strip(axes, parts[-1], styles[text])
+            beyond |= keep_marks_in_view(axes, axis_values(own), "x")
             first = place % _columns(panels) == 0
             axes.set_yticks(
                 range(len(categories)), [arm_text(level) for level in categories] if first else []
@@ -85,6 +89,7 @@ def strip_figure(
     shown = list(names.values()) if arm is None else [arm_text(each) for each in arms]
     title_of_arms = "" if arm in (None, "arm") else label(str(arm))
     chart = Chart(drawn, {text: styles[text] for text in shown}, title_of_arms, legend=arm is not None)
+    caption += f" {BEYOND}" if beyond else ""
     return ReportFigure(name, title, caption, figure, data, chart)
 
 

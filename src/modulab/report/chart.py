@@ -21,20 +21,35 @@ from matplotlib.ticker import FixedLocator, LogLocator
 from modulab.report.style import ArmStyle, arm_text, on_dark
 from modulab.report.vega import look, panel_spec
 
-COLUMNS = ("run_id", "arm", "shown", "x", "y", "x_low", "x_high", "y_low", "y_high", "value")
-"""Of a panel's rows. `shown` is `member` for one network's value, `mean` for a mean with the ends of its interval."""
+COLUMNS = (
+    "run_id", "arm", "shown", "x", "y", "x_low", "x_high", "y_low", "y_high", "value", "words", "part",
+)  # fmt: skip
+"""Of a panel's rows, of which each form has those that it needs.
+
+`shown` is one of `SHOWN`. `words` are lines that say where a row is, in place of its x, where that is no value of the
+axis. Rows of one `part` of a guide are joined.
+"""
+
+SHOWN = {"member": 0, "mean": 1, "limit": 2, "guide": 3}
+"""What a row is, and its number on a page: one network's value; a mean with the ends of its interval; the upper end of
+an estimate that is 0, which has no place on a logarithmic axis; a point of a line to compare with."""
 
 MOST_POINTS = 4000
 """Single networks' values in one panel of a page: of more, a sample is shown, so that the page stays responsive."""
 
-Form = Literal["band", "paths", "front", "strip", "cells"]
-"""Means as a line with its interval shaded; the same, with a line for each network; as marks with bars, joined; as
-marks with bars; as cells of a plane."""
+Form = Literal["band", "steps", "paths", "front", "strip", "cells", "regions"]
+"""Means as a line with its interval shaded; the same, in steps; the same, with a line for each network; as marks with
+bars, joined; as marks with bars; as cells of a plane, coloured by their value; or by their arm, with lines and
+networks above them."""
 
 FIELDS = {
-    "x": "x", "y": "y", "xl": "x_low", "xh": "x_high", "yl": "y_low", "yh": "y_high", "v": "value",
+    "x": "x", "y": "y", "xl": "x_low", "xh": "x_high", "yl": "y_low", "yh": "y_high", "v": "value", "p": "part",
 }  # fmt: skip
 """What a page calls the columns of `COLUMNS` that hold numbers."""
+
+Swatch = Literal["area", "line", "mark"]
+
+MEANS = "Mean and its 95% interval"
 
 
 @dataclass(frozen=True)
@@ -59,9 +74,16 @@ class Panel:
     height: float
     """Of its plane, relative to its width."""
     values: str = ""
-    """What the colours of cells mean; the values of networks and cells are then in the column `value`."""
+    """What the colours of cells mean, or what the marks of a plane of places are of; the values of networks and cells
+    are then in the column `value`."""
     log_values: bool = False
     value_ends: tuple[float, float] = (0.0, 1.0)
+    means: str = MEANS
+    """What a row is that is no single network's, in words."""
+    members: str = ""
+    """What a row is that is one, where that is no network."""
+    absent: str = ""
+    """What is said of a cell without a value."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,12 @@ class Chart:
     arm_title: str = ""
     legend: bool = True
     """Whether its arms need names: where an axis names them, they do not."""
+    swatches: Mapping[str, Swatch] = field(default_factory=dict[str, Swatch])
+    """How the legend shows arms that have not both a line and a mark."""
+    columns: int = 0
+    """Panels side by side where there is room, of a figure whose rows of panels are values of a setting; 0 for any."""
+    on_white: bool = False
+    """Whether its ground is white on dark screens too, for the sake of its colours."""
 
 
 def drawn_axis(axes: Axes, which: str, ticks: Mapping[float, str] | None = None) -> ChartAxis:
@@ -133,8 +161,10 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
     `numbers` gives each network the number by which the page calls it, and gets those that it lacks.
     """
     shown = [_sampled(panel.rows, listed) for panel in chart.panels]
+    # Cells show no marks of single networks.
+    marked = [place for place, panel in enumerate(chart.panels) if panel.form != "cells"]
     counts = [
-        len({run_id for rows in parts for run_id in rows["run_id"].dropna()})
+        len({run_id for place in marked for run_id in parts[place]["run_id"].dropna()})
         for parts in (shown, [panel.rows for panel in chart.panels])
     ]
     note = (
@@ -142,11 +172,18 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
     )
     return {
         "arms": [
-            {"name": name, "colour": {"light": style.colour, "dark": on_dark(style.colour)}, **look(style)}
+            {
+                "name": name,
+                "colour": {"light": style.colour, "dark": on_dark(style.colour)},
+                "swatch": chart.swatches.get(name, ""),
+                **look(style),
+            }
             for name, style in chart.styles.items()
         ],
         "armTitle": chart.arm_title,
         "legend": chart.legend and len(chart.styles) > 1,
+        "columns": chart.columns,
+        "onWhite": chart.on_white,
         "note": note,
         "panels": [
             {
@@ -155,6 +192,9 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
                 "x": panel.x.title,
                 "y": panel.y.title,
                 "value": panel.values,
+                "means": panel.means,
+                "members": panel.members,
+                "absent": panel.absent,
                 "ratio": panel.height,
                 "spec": panel_spec(panel, list(chart.styles.values())),
                 "rows": _columns(rows, panel, list(chart.styles), numbers),
@@ -165,17 +205,17 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
 
 
 def _sampled(rows: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:
-    """Return means, and as many networks as there is room for: those of the least run_ids, which are hashes."""
+    """Return all that is no network, and as many as there is room for: those of the least run_ids, which are hashes."""
+    kept = (rows["shown"] != "member").to_numpy() | rows["run_id"].isna().to_numpy()
     if listed:
-        means = (rows["shown"] == "mean").to_numpy()
-        rows = rows.loc[means | rows["run_id"].isin(list(listed)).to_numpy(), :]
-    means = (rows["shown"] == "mean").to_numpy()
-    if len(rows) - means.sum() <= MOST_POINTS:
+        rows = rows.loc[kept | rows["run_id"].isin(list(listed)).to_numpy(), :]
+        kept = (rows["shown"] != "member").to_numpy() | rows["run_id"].isna().to_numpy()
+    if len(rows) - kept.sum() <= MOST_POINTS:
         return rows
-    sizes = Counter(rows["run_id"].dropna().tolist())
+    sizes = Counter(rows.loc[~kept, "run_id"].tolist())
     names = sorted(sizes)
-    kept = bisect_right(list(accumulate(sizes[name] for name in names)), MOST_POINTS)
-    return rows.loc[means | rows["run_id"].isin(names[:kept]).to_numpy(), :]
+    found = bisect_right(list(accumulate(sizes[name] for name in names)), MOST_POINTS)
+    return rows.loc[kept | rows["run_id"].isin(names[:found]).to_numpy(), :]
 
 
 def _columns(
@@ -189,14 +229,16 @@ def _columns(
             for run_id in rows["run_id"]
         ],
         "a": [places[arm] for arm in rows["arm"]],
-        "m": [int(shown == "mean") for shown in rows["shown"]],
+        "m": [SHOWN[shown] for shown in rows["shown"]],
     }
     for short, name in FIELDS.items():
         if name in rows and not all(rows[name].isna()):
-            axis = panel.x if name.startswith("x") else panel.y
-            # Logarithms of what an interval of an error may reach below 0 do not exist: it ends with the axis.
-            least = min(axis.ends) if axis.scale == "log" and name != "value" else -math.inf
+            axis = {"x": panel.x, "y": panel.y}.get(name)
+            # A mark at 0 of a logarithmic axis is drawn at the axis's end.
+            least = min(axis.ends) if axis is not None and axis.scale == "log" else -math.inf
             found[short] = [_six_digits(max(value, least)) for value in rows[name].astype(float).tolist()]
+    if "words" in rows:
+        found["w"] = [words if isinstance(words, str) else None for words in rows["words"]]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from modulab.report.chart import Chart, drawn_panel
 from modulab.report.communities import PicturedModules, SortedGraph, modules_data
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import panel_grid
-from modulab.report.style import COLOURS, MARKERS, drawing, set_measure_axis
+from modulab.report.style import COLOURS, MARKERS, ArmStyle, drawing, set_measure_axis
 
 HOW_TO_READ = (
     "Nodes of a network's graph by the module that was found, nearest to the inputs first in each; lines divide "
@@ -28,7 +30,7 @@ HOW_TO_READ = (
 _PANEL, _HEADING = 2.35, 0.62
 _WEIGHTS, _SHARES = "Blues", "Greys"
 _MOST_NAMED = 8
-"""So many modules are drawn and named in a module graph; the smallest ones are left out."""
+"""Number of modules drawn and named in a module graph; the smallest ones are left out."""
 
 
 def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) -> ReportFigure:
@@ -121,9 +123,11 @@ def excess_figure(
     kinds = {"modules": "Modules beyond chance", "agreement": "Found and served modules, AMI"}
     excess = results[against].to_numpy(dtype=float, na_value=np.nan)
     parts: list[pd.DataFrame] = []
+    charted: list[list[pd.DataFrame]] = []
     with drawing():
         figure, panels = panel_grid(2, height=3.0)
         for axes, (kind, words) in zip(panels, kinds.items(), strict=True):
+            charted.append([])
             for place, (search, arm) in enumerate(searches.items()):
                 column = f"communities/{search}_{kind}"
                 if kind == "modules" and f"communities/{search}_significant" in results:
@@ -143,6 +147,9 @@ def excess_figure(
                 kept = [own for own in fifths if len(own)]
                 across, up = ([float(each[own].mean()) for own in kept] for each in (excess, values))
                 axes.plot(across, up, color=colour, marker=marker, ms=5, label=arm)
+                singles = parts[-1].assign(shown="member", x=excess[rows], y=values[rows] + shift)
+                means = pd.DataFrame({"shown": "mean", "x": across, "y": up, "value": up})
+                charted[-1].append(pd.concat([singles, means]).assign(arm=arm))
             set_measure_axis(axes, against, excess, "linear", "x")
             axes.set_xlim(float(np.nanmin(excess)) - 0.04, 1.04 * float(np.nanmax(excess)))
             axes.set_ylabel(words)
@@ -150,9 +157,19 @@ def excess_figure(
         panels[1].set_ylim(-0.1, 1.04)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        drawn = [
+            drawn_panel(axes, pd.concat(each), "front") for axes, each in zip(panels, charted, strict=True)
+        ]
     caption = (
         "Small marks are networks; large ones are means over fifths of them in the order of the axis. Agreement is "
         "adjusted mutual information: 0 by chance, and 0 where one module is found. Modules that are no better than "
-        "those of random graphs (p above .05) count as one, if enough random graphs were searched to tell."
+        "those of random graphs (p above .05) count as one, if enough random graphs were searched to decide."
     )
-    return ReportFigure(name, title, caption, figure, pd.concat(parts, ignore_index=True))
+    chart = Chart(
+        [
+            replace(each, values=words, means="Mean over a fifth of the networks")
+            for each, words in zip(drawn, kinds.values(), strict=True)
+        ],
+        {arm: ArmStyle(COLOURS[place], MARKERS[place]) for place, arm in enumerate(searches.values())},
+    )
+    return ReportFigure(name, title, caption, figure, pd.concat(parts, ignore_index=True), chart)

@@ -16,6 +16,7 @@ from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_WIDTH, legend_below, panel_grid, share_ends
 from modulab.report.points import axis_values, equals, figure_data, in_order, summary_columns
 from modulab.report.style import (
+    BEYOND,
     ArmStyle,
     Scale,
     arm_styles,
@@ -23,6 +24,7 @@ from modulab.report.style import (
     choose_measure_scale,
     choose_setting_scale,
     drawing,
+    keep_marks_in_view,
     label,
     set_measure_axis,
     set_setting_axis,
@@ -70,6 +72,7 @@ def lines_figure(
     rows = in_order(results, row) if row is not None else [None]
     scale = x_scale or choose_setting_scale(data[x_key])
     parts: list[pd.DataFrame] = []
+    beyond = False
     with drawing():
         figure, panels = panel_grid(len(measures) * len(rows), None if row is None else len(measures))
         inches = 0.7 * figure.get_figwidth() / max(1, round(figure.get_figwidth() / PANEL_WIDTH))
@@ -86,6 +89,7 @@ def lines_figure(
                 points = shown if arm_key is None else shown.loc[equals(shown[arm_key], each)]
                 if len(points):
                     _draw_arm(axes, points, x_key, styles[arm_text(each)], members)
+            beyond |= keep_marks_in_view(axes, axis_values(shown))
             axes.set_xlabel(label(x))
             if row is not None:
                 axes.set_title(f"{label(row)}: {arm_text(level)}")
@@ -95,8 +99,10 @@ def lines_figure(
         legend_below(figure, texts, styles, arm_title)
         form = "paths" if members == "lines" else "band"
         drawn = [drawn_panel(axes, rows, form) for axes, rows in zip(panels, parts, strict=True)]
-    chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "")
+    columns = len(measures) if row is not None and len(measures) > 1 else 0
+    chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "", columns=columns)
     caption = caption if caption is not None else HOW_TO_READ[members]
+    caption += f" {BEYOND}" if beyond else ""
     return ReportFigure(name, title, caption, figure, data, chart)
 
 
@@ -136,7 +142,7 @@ def levels_figure(
     caption: str | None = None,
     x_label: str = "level",
 ) -> ReportFigure:
-    """Draw measures that were taken at several levels, `family@level`, against the level: a panel a family."""
+    """Draw measures that were taken at several levels, `family@level`, against the level: one panel per family."""
     parts: list[pd.DataFrame] = []
     keep = [
         column

@@ -21,6 +21,9 @@ MEASURES = ("modularity/structural", "error_under/poisson@0.3")
 """What is drawn by default; structural modularity needs networks of layers."""
 
 
+_NAMED_AFTER = {"poisson": "Poisson", "gaussian": "Gaussian"}
+
+
 def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
     """Return completed members in full support with their `arm`, and `sigma`: noise scale, or the scale matched.
 
@@ -36,7 +39,10 @@ def noise_arms(results: pd.DataFrame) -> pd.DataFrame:
     chosen["arm"] = np.where(
         regularised,
         chosen["config.architecture.name"] + ", matched regulariser",
-        chosen["config.architecture.name"] + ", " + chosen["config.noise.name"] + " noise",
+        chosen["config.architecture.name"]
+        + ", "
+        + chosen["config.noise.name"].replace(_NAMED_AFTER)
+        + " noise",
     )
     return chosen
 

@@ -112,7 +112,7 @@
   function sortable(table, groups) {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
-      const button = make("button", { type: "button", class: "sort" }, head.textContent);
+      const button = make("button", { type: "button", class: "sort" }, ...head.childNodes);
       head.replaceChildren(button);
       button.addEventListener("click", () => {
         const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
@@ -205,18 +205,30 @@
 
   const tip = make("div", { class: "tip", role: "status", hidden: "" });
 
-  // What is said of a row of a panel: its numbers, its arm, and the settings of its network.
-  function describeRow(row, panel, figure) {
-    const lines = [];
-    const ends = (low, high) => (low == null ? "" : ` [${short(low)}, ${short(high)}]`);
-    if (row.m) lines.push("Mean and its 95% interval");
-    if (panel.form === "cells") lines.push(`${panel.value}: ${short(row.v)}${ends(row.yl, row.yh)}`);
+  const MEMBER = 0, GUIDE = 3; // what a row is, as modulab.report.chart.SHOWN numbers it
+
+  const ends = (low, high) => (low == null ? "" : ` [${short(low)}, ${short(high)}]`);
+
+  // Where a row is: in its own words, by the texts of the ticks of cells, or by its number on the axis.
+  function placeOf(row, panel) {
+    if (row.w) return row.w.split("\n");
+    if (panel.form !== "cells") return [`${panel.x}: ${short(row.x)}${ends(row.xl, row.xh)}`];
+    return ["x", "y"].map((axis) => {
+      const of = (name) => panel.spec.params.find((each) => each.name === `${axis}_${name}`).value;
+      return `${panel[axis]}: ${of("texts")[of("places").indexOf(row[axis])]}`;
+    });
+  }
+
+  // What is said of a row of a panel: what it is, its numbers, its arm, and the settings of the network that it stands for.
+  function describeRow(row, panel, figure, networks) {
+    const lines = [row.m === MEMBER ? panel.members : panel.means].filter(Boolean);
+    if (panel.value) lines.push(row.v == null ? panel.absent : `${panel.value}: ${short(row.v)}${ends(row.yl, row.yh)}`);
     else if (panel.form !== "strip") lines.push(`${panel.y}: ${short(row.y)}${ends(row.yl, row.yh)}`);
-    if (panel.form !== "cells") lines.push(`${panel.x}: ${short(row.x)}${ends(row.xl, row.xh)}`);
+    lines.push(...placeOf(row, panel));
     const arm = figure.arms[row.a];
     if (arm.name) lines.push(figure.armTitle ? `${figure.armTitle}: ${arm.name}` : arm.name);
-    if (row.n !== null) {
-      const network = data.networks[row.n];
+    if (networks.length === 1) {
+      const [network] = networks;
       lines.push(`run_id: ${network}`);
       const listed = rowOf.get(network);
       if (listed) {
@@ -312,13 +324,14 @@
     }
 
     visible(row) {
-      return !this.hidden[row.a] && (row.m || (shown.seeds && this.panel.form !== "cells"));
+      if (this.hidden[row.a] || row.m === GUIDE) return false;
+      return row.m !== MEMBER || (shown.seeds && this.panel.form !== "cells");
     }
 
-    nearest(x, y) {
-      let [found, least] = [null, this.panel.form === "cells" ? 3000 : 200];
+    closest(x, y, limit, counts) {
+      let [found, least] = [null, limit ** 2];
       for (const row of this.rows) {
-        if (!this.visible(row)) continue;
+        if (!this.visible(row) || !counts(row)) continue;
         const [across, up] = this.place(row);
         const apart = (across - x) ** 2 + (up - y) ** 2;
         if (apart < least) [found, least] = [row, apart];
@@ -326,11 +339,26 @@
       return found;
     }
 
+    // The row that the pointer is on: a mark, or of a plane the cell or place about it, if no mark is as near.
+    nearest(x, y) {
+      const { form } = this.panel;
+      if (form === "regions") {
+        return this.closest(x, y, 8, (row) => row.m === MEMBER) ?? this.closest(x, y, 40, (row) => row.m !== MEMBER);
+      }
+      if (form !== "cells") return this.closest(x, y, 14, () => true);
+      const [wide, high] = ["x", "y"].map((axis) => Math.abs(this.view.scale(axis)(1) - this.view.scale(axis)(0)));
+      return this.closest(x, y, Infinity, (row) => {
+        const [across, up] = this.place(row);
+        return Math.abs(across - x) <= wide / 2 && Math.abs(up - y) <= high / 2;
+      });
+    }
+
     point(row) {
       this.view.signal("hover", row ? row.o : -1).runAsync();
       tip.hidden = !row;
       if (!row) return;
-      tip.replaceChildren(...describeRow(row, this.panel, this.figure).map((line) => make("div", {}, line)));
+      const lines = describeRow(row, this.panel, this.figure, this.networksOf(row));
+      tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
       const [x, y] = this.place(row);
       const box = this.box.getBoundingClientRect();
       const left = Math.min(box.left + x + 14, document.documentElement.clientWidth - tip.offsetWidth - 6);
@@ -349,6 +377,8 @@
         strip: (each) => Math.abs(each.y - row.y) < 0.5,
         cells: (each) => each.x === row.x && each.y === row.y,
         front: () => false,
+        steps: () => false,
+        regions: () => false,
       }[this.panel.form];
       const members = this.rows.filter((each) => !each.m && each.a === row.a && each.n !== null && same(each));
       return members.map((each) => data.networks[each.n]);
@@ -428,7 +458,10 @@
     set(svg, { viewBox: "0 0 34 12", width: 34, height: 12, "aria-hidden": "true" });
     set(line, { d: "M1 6H33", "stroke-width": 1.8, "stroke-dasharray": arm.dash.join(" "), stroke: `var(--arm-${place})` });
     set(mark, { d: arm.shape, transform: "translate(17 6) scale(4.2)", fill: `var(--arm-${place})` });
-    svg.append(line, mark);
+    const area = document.createElementNS(space, "path");
+    set(area, { d: "M1 1H33V11H1Z", fill: `var(--arm-${place})` });
+    if (arm.swatch === "mark") set(mark, { stroke: "currentColor", "stroke-width": 0.2 });
+    svg.append(...({ area: [area], line: [line], mark: [mark] }[arm.swatch] ?? [line, mark]));
     return svg;
   }
 
@@ -448,20 +481,20 @@
     return legend;
   }
 
-  // All means of a figure with their intervals, for readers who do not see it; made when it is opened.
+  // All values of a figure that are no single network's, for readers who do not see it; made when it is opened.
   function valuesOf(figure) {
-    const details = make("details", { class: "values" }, make("summary", {}, "Means of this figure as a table"));
+    const details = make("details", { class: "values" }, make("summary", {}, "Values of this figure as a table"));
     details.addEventListener("toggle", () => {
       if (details.childElementCount > 1) return;
-      const headings = ["panel", figure.armTitle || "arm", "place", "mean", "low", "high"];
+      const headings = ["panel", figure.armTitle || "arm", "place", "value", "low", "high"];
       const table = make("table", {}, make("thead", {}, make("tr", {}, ...headings.map((each) => make("th", { scope: "col" }, each)))));
       const body = table.appendChild(make("tbody"));
       for (const panel of figure.panels) {
         const named = panel.title || panel.value || panel.y;
-        for (const row of expand(panel.rows).filter((each) => each.m)) {
-          const ends = panel.form === "strip" ? [row.xl, row.xh] : [row.yl, row.yh];
-          const value = row.v ?? (panel.form === "strip" ? row.x : row.y);
-          const texts = [named, figure.arms[row.a].name, `${panel.x} ${short(row.x)}`, value, ...ends];
+        for (const row of expand(panel.rows).filter((each) => each.m !== MEMBER && each.m !== GUIDE)) {
+          const interval = panel.form === "strip" ? [row.xl, row.xh] : [row.yl, row.yh];
+          const value = panel.value ? row.v : panel.form === "strip" ? row.x : row.y;
+          const texts = [named, figure.arms[row.a].name, placeOf(row, panel).join(", "), value, ...interval];
           body.append(make("tr", {}, ...texts.map((text) => make("td", {}, typeof text === "number" ? short(text) : text ?? "-"))));
         }
       }
@@ -479,11 +512,15 @@
     const panels = make("div", { class: "panels" }, ...own.map((view) =>
       make("div", { class: "panel" }, ...(view.panel.title ? [make("p", { class: "title" }, view.panel.title)] : []), view.box)));
     if (own.length === 1) panels.classList.add("single");
-    const chart = make("div", { class: "chart" }, panels);
+    if (figure.columns) {
+      panels.classList.add("rows");
+      panels.style.setProperty("--columns", figure.columns);
+    }
+    const chart = make("div", { class: figure.onWhite ? "chart white" : "chart" }, panels);
     if (figure.legend) chart.append(legendOf(figure, () => own.forEach((view) => view.follow())));
     if (figure.note) chart.append(make("p", { class: "note" }, figure.note));
     const paint = () => figure.arms.forEach((arm, place) => {
-      chart.style.setProperty(`--arm-${place}`, arm.colour[dark.matches ? "dark" : "light"]);
+      chart.style.setProperty(`--arm-${place}`, arm.colour[dark.matches && !figure.onWhite ? "dark" : "light"]);
     });
     paint();
     dark.addEventListener("change", paint);

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modulab.report.chart import as_json
+from modulab.report.chart import SHOWN, as_json
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.results.files import write_whole
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+else:
+    # It is only needed where a page is rendered.
+    Markup = str
+
+_LONG_TEXT = 24
+"""Letters from which on a cell of a table is given room for several words on a line."""
+_LETTERS_ON_PAPER = 122
+"""So many find room side by side in a table on paper, two of them between columns."""
+_JOINTS = re.compile(r"(?<=[./_@])(?=\w)")
+"""Where the parts of a name meet, at which its lines may be broken."""
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""
 
@@ -43,6 +56,21 @@ class PageTable:
             any(row[column] != "-" for row in self.rows) and all(_is_number(row[column]) for row in self.rows)
             for column in range(len(self.headings))
         ]
+
+    @cached_property
+    def wordy(self) -> list[bool]:
+        """Return for each column whether it holds texts that are long enough to need room."""
+        return [
+            not self.numeric[column] and any(len(row[column]) > _LONG_TEXT for row in self.rows)
+            for column in range(len(self.headings))
+        ]
+
+    @cached_property
+    def fits_paper(self) -> bool:
+        """Return whether all columns find room on paper without breaks inside of words."""
+        columns = zip(self.headings, *self.rows, strict=True)
+        words = [[*_JOINTS.split(heading), *" ".join(cells).split()] for heading, *cells in columns]
+        return sum(2 + max(map(len, each)) for each in words) <= _LETTERS_ON_PAPER
 
 
 @dataclass(frozen=True)
@@ -122,6 +150,7 @@ def render_page(page: Page, folder: Path | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["breakable"] = _breakable
     template = environment.from_string(_own_file("template.html"))
     charts = page_charts(page)
     return template.render(
@@ -130,8 +159,24 @@ def render_page(page: Page, folder: Path | None = None) -> str:
         linked=folder is not None,
         style=Markup(_own_file("page.css")),
         charts=charts,
+        singles=_singles(charts),
         scripts=[Markup(each) for each in _scripts(bool(charts["figures"]))],
     )
+
+
+def _breakable(name: str) -> Markup:
+    """Return a heading that lines may be broken in, after the marks that join the parts of a name."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in _JOINTS.split(name))
+
+
+def _singles(charts: Mapping[str, Any]) -> str:
+    """Return what the small marks of charts are, or nothing where there are none."""
+    panels = [panel for figure in charts["figures"].values() for panel in figure["panels"]]
+    if charts["networks"]:
+        return "networks"
+    return "settings" if any(SHOWN["member"] in panel["rows"]["m"] for panel in panels) else ""
 
 
 def _own_file(name: str) -> str:
@@ -168,8 +213,10 @@ def _data_uri(figure: ReportFigure, folder: Path | None) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Return whether a text is a number, maybe with its interval and a unit of one word, or absent."""
+    first, _, others = text.partition(" ")
     try:
-        float(text.partition(" ")[0])
+        float(first)
     except ValueError:
         return text == "-"
-    return True
+    return len(re.sub(r"\[.*?\]", "", others).split()) < 2

@@ -16,12 +16,14 @@ from modulab.report.figure import ReportFigure
 from modulab.report.panels import PANEL_HEIGHT, PANEL_WIDTH, legend_below, panel_grid
 from modulab.report.points import axis_values, equals, figure_data, in_order
 from modulab.report.style import (
+    BEYOND,
     ArmStyle,
     Scale,
     arm_styles,
     arm_text,
     choose_measure_scale,
     drawing,
+    keep_marks_in_view,
     label,
     measure_label,
     set_measure_axis,
@@ -44,7 +46,7 @@ def front_figure(
     x_scale: Scale | None = None,
     y_scale: Scale | None = None,
 ) -> ReportFigure:
-    """Draw one measure against another: an arm a colour, every seed, and means joined in the order of a strength.
+    """Draw one measure against another: one colour per arm, every seed, and means joined in the order of a strength.
 
     Bars are 95% intervals of the means. `order` is a setting; without it, an arm has one mean.
     """
@@ -65,13 +67,16 @@ def front_figure(
             own = [part if arm_key is None else part.loc[equals(part[arm_key], each)] for part in of.values()]
             parts.append(_front_rows(own[0], own[1], order_key).assign(arm=arm_text(each)))
             _draw_front(axes, parts[-1], styles[arm_text(each)])
+        ends = [keep_marks_in_view(axes, axis_values(of[measure]), axis) for axis, measure, _ in axes_of]
         names = [arm_text(each) for each in arms]
         legend_below(figure, names, styles, _legend_title(arm))
         drawn = drawn_panel(axes, pd.concat(parts), "front", 0.7)
     joined = "" if order is None else f" joined in the order of {_lower(label(order))},"
     text = f"Small marks are single networks; large ones are means over seeds,{joined} with 95% intervals."
     chart = Chart([drawn], {each: styles[each] for each in names}, _legend_title(arm) or "")
-    return ReportFigure(name, title, text if caption is None else caption, figure, data, chart)
+    text = text if caption is None else caption
+    text += f" {BEYOND}" if any(ends) else ""
+    return ReportFigure(name, title, text, figure, data, chart)
 
 
 def _legend_title(arm: str | None) -> str | None:
@@ -128,7 +133,7 @@ def map_figure(
 ) -> ReportFigure:
     """Draw measures over the plane of two settings: the mean over seeds in each cell, below it the interval.
 
-    With `panel`, a column, each of its values gets a map of its own, on one scale of colours a measure.
+    With `panel`, a column, each of its values gets a map of its own, on one scale of colours per measure.
     """
     by = [column for column in (panel, x, y) if column is not None]
     data = figure_data(results, measures, by)
@@ -159,7 +164,9 @@ def map_figure(
                 axes.set_title(f"{label(panel)}: {arm_text(level)}")
             drawn.append(_map_panel(axes, own, keys, (columns, rows), norm, measure_label(measure)))
     text = "Each cell is a mean over seeds, with its 95% interval below it where there is room."
-    chart = Chart(drawn, arm_styles([""]), legend=False)
+    chart = Chart(
+        drawn, arm_styles([""]), legend=False, columns=across if panel is not None and across > 1 else 0
+    )
     return ReportFigure(name, title, text if caption is None else caption, figure, data, chart)
 
 
@@ -192,7 +199,7 @@ def _map_panel(
 
 
 def _map_width(columns: Sequence[object]) -> float:
-    """Return the width of a map of so many columns, in inches; about three fifths of it are cells."""
+    """Return the width of a map with these columns, in inches; about three fifths of it are cells."""
     return max(PANEL_WIDTH, 0.62 * len(columns) + 1.2)
 
 
@@ -251,6 +258,6 @@ def _draw_map(
     axes.spines[:].set_visible(False)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    # The usual texts of logarithmic ticks are formulas, and names are never taken for those.
+    # The usual texts of logarithmic ticks are formulas, and names are never interpreted as those.
     texts = "{x:g}" if isinstance(norm, LogNorm) else None
     figure.colorbar(image, ax=axes, label=measure, pad=0.02, format=texts)

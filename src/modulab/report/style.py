@@ -33,7 +33,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 MOST_ARMS = len(COLOURS) * len(DASHES)
-"""So many arms can be distinguished in one figure, by colour, marker and dashes."""
+"""Number of arms that can be distinguished in one figure, by colour, marker and dashes."""
 
 Scale = Literal["linear", "log", "symlog"]
 
@@ -129,6 +129,7 @@ _LABELS = {
     "level": "Level of the perturbation",
     "range": "Factor of the training range",
     "seed": "Seed",
+    "network": "Network",
     "task.name": "Task",
     "task.modules": "Number of modules d",
     "task.support": "Training support",
@@ -138,7 +139,7 @@ _LABELS = {
     "task.nonlinearity": "Share b of nonlinear targets",
     "task.code": "Code of the inputs",
     "architecture.name": "Architecture",
-    "architecture.width": "Hidden units a layer",
+    "architecture.width": "Hidden units per layer",
     "architecture.match": "Compared at equal",
     "architecture.depth": "Hidden layers",
     "architecture.activation": "Activation",
@@ -256,7 +257,7 @@ def _plain(value: float, place: object) -> str:
 
 
 def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float, axis: str = "x") -> None:
-    """Scale the axis of a setting, with ticks at its values: at as many as find room on so many inches."""
+    """Scale the axis of a setting, with ticks at its values: at as many as fit on `inches` inches."""
     rising = np.unique(np.asarray(values, dtype=np.float64))
     positive = rising[rising > 0]
     which = axes.xaxis if axis == "x" else axes.yaxis
@@ -301,3 +302,31 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
         # Marks at 0 and at 1 are whole.
         set_limits(min(0.0, float(finite.min())) - 0.04, 1.04)
     which.set_label_text(measure_label(name))
+
+
+BEYOND = "Intervals that reach far beyond all marks end with the axis."
+
+
+def keep_marks_in_view(axes: Axes, values: ArrayLike, axis: str = "y") -> bool:
+    """Let an axis end no further from the values of marks than they span; return whether it ended beyond.
+
+    Intervals of few seeds may be so wide that the values in them could not be told apart.
+    """
+    which = axes.yaxis if axis == "y" else axes.xaxis
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return False
+    transform = which.get_transform()
+    low, high = (float(end) for end in transform.transform([finite.min(), finite.max()]))
+    span = high - low
+    if span <= 1e-6 * max(abs(low), abs(high)):
+        return False
+    limits = axes.get_ylim() if axis == "y" else axes.get_xlim()
+    drawn = transform.transform(np.asarray(limits, dtype=np.float64))
+    kept = np.clip(drawn, low - span, high + span)
+    if np.allclose(kept, drawn):
+        return False
+    ends = [float(end) for end in transform.inverted().transform(kept)]
+    axes.set_ylim(ends[0], ends[1]) if axis == "y" else axes.set_xlim(ends[0], ends[1])
+    return True

@@ -49,6 +49,8 @@ from modulab.results.summary import (
 
 SUMMARY = "summary.csv"
 _MOST_ROWS = 60
+_MOST_VALUES = 12
+"""Of a setting that the first lines of a page list one by one."""
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
 _MOST_IN_FIGURES = 20_000
@@ -127,13 +129,24 @@ def _lead(results: pd.DataFrame, layout: Layout) -> str:
     counts = Counter(results["status"].tolist())
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
     varied = [
-        f"{name.removeprefix('config.')} ({', '.join(arm_text(value) for value in in_order(layout.results, name))})"
+        f"{name.removeprefix('config.')} ({_values_in_words(in_order(layout.results, name))})"
         for name in layout.varied
     ]
     seeds = len(set(results["config.seed"].tolist()))
     words = f"{len(results)} network{'s' if len(results) > 1 else ''}: {states}."
     words += f" {seeds} seeds." if seeds > 1 else ""
     return words + (f" Among those completed varied {'; '.join(varied)}." if varied else "")
+
+
+def _values_in_words(values: Sequence[object]) -> str:
+    """Return all values of a setting, or of many their number and, where they are numbers, their range."""
+    texts = [arm_text(value) for value in values]
+    if len(values) <= _MOST_VALUES:
+        return ", ".join(texts)
+    numbers = [value for value in values if isinstance(value, int | float | np.number)]
+    if len(numbers) < len(values):
+        return f"{len(values)} values"
+    return f"{len(values)} values from {arm_text(min(numbers))} to {arm_text(max(numbers))}"
 
 
 def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
@@ -201,7 +214,7 @@ def without_extremes(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.Da
 
 
 def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
-    """Return one look an arm for the page."""
+    """Return one style per arm for the page."""
     if column is None:
         return arm_styles([""])
     # Where the setting of the axis gives the shades, they are not those of another setting.
@@ -368,7 +381,7 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
 
 
 def _analyses_section(layout: Layout, path: Path) -> Section | None:
-    """Return figures of the analyses that `modulab analyse` took, by what tells networks apart."""
+    """Return figures of the analyses that `modulab analyse` took, by what distinguishes networks."""
     from modulab.report.analyses_figure import analysis_figures
     from modulab.results.analyses import analysis_names
 

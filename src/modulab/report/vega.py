@@ -1,16 +1,19 @@
 """Specifications by which Vega-Lite draws the panels of charts (Satyanarayan et al., IEEE TVCG 23, 2017, 341-350).
 
-Rows have a field for each number of a panel, `a` for the arm, `n` for the network, `m` for whether they are means and
-`o` for their order. The page sets the parameters: `seeds` and `intervals` for what shows, `hidden` arms, `picked`
-networks, and `hover` for the row under the pointer. Colours are variables of its style, for they differ on light and
-dark screens.
+Rows have a field for each number of a panel, `a` for the arm, `n` for the network, `m` for what they are (`SHOWN` of
+modulab.report.chart) and `o` for their order. The page sets the parameters: `seeds` and `intervals` for what shows,
+`hidden` arms, `picked` networks, and `hover` for the row under the pointer. Colours are variables of its style, for
+they differ on light and dark screens.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from modulab.report.style import ArmStyle
 
@@ -33,11 +36,17 @@ _SHAPES = {
 }
 """Outlines of matplotlib's markers, from -1 to 1."""
 
+_ARROW = "M0 1.4L0 5M-1.1 3.6L0 5L1.1 3.6"
+"""Of an upper end, below its mark."""
+
 _LONGEST_LINE = 34
 """Letters of a title that find room along an axis."""
 
+_MOST_WRITTEN = 8
+"""So many cells side by side have room for their values."""
+
 _PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1}
-_SINGLE, _MEAN = "!datum.m && !hidden[datum.a]", "datum.m && !hidden[datum.a]"
+_SINGLE, _MEAN, _LIMIT, _GUIDE = (f"datum.m === {number} && !hidden[datum.a]" for number in range(4))
 _FADED = {"test": "picked && !picked[datum.n]", "value": 0.06}
 
 
@@ -52,10 +61,19 @@ def panel_spec(panel: Panel, styles: Sequence[ArmStyle]) -> Spec:
     plane = _Plane(panel, styles)
     forms = {
         "band": lambda: [plane.band(), *plane.lone_bars(), plane.marks(), plane.line(), plane.means()],
+        "steps": lambda: [plane.band("step-after"), plane.marks(), plane.line("step-after")],
         "paths": lambda: [plane.band(), plane.paths(), plane.line()],
-        "front": lambda: [plane.bars("y"), plane.bars("x"), plane.marks(), plane.line(), plane.means()],
+        "front": lambda: [
+            plane.bars("y"),
+            plane.bars("x"),
+            plane.marks(),
+            plane.line(),
+            plane.means(),
+            *plane.limits(),
+        ],
         "strip": lambda: [plane.bars("x", 3), plane.marks(), plane.means()],
         "cells": plane.cells,
+        "regions": plane.regions,
     }
     pointed = {
         "transform": [{"filter": "datum.o === hover"}],
@@ -66,7 +84,7 @@ def panel_spec(panel: Panel, styles: Sequence[ArmStyle]) -> Spec:
         "params": parameters,
         "data": {"name": "rows"},
         "encoding": {"x": plane.along("x"), "y": plane.along("y")},
-        "layer": [*forms[panel.form](), pointed],
+        "layer": [*forms[panel.form](), *plane.guides(), pointed],
         "autosize": {"type": "fit", "contains": "padding"},
         "background": None,
     }
@@ -105,33 +123,50 @@ class _Plane:
     def along(self, which: str, field: str | None = None) -> Spec:
         """Return the position of marks along an axis."""
         axis = self.axes[which]
-        drawn: Spec = {"title": textwrap.wrap(axis.title, _LONGEST_LINE), "labelOverlap": "greedy"}
+        # An arrow at the end is on one line with the word before it.
+        title = re.sub(r" (\S)$", "\N{NO-BREAK SPACE}\\1", axis.title)
+        drawn: Spec = {"title": textwrap.wrap(title, _LONGEST_LINE), "labelOverlap": "greedy"}
         if axis.ticks:
-            drawn["values"] = list(axis.ticks)
+            # Of more values than the count that Vega is told, it leaves out every second one.
+            drawn |= {"values": list(axis.ticks), "tickCount": len(axis.ticks)}
             drawn["labelExpr"] = f"{which}_texts[indexof({which}_places, datum.value)]"
+        if self.panel.form == "regions":
+            drawn["grid"] = False
+        if self.panel.form == "strip" and which == "y":
+            drawn["labelOverlap"] = False  # each line of marks needs its name, and has room for it
         if self.panel.form == "cells" or (self.panel.form == "strip" and which == "y"):
             drawn |= {"grid": False, "ticks": False, "domain": False}
         return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": drawn}
 
-    def band(self) -> Spec:
+    def band(self, joined: str = "linear") -> Spec:
         """Return the shaded intervals of means."""
         return {
-            "transform": [{"filter": f"{_MEAN} && intervals && isValid(datum.yl)"}],
-            "mark": {"type": "area", "opacity": 0.2, "clip": True},
-            "encoding": {"y": self.along("y", "yl"), "y2": {"field": "yh"}, "color": self.colour},
+            "transform": [{"filter": f"{_MEAN} && intervals && isValid(datum.yl)"}, self._low_end("y")],
+            "mark": {"type": "area", "opacity": 0.2, "clip": True, "interpolate": joined},
+            "encoding": {"y": self.along("y", "y0"), "y2": {"field": "yh"}, "color": self.colour},
         }
 
     def bars(self, which: str, width: float = 1.3) -> Spec:
         """Return the intervals of means along an axis, each as a bar."""
         return {
-            "transform": [{"filter": f"{_MEAN} && intervals && isValid(datum.{which}l)"}],
+            "transform": [
+                {"filter": f"{_MEAN} && intervals && isValid(datum.{which}l)"},
+                self._low_end(which),
+            ],
             "mark": {"type": "rule", "strokeWidth": width, "clip": True},
             "encoding": {
-                which: self.along(which, f"{which}l"),
+                which: self.along(which, f"{which}0"),
                 f"{which}2": {"field": f"{which}h"},
                 "color": self.colour,
             },
         }
+
+    def _low_end(self, which: str) -> Spec:
+        """Return where an interval is drawn from, which on a logarithmic axis ends with the axis: there is no 0."""
+        axis = self.axes[which]
+        low = f"datum.{which}l"
+        drawn = f"max({low}, {min(axis.ends)})" if axis.scale == "log" else low
+        return {"calculate": drawn, "as": f"{which}0"}
 
     def lone_bars(self) -> list[Spec]:
         """Return intervals as bars where there is no second place up to which they could be shaded."""
@@ -162,17 +197,51 @@ class _Plane:
             },
         }
 
-    def line(self) -> Spec:
+    def line(self, joined: str = "linear") -> Spec:
         """Return the lines that join means, in their order."""
         return {
             "transform": [{"filter": _MEAN}],
-            "mark": {"type": "line", "strokeWidth": 1.8},
+            "mark": {"type": "line", "strokeWidth": 1.8, "interpolate": joined},
             "encoding": {
                 "color": self.colour,
                 "strokeDash": self.dash,
                 "order": {"field": "o", "type": "quantitative"},
             },
         }
+
+    def guides(self) -> list[Spec]:
+        """Return lines to compare with: dotted, but those that have arms of their own, on a plane of regions."""
+        if "guide" not in set(self.panel.rows["shown"]):
+            return []
+        of_own = self.panel.form == "regions"
+        mark: Spec = {"type": "line", "strokeWidth": 2.2 if of_own else 1.3, "clip": True}
+        return [
+            {
+                "transform": [{"filter": _GUIDE}],
+                "mark": mark if of_own else {**mark, "strokeDash": [1.5, 3]},
+                "encoding": {
+                    "color": self.colour,
+                    **({"strokeDash": self.dash} if of_own else {}),
+                    "detail": {"field": "p"},
+                    "order": {"field": "o", "type": "quantitative"},
+                },
+            }
+        ]
+
+    def limits(self) -> list[Spec]:
+        """Return the upper ends of estimates that are 0: open marks, each with an arrow down."""
+        if "limit" not in set(self.panel.rows["shown"]):
+            return []
+        mark: Spec = {"type": "point", "filled": False, "size": 55, "strokeWidth": 1.4}
+        shapes: list[Spec] = [{"shape": self.shape}, {"shape": {"value": _ARROW}}]
+        return [
+            {
+                "transform": [{"filter": _LIMIT}],
+                "mark": mark,
+                "encoding": {"color": self.colour, **shape},
+            }
+            for shape in shapes
+        ]
 
     def means(self) -> Spec:
         """Return a large mark for each mean."""
@@ -183,12 +252,7 @@ class _Plane:
         }
 
     def cells(self) -> list[Spec]:
-        """Return a cell for each mean, coloured by it, with its value in it."""
-        ends = [
-            {"calculate": f"datum.{axis} {sign} 0.5", "as": f"{axis}{place}"}
-            for axis in ("x", "y")
-            for place, sign in (("0", "-"), ("1", "+"))
-        ]
+        """Return a cell for each mean, coloured by it, with its value in it where there is room; grey without one."""
         colour: Spec = {
             "field": "v", "type": "quantitative",
             "scale": {
@@ -199,28 +263,58 @@ class _Plane:
             },
             "legend": {"title": self.panel.values, "titleLimit": 240, "orient": "top", "titleAnchor": "start"},
         }  # fmt: skip
+        empty: Spec = {"value": "var(--empty)"}
+        edges = {"stroke": "var(--card)", "strokeWidth": 0.8}
+        layers = [
+            self._rectangles(f"{_MEAN} && !isValid(datum.v)", 0.5, {"fill": empty}, edges),
+            self._rectangles(f"{_MEAN} && isValid(datum.v)", 0.5, {"color": colour}, edges),
+        ]
+        means = self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"]
+        if means.nunique() > _MOST_WRITTEN:
+            return layers
+        written: Spec = {
+            "transform": [{"filter": f"{_MEAN} && isValid(datum.v)"}],
+            "mark": {"type": "text", "fontSize": 10},
+            "encoding": {
+                "text": {"field": "v", "type": "quantitative", "format": ".2~g"},
+                "color": {
+                    "condition": {"test": "luminance(scale('color', datum.v)) < 0.3", "value": "white"},
+                    "value": "black",
+                },
+            },
+        }
+        return [*layers, written]
+
+    def regions(self) -> list[Spec]:
+        """Return a rectangle for each place, coloured by its arm, and a mark for each network or setting."""
+        places = np.unique(self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"].to_numpy(dtype=float))
+        half = float(np.diff(places).min()) / 2 if len(places) > 1 else 0.5
         return [
+            # Edges of the same colour, for between shapes that only touch the ground would shine through.
+            self._rectangles(_MEAN, half, {"fill": self.colour, "stroke": self.colour}, {"strokeWidth": 0.6}),
             {
-                "transform": [{"filter": "datum.m"}, *ends],
-                "mark": {"type": "rect"},
-                "encoding": {
-                    "x": self.along("x", "x0"), "x2": {"field": "x1"},
-                    "y": self.along("y", "y0"), "y2": {"field": "y1"},
-                    "color": colour,
-                },
+                "transform": [{"filter": f"{_SINGLE} && seeds"}],
+                "mark": {"type": "point", "filled": True, "size": 26, "stroke": "black", "strokeWidth": 0.8},
+                "encoding": {"fill": self.colour, "shape": self.shape},
             },
-            {
-                "transform": [{"filter": "datum.m"}],
-                "mark": {"type": "text", "fontSize": 10},
-                "encoding": {
-                    "text": {"field": "v", "type": "quantitative", "format": ".2~g"},
-                    "color": {
-                        "condition": {"test": "luminance(scale('color', datum.v)) < 0.3", "value": "white"},
-                        "value": "black",
-                    },
-                },
+        ]
+
+    def _rectangles(self, test: str, half: float, colour: Spec, edges: Spec | None = None) -> Spec:
+        """Return rectangles about the places of rows that pass a test, so far to each side."""
+        ends = [
+            {"calculate": f"datum.{axis} {sign} {half}", "as": f"{axis}{place}"}
+            for axis in ("x", "y")
+            for place, sign in (("0", "-"), ("1", "+"))
+        ]
+        return {
+            "transform": [{"filter": test}, *ends],
+            "mark": {"type": "rect", "clip": True, **(edges or {})},
+            "encoding": {
+                "x": self.along("x", "x0"), "x2": {"field": "x1"},
+                "y": self.along("y", "y0"), "y2": {"field": "y1"},
+                **colour,
             },
-        ]  # fmt: skip
+        }  # fmt: skip
 
 
 def _scale(axis: ChartAxis) -> Spec:

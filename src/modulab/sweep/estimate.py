@@ -11,6 +11,7 @@ from modulab.sweep.run import Work, fails_at_once, plan_work
 from modulab.sweep.shards import ShardSettings, cut_shards, plan_for_shards
 from modulab.sweep.side_by_side import PROCESS_BYTES as SELF_TRAINED_BYTES
 from modulab.sweep.side_by_side import processes_at_once
+from modulab.sweep.this_machine import shares_of
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
 from modulab.training.execution import Execution
 
@@ -20,9 +21,10 @@ _START_SECONDS = 8
 def describe_work(plan: Plan, folder: Path) -> str:
     """Return what training a plan in `folder` would come to, on this machine."""
     work = plan_work(plan.runs, plan.trainer, folder)
-    return "\n".join(
-        [*describe_counts(plan, work), f"shards       none: this process trains them, {describe_time(work)}"]
-    )
+    shares = len(shares_of(work))
+    each = "one per GPU" if work.execution.device.type == "cuda" else "one per core"
+    where = f"processes    {shares}, {each}" if shares > 1 else "shards       none: this process trains them"
+    return "\n".join([*describe_counts(plan, work), f"{where}, {describe_time(work, shares)}"])
 
 
 def describe_shards(plan: Plan, folder: Path, settings: ShardSettings) -> str:

@@ -10,7 +10,9 @@ from typing import Any, Self
 
 from modulab.config.project_file import find_project
 from modulab.config.settings import Run, Trainer, read_runs
-from modulab.sweep.run import Work, plan_work, train_populations
+from modulab.logger.run_log import RunLog
+from modulab.progress import ProgressReport
+from modulab.sweep.run import Work, plan_work, progress_of, train_populations
 from modulab.training.execution import Execution
 
 
@@ -37,8 +39,10 @@ class NodeShard:
             **own,
         )
 
-    def train(self) -> int:
+    def train(self, progress: ProgressReport | None = None, log: RunLog | None = None) -> int:
         """Train what has no result yet, and return how many members that was.
+
+        Progress is printed here, unless it is to be reported elsewhere.
 
         Raises: KeyboardInterrupt on Ctrl-C, or a signal that does the same, after what was trained is saved;
         ConfigError for what this node lacks.
@@ -49,7 +53,8 @@ class NodeShard:
         runs = read_runs(self.configs)
         folder = Path(self.folder)
         work = plan_work(runs, self.trainer, folder, execution)
-        train_populations(work, folder)
+        with progress or progress_of(work) as report:
+            train_populations(work, folder, report, log)
         return work.pending
 
 

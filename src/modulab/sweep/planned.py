@@ -12,7 +12,8 @@ from modulab.config.settings import Run
 from modulab.results.commands import record_command
 from modulab.results.lock import FolderLock
 from modulab.results.store import check_folder
-from modulab.sweep.run import plan_work, run_work
+from modulab.sweep.run import plan_work
+from modulab.sweep.this_machine import run_work
 
 
 def train_planned(

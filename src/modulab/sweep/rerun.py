@@ -22,7 +22,8 @@ from modulab.results.store import load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.results.versions import versions
 from modulab.schema import read_settings, suggest
-from modulab.sweep.run import plan_work, run_work
+from modulab.sweep.run import plan_work
+from modulab.sweep.this_machine import run_work
 from modulab.training.execution import Engine
 from modulab.training.fit import device_name
 

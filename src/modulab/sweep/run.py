@@ -1,20 +1,19 @@
-"""Run members: group them into populations, train and measure each, and keep every result as it comes."""
+"""Plan and train populations: group members, train and measure each group, and keep every result as it comes."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import torch
 
-from modulab.config.loggers import Loggers
 from modulab.config.settings import Condition, Member, Run, Trainer, structural_key
 from modulab.errors import ForeignError, foreign_code
-from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
+from modulab.logger.run_log import RunLog
 from modulab.metrics.measure import curve_measures
 from modulab.progress import ProgressReport
 from modulab.results.manifest import (
@@ -70,6 +69,10 @@ class Work:
         return [
             population[0] for population in self.populations if trains_itself(population[0].condition.example)
         ]
+
+    def without_packed(self) -> Work:
+        """Return the same work with only the members that train themselves left to be trained."""
+        return replace(self, populations=[[run] for run in self.self_trained], unfinished=0)
 
 
 def plan_populations(
@@ -172,28 +175,6 @@ def plan_work(
     return Work(list(runs), populations, len(unfinished), trainer, execution)
 
 
-def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
-    """Train and measure what was planned for `folder`.
-
-    Results are kept after each population. Of one that fails, each half trains by itself, down to the members
-    that are the cause: their rows say why, and all others are kept. Members that are still to come are rows with
-    the status `missing`. Loggers export whatever the folder holds that they have not exported before.
-
-    Only one process may do so in a folder at a time (see `FolderLock`).
-
-    Raises: ConfigError for a file that cannot be used; KeyboardInterrupt on Ctrl-C, after which planning and running
-    the same again goes on where this stopped.
-    """
-    begin(work, folder)
-    with open_log(logger or Loggers(), folder, work.trainer.progress) as log:
-        try:
-            train_populations(work, folder, log)
-        finally:
-            gather(folder)
-    for sentence in logged_so_far(folder, log.names):
-        say(sentence)
-
-
 def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) -> None:
     """Write rows of all planned members that have none: they are missing, for a reason or not yet trained."""
     if not work.pending:
@@ -213,38 +194,44 @@ def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) ->
     gather(folder, Planned(run_ids, columns, rows_at))
 
 
-def train_populations(work: Work, folder: Path, log: RunLog | None = None) -> None:
+def progress_of(work: Work) -> ProgressReport:
+    """Return a report of the progress of some work, whose steps count by about how long they take."""
+    total = sum(_step_work(population, work.execution) * _steps(population) for population in work.packed)
+    total += SELF_TRAINED_STEP_SECONDS * _steps(work.self_trained)
+    return ProgressReport(work.trainer.progress, work.pending, total)
+
+
+def train_populations(work: Work, folder: Path, progress: ProgressReport, log: RunLog | None = None) -> None:
     """Train and measure populations, leave each one's rows among the parts of `folder`, and report to the log.
+
+    Of a population that fails, each half trains by itself, down to the members that are the cause: their rows say why,
+    and all others are kept.
 
     Raises: KeyboardInterrupt on Ctrl-C; ConfigError for a checkpoint that cannot be read.
     """
     log = log or RunLog(folder)
-    step_work = [_step_work(population, work.execution) for population in work.packed]
-    total = sum(weight * _steps(each) for weight, each in zip(step_work, work.packed, strict=True))
-    total += SELF_TRAINED_STEP_SECONDS * _steps(work.self_trained)
-    with ProgressReport(work.trainer.progress, work.pending, total) as progress:
-        for number, population in enumerate(work.packed, start=1):
-            progress.step_work = step_work[number - 1]
-            if len(work.packed) > 1:
-                progress.say(f"population {number} of {len(work.packed)}")
-            _run_population(population, work.execution, folder, progress, log)
-            log.catch_up()
-            progress.finish(len(population))
+    for number, population in enumerate(work.packed, start=1):
+        progress.step_work = _step_work(population, work.execution)
+        if len(work.packed) > 1:
+            progress.say(f"population {number} of {len(work.packed)}")
+        _run_population(population, work.execution, folder, progress, log)
+        log.catch_up()
+        progress.finish(len(population))
 
-        def finish(run: Run, result: PopulationResult | str) -> None:
-            if isinstance(result, str):
-                _save_failed([run], folder, result)
-            else:
-                _save_finished([run], folder, result)
-            log.catch_up()
-            progress.finish(1)
+    def finish(run: Run, result: PopulationResult | str) -> None:
+        if isinstance(result, str):
+            _save_failed([run], folder, result)
+        else:
+            _save_finished([run], folder, result)
+        log.catch_up()
+        progress.finish(1)
 
-        if work.self_trained:
-            progress.step_work = SELF_TRAINED_STEP_SECONDS
-            at_once = processes_at_once(work.trainer, work.execution)
-            train_side_by_side(
-                work.self_trained, work.execution.with_engine("eager"), at_once, folder, progress, finish
-            )
+    if work.self_trained:
+        progress.step_work = SELF_TRAINED_STEP_SECONDS
+        at_once = processes_at_once(work.trainer, work.execution)
+        train_side_by_side(
+            work.self_trained, work.execution.with_engine("eager"), at_once, folder, progress, finish
+        )
 
 
 def _steps(runs: Sequence[Run]) -> int:

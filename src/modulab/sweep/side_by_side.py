@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +16,9 @@ from modulab.sweep.pack import available_bytes
 from modulab.training.cache import say_once
 from modulab.training.execution import Execution, cpu_count
 from modulab.training.fit import PopulationResult
-from modulab.workers import Send, Workers
+from modulab.workers import Send, SentProgress, Workers, ended_by_signal, show_sent
 
-PRELOAD = ("modulab.training.self_trained", "modulab.sweep.run", "modulab.config.composing", "hydra")
+PRELOAD = ("modulab.training.self_trained", "modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 PROCESS_BYTES = 600 << 20
 """About what a process takes beside the user's own module and data: torch and Lightning."""
 _TRAINING_KEYS_IN_USE = ("steps", "curve_every")
@@ -44,7 +41,7 @@ def processes_at_once(trainer: Trainer, execution: Execution) -> int:
 
 
 def check_differences(runs: Sequence[Run]) -> None:
-    """Raise: ConfigError for two members that train themselves and differ in nothing that their training reads."""
+    """Raise ConfigError for two members that train themselves and differ in nothing that their training reads."""
     seen: dict[str, Run] = {}
     for run in runs:
         if not trains_itself(run.condition.example):
@@ -95,7 +92,7 @@ def train_side_by_side(
     workers = Workers(PRELOAD)
     free = list(range(processes))
     progress.say(f"training, up to {processes} at once" if processes > 1 else "training")
-    with _told_to_end():
+    with ended_by_signal():
         try:
             while waiting or at_work:
                 while waiting and free:
@@ -107,15 +104,17 @@ def train_side_by_side(
                     workers.start(name, _fit_one, run.config, execution, path, at_work[name][1])
                 message = workers.next()
                 run, place = at_work[message.worker]
-                if message.kind == "advance":
-                    progress.advance(*message.content)
-                elif message.kind == "say":
-                    say_once(f"{run.member.architecture.name}: {message.content}")
+                if message.kind == "say":
+                    label, at_once = message.content
+                    if at_once:
+                        say_once(f"{run.member.architecture.name}: {label}")
+                elif show_sent(message, progress, processes, run.member.architecture.name):
+                    continue
                 elif message.kind == "interrupted":
                     raise KeyboardInterrupt
                 else:
                     if message.kind == "failed":
-                        # Code that has been mended does not go on with what the broken one made.
+                        # Fixed code does not resume from what the broken code wrote.
                         checkpoint_path(folder, [message.worker]).unlink(missing_ok=True)
                     finish(run, message.content)
                     workers.end(message.worker)
@@ -125,48 +124,15 @@ def train_side_by_side(
             workers.stop()
 
 
-@contextmanager
-def _told_to_end() -> Generator[None]:
-    """Take the signal to end for Ctrl-C, unless somebody else does something about it."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-class _Progress(ProgressReport):
-    """Tells another process what would be shown here."""
-
-    def __init__(self, send: Send) -> None:
-        super().__init__("off", 1, 1)
-        self._send = send
-
-    def advance(self, steps: float, resumed: bool = False) -> None:
-        """Tell of steps."""
-        self._send("advance", (steps, resumed))
-
-    def say(self, label: str, at_once: bool = False) -> None:
-        """Tell what the user should know."""
-        if at_once:
-            self._send("say", label)
-
-
 def _fit_one(
     send: Send, config: Mapping[str, Any], execution: Execution, checkpoint: str, place: int
 ) -> None:
     from modulab.training.self_trained import fit_alone, warnings_told
 
     os.setpgrp()  # Ctrl-C on a terminal reaches the process that started this one, which passes it on once.
-    progress = _Progress(send)
+    progress = SentProgress(send)
     try:
-        with warnings_told(lambda text: send("say", text)):
+        with warnings_told(lambda text: progress.say(text, at_once=True)):
             member = read_run(config).member
             result = fit_alone(member, execution, Path(checkpoint), progress, device_number=place)
         send("done", result)

@@ -66,11 +66,6 @@ class BitMemoryTask(Task):
         """Return `cross_entropy`."""
         return "cross_entropy"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def changed(self, samples: Samples, module: int = 0) -> Samples:
         """Return the same sequences with a module's classes exchanged."""
         return with_targets_of(samples, module, 1 - samples.targets[:, :, own_columns(module, 1)])
@@ -87,7 +82,7 @@ class BitMemoryTask(Task):
         if scales is not None:
             raise supports.nothing_to_widen("bits", "bit_memory")
         if region == "withheld":
-            raise ConfigError("task.name=bit_memory withholds nothing, so it has no withheld region.")
+            raise supports.nothing_withheld(self.name)
         bits = supports.full(keys, counters, self.modules, self.length) > 0
         answers = _ANSWERS[self.question](bits[:, :, :, -self.recent :])
         return Samples(bits.flatten(2).float(), answers.float())

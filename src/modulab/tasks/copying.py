@@ -9,7 +9,6 @@ from jaxtyping import Float, Int32
 from pydantic import Field
 from torch import Tensor
 
-from modulab.errors import ConfigError
 from modulab.losses import CrossEntropyLoss, Loss
 from modulab.partition import Partition, even_shares
 from modulab.schema import STRUCTURAL
@@ -99,22 +98,17 @@ class TokenTask(Task):
         """Return `TokenCrossEntropyLoss`."""
         return TokenCrossEntropyLoss(self.symbols)
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def changed(self, samples: Samples, module: int = 0) -> Samples:
         """Return the same symbols with each of a module's answers named as the next, and the last as the first."""
         names = samples.targets[:, :, own_columns(module, self.length)]
         return with_targets_of(samples, module, (names + 1) % self.symbols)
 
     def check_drawn(self, region: Region, scales: Tensor | None) -> None:
-        """Raise: ConfigError for a region or a range of inputs that symbols do not have."""
+        """Raise ConfigError for a region or a range of inputs that symbols do not have."""
         if scales is not None:
             raise supports.nothing_to_widen("one-hot symbols", self.name)
         if region == "withheld":
-            raise ConfigError(f"task.name={self.name} withholds nothing, so it has no withheld region.")
+            raise supports.nothing_withheld(self.name)
 
     def one_hot(self, tokens: Tensor) -> Float[Tensor, "member batch feature"]:
         """Return the inputs that are these symbols."""

@@ -118,13 +118,13 @@ class DomainsTask(Task):
         for row in self.channel:
             if min(row) < 0 or abs(sum(row) - 1) > _SUM_ERROR:
                 raise ConfigError(
-                    f"task.channel has the row {row}, which is no distribution. Give numbers from 0 on that sum to 1."
+                    f"task.channel has the row {row}, which is not a distribution. Give numbers from 0 that sum to 1."
                 )
         return self
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Return `coordinate` alone: densities that are rotated are none."""
+        """Return `coordinate` alone: a rotated density is not a density."""
         return ("coordinate",)
 
     @property
@@ -147,11 +147,6 @@ class DomainsTask(Task):
     def loss(self) -> Loss:
         """Return the divergence of the worst domain."""
         return WorstDivergence()
-
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
 
     def domains(self) -> Float[Tensor, "module symbol"]:
         """Return P_k(x)."""
@@ -183,7 +178,7 @@ class DomainsTask(Task):
         if scales is not None:
             raise nothing_to_widen("densities", self.name)
         if region == "withheld":
-            raise nothing_withheld()
+            raise nothing_withheld(self.name)
         shape = (*counters.shape, self.modules * self.symbols)
         inputs, targets = (
             densities.flatten().to(keys.device).expand(shape)

@@ -80,7 +80,7 @@ class FormulaTask(Task):
     )
 
     points: Literal["drawn", "published"] = Field(
-        description="drawn anew for each seed, or those of the published network: the same 100 in training, and 100 in "
+        description="drawn for each seed, or those of the published network: the same 100 in training, and 100 in "
         "tests, for all seeds",
     )
 
@@ -114,11 +114,6 @@ class FormulaTask(Task):
         """Return `squared`."""
         return "squared"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False: variables are independent in training."""
-        return False
-
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
         """Raise ConfigError where not all points of a full batch would be seen at every step."""
         if self.full_batch is None:
@@ -146,7 +141,7 @@ class FormulaTask(Task):
         if scales is not None:
             raise supports.nothing_to_widen("variables", self.name)
         if region == "withheld":
-            raise supports.nothing_withheld()
+            raise supports.nothing_withheld(self.name)
         if self.full_batch is not None and region == "train" and split == "train":
             counters = counters % self.full_batch
         if self.points == "published":

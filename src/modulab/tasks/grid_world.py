@@ -6,10 +6,10 @@ state, and the largest of the values
 
     (-dx, dx, -dy, dy) / n    for left, right, down, up
 
-names it, as that is |dx| or |dy|. So the axes are two modules: each gives the values of its own actions without the
-other coordinate, and only the choice of the largest joins them. Who imitates values (squared error) learns these. Who
-imitates actions, as in behaviour cloning (cross-entropy), need not: an action is also named by the signs of dx + dy and
-dx - dy, which belong to no axis.
+is that action's, as it is |dx| or |dy|. So the axes are two modules: each gives the values of its own actions without
+the other coordinate, and only the choice of the largest joins them. Networks that imitate values (squared error) learn
+these. Those that imitate actions, as in behaviour cloning (cross-entropy), need not: an action is also determined by
+the signs of dx + dy and dx - dy, which belong to no axis.
 
 There is no reward, and nothing to explore.
 """
@@ -148,11 +148,6 @@ class GridWorldTask(Task):
         return PolicyLoss() if self.imitate == "actions" else "squared"
 
     @property
-    def withholds(self) -> bool:
-        """Return False: all states are seen."""
-        return False
-
-    @property
     def num_states(self) -> int:
         """Return 4 n^2, the number of distances (dx, dy): the squares of the grid without its diagonals."""
         return 4 * self.size**2
@@ -170,7 +165,7 @@ class GridWorldTask(Task):
         if scales is not None:
             raise supports.nothing_to_widen("distances", self.name)
         if region == "withheld":
-            raise supports.nothing_withheld()
+            raise supports.nothing_withheld(self.name)
         limits = torch.full((len(keys),), self.num_states, dtype=torch.int32, device=keys.device)
         states = integers(fold_in(keys, _STATE), counters, limits)
         distances = state_distances(states.long())

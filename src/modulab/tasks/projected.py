@@ -25,7 +25,7 @@ from modulab.partition import SHARED, Partition
 from modulab.schema import STRUCTURAL
 from modulab.streams import Stream, fold_in, member_keys, normals, uniforms
 from modulab.tasks.base import Region, Samples, Split, Task
-from modulab.tasks.supports import nothing_to_widen
+from modulab.tasks.supports import nothing_to_widen, nothing_withheld
 
 _SINES = 60
 """Sub-stream of Stream.TASK from which directions and phases of sines are drawn."""
@@ -110,11 +110,6 @@ class ProjectedTask(Task):
         """Return `squared`; a constant answer has an error of 1."""
         return "squared"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def waves(self, module: int) -> tuple[Float64[Tensor, "sine coordinate"], Float64[Tensor, " sine"]]:
         """Return w and p of a module's sines; directions and phases are drawn uniformly."""
         keys = fold_in(fold_in(fold_in(member_keys([self.function_seed]), Stream.TASK), _SINES), module)
@@ -152,7 +147,7 @@ class ProjectedTask(Task):
         if scales is not None:
             raise nothing_to_widen("normal inputs", self.name)
         if region == "withheld":
-            raise ConfigError("task.name=projected withholds nothing, so it has no withheld region.")
+            raise nothing_withheld(self.name)
         inputs = gaussians(keys, counters, self.features)
         read = inputs[:, :, : self.modules * self.module_features].split(self.module_features, dim=2)
         total = self.module_values(0, read[0])

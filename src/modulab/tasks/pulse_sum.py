@@ -72,11 +72,6 @@ class PulseSumTask(Task):
         """Return `cross_entropy`."""
         return "cross_entropy"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def changed(self, samples: Samples, module: int = 0) -> Samples:
         """Return the same pulses with each sum of a module named as the next one, and the last as the first."""
         names = samples.targets[:, :, own_columns(module, 1)]
@@ -94,7 +89,7 @@ class PulseSumTask(Task):
         if scales is not None:
             raise supports.nothing_to_widen("pulses", "pulse_sum")
         if region == "withheld":
-            raise ConfigError("task.name=pulse_sum withholds nothing, so it has no withheld region.")
+            raise supports.nothing_withheld(self.name)
         drawn = [self._module(keys, counters, module) for module in range(self.modules)]
         inputs, sums = zip(*drawn, strict=True)
         return Samples(torch.cat(inputs, dim=2), torch.stack(sums, dim=2))

@@ -107,11 +107,6 @@ class RetinaTask(Task):
         """Return `cross_entropy`."""
         return "cross_entropy"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False: all images are seen."""
-        return False
-
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
         """Raise ConfigError where the points of a minibatch would be of several periods."""
         if self.goals == "fixed":
@@ -123,7 +118,7 @@ class RetinaTask(Task):
             )
         if self.goal_period % batch_size:
             raise ConfigError(
-                f"task.goal_period={self.goal_period} points are no whole number of minibatches of "
+                f"task.goal_period={self.goal_period} points are not a whole number of minibatches of "
                 f"training.batch_size={batch_size}. Set task.goal_period to a multiple of it."
             )
 
@@ -145,7 +140,7 @@ class RetinaTask(Task):
         if scales is not None:
             raise supports.nothing_to_widen("pixels", "retina")
         if region == "withheld":
-            raise supports.nothing_withheld()
+            raise supports.nothing_withheld(self.name)
         images = random_bits(fold_in(keys, _IMAGE), counters) & (IMAGES - 1)
         left, right = objects(images)
         if self.outputs == "separate":

@@ -59,11 +59,6 @@ class SourcesTask(Task):
         """Return `squared`."""
         return "squared"
 
-    @property
-    def withholds(self) -> bool:
-        """Return False."""
-        return False
-
     def source_points(self) -> Float[Tensor, "point module"]:
         """Return the points of the set, on which training and evaluation run."""
         return source_sets([self.source_seed], self.points, self.modules, self.corners)[0]
@@ -80,7 +75,7 @@ class SourcesTask(Task):
         if scales is not None:
             raise nothing_to_widen("sources", self.name)
         if region == "withheld":
-            raise nothing_withheld()
+            raise nothing_withheld(self.name)
         points = self.source_points().to(keys.device)
         chosen = points[counters.long() % self.points]
         return Samples(chosen, chosen)
@@ -89,7 +84,7 @@ class SourcesTask(Task):
 def source_sets(
     seeds: list[int], points: int, modules: int = 2, corners: int = 0
 ) -> Float[Tensor, "set point module"]:
-    """Return source sets by their seeds: points of the unit square centred on 0, so many corners of it among them."""
+    """Return source sets by their seeds: points of the unit square centred on 0, with `corners` of its corners."""
     keys = fold_in(fold_in(member_keys(seeds), Stream.TASK), _SETS)
     counters = torch.arange(points * modules, dtype=torch.int32).expand(len(seeds), -1)
     sets = uniforms(keys, counters).unflatten(1, (points, modules)) - 0.5

@@ -37,7 +37,7 @@ _WORTH_SHARING = 8
 
 @dataclass(frozen=True)
 class _Place:
-    """The rows of a block and the members in them; a member alone is trained beside a copy of itself."""
+    """The rows of a block and the members in them; a single member is padded with a duplicate."""
 
     start: int
     stop: int
@@ -145,7 +145,7 @@ class PopulationLearner(LightningModule):
 
     @property
     def row_members(self) -> Sequence[Member]:
-        """Return the members in row order, twins included: the order in which data is laid out."""
+        """Return the members in row order, duplicates included: the order in which data is laid out."""
         return self._row_members
 
     @property
@@ -155,7 +155,7 @@ class PopulationLearner(LightningModule):
         return [programs[row] for row in self.row_of_member.tolist()]
 
     def train_with(self, engines: Mapping[Program, Engine], threads: int) -> None:
-        """Run the steps of each program by an engine of its own from now on, on so many threads."""
+        """Run the steps of each program by an engine of its own from now on, on `threads` threads."""
         self._engines, self.threads = dict(engines), threads
 
     @property

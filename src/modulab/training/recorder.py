@@ -40,7 +40,7 @@ _SAMPLES = 512
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or the signal to end, arrived; the checkpoint holds everything up to the last whole chunk."""
+    """SIGINT or SIGTERM arrived; the checkpoint holds everything up to the last whole chunk."""
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def interruptions() -> Generator[None]:
 
 @contextmanager
 def handlers_kept() -> Generator[None]:
-    """Put back the handlers of Ctrl-C and of the signal to end.
+    """Restore the handlers of SIGINT and SIGTERM.
 
     The recorder, which takes them over after Lightning, is called at the end after Lightning has put them back, and
     by itself would leave Lightning's.
@@ -138,14 +138,14 @@ class Recorder(Callback):
             signal.signal(*self._previous_handlers.popitem())
 
     def on_fit_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         del trainer, pl_module
         self._give_signals_back()
 
     def on_exception(
         self, trainer: LightningTrainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         del trainer, pl_module, exception
         self._give_signals_back()
 

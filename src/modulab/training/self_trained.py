@@ -177,7 +177,7 @@ class _OwnRecorder(Recorder):
         super().on_train_start(trainer, pl_module)
         own = {id(parameter) for parameter in pl_module.parameters()}
         groups = [group for optimiser in trainer.optimizers for group in optimiser.param_groups]
-        # Lightning puts one that trains nothing in the place of none.
+        # Lightning puts one that trains nothing in place of none.
         has_none = not any(id(parameter) in own for group in groups for parameter in group["params"])
         if pl_module.automatic_optimization and has_none:
             raise ConfigError(
@@ -299,7 +299,7 @@ class _OwnRecorder(Recorder):
         }
 
     def say(self, sentence: str) -> None:
-        """Tell the user something."""
+        """Report a message to the user."""
         self._progress.say(sentence, at_once=True)
 
 

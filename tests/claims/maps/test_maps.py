@@ -198,6 +198,32 @@ def test_a_figure_names_each_region_and_keeps_every_place_and_setting(drawn: Any
     assert len(figure.png()) > 1000
 
 
+def test_a_map_on_a_page_has_every_place_and_setting_with_its_effect_and_boundaries_where_they_are(
+    drawn: Any,
+) -> None:
+    figure = map_figure(drawn)
+    assert figure.chart is not None
+    data = figure.data
+    for panel, modules in zip(figure.chart.panels, (2, 4), strict=True):
+        rows, own = panel.rows, data.loc[data["task.modules"] == modules]
+        for shown, kind in (("mean", "place"), ("member", "setting")):
+            wanted = own.loc[own["shown"] == kind]
+            charted = rows.loc[rows["shown"] == shown]
+            np.testing.assert_allclose(charted["value"], wanted["effect"])
+            np.testing.assert_allclose(
+                charted["x"], place_of(AXES["data.num_samples"], wanted["data.num_samples"].to_numpy())
+            )
+        guides = rows.loc[rows["shown"] == "guide"]
+        assert set(guides["arm"]) == {"measured boundary", "predicted boundary"}
+        planted = place_of(AXES["data.num_samples"], np.array([50.0 * modules]))
+        predicted = guides.loc[guides["arm"] == "predicted boundary", "x"]
+        np.testing.assert_allclose(predicted, planted.item(), atol=0.01)
+        np.testing.assert_allclose(guides["x"], planted.item(), atol=0.1)
+        place = rows.loc[rows["shown"] == "mean"].iloc[0]
+        assert place["words"].splitlines()[0] == "Training points N: 10"
+        assert place["words"].splitlines()[-1] == "predicted: supported"
+
+
 def test_too_few_settings_leave_a_map_undecided() -> None:
     found = draw_map(MAP, AXES, results(4))
     assert found.surface is None
@@ -252,12 +278,17 @@ def test_a_planted_front_has_its_effects_at_their_prices_and_bands_that_hold_the
         assert found.front.at(panel, 1e-4) is None
     names = ["two", "four"]
     assert (
-        "no place is so good at 0.0001 (few)"
+        "no place has so low an error at 0.0001 (few)"
         in front_words(replace(MAP.effect, price="paid"), found.front, names, {"few": 1e-4})[1]
     )
     figure = front_figure(replace(MAP.effect, price="paid"), found.front, names, "map_C0")
     assert (figure.data["shown"] == "setting").sum() == 96
     assert set(figure.data["panel"]) == {"two", "four"}
+    assert figure.chart is not None
+    [panel] = figure.chart.panels
+    members = panel.rows.loc[panel.rows["shown"] == "member"]
+    np.testing.assert_allclose(sorted(members["y"]), sorted(found.front.settings["effect"]))
+    assert set(panel.rows.loc[panel.rows["shown"] == "guide", "y"]) == {MAP.effect.least}
     assert len(figure.svg()) > 1000
 
 
@@ -403,4 +434,9 @@ def test_a_page_says_of_a_map_whether_modularity_has_settled(drawn: Any) -> None
     figure = settling_figure(found, "map_C0")
     assert figure.name == "map_C0_steps"
     assert len(figure.data) == 6
+    assert figure.chart is not None
+    [panel] = figure.chart.panels
+    means = panel.rows.loc[panel.rows["shown"] == "mean"]
+    np.testing.assert_allclose(means["y"], found.curves["mean"])
+    assert means["words"].tolist()[0] == "Training step: 100\n16 networks"
     assert len(figure.svg()) > 1000

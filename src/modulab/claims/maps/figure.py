@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -17,11 +20,13 @@ from numpy.typing import NDArray
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.boundary import NOT_SUPPORTED, SUPPORTED, UNDECIDED, WORDS
 from modulab.claims.maps.places import RESOLUTION, Panel, place_of
-from modulab.claims.maps.words import axis_label, level_words
+from modulab.claims.maps.words import axis_label, level_words, number
 from modulab.config.sobol import Axis
+from modulab.report.chart import Chart, Swatch, drawn_panel
+from modulab.report.chart import Panel as ChartPanel
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import MOST_COLUMNS, panel_grid
-from modulab.report.style import drawing
+from modulab.report.style import ArmStyle, drawing
 
 Array = NDArray[np.float64]
 
@@ -29,6 +34,21 @@ _FILLS = {SUPPORTED: ("#9ccbe8", ""), UNDECIDED: ("#ececec", "...."), NOT_SUPPOR
 """Colour and hatching of each region: blue, grey and orange, which colour-blind readers can tell apart."""
 _HATCH_COLOUR = "#8a8a8a"
 _PREDICTED = "#7a0c66"
+_MEASURED, _EXPECTED = "measured boundary", "predicted boundary"
+_MATTERS, _DOES_NOT = "a setting whose effect matters", "one whose effect does not"
+_STYLES = {
+    **{WORDS[region]: ArmStyle(colour, "s") for region, (colour, _) in _FILLS.items()},
+    _MEASURED: ArmStyle("#000000", "s"),
+    _EXPECTED: ArmStyle(_PREDICTED, "s", (0, (3, 1.5))),
+    _MATTERS: ArmStyle("#000000", "o"),
+    _DOES_NOT: ArmStyle("#ffffff", "o"),
+}
+"""How a page draws what a map shows."""
+_SWATCHES: Mapping[str, Swatch] = {
+    **dict.fromkeys(WORDS.values(), "area"),
+    **dict.fromkeys((_MEASURED, _EXPECTED), "line"),
+    **dict.fromkeys((_MATTERS, _DOES_NOT), "mark"),
+}
 _MARGIN = 0.02
 """Around a plane, so that settings on its edge are whole."""
 
@@ -37,10 +57,12 @@ def map_figure(drawn: DrawnMap) -> ReportFigure:
     """Draw a map: one plane per panel with its regions, measured and predicted boundary, and settings as marks."""
     panels = drawn.plan.panels
     columns = {2: 2, 4: 2, 8: 4}.get(len(panels), min(len(panels), MOST_COLUMNS))
+    charted: list[ChartPanel] = []
     with drawing(**{"hatch.linewidth": 0.5, "hatch.color": _HATCH_COLOUR}):
         figure, axes = panel_grid(len(panels), columns, height=2.9)
         for place, (each, panel) in enumerate(zip(axes, panels, strict=True)):
-            _draw_panel(each, drawn, panel)
+            guides = _draw_panel(each, drawn, panel)
+            charted.append(_charted(each, drawn, panel, guides))
             if place + columns >= len(panels):
                 each.set_xlabel(axis_label(drawn, drawn.plan.x))
             if place % columns == 0:
@@ -51,10 +73,14 @@ def map_figure(drawn: DrawnMap) -> ReportFigure:
         "below it (not supported), or on both sides (undecided). The band holds for all places of the map at once, "
         "with 95% confidence, by bootstrap over settings."
     )
-    return ReportFigure(drawn.of.name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn))
+    chart = Chart(charted, _STYLES, swatches=_SWATCHES, columns=columns, on_white=True)
+    return ReportFigure(
+        drawn.of.name, f"Where {_lower(drawn.of.title)}", caption, figure, _data(drawn), chart
+    )
 
 
-def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
+def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> pd.DataFrame:
+    """Draw a plane, and return its boundaries as rows of its interactive form."""
     ticks = drawn.plan.ticks
     found = _plane(drawn.regions, panel)
     fills = [_FILLS[region] for region in (NOT_SUPPORTED, UNDECIDED, SUPPORTED)]
@@ -64,13 +90,16 @@ def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
     )  # fmt: skip
     filled.set_edgecolor(_HATCH_COLOUR)
     filled.set_linewidth(0.0)
+    guides: list[pd.DataFrame] = []
     if drawn.surface is not None:
         effect = _plane(drawn.surface.effect - drawn.threshold, panel)
         if (effect > 0).any() and (effect < 0).any():
-            axes.contour(ticks, ticks, effect, levels=[0.0], colors="black", linewidths=1.8)
+            line = axes.contour(ticks, ticks, effect, levels=[0.0], colors="black", linewidths=1.8)
+            guides.append(_guide(line, _MEASURED))
     margins = _plane(drawn.margins, panel)
     if (margins > 0).any() and (margins < 0).any():
         line = axes.contour(ticks, ticks, margins, levels=[0.0], colors=_PREDICTED, linewidths=1.6)
+        guides.append(_guide(line, _EXPECTED))
         # Contours have the higher values, those of support, on one side: the ticks are on the other.
         line.set(path_effects=[withTickedStroke(angle=-90, spacing=9, length=0.6)])
     _draw_settings(axes, drawn, panel)
@@ -79,6 +108,73 @@ def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
     _set_axis(axes, "x", drawn.plan.axes[drawn.plan.x])
     _set_axis(axes, "y", drawn.plan.axes[drawn.plan.y])
     axes.set_title("\n".join([*level_words(panel), *_all_predicted(margins)]))
+    return pd.concat(guides) if guides else pd.DataFrame()
+
+
+def _guide(line: QuadContourSet, arm: str) -> pd.DataFrame:
+    """Return the pieces of a boundary as rows."""
+    pieces = [
+        pd.DataFrame({"arm": arm, "shown": "guide", "x": piece[:, 0], "y": piece[:, 1], "part": number})
+        for number, piece in enumerate(line.allsegs[0])
+    ]
+    return pd.concat(pieces)
+
+
+def _charted(axes: Axes, drawn: DrawnMap, panel: Panel, guides: pd.DataFrame) -> ChartPanel:
+    """Return a plane as it is drawn on a page: places with the fitted effect, settings with their own."""
+    plan = drawn.plan
+    across, up = np.meshgrid(plan.ticks, plan.ticks)
+    shown = pd.DataFrame({key: plan.shown[0][key][panel.places] for key in (plan.x, plan.y)})
+    margins = drawn.margins[panel.places].tolist()
+    places = pd.DataFrame(
+        {
+            "arm": [WORDS[region] for region in drawn.regions[panel.places].tolist()], "shown": "mean",
+            "x": across.ravel(), "y": up.ravel(),
+            "words": [
+                f"{words}\npredicted: {_predicted(margin)}"
+                for words, margin in zip(_words(drawn, shown, ()), margins, strict=True)
+            ],
+        }
+    )  # fmt: skip
+    if drawn.surface is not None:
+        surface = drawn.surface
+        for name, values in (("value", surface.effect), ("y_low", surface.low), ("y_high", surface.high)):
+            places[name] = [drawn.of.effect.shown(value) for value in values[panel.places].tolist()]
+    parts = [places, guides]
+    own = _settings_of(drawn, panel)
+    if len(own):
+        settings = {
+            "arm": np.where(own["effect"] > drawn.threshold, _MATTERS, _DOES_NOT), "shown": "member",
+            "x": plan.places_on(plan.x, own), "y": plan.places_on(plan.y, own),
+            "value": [drawn.of.effect.shown(value) for value in own["effect"].tolist()],
+            "words": _words(drawn, own, plan.averaged),
+        }  # fmt: skip
+        parts.append(pd.DataFrame(settings))
+    rows = pd.concat(parts, ignore_index=True).assign(run_id=None)
+    charted = drawn_panel(axes, rows, "regions")
+    return replace(
+        charted,
+        title=", ".join(charted.title.split("\n")),
+        x=replace(charted.x, title=axis_label(drawn, plan.x)),
+        y=replace(charted.y, title=axis_label(drawn, plan.y)),
+        values="Effect", means="Fitted effect and its band", members="Effect of one setting",
+        absent="No effect could be fitted",
+    )  # fmt: skip
+
+
+def _predicted(margin: float) -> str:
+    if not np.isfinite(margin):
+        return "nothing"
+    return WORDS[SUPPORTED if margin > 0 else NOT_SUPPORTED]
+
+
+def _words(drawn: DrawnMap, settings: pd.DataFrame, others: Sequence[str]) -> list[str]:
+    """Return where settings lie, in words: their values of x and y, and of other keys that the figure averages over."""
+    parts = [
+        [f"{axis_label(drawn, key)}: {number(value)}" for value in settings[key].astype(float).tolist()]
+        for key in (drawn.plan.x, drawn.plan.y, *others)
+    ]
+    return ["\n".join(lines) for lines in zip(*parts, strict=True)]
 
 
 def _all_predicted(margins: Array) -> list[str]:
@@ -90,11 +186,16 @@ def _all_predicted(margins: Array) -> list[str]:
     return ["predicted: supported nowhere"] if (margins <= 0).all() else []
 
 
-def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
+def _settings_of(drawn: DrawnMap, panel: Panel) -> pd.DataFrame:
+    """Return the settings, with their effects, that lie in a panel."""
     keep = np.ones(len(drawn.effects), dtype=bool)
     for key, level in panel.levels.items():
         keep &= (drawn.effects[key] == level).to_numpy()
-    own = drawn.effects.loc[keep]
+    return drawn.effects.loc[keep]
+
+
+def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
+    own = _settings_of(drawn, panel)
     if own.empty:
         return
     x, y = drawn.plan.places_on(drawn.plan.x, own), drawn.plan.places_on(drawn.plan.y, own)
@@ -150,13 +251,13 @@ def _legend(figure: Figure) -> None:
         for region, (colour, hatch) in _FILLS.items()
     ]
     handles += [
-        Line2D([], [], color="black", lw=1.8, label="measured boundary"),
+        Line2D([], [], color="black", lw=1.8, label=_MEASURED),
         Line2D(
-            [], [], color=_PREDICTED, lw=1.6, label="predicted boundary, with ticks on the side that is not supported",
+            [], [], color=_PREDICTED, lw=1.6, label=f"{_EXPECTED}, with ticks on the side that is not supported",
             path_effects=[withTickedStroke(angle=-90, spacing=7, length=0.6)],
         ),
-        Line2D([], [], ls="", marker="o", ms=3.5, mfc="black", mec="black", label="a setting whose effect matters"),
-        Line2D([], [], ls="", marker="o", ms=3.5, mfc="white", mec="black", mew=0.6, label="one whose effect does not"),
+        Line2D([], [], ls="", marker="o", ms=3.5, mfc="black", mec="black", label=_MATTERS),
+        Line2D([], [], ls="", marker="o", ms=3.5, mfc="white", mec="black", mew=0.6, label=_DOES_NOT),
     ]  # fmt: skip
     width = figure.get_figwidth()
     columns = 3 if width > 8 else 2 if width > 6 else 1

@@ -1,4 +1,4 @@
-"""How much of an effect is had at which price: the front of a fitted effect over a fitted error.
+"""Effect against price: the front of a fitted effect over a fitted error.
 
 Of all places of a panel whose fitted error is at most a given one, the front is the largest fitted effect. Its band is
 the map's own at that place. That band holds at all places at once, so that it holds at the one that was chosen, too.
@@ -8,7 +8,7 @@ A place is on the front if no other has a larger fitted effect at a fitted error
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,15 @@ from modulab.claims.evidence import SMALLEST_ERROR
 from modulab.claims.maps.effects import Effect
 from modulab.claims.maps.places import Plan
 from modulab.claims.maps.surface import Surface, fit_surface
+from modulab.report.chart import COLUMNS, Chart, drawn_panel
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.style import arm_styles, drawing, label
+from modulab.report.style import arm_styles, arm_text, drawing, label
 
 Array = NDArray[np.float64]
+
+_OWN = ("panel", "price", "effect", "low", "high")
+"""Columns of a front that are no settings."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ def front_words(
         parts: list[str] = []
         for words, budget in budgets.items():
             found = front.at(number, budget)
-            gain = "no place is so good" if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)
+            gain = (
+                "no place has so low an error" if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)
+            )
             parts.append(f"{gain} at {budget:.3g} ({words})")
         start = f"{name}: " if name else ""
         sentences.append(
@@ -107,7 +113,8 @@ def front_words(
 def front_figure(effect: Effect, front: Front, names: Sequence[str], name: str) -> ReportFigure:
     """Draw the front of each panel with its band, and every setting as a mark."""
     assert effect.price is not None
-    styles = arm_styles(names)
+    styles, price = arm_styles(names), label(effect.price)
+    parts: list[pd.DataFrame] = []
     with drawing():
         figure, [axes] = panel_grid(1, height=3.0)
         for number, arm in enumerate(names):
@@ -127,10 +134,17 @@ def front_figure(effect: Effect, front: Front, names: Sequence[str], name: str) 
                 ms=2.6,
                 alpha=0.6,
             )
+            parts += [_charted(own, "mean", arm, price), _charted(marks, "member", arm, price)]
         axes.axhline(effect.least, color="black", lw=0.8, ls=":")
-        axes.set_xlabel(label(effect.price))
+        axes.set_xlabel(price)
         axes.set_ylabel("Effect")
         legend_below(figure, list(names), styles, None)
+        least = pd.DataFrame(
+            {"arm": names[0], "shown": "guide", "x": axes.get_xlim(), "y": effect.least, "part": 0}
+        )
+        charted = drawn_panel(
+            axes, pd.concat([*parts, least], ignore_index=True).assign(run_id=None), "steps"
+        )
     caption = (
         f"Effect: {effect.words}. Lines: the largest fitted effect at a fitted error that is at most as large; bands: "
         "those of the map, which hold at all places at once with 95% confidence. Marks: all settings. Dotted: the "
@@ -140,4 +154,23 @@ def front_figure(effect: Effect, front: Front, names: Sequence[str], name: str) 
         [front.places.assign(shown="front"), front.settings.assign(shown="setting")], ignore_index=True
     )
     data["panel"] = [names[number] for number in data["panel"]]
-    return ReportFigure(f"{name}_front", "Effect by its price", caption, figure, data)
+    charted = replace(
+        charted, means="Largest fitted effect at such an error, and its band", members="One setting"
+    )
+    chart = Chart([charted], styles)
+    return ReportFigure(f"{name}_front", "Effect by its price", caption, figure, data, chart)
+
+
+def _charted(found: pd.DataFrame, shown: str, arm: str, price: str) -> pd.DataFrame:
+    """Return places of a front, or settings, as rows of its interactive form; words say where on the map they lie."""
+    keys = {"price": price} | {str(key): label(str(key)) for key in found if key not in _OWN}
+    words = [
+        "\n".join(f"{words}: {_rounded(row[key])}" for key, words in keys.items())
+        for row in found.to_dict("records")
+    ]
+    renamed = found.rename(columns={"price": "x", "effect": "y", "low": "y_low", "high": "y_high"})
+    return renamed[[name for name in COLUMNS if name in renamed]].assign(arm=arm, shown=shown, words=words)
+
+
+def _rounded(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else arm_text(value)

@@ -8,7 +8,7 @@ gain is also given as it would be at the mean learning rate, in proportion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from modulab.claims import thresholds
 from modulab.claims.maps.effects import Effect
+from modulab.report.chart import COLUMNS, Chart, drawn_panel
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import legend_below, panel_grid
 from modulab.report.style import arm_styles, arm_text, drawing, label
@@ -153,9 +154,32 @@ def settling_figure(found: Settling, name: str) -> ReportFigure:
         axes.set_ylabel(label(MEASURE))
         axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
         legend_below(figure, arms, styles, None)
+        charted = drawn_panel(axes, _charted(found, axes.get_ylim()), "band")
     caption = (
-        "Lines: the mean over the networks of all settings; bands: from their 10% to their 90% quantile. Grey: the "
-        "last quarter of training, or more where curves are coarser; its learning rate was "
+        "Lines: the mean over the networks of all settings; bands: from their 10% to their 90% quantile. Grey, or "
+        "between dotted lines: the last quarter of training, or more where curves are coarser; its learning rate was "
         f"{found.learning_rate:.2f} of the mean over all of training."
     )
-    return ReportFigure(f"{name}_steps", "Modularity during training", caption, figure, found.curves)
+    charted = replace(charted, means="Mean, and the 10% and 90% quantiles of networks")
+    chart = Chart([charted], styles)
+    return ReportFigure(f"{name}_steps", "Modularity during training", caption, figure, found.curves, chart)
+
+
+def _charted(found: Settling, ends: tuple[float, float]) -> pd.DataFrame:
+    """Return the curves as rows of their interactive form, with lines at the steps that bound the last quarter."""
+    curves = found.curves.rename(columns={"step": "x", "mean": "y", "q0.1": "y_low", "q0.9": "y_high"})
+    curves = curves.assign(
+        shown="mean",
+        words=[
+            f"{label('step')}: {step}\n{networks} networks"
+            for step, networks in zip(found.curves["step"], found.curves["networks"], strict=True)
+        ],
+    )
+    guides = [
+        pd.DataFrame(
+            {"arm": next(iter(found.by_arm)), "shown": "guide", "x": step, "y": ends, "part": number}
+        )
+        for number, step in enumerate((found.first, found.last))
+    ]
+    kept = [name for name in COLUMNS if name in curves]
+    return pd.concat([curves[kept], *guides], ignore_index=True).assign(run_id=None)
