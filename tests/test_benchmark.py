@@ -203,6 +203,30 @@ def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> 
             assert printed[first + 1] == pytest.approx(row[name] / row["limit"], abs=0.0051)
 
 
+def test_measuring_benchmark_prints_the_share_of_each_kind(
+    contenders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measuring = contenders("benchmark_contenders.measuring")
+    output = tmp_path / "measuring.json"
+    options = [
+        "--population",
+        "2",
+        "--turns",
+        "1",
+        "--engine",
+        "eager",
+        "--by-measure",
+        "--kinds",
+        "conditionals",
+    ]
+    assert measuring.main([*options, "--output", str(output)]) == 0
+    [row] = json.loads(output.read_text()).values()
+    measured = row["curves"] + row["final"]
+    assert row["share"] == pytest.approx(measured / (row["steps"] + measured))
+    assert row["measures"].keys() >= {"points and clean pass", "errors", "functional"}
+    assert f"{row['share']:.1%}" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_record_has_the_times_that_the_benchmark_found(
     quick_benchmark: tuple[str, dict[str, Any]], contenders: Any

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from modulab.streams import Stream, bernoullis, fold_in, integers, member_keys, normals, random_bits, uniforms
+from modulab.streams import (
+    Stream,
+    bernoullis,
+    drawn_normals,
+    fold_in,
+    integers,
+    member_keys,
+    normals,
+    random_bits,
+    uniforms,
+)
 
 LEAST_P = 1e-4
 """Draws are fixed, so a test that passes keeps passing; a broken stream would give far less than this."""
@@ -202,6 +212,15 @@ def test_an_odd_number_of_columns_is_an_even_one_less_its_last():
 
 
 # ---- Laws. ----
+
+
+@pytest.mark.parametrize(
+    ("members", "rows", "columns"),
+    [(3, 4, 7), (1, 1, 1), (5, 2, 1), (40, 48, 128), (2, 300, 700), (2, 1, 200_001)],
+)
+def test_normals_drawn_in_pieces_are_the_same_bits(members, rows, columns):
+    keys = member_keys(range(members))
+    assert torch.equal(drawn_normals(keys, rows, columns), normals(keys, rows, columns))
 
 
 def test_bernoullis_are_true_as_often_as_their_shares_say_and_always_or_never_at_the_ends():

@@ -9,12 +9,14 @@ from populations import make_network, make_task, probe_of
 from torch import Tensor
 
 from modulab.metrics import probe as probe_module
+from modulab.metrics.frame_null import hidden_path_strength
 from modulab.metrics.modularity import (
     ChunkSum,
     ablation_loss_rises,
     ablation_selectivity,
     block_sums,
     chance_corrected,
+    clean_gates,
     diagonal_modularity,
     mean_absolute_jacobian,
     measure_ablation,
@@ -100,6 +102,23 @@ def test_chunks_of_points_change_sums_by_rounding_only(
     chunked = [measure(probe) for measure in MEASURES]
     assert probe_module.BATCH_ELEMENTS > 150
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(5,), (6, 4), (5, 7, 4)])
+def test_gates_at_hand_give_what_passes_of_each_chunk_give(
+    hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modulab.metrics.modularity.BATCH_ELEMENTS", 150)  # chunks of a few points
+    task = make_task()
+    probe = probe_of(task, make_network(task, *hidden, activation="tanh"), num_samples=31)
+    network, inputs, gates = probe.network, probe.samples.inputs, clean_gates(probe)
+    for measured in (
+        lambda given: path_strength(network, inputs, given),
+        lambda given: mean_absolute_jacobian(network, inputs, gates=given),
+        lambda given: unit_strengths(network, inputs, task.partition, given)[0],
+        lambda given: hidden_path_strength(network, inputs, given),
+    ):
+        torch.testing.assert_close(measured(gates), measured(None))
 
 
 def test_blocks_follow_the_labels_and_leave_out_what_is_shared() -> None:

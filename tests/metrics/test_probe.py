@@ -10,7 +10,7 @@ from populations import make_network, make_parameters, make_settings, make_shape
 from torch import Tensor
 
 from modulab.errors import ConfigError
-from modulab.metrics.probe import Probe, evaluation_samples
+from modulab.metrics.probe import Asked, Probe, evaluation_samples, outputs_in_parts, outputs_on
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
@@ -129,6 +129,43 @@ def test_evaluation_points_of_a_smaller_probe_are_the_first_of_a_larger_one() ->
     assert not torch.equal(
         evaluation_samples(task, keys, 10, "full").inputs, evaluation_samples(task, keys, 10, "train").inputs
     )
+
+
+@pytest.mark.parametrize(("hidden", "points"), [((12,), 200), ((70, 3), 1000), ((), 300)])
+def test_outputs_of_a_few_members_at_a_time_are_those_of_all(hidden: tuple[int, ...], points: int) -> None:
+    task = make_task()
+    network = make_network(task, *hidden, members=23)
+    inputs = evaluation_samples(task, member_keys(range(23)), points, "full").inputs
+    parts: list[int] = []
+
+    def outputs_of(rows: slice) -> Tensor:
+        parts.append(rows.stop - rows.start)
+        return network.select(rows).forward(inputs[rows])
+
+    whole, found = network.forward(inputs), outputs_in_parts(network.network, 23, points, outputs_of)
+    assert torch.equal(found, whole)
+    assert found.stride() == whole.stride()  # or sums over points would be taken in another order
+    assert min(parts) > 1
+    assert len(parts) == (11 if hidden == (70, 3) else 1)
+    assert torch.equal(outputs_on(network, inputs), whole)
+
+
+def test_what_is_asked_for_again_and_again_has_the_same_points_and_nothing_else() -> None:
+    task, networks, keys = population("regression")
+    errors = make_settings(measures={"errors": "modulab.metrics.errors.measure_errors"}, **SMALL)
+    everything = measure_population(task, networks, keys, errors)
+    asked = Asked(("error/test", "error/module_1"))
+    for _ in range(2):
+        found = measure_population(task, networks, keys, errors, block_bytes=1, asked=asked)
+        assert found.keys() == everything.keys() - {"error/train_support"}
+        assert_same_bits(found, {name: everything[name] for name in found}, list(range(11)))
+    samples = asked.samples(task, keys[:2], 130)
+    assert samples is asked.samples(task, keys[:2].clone(), 130)
+    assert samples is not asked.samples(task, keys[2:4], 130)
+    full = Asked(("error/*",), most_bytes=10)
+    assert full.samples(task, keys[:2], 130) is not full.samples(task, keys[:2], 130)
+    assert torch.equal(full.samples(task, keys[:2], 130).inputs, samples.inputs)
+    assert "error/train_support" in measure_population(task, networks, keys, errors, asked=full)
 
 
 def no_dict(probe: Probe) -> Any:

@@ -213,15 +213,15 @@ def make_probe(
 def bytes_per_member(network: Network, settings: Probes) -> int:
     """Return about how much memory measuring one more member takes at its peak.
 
-    The evaluation points' inputs, outputs and activities are held three times at most, noise on the widest layer
-    needs 40 bytes per element, weight noise `repeats` copies of the network, and sums over points or over units
-    silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
+    The evaluation points' inputs, outputs and activities are held four times at most, draws of noise and gates among
+    them, noise on the widest layer needs 40 bytes per element, weight noise `repeats` copies of the network, and sums
+    over points or over units silenced four tensors of as many elements as there are, or `BATCH_ELEMENTS`.
     """
     values = [site.values for site in network.sites]
     features = network.in_features + sum(values) + network.out_features
     widest = max((*values, network.in_features))
     widest_written = max((*values[1:], network.out_features))
-    per_point = 12 * features + 40 * widest
+    per_point = 16 * features + 40 * widest
     return (
         settings.num_samples * per_point
         + settings.repeats * 20 * network.num_parameters

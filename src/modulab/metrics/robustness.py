@@ -21,6 +21,9 @@ from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
 
+_MOST_SPEAK = 0.8
+"""Share of active units from which on leaving out the silent ones saves no time."""
+
 
 class _ActivityNoise(IntEnum):
     """Keeps apart the draws of perturbations of activity. Part of every result: never change or reuse one."""
@@ -90,20 +93,25 @@ def poisson_count_rates(
 
 
 def _count_rates(activity: Tensor, scores: Tensor) -> Callable[[float], Tensor]:
-    """Return `poisson_count_rates` as a function of the level; silent units, which count nothing, are left out once."""
+    """Return `poisson_count_rates` as a function of the level. Where many units are silent, which count nothing, they
+    are left out once."""
     flat = activity.flatten()
     places = places_of(flat != 0)
+    if len(places) > _MOST_SPEAK * len(flat):
+        return lambda level: _rates_counted(activity, level, scores)
     values, chosen = flat.index_select(0, places), scores.flatten().index_select(0, places)
-    magnitudes, signs = values.abs(), torch.sign(values)
 
     def rates_at(level: float) -> Tensor:
-        window = 1 / (level * level)
-        counts = poisson_quantiles(magnitudes * window, chosen).div_(window)
-        return (
-            torch.zeros_like(flat).index_copy_(0, places, signs * counts.to(flat.dtype)).view(activity.shape)
-        )
+        counted = _rates_counted(values, level, chosen)
+        return torch.zeros_like(flat).index_copy_(0, places, counted).view(activity.shape)
 
     return rates_at
+
+
+def _rates_counted(activity: Tensor, level: float, scores: Tensor) -> Tensor:
+    window = 1 / (level * level)
+    counts = poisson_quantiles(activity.abs() * window, scores).div_(window)
+    return torch.sign(activity) * counts.to(activity.dtype)
 
 
 def weight_draws(network: Network, keys: Int32[Tensor, "member 2"]) -> Float[Tensor, "member parameter"]:
