@@ -75,7 +75,7 @@ def take_all(seeds: range) -> int:
 
 
 def time_measures(count: int, processes: int) -> None:
-    """Print how long all graph measures take for so many networks, shared out over processes."""
+    """Print how long all graph measures take for a number of networks, shared out over processes."""
     size = -(-count // (4 * processes))
     parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:

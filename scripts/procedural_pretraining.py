@@ -1,4 +1,4 @@
-"""What does a network trained on a simple rule bring along to another one? See scripts/pretraining."""
+"""What does a network trained on a simple rule transfer to another one? See scripts/pretraining."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def completed(table: pd.DataFrame) -> pd.DataFrame:
 
 def train(folder: Path, support: str, grid: Sequence[Mapping[str, float]], seed: int, seeds: int,
           overrides: Sequence[str]) -> pd.DataFrame:  # fmt: skip
-    """Return the rows of these settings, trained with so many seeds from `seed` on."""
+    """Return the rows of these settings, trained with a number of seeds from `seed` on."""
     written = ", ".join(
         "{" + ", ".join(f"{key}: [{value}]" for key, value in own.items()) + "}" for own in grid
     )

@@ -132,7 +132,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     data = rows.rename(columns={"seed": "config.seed"})
     data = data[[name for name in columns if name in data]].rename(columns=columns)
     caption = (
-        "Share of networks that answer for so many last bits with an error below 2%, in a curriculum of one more bit "
+        "Share of networks that answer for this many last bits with an error below 2%, in a curriculum of one more bit "
         "at a time. Right: error of the sum of pulses modulo 3."
     )
     save_figures([ReportFigure("growth", "Memory of recurrent networks", caption, figure, data)], folder)

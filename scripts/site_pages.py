@@ -124,7 +124,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Raise: PluginError where a page would fetch something from another host: the site is read offline too."""
+    """Raise PluginError where a page would fetch something from another host: the site is read offline too."""
     from mkdocs.exceptions import PluginError
 
     for file in sorted(path for path in Path(config.site_dir).rglob("*") if path.suffix in (".html", ".css")):
@@ -205,7 +205,7 @@ def contracts_page() -> str:
 
 
 def run_page() -> str:
-    """Return the page of what is no group: the seed, experiments, and Hydra's own keys."""
+    """Return the page of what is not a group: the seed, experiments, and Hydra's own keys."""
     lines = [
         "# Run",
         "",
@@ -303,7 +303,7 @@ def _parts(group: str, options: Mapping[str, Mapping[str, Any]]) -> Iterator[str
 
 
 def _changes(first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield KEY=VALUE for each key whose value differs from that of the first option; names go without saying."""
+    """Yield KEY=VALUE for each key whose value differs from that of the first option; names are left out."""
     for key, value in other.items():
         before = first.get(key, NOTHING)
         if value == before or (not prefix and key in ("name", "_target_")):

@@ -41,7 +41,7 @@ def choose_sets(sets: int, per_stratum: int) -> tuple[list[int], list[int]]:
 
 
 def auc_with_interval(margins: np.ndarray, mixed: np.ndarray) -> tuple[float, float, float]:
-    """Return the area under the curve by which the margin tells mixed codes from others, with a bootstrap interval."""
+    """Return the AUC with which the margin separates mixed codes from others, with a bootstrap interval."""
     random = np.random.default_rng(0)
     values: list[float] = []
     while len(values) < REPLICATES:
@@ -60,9 +60,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
     sentence = f"Rank correlation of margin and angle {correlation:.2f}."
     if 0 < mixed.sum() < len(mixed):
         area, low, high = auc_with_interval(margins, mixed)
-        sentence = (
-            f"Margin tells mixed codes from others with AUC {area:.3f} [{low:.3f}, {high:.3f}]. {sentence}"
-        )
+        sentence = f"Margin separates mixed codes from others with AUC {area:.3f} [{low:.3f}, {high:.3f}]. {sentence}"
     with drawing():
         figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         axes = figure.add_subplot()

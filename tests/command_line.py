@@ -24,6 +24,13 @@ SMALL = [
 ]
 """A run that is over in a moment."""
 
+
+def last_given(*words: str) -> list[str]:
+    """Return the words of a command without keys that a later word gives again: each key may be given once."""
+    last = {word.partition("=")[0]: place for place, word in enumerate(words)}
+    return [word for place, word in enumerate(words) if last[word.partition("=")[0]] == place]
+
+
 MODULAB = [sys.executable, "-m", "modulab.cli"]
 
 Command = Callable[..., tuple[int, str, str]]
@@ -32,7 +39,7 @@ Command = Callable[..., tuple[int, str, str]]
 WholeCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs a command in a folder, with an environment or this one's, in a process of its own.
 
-A command is the words after `modulab`, or `python -c` and a program.
+A command is the words after `modulab`, or `python` with a file and what it is given, or `python -c` and a program.
 """
 
 

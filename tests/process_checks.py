@@ -82,6 +82,8 @@ def main(case: str, engine: str, folder: str, cache: str) -> dict[str, Any]:
     import_libraries(["setuptools"] if case == "first" else LIBRARIES)
     if case == "own":
         make_settings()
+    if engine == "compiled":
+        overrides += ["architecture.depth=0", "training.optimiser=sgd"]  # whose step is compiled soonest
     if case == "misspelt":
         overrides.append("architecture.widht=3")
     if case == "interrupted":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,20 @@ def test_a_summary_has_the_means_of_its_rows_and_differences_of_pairs(results: m
     assert ratio["error/test"].tolist() == pytest.approx([np.exp(np.log(pairs[0.4] / pairs[0.0]).mean())])
 
 
+def test_one_of_several_folders_may_be_the_baseline_of_a_summary(
+    results: modulab.Results, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(results.folder, tmp_path / "other"))
+    for baseline in (str(other), other):
+        found = modulab.summary([results, other], metrics="error/test", baseline=baseline)
+        assert found.frame["folder"].unique().tolist() == [str(results.folder)]
+        assert found.frame["error/test"].tolist() == [0, 0]
+    with pytest.raises(
+        modulab.ConfigError, match=rf"as in baseline='noise.scale=0', or one of .* and {other}\."
+    ):
+        modulab.summary([results, other], baseline="nowhere")
+
+
 def test_rows_of_a_table_may_be_left_out_of_a_summary(results: modulab.Results) -> None:
     some = results.table.query("`config.seed` < 2").reset_index(drop=True)
     assert modulab.summary(some).frame["completed"].tolist() == [2, 2]
@@ -168,8 +183,11 @@ def test_members_are_chosen_as_rows_and_give_the_outputs_that_were_measured(resu
 
 MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda run: modulab.train(nois={"scale": 0.2}), "nois.scale: there is no such key. Did you mean 'noise.scale'?"),
+    (lambda run: modulab.train(path="x"), "path: there is no such key. The folder is folder=FOLDER."),
     (lambda run: modulab.train("seed=1,2"), "seed=1,2 is a sweep. Give its values to modulab.train_grid."),
     (lambda run: modulab.train("hydra.run.dir=x"), "Give the folder as folder=FOLDER"),
+    (lambda run: modulab.train({"noise.scale": 1}, noise={"scale": 2}), "noise.scale is given twice: noise.scale=1"),
+    (lambda run: modulab.train_grid({"seed": [1]}, "population.seeds=2"), "population.seeds is given twice"),
     (lambda run: modulab.train(noise=object()), "noise: a setting is a number, a text"),
     (lambda run: modulab.train_grid({}), "{} is not a grid"),
     (lambda run: modulab.summary(run, by="nois"), "by=nois: these results have no such setting."),

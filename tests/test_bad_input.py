@@ -12,7 +12,7 @@ import pytest
 from modulab.cli import main
 from modulab.config.composing import config_folder
 from modulab.config.overrides import split_words
-from modulab.results.store import load_results
+from modulab.results.store import load_curves, load_results
 from tests.command_line import SMALL, Command
 
 Fails = Callable[..., str]
@@ -77,7 +77,7 @@ TYPOS = [
     ("logger=csv,wandb", "several loggers are a list, as in 'logger=[csv,wandb]'."),
     (
         "logger.wandb.mode=offline",
-        "logger.wandb.mode: no logger is chosen. Choose it beside, as in logger=wandb.",
+        "logger.wandb.mode: no logger is chosen. Choose one in the same command, as in logger=wandb.",
     ),
     ("+logger.wandbb={}", "logger.wandbb: there is no such logger. Did you mean 'wandb'?"),
     # The same inside a grid.
@@ -203,11 +203,16 @@ ODD = [
     ("training=[nan]", "a group takes the name of a file"),
     ("noise=[none,1]", "a group takes the name of a file"),
     ("task=../train", "task/logger=none: there is no such option."),
-    ("--config-name nope", "--config-name nope: there is no such option."),
+    ("--config-name nope", "--config-name nope: there is no such option. Leave it out"),
+    ("--config-path nope", "--config-path: modulab has one folder of configs of its own."),
+    ("train", "train: a setting is KEY=VALUE, as in seed=1."),
+    ("population.grid={noise.scale=[0]}", "population.grid: cannot be read. Write it in quotes, as in"),
+    ("folder=x", "folder: there is no such key. The folder of results is hydra.run.dir"),
+    ("run.dir=x", "run.dir: there is no such key. The folder of results is hydra.run.dir"),
     ("+training.weight_decay={a:1}", "training.weight_decay={'a': 1}: Input should be a valid number."),
     ("+probes.measures.x=modulab.__doc__", "probes.measures.x=modulab.__doc__ is not a function."),
     ("hydra.verbose=[1]", "cannot be composed (TypeError)"),
-    ("noise.scale=0,", "noise.scale=0,: a value is missing beside a comma."),
+    ("noise.scale=0,", "noise.scale=0,: a value is missing next to a comma."),
     ("noise.scale=[range(0,3)]", "a sweep cannot stand inside a list"),
     ("seed=sort(3,a)", "seed=sort(3,a): sort(3,a) cannot be evaluated"),
 ]
@@ -249,7 +254,7 @@ def test_a_module_of_ones_own_that_breaks_is_explained(fails: Fails) -> None:
 
 
 def test_a_missing_config_folder_is_explained(fails: Fails) -> None:
-    assert "nowhere" in fails("train", "--config-dir", "nowhere")
+    assert "nowhere: there is no such folder." in fails("train", "--config-dir", "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +279,7 @@ def test_logging_afterwards_with_mistakes_is_explained(
 
 def test_an_unknown_command_or_flag_is_explained(fails: Fails) -> None:
     assert "Did you mean 'table'?" in fails("tabel")
+    assert "Did you mean 'table'?" in fails("TABLE")
     assert "--typo" in fails("table", "--typo", "x")
     assert "--typo" in fails("train", "--typo")
 
@@ -344,6 +350,37 @@ def test_a_table_of_nothing_is_explained(fails: Fails) -> None:
     assert "there is no such path" in fails("table", "nowhere")
     Path("empty").mkdir()
     assert "it holds no results.parquet" in fails("table", "empty")
+    Path("page.html").write_text("<html></html>")
+    assert "page.html was not written by modulab." in fails("table", "page.html")
+    assert "page.html was not written by modulab." in fails("rerun", "page.html", "--member", "0")
+
+
+def test_a_file_of_results_stands_for_its_folder(fails: Fails, command: Command) -> None:
+    folder = Path("run")
+    assert command("train", *SMALL, f"hydra.run.dir={folder}")[0] == 0
+    for words in (
+        ["rerun", "--member", "0"],
+        ["dashboard", "--json"],
+        ["export"],
+        ["log", "logger=csv"],
+        ["table"],
+    ):
+        verb, *others = words
+        answers = [command(verb, str(path), *others) for path in (folder, folder / "results.parquet")]
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 0
+    assert command("table", "run/curves.parquet") == command("table", "run")
+    assert load_curves("run/results.parquet").equals(load_curves("run"))
+    assert "run/results.parquet: it is a file" in fails("analyse", "run/results.parquet", "--with", "cut")
+
+
+def test_a_folder_of_folders_is_not_logged_as_one(fails: Fails) -> None:
+    trained(fails).rename("inner")
+    Path("outer").mkdir()
+    Path("inner").rename("outer/run")
+    assert "outer only holds folders of results. Log each by itself, such as outer/run." in fails(
+        "log", "outer", "logger=csv"
+    )
 
 
 def test_wrong_names_for_a_table_are_explained(fails: Fails) -> None:
@@ -365,9 +402,9 @@ def test_wrong_names_for_a_table_are_explained(fails: Fails) -> None:
         (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
         (["~noise"], "noise: a value is missing. Choose one with noise=NAME."),
         (["~nois"], "nois: there is no such key. Did you mean 'noise'?"),
-        (["training.steps=4", "~training"], "~training takes the group of training.steps away"),
+        (["training.steps=4", "~training"], "~training removes the group of training.steps"),
         (["training.steps=4", "data=7"], "data=7: a group takes the name of a file"),
-        (["task.modules={true: 2}"], "task.modules: True is no name of a key"),
+        (["task.modules={true: 2}"], "task.modules: True is not a name of a key"),
         (["probes.measures={1: a.b}"], "probes.measures={1: a.b}: the names in a group of settings are text"),
         (["sweep.objective=[1]"], "sweep.objective: [1]: give the name of a measure"),
     ],
@@ -388,6 +425,81 @@ def test_options_may_stand_between_overrides(command: Command) -> None:
 def test_options_are_told_from_overrides_by_their_places() -> None:
     given = ["seed=1", "--config-dir", "seed=1", "-m", "noise.scale=0"]
     assert split_words(given) == (["--config-dir", "seed=1", "-m"], ["seed=1", "noise.scale=0"])
+
+
+TWICE = [
+    (
+        ["noise.scale=0.1", "noise.scale=0.2"],
+        "noise.scale is given twice: noise.scale=0.1 and noise.scale=0.2.",
+    ),
+    (["noise=none", "seed=1", "noise=poisson"], "noise is given twice: noise=none and noise=poisson."),
+    (["experiment=regression", "experiment=digits"], "experiment is given twice"),
+    (["logger=csv", "logger=wandb"], "Give it once. Several loggers are a list, as in 'logger=[csv,wandb]'."),
+    (["+probes.measures.a=x.y", "+probes.measures.a=x.z"], "probes.measures.a is given twice"),
+    (["noise.scale=0", "++noise.scale=1"], "noise.scale is given twice: noise.scale=0 and ++noise.scale=1."),
+    (
+        ["hydra.run.dir=a", "hydra.run.dir=b"],
+        "hydra.run.dir is given twice: hydra.run.dir=a and hydra.run.dir=b.",
+    ),
+    (["-m", "seed=0,1", "hydra.sweep.dir=a", "hydra.sweep.dir=b"], "hydra.sweep.dir is given twice"),
+    (
+        ["-m", "seed=0,1", "hydra/launcher=basic", "hydra/launcher=population"],
+        "hydra/launcher is given twice",
+    ),
+    (["--cfg", "job", "--cfg", "hydra"], "--cfg is given twice. Give it once."),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), TWICE, ids=[message for _, message in TWICE])
+def test_a_key_or_option_that_is_given_twice_is_refused(fails: Fails, given: list[str], message: str) -> None:
+    assert message in fails("train", *given)
+    assert list(Path().iterdir()) == []
+
+
+WITHOUT_EFFECT = [
+    (
+        "hydra/launcher=population_slurm",
+        "hydra/launcher=population_slurm has no effect, because only sweeps use it.",
+    ),
+    ("hydra.launcher.partition=low", "hydra.launcher.partition=low has no effect"),
+    ("hydra/sweeper=optuna", "hydra/sweeper=optuna has no effect, because only sweeps use it. Add -m"),
+    ("hydra.sweeper.n_trials=3", "hydra.sweeper.n_trials=3 has no effect"),
+    ("hydra.sweep.subdir=x", "hydra.sweep.subdir=x has no effect"),
+    ("hydra.run.dir=", "hydra.run.dir= names no folder. Give one, as in hydra.run.dir=outputs/mine."),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), WITHOUT_EFFECT, ids=[each for each, _ in WITHOUT_EFFECT])
+def test_a_key_of_hydra_that_hydra_would_ignore_is_refused(fails: Fails, override: str, message: str) -> None:
+    assert message in fails("train", *SMALL, override)
+    assert list(Path().iterdir()) == []
+
+
+def test_the_config_of_a_launcher_is_shown_without_a_sweep(command: Command) -> None:
+    code, out, err = command("train", "hydra/launcher=population_slurm", "--cfg", "hydra")
+    assert code == 0, err
+    assert "array_parallelism" in out
+
+
+def test_a_key_given_twice_is_refused_by_all_commands_that_take_keys(fails: Fails) -> None:
+    assert "logger is given twice" in fails("log", "run", "logger=csv", "logger=wandb")
+    twice = ["cut.partitions=2", "cut.partitions=3"]
+    assert "cut.partitions is given twice" in fails("analyse", "run", "--with", "cut", *twice)
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "=1"], ["train", ""], ["init", ""], ["table", ""], ["export", ".", "--to", ""]]
+)
+def test_an_empty_key_or_path_is_refused(fails: Fails, words: list[str]) -> None:
+    assert re.search("a setting is KEY=VALUE|it is empty. Name a folder or file", fails(*words))
+    assert list(Path().iterdir()) == []
+
+
+def test_a_key_that_is_removed_may_be_given_as_well(command: Command) -> None:
+    given = ["~population.grid", "+population.grid={noise.scale: [0, 0.1]}", "sweep.dry_run=true"]
+    code, out, err = command("train", *SMALL, *given)
+    assert code == 0, err
+    assert "networks     2" in out
 
 
 LISTS = [
@@ -422,5 +534,7 @@ def test_modules_of_ones_own_that_are_not_there_are_refused(fails: Fails, comman
     for words in (["report", "run"], ["rerun", "run", "--member", "0"], ["analyse", "run", "--with", "cut"]):
         said = fails(*words, "--import", "no_such_module")
         assert "--import no_such_module: there is no module of that name here." in said
+    said = fails("rerun", "run", "--member", "0", "--import", "nets.py")
+    assert "--import nets.py: name the module without .py: nets." in said
     assert "--import is given twice" in fails("report", "run", "--import", "a", "--import", "b")
     assert "--with is given twice" in fails("analyse", "run", "--with", "cut", "--with", "clamp")

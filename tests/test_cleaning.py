@@ -85,7 +85,8 @@ def test_a_folder_that_is_named_is_cleaned_alone(tmp_path: Path, cache: Path) ->
     assert before - files(tmp_path) == {done}
     assert other.exists()
     assert (cache / "step.so").exists()
-    with pytest.raises(ConfigError, match="is no folder"):
+    assert clean(tmp_path / "runs", remove=False)[-1] == "Nothing to remove."
+    with pytest.raises(ConfigError, match="is not a folder"):
         clean(tmp_path / "run", remove=True)
 
 

@@ -338,7 +338,7 @@ def test_a_folder_in_which_every_network_failed_says_so_and_shows_its_rows(comma
     told = (
         "None of these 2 networks has completed, so that there are no measures. "
         "The first error: ValueError: no such [red] $x$ function. "
-        "Mend what failed, and run the same command again"
+        "Fix what failed, and run the same command again"
     )
     assert told in trained
     for words in (["table"], ["table", "--metric", "error/test"], ["table", "--csv", "x.csv"], ["report"]):

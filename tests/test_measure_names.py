@@ -16,7 +16,7 @@ from modulab.results.parquet import CURVES, RESULTS, write_table
 from modulab.results.store import PARTS, load_curves
 from modulab.results.summary import choose_metrics
 from modulab.results.tables import curve_table, result_table
-from tests.command_line import SMALL, Command
+from tests.command_line import SMALL, Command, last_given
 
 OLD, NEW = "robustness/poisson@0.3", "error_under/poisson@0.3"
 EARLIER = Path(__file__).parent / "golden" / "earlier_version"
@@ -88,7 +88,8 @@ def test_objectives_and_curves_take_old_names(tmp_path: Path) -> None:
         NEW,
         "error/test",
     ]
-    overrides = [*SMALL, "probes.curves=[robustness/poisson@*]", "training.curve_every=1", "training.steps=2"]
+    changed = ["probes.curves=[robustness/poisson@*]", "training.curve_every=1", "training.steps=2"]
+    overrides = last_given(*SMALL, *changed)
     run = modulab.train(overrides, folder=tmp_path / "run")
     recorded = {name for name in run.curves["measure"] if name != "training/loss"}
     assert recorded == {name for name in run.table if name.startswith("error_under/poisson@")} != set()

@@ -45,6 +45,15 @@ def run(command: list[str], folder: Path) -> None:
     assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
 
+def run_script(name: str, words: list[str], whole_command: WholeCommand) -> None:
+    """Run the program that a script starts with what it is given, and check that it succeeds."""
+    last = (ROOT / "scripts" / name).read_text().splitlines()[-1]
+    program = last.removeprefix("exec .venv/bin/python ").removesuffix(' "$@"')
+    assert last == f'exec .venv/bin/python {program} "$@"'
+    ran = whole_command(["python", str(ROOT / program), *words], ROOT)
+    assert ran.returncode == 0, f"{program}\n{ran.stdout}\n{ran.stderr}"
+
+
 def run_together(commands: list[str], folder: Path, whole_command: WholeCommand) -> None:
     """Run commands of modulab in a folder, one after the other, and check that all succeed."""
     for command in commands:
@@ -227,7 +236,7 @@ def test_the_script_of_five_kinds_trains_and_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_of_sources_chooses_trains_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_sources_chooses_trains_and_draws(tmp_path: Path, whole_command: WholeCommand) -> None:
     small = [
         "--sets",
         "200",
@@ -237,34 +246,38 @@ def test_the_script_of_sources_chooses_trains_and_draws(tmp_path: Path) -> None:
         "training.curve_every=4",
         "trainer.engine=eager",
     ]
-    run([str(ROOT / "scripts/range"), str(tmp_path), *small], tmp_path)
+    run_script("range", [str(tmp_path), *small], whole_command)
     assert table_of(tmp_path)["config.task.corners"].value_counts().to_dict() == {0: 12, 4: 12}
     assert len(pd.read_csv(tmp_path / "range.csv")) == 24
 
 
 @pytest.mark.slow
-def test_the_script_of_gates_trains_compares_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_gates_trains_compares_and_draws(tmp_path: Path, whole_command: WholeCommand) -> None:
     small = ["--channels", "2", "training.steps=4", "training.curve_every=4", "trainer.engine=eager"]
-    run([str(ROOT / "scripts/gates"), str(tmp_path), *small], tmp_path)
+    run_script("gates", [str(tmp_path), *small], whole_command)
     assert table_of(tmp_path)["config.task.symbols"].value_counts().to_dict() == {16: 18, 2: 8}
     assert len(pd.read_csv(tmp_path / "gates.csv")) == 26
 
 
 @pytest.mark.slow
-def test_the_script_of_adaptation_trains_compares_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_adaptation_trains_compares_and_draws(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     small = ["population.seeds=1", "training.steps=4", "training.curve_every=4", "trainer.engine=eager"]
-    run([str(ROOT / "scripts/adaptation"), str(tmp_path), *small], tmp_path)
+    run_script("adaptation", [str(tmp_path), *small], whole_command)
     assert table_of(tmp_path)["config.task.order"].value_counts().to_dict() == {"causal": 32, "reversed": 32}
     assert len(pd.read_csv(tmp_path / "adaptation.csv")) == 64
 
 
 @pytest.mark.slow
-def test_the_script_of_varying_goals_trains_searches_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_varying_goals_trains_searches_and_draws(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     small = [
         "--seeds", "1", "--trials", "4", "training.steps=4", "training.curve_every=4", "trainer.engine=eager",
         "probes.num_samples=64",
     ]  # fmt: skip
-    run([str(ROOT / "scripts/retina"), str(tmp_path), *small], tmp_path)
+    run_script("retina", [str(tmp_path), *small], whole_command)
     goals = table_of(tmp_path / "goals")["config.task.goals"]
     assert goals.value_counts().to_dict() == {"fixed": 5, "modular": 10, "random": 10}
     assert len(pd.read_csv(tmp_path / "elites" / "archive.csv")) == 160
@@ -272,7 +285,9 @@ def test_the_script_of_varying_goals_trains_searches_and_draws(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_script_of_penalties_trains_searches_compares_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_penalties_trains_searches_compares_and_draws(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     small = [
         "--seeds",
         "2",
@@ -282,7 +297,7 @@ def test_the_script_of_penalties_trains_searches_compares_and_draws(tmp_path: Pa
         "training.curve_every=4",
         "trainer.engine=eager",
     ]
-    run([str(ROOT / "scripts/penalties"), str(tmp_path), *small, "probes.num_samples=64"], tmp_path)
+    run_script("penalties", [str(tmp_path), *small, "probes.num_samples=64"], whole_command)
     assert len(table_of(tmp_path / "tuning_full")) == 630
     assert len(table_of(tmp_path / "search_extrapolation")) == 8
     found = pd.read_csv(tmp_path / "penalties.csv")
@@ -293,20 +308,20 @@ def test_the_script_of_penalties_trains_searches_compares_and_draws(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_script_of_experts_trains_cuts_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_experts_trains_cuts_and_draws(tmp_path: Path, whole_command: WholeCommand) -> None:
     small = ["population.seeds=1", "training.steps=4", "training.curve_every=4", "probes.num_samples=32"]
-    run([str(ROOT / "scripts/experts"), str(tmp_path), *small, "trainer.engine=eager"], tmp_path)
+    run_script("experts", [str(tmp_path), *small, "trainer.engine=eager"], whole_command)
     assert table_of(tmp_path)["config.task.modules"].value_counts().to_dict() == {2: 4, 4: 4}
     assert len(pd.read_csv(tmp_path / "experts.csv")) == 8
 
 
 @pytest.mark.slow
-def test_the_script_of_scaling_trains_counts_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_scaling_trains_counts_and_draws(tmp_path: Path, whole_command: WholeCommand) -> None:
     small = [
         "population.seeds=1", "training.steps=2", "training.curve_every=2", "probes.num_samples=16",
         "trainer.engine=eager",
     ]  # fmt: skip
-    run([str(ROOT / "scripts/scaling"), str(tmp_path), *small, "--points", "32", "64"], tmp_path)
+    run_script("scaling", [str(tmp_path), *small, "--points", "32", "64"], whole_command)
     assert table_of(tmp_path)["config.architecture.name"].value_counts().to_dict() == {
         "projected_modules": 24,
         "dense": 8,
@@ -315,17 +330,21 @@ def test_the_script_of_scaling_trains_counts_and_draws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_of_pretraining_trains_transplants_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_pretraining_trains_transplants_and_draws(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     small = [
         "--steps=2", "population.seeds=1", "training.steps=2", "training.curve_every=2", "probes.num_samples=16",
         "trainer.engine=eager",
     ]  # fmt: skip
-    run([str(ROOT / "scripts/pretraining"), str(tmp_path), *small], tmp_path)
+    run_script("pretraining", [str(tmp_path), *small], whole_command)
     assert len(pd.read_csv(tmp_path / "pretraining.csv")) == 48
 
 
 @pytest.mark.slow
-def test_the_script_of_growth_trains_goes_through_stages_and_draws(tmp_path: Path) -> None:
+def test_the_script_of_growth_trains_goes_through_stages_and_draws(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
     small = [
         "--steps=2",
         "--stage-steps=2",
@@ -333,7 +352,7 @@ def test_the_script_of_growth_trains_goes_through_stages_and_draws(tmp_path: Pat
         "training.curve_every=2",
         "probes.num_samples=16",
     ]
-    run([str(ROOT / "scripts/growth"), str(tmp_path), *small, "trainer.engine=eager"], tmp_path)
+    run_script("growth", [str(tmp_path), *small, "trainer.engine=eager"], whole_command)
     assert table_of(tmp_path)["config.task.name"].value_counts().to_dict() == {
         "bit_memory": 16,
         "pulse_sum": 6,

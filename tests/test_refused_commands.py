@@ -13,7 +13,7 @@ import pytest
 import modulab
 from modulab.results.commands import COMMANDS, recorded_commands
 from modulab.results.lock import LOCK, FolderLock
-from tests.command_line import SMALL, Command
+from tests.command_line import SMALL, Command, last_given
 
 REFUSED = {
     "a value": ["noise.scale=-1"],
@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def words(sweep: bool, *given: str) -> list[str]:
-    return ["train", *(["-m", "seed=0,1"] if sweep else []), *SMALL, *given]
+    return ["train", *(["-m", "seed=0,1"] if sweep else []), *last_given(*SMALL, *given)]
 
 
 @pytest.mark.parametrize("sweep", [False, True])

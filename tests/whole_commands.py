@@ -1,12 +1,13 @@
 """Runs a command in this process, as a new process would, and returns its exit code, output and errors.
 
-A command is the words after `modulab`, or `python -c` and a program.
+A command is the words after `modulab`, or `python` with a file and what it is given, or `python -c` and a program.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 import tempfile
 import traceback
@@ -34,10 +35,14 @@ def main(folder: str, environment: str, *arguments: str) -> tuple[int, str, str]
             if arguments[:2] == ("python", "-c"):
                 exec(arguments[2], {"__name__": "__main__"})
                 code = 0
+            elif arguments[0] == "python":
+                sys.argv, sys.path[0] = [*arguments[1:]], os.path.dirname(arguments[1])
+                runpy.run_path(arguments[1], run_name="__main__")
+                code = 0
             else:
                 code = run(arguments)
         except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 1
+            code = 0 if error.code is None else error.code if isinstance(error.code, int) else 1
         except BaseException:
             traceback.print_exc()
             code = 1

@@ -29,7 +29,7 @@ from benchmark_contenders.machine import commit, cores, describe_machine
 SCRIPTS = Path(__file__).resolve().parents[1]
 PARTS = {
     "sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale", "check": "check",
-    "record": "history",
+    "record": "history", "measuring": "measuring",
 }  # fmt: skip
 """Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0
@@ -267,7 +267,7 @@ def base_of(records: Sequence[dict[str, Any]], record: dict[str, Any]) -> float 
 
 
 def tabulate(records: Sequence[dict[str, Any]], threads: int, noise: bool) -> Table:
-    """Return the table of one noise and number of threads, with a pair of columns a population."""
+    """Return the table of one noise and number of threads, with a pair of columns per population."""
     chosen = [record for record in records if record["threads"] == threads and record["noise"] == noise]
     populations = sorted({record["population"] for record in chosen})
     plural = "" if threads == 1 else "s"
@@ -358,7 +358,7 @@ def measure_memory(options: argparse.Namespace, cache: Path) -> dict[str, float]
         finally:
             worker.close()
         if peak is None:
-            raise RuntimeError("this system does not tell a process's peak memory")
+            raise RuntimeError("this system does not report a process's peak memory")
         peaks.append(peak)
     return {
         "populations": list(populations),

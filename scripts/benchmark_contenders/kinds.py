@@ -1,4 +1,4 @@
-"""Time kinds of networks: packed by modulab, one fit a network by stock Lightning, and vectorised by torch.func.
+"""Time kinds of networks: packed by modulab, one fit per network by stock Lightning, and vectorised by torch.func.
 
 All train the same networks of plain torch modules (plain_kinds.py) or their counterparts in modulab, on the same
 points, without noise. Each contender has a process of its own and one warm-up turn; then they take turns, so that what
@@ -29,7 +29,7 @@ CONTENDERS = {
     "native": "modulab, native",
     "compiled": "modulab, compiled",
     "eager": "modulab, eager",
-    "lightning": "Lightning, one fit a network",
+    "lightning": "Lightning, one fit per network",
     "vmap": "torch.func vmap",
 }
 Clock = Callable[[], float]

@@ -1,4 +1,4 @@
-"""A plain torch loop, one network after the other: data in memory, one indexing a step, fused Adam."""
+"""A plain torch loop, one network after the other: data in memory, one indexing per step, fused Adam."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 batch at once.
 
 Only steps count, timed from the first minibatch to the last; what fit needs before and after them is
-reported apart, as start-up a network.
+reported apart, as start-up per network.
 """
 
 from __future__ import annotations

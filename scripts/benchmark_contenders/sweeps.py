@@ -36,7 +36,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs to do: every noise, sample size and architecture at so many seeds, of so many steps each."""
+    """The runs to do: every noise, sample size and architecture at these numbers of seeds and steps."""
 
     seeds: int
     steps: int
@@ -119,7 +119,7 @@ class LightningProcess:
         )
 
     def begin(self, what: dict[str, Any]) -> None:
-        """Have one run trained and measured."""
+        """Train and measure one run."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(what) + "\n")
         self._process.stdin.flush()
@@ -146,7 +146,7 @@ def time_one_process(runs: list[dict[str, Any]], cache: Path) -> list[dict[str, 
 
 
 def time_process_each(runs: list[dict[str, Any]], cache: Path, at_once: int) -> float:
-    """Return the seconds a run takes where each has a process of one thread, so many at once."""
+    """Return the seconds per run where each has a process of one thread, several at once."""
     start = time.perf_counter()
     for first in range(0, len(runs), at_once):
         batch = [LightningProcess(cache, threads=1) for _ in runs[first : first + at_once]]
@@ -182,7 +182,7 @@ def time_grid(
         "modulab": median(ended.seconds for ended in warm),
         "modulab, first time": cold.seconds,
         "Lightning, all runs in one process": median(one_process),
-        f"Lightning, a process a run, {at_once} at once": median(process_each),
+        f"Lightning, one process per run, {at_once} at once": median(process_each),
     }
     return {
         "runs": grid.runs,

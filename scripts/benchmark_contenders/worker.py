@@ -49,7 +49,7 @@ def answer(stream: TextIO, message: dict[str, Any]) -> None:
 
 
 def confine(threads: int) -> None:
-    """Keep this process to as many cores: not every library can be told by other means."""
+    """Keep this process to this number of cores: not every library can be limited by other means."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
 
@@ -63,7 +63,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Return the largest resident size since the last reset, where the kernel tells."""
+    """Return the largest resident size since the last reset, where the kernel reports it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

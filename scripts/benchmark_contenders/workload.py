@@ -24,7 +24,7 @@ LEARNING_RATE = 3e-3
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 SIGMA = 0.2
 LOSS_WINDOW = 10
-"""The losses reported are means over so many steps, the first and the last."""
+"""The losses reported are means over this many steps, the first and the last."""
 
 
 class SkippedContender(Exception):

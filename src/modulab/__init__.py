@@ -1,4 +1,4 @@
-"""modulab: when, why and to what end neural networks become modular."""
+"""modulab: when and why neural networks become modular, and what they gain by it."""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -37,7 +37,7 @@ def train(
     and trains nothing that it has. `config_dirs` are folders of further configs. Settings that all code in the process
     shares, such as the number of torch's threads, are afterwards as they were before.
 
-    Raises: ConfigError for whatever a user can set right; Interrupted, a KeyboardInterrupt, on Ctrl-C or a notebook's
+    Raises: ConfigError for mistakes that a user can fix; Interrupted, a KeyboardInterrupt, on Ctrl-C or a notebook's
     interrupt, after which the same call with the same folder goes on.
     """
     from modulab.config.python_values import overrides_of
@@ -55,7 +55,7 @@ def train_grid(
     config_dirs: Sequence[str | Path] = (),
     **settings: Any,
 ) -> Results:
-    """Train every point of a grid at so many seeds, all at once, and return the results.
+    """Train every point of a grid at `seeds` seeds, all at once, and return the results.
 
     `grid` has lists of values by key, `{"noise.scale": [0, 0.1], "architecture": ["dense", "premodular"]}`, or is a
     list of such grids. Networks of equal seed share their data and initial weights, so that `summary(...,
@@ -71,7 +71,7 @@ def train_grid(
 def _trained(
     overrides: Sequence[str], folder: str | Path | None, config_dirs: Sequence[str | Path]
 ) -> Results:
-    from modulab.config.overrides import override_key
+    from modulab.config.overrides import check_given_once, override_key
     from modulab.config.project_file import command_folders, own_folders_added
     from modulab.process import settings_kept
 
@@ -81,6 +81,7 @@ def _trained(
                 f"{override}: a call takes no options and no keys of Hydra. Give the folder as folder=FOLDER, a grid "
                 "to modulab.train_grid, and leave searches, SLURM and Ray to the command line."
             )
+    check_given_once(overrides)
     dirs = [Path(each) for each in ([config_dirs] if isinstance(config_dirs, str | Path) else config_dirs)]
     missing = next((each for each in dirs if not each.is_dir()), None)
     if missing is not None:
@@ -98,7 +99,7 @@ def _trained(
 
 @contextmanager
 def _resumable(where: str) -> Generator[None]:
-    """Have an interrupt say where what is finished is kept, and how to go on."""
+    """Let an interrupt say where finished results are kept, and how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -183,11 +184,11 @@ def export_weights(
 
 
 def summary(
-    results: str | Path | Results | pd.DataFrame | Sequence[str | Path],
+    results: str | Path | Results | pd.DataFrame | Sequence[str | Path | Results],
     by: str | Sequence[str] | None = None,
     metrics: str | Sequence[str] | None = None,
     *,
-    baseline: str | Mapping[str, Any] | None = None,
+    baseline: str | Path | Results | Mapping[str, Any] | None = None,
     ratio: bool = False,
 ) -> Table:
     """Return means over seeds with 95% intervals, one row per setting that varies, as `modulab table` shows them.
@@ -195,23 +196,26 @@ def summary(
     `results` are a folder, several folders to compare, or a table as `load_results` returns it, of which rows may have
     been left out. `by` names the settings to group by and `metrics` the measures, or patterns of them, to show; `frame`
     of what is returned has every measure. With a `baseline`, `"noise.scale=0"` or `{"noise.scale": 0}`, values are
-    differences from the network of equal seed that has this setting, or with `ratio` ratios to it.
+    differences from the network of equal seed that has this setting, or with `ratio` ratios to it. Of several folders,
+    one may be the baseline.
 
     Raises: ConfigError for settings and measures that the results do not have, and where pairs are not determined.
     """
     from modulab.results.store import load_folders
 
+    folders: list[Path] = []
     with python_errors():
         if isinstance(results, pd.DataFrame):
             table = results
         elif isinstance(results, str | Path | Results):
             table = load_results(results)
         else:
-            table = load_folders([Path(each) for each in results])
+            folders = [_path(each) for each in results]
+            table = load_folders(folders)
         if ratio and baseline is None:
             raise ConfigError("ratio: say to what, as in baseline={'noise.scale': 0}.")
         return summary_table(
-            table, by=_names(by), metrics=_names(metrics), baseline=_baseline(baseline), ratio=ratio
+            table, by=_names(by), metrics=_names(metrics), baseline=_baseline(baseline, folders), ratio=ratio
         )
 
 
@@ -219,12 +223,16 @@ def _names(given: str | Sequence[str] | None) -> list[str] | None:
     return None if given is None else [given] if isinstance(given, str) else list(given)
 
 
-def _baseline(given: str | Mapping[str, Any] | None) -> dict[str, str] | None:
+def _baseline(
+    given: str | Path | Results | Mapping[str, Any] | None, folders: Sequence[Path]
+) -> dict[str, str] | None:
     from modulab.results.pairing import baseline_settings
     from modulab.results.summary import setting_text
 
-    if given is None or isinstance(given, str):
-        return None if given is None else baseline_settings(given)
+    if given is None:
+        return None
+    if isinstance(given, str | Path | Results):
+        return baseline_settings(given if isinstance(given, str) else str(_path(given)), folders)
     return {key: setting_text(value) for key, value in given.items()}
 
 

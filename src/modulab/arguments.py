@@ -1,15 +1,23 @@
-"""The parser of commands: an option that takes a value is given once."""
+"""The parser of commands: an option that takes a value is given once, and a path is not empty."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from modulab.errors import ConfigError
 
 
+def given_path(text: str) -> Path:
+    """Return an argument as a path. Raises: ArgumentTypeError for an empty one, which would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty. Name a folder or file; the current folder is .")
+    return Path(text)
+
+
 class ArgumentParser(argparse.ArgumentParser):
-    """Refuses an option that is given twice, of which Python's own parser takes the last without a word."""
+    """Refuses an option that is given twice, of which Python's own parser silently takes the last."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

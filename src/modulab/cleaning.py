@@ -25,17 +25,17 @@ OUTPUTS = Path("outputs")
 
 
 def clean(path: Path | None, *, remove: bool) -> list[str]:
-    """Return lines that say what there is to remove, and remove it if asked.
+    """Return lines that list what can be removed, and remove it if asked.
 
     That is what lies under a path; without one, what lies under `outputs` and in the cache of compiled steps.
 
     A folder in which another process is at work stays as it is.
 
-    Raises: ConfigError for a path that is no folder.
+    Raises: ConfigError for a path that is not a folder.
     """
     if path is not None and not path.is_dir():
         raise ConfigError(
-            f"{path} is no folder. Give one that holds folders of results, or none for {OUTPUTS}."
+            f"{path} is not a folder. Give one that holds folders of results, or leave it out for {OUTPUTS}."
         )
     compiled: list[Path] = []
     lines: list[str] = []
@@ -57,6 +57,8 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
         lines.append(f"checkpoints in {path}: none")
     if remove:
         return [*lines, f"Removed {_amount(sizes)}."]
+    if not sizes:
+        return [*lines, "Nothing to remove."]
     return [
         *lines,
         f"To remove {_amount(sizes)}, add --yes. Results stay. "
@@ -74,8 +76,8 @@ def _compiled_steps() -> list[Path]:
 def _clean_checkpoints(folder: Path, remove: bool) -> tuple[list[int], str | None]:
     """Return the sizes of the checkpoints that nothing needs to go on from, or why all are kept; remove them if asked.
 
-    Whoever removes them holds the folder from before looking until they are gone: a run that begins meanwhile would
-    lose what it goes on from.
+    The folder is locked from before the search until the files are removed: a run that begins in between would lose
+    the checkpoints that it resumes from.
     """
     if not remove:
         found, reason = _unneeded(folder)

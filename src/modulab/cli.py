@@ -15,7 +15,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulab.arguments import ArgumentParser
+from modulab.arguments import ArgumentParser, given_path
 from modulab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _answer(given: Sequence[str]) -> int:
         if given[:1] == ["help"]:
             given = [*given[1:], "--help"]
         if given[:1] == ["train"]:
-            # Only here: the other commands read folders, which must not have code of theirs imported.
+            # Only here: the other commands read folders, whose code must not be imported.
             from modulab.config.project_file import add_own_folders, find_project
 
             add_own_folders(find_project())
@@ -80,7 +80,7 @@ def _answer(given: Sequence[str]) -> int:
 
 
 _MOST_COMMANDS = 5
-"""So many commands are printed below a table; the page has them all."""
+"""Number of commands printed below a table; the page has all of them."""
 
 _OTHER_FOLDER = {
     "train": "Choose another folder: hydra.run.dir=FOLDER.",
@@ -105,7 +105,8 @@ def _other(given: Sequence[str]) -> int:
     from modulab.schema import suggest
 
     parser = ArgumentParser(
-        prog="modulab", description="Find out when, why and to what end neural networks become modular."
+        prog="modulab",
+        description="Find out when and why neural networks become modular, and what they gain by it.",
     )
     parser.add_argument("--version", action="store_true", help="print the version of modulab")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -114,11 +115,15 @@ def _other(given: Sequence[str]) -> int:
     table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
     add_options(table)
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
-    report.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote, or a file")
+    report.add_argument(
+        "path", type=given_path, metavar="PATH", help="folder that modulab train wrote, or a file"
+    )
     report.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
-    report.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default: PATH/report")
+    report.add_argument(
+        "--output", type=given_path, metavar="FOLDER", help="where to write; default: PATH/report"
+    )
     rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
-    rerun.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    rerun.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     rerun.add_argument(
         "--member",
         required=True,
@@ -135,7 +140,7 @@ def _other(given: Sequence[str]) -> int:
     )
     claims.add_argument("--only", metavar="CLAIMS", help="claims to test, with commas between, such as C5,C6")
     claims.add_argument(
-        "--folder", type=Path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
+        "--folder", type=given_path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
     )
     claims.add_argument(
         "--processes", type=int, metavar="N", help="experiments to run at once; default one per core"
@@ -149,7 +154,7 @@ def _other(given: Sequence[str]) -> int:
         help="draw where each claim holds, over settings drawn from a Sobol sequence",
     )
     log = commands.add_parser("log", help=_COMMANDS["log"], description=_COMMANDS["log"])
-    log.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    log.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     log.add_argument(
         "overrides",
         nargs="+",
@@ -160,7 +165,9 @@ def _other(given: Sequence[str]) -> int:
     dashboard = commands.add_parser(
         "dashboard", help=_COMMANDS["dashboard"], description=_COMMANDS["dashboard"]
     )
-    dashboard.add_argument("path", type=Path, metavar="PATH", help="folder of a sweep that was logged to W&B")
+    dashboard.add_argument(
+        "path", type=given_path, metavar="PATH", help="folder of a sweep that was logged to W&B"
+    )
     dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
@@ -201,13 +208,15 @@ def _add_project_commands(commands: Any) -> None:
         "--config-dir",
         action="append",
         default=[],
-        type=Path,
+        type=given_path,
         metavar="FOLDER",
         help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
     )
     export = commands.add_parser("export", help=_COMMANDS["export"], description=_COMMANDS["export"])
-    export.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
-    export.add_argument("--to", type=Path, metavar="FOLDER", help="where to write; default: PATH/weights")
+    export.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
+    export.add_argument(
+        "--to", type=given_path, metavar="FOLDER", help="where to write; default: PATH/weights"
+    )
     export.add_argument("--format", default="npz", metavar="FORMAT", help="npz or safetensors; default: npz")
     export.add_argument(
         "--members",
@@ -219,7 +228,7 @@ def _add_project_commands(commands: Any) -> None:
     clean.add_argument(
         "path",
         nargs="?",
-        type=Path,
+        type=given_path,
         metavar="PATH",
         help="where to look for folders of results, and nowhere else; without it outputs and the compiled steps",
     )
@@ -227,11 +236,11 @@ def _add_project_commands(commands: Any) -> None:
         "--yes", action="store_true", help="remove what is shown; without it nothing is removed"
     )
     begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
-    begin.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
+    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="where to write it")
 
 
 def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:
-    """Return what to say of a command line that does not begin with a command."""
+    """Return the message for a command line that does not begin with a command."""
     words = shlex.join(given)
     if named is not None:
         order = shlex.join([given[named], *given[:named], *given[named + 1 :]])
@@ -277,9 +286,10 @@ def _export(options: argparse.Namespace) -> int:
 
     import_training()
     from modulab.export import write_weights
+    from modulab.results.store import own_folder
     from modulab.sweep.trained import choose_members
 
-    path: Path = options.path
+    path = own_folder(options.path)
     groups = choose_members(path, options.members)
     written = write_weights(groups, options.to or path / "weights", options.format)
     place = printable(str(written[0].parent))
@@ -338,11 +348,13 @@ def _rerun(options: argparse.Namespace) -> int:
     from modulab.config.composing import config_folder
     from modulab.config.project_file import own_modules
     from modulab.results.showing import show
+    from modulab.results.store import own_folder
     from modulab.sweep.rerun import report, rerun
     from modulab.text import printable
 
     trainer: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "trainer" / "default.yaml"))
-    comparison = rerun(options.path, options.member, trainer, own_modules(options.modules, options.path))
+    path = own_folder(options.path)
+    comparison = rerun(path, options.member, trainer, own_modules(options.modules, path))
     headings, rows, sentences = report(comparison)
     if rows:
         show(headings, rows)
@@ -374,16 +386,20 @@ def _write_report(options: argparse.Namespace) -> int:
 
 def _log(options: argparse.Namespace) -> int:
     from modulab.logger.afterwards import log_folder
+    from modulab.results.store import own_folder
     from modulab.text import printable
 
-    print("\n".join(map(printable, log_folder(options.path, options.overrides, options.again))))
+    path = own_folder(options.path)
+    print("\n".join(map(printable, log_folder(path, options.overrides, options.again))))
     return 0
 
 
 def _dashboard(options: argparse.Namespace) -> int:
     from modulab.logger.afterwards import show_dashboard
+    from modulab.results.store import own_folder
 
-    print(show_dashboard(options.path, options.project, options.entity, as_json=options.json))
+    path = own_folder(options.path)
+    print(show_dashboard(path, options.project, options.entity, as_json=options.json))
     return 0
 
 
@@ -430,9 +446,9 @@ def _train(given: Sequence[str]) -> int:
 
 
 def _hydra_help(given: Sequence[str]) -> int:
-    """Print Hydra's help without what it says of completion."""
+    """Print Hydra's help without its part on completion."""
     text, code = io.StringIO(), 0
-    with redirect_stdout(text), suppress(SystemExit):  # Hydra leaves so
+    with redirect_stdout(text), suppress(SystemExit):  # how Hydra exits
         code = _train_with_hydra(given)
     print(
         re.sub(r"--shell-completion.*?(?=^--)", "", text.getvalue(), flags=re.DOTALL | re.MULTILINE), end=""
@@ -446,13 +462,13 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     import hydra
 
     from modulab.config.composing import config_folder, hydra_composer
-    from modulab.config.hydra_private import compatibility
-    from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid, split_words
-    from modulab.config.project_file import command_folders
+    from modulab.config.hydra_private import compatibility, mode_of_flags
+    from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid
+    from modulab.config.project_file import command_folders, folders_in_order
     from modulab.sweep.hydra_files import files_noted
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
-    options, overrides = split_words(given)
+    options, overrides = _checked_words(given)
     folders = _config_folders(options)[0]
 
     # Hydra prints tracebacks and exits by itself unless HYDRA_FULL_ERROR lets errors through.
@@ -465,7 +481,8 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     try:
         with command_folders(folders), files_noted() as files:
             try:
-                main(job.__call__)()
+                with mode_of_flags(given, bool(folders_in_order())):
+                    main(job.__call__)()
             finally:
                 if job.accepted:
                     job.release()
@@ -499,6 +516,16 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     searched = job.findings is not None
     code = 0 if searched and not job.planned else _report(job.folder, job.planned, searched)
     return code if job.findings is None else max(code, _show_best(*job.findings))
+
+
+def _checked_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return options and overrides of a command. Raises: ConfigError for overrides that contradict each other."""
+    from modulab.config.overrides import check_given_once, check_hydra_overrides, split_words
+
+    options, overrides = split_words(given)
+    check_given_once(overrides)
+    check_hydra_overrides(options, overrides)
+    return options, overrides
 
 
 def _config_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -11,7 +11,7 @@ _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 class _Short(BaseException):
-    """An error that says all there is to say: a notebook shows it without the frames of modulab's own code."""
+    """An error whose message is complete: a notebook shows it without the frames of modulab's own code."""
 
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows, in a notebook and on a terminal: the user's own, and the message."""
@@ -23,7 +23,7 @@ class _Short(BaseException):
 
 
 class ConfigError(ValueError, _Short):
-    """Something a user asked for cannot be done; the message says what, where, and how to mend it."""
+    """Something a user asked for cannot be done; the message says what, where, and how to fix it."""
 
 
 class Interrupted(KeyboardInterrupt, _Short):
@@ -35,7 +35,7 @@ class ForeignError(Exception):
 
 
 class MeasureFailed(ForeignError):
-    """A measure failed; the network was trained, and its other measures are not concerned."""
+    """A measure failed; the network was trained, and its other measures are not affected."""
 
     def __init__(self, key: str, reason: str) -> None:
         """`key` is the measure's, below `probes.measures`."""

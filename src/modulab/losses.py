@@ -69,7 +69,7 @@ class Loss(ABC):
         """Return each module's error for the best answer that does not depend on the input."""
 
     def resolution(self, num_samples: int, partition: Partition) -> float:
-        """Return the smallest error above 0 that so many samples can show; ratios of errors divide by no less."""
+        """Return the smallest error above 0 that `num_samples` samples can show; ratios of errors divide by no less."""
         del num_samples, partition
         return torch.finfo(torch.float32).tiny
 
@@ -145,7 +145,7 @@ class CrossEntropyLoss(Loss):
 
     @property
     def takes_logits(self) -> bool:
-        """Return True: a softmax does not see what is added to all of its logits."""
+        """Return True: a softmax does not change when a constant is added to all of its logits."""
         return True
 
     def num_targets(self, partition: Partition) -> int:
@@ -186,7 +186,7 @@ LOSSES: dict[str, Loss] = {"squared": SquaredLoss(), "cross_entropy": CrossEntro
 
 
 def find_loss(loss: Loss | str) -> Loss:
-    """Return a loss, or the one that a name stands for. Raises: ConfigError for a name that is none's."""
+    """Return a loss, or the one that a name stands for. Raises: ConfigError for an unknown name."""
     if isinstance(loss, Loss):
         return loss
     if loss not in LOSSES:

@@ -96,7 +96,7 @@ def arrow_key(texts: Iterable[str]) -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Return text with words in the place of arrows where an encoding has none."""
+    """Return text with words in place of arrows where an encoding has none."""
     try:
         "".join(_ARROWS.values()).encode(encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):

@@ -25,7 +25,7 @@ def free_bytes(root: Path = Path("/")) -> float:
 
 
 def check_plan(members: int, what: str) -> None:
-    """Raise: ConfigError where the plan of so many members does not fit in memory; `what` names their keys."""
+    """Raise ConfigError where the plan of this many members does not fit in memory; `what` names their keys."""
     needed = members * _BYTES_OF_A_PLANNED_MEMBER
     if needed > _NOTICEABLE and needed > (room := free_bytes()):
         raise ConfigError(

@@ -126,7 +126,7 @@ def _normal(activity: Tensor, deviation: Tensor, scale: Tensor, keys: Tensor) ->
 
 
 def _bernoulli(activity: Tensor, deviation: Tensor, scale: Tensor, keys: Tensor) -> Tensor:
-    # Not by way of xi, which would divide by a scale of 0. A silenced unit is silent to the root's last bit.
+    # Not computed from xi, which would divide by a scale of 0. A silenced unit is exactly 0.
     strength = scale.square()
     kept = bernoullis(keys, 1 / (1 + strength), activity.shape[1], activity.shape[2])
     return torch.where(kept, strength[:, None, None], -1.0) * torch.copysign(deviation, activity)

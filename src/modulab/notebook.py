@@ -24,7 +24,7 @@ class CellText:
         self._next = 0.0
 
     def show(self, text: str, at_once: bool = False) -> None:
-        """Show a text in the place of the last one, unless that came just now; `at_once` in any case."""
+        """Show a text in place of the last one, unless that came just now; `at_once` in any case."""
         if text == self._shown or (not at_once and time.monotonic() < self._next):
             return
         content = {"text/plain": text}

@@ -1,4 +1,4 @@
-"""Optimisers as pure functions of flat parameters, one row and one set of coefficients a member.
+"""Optimisers as pure functions of flat parameters, one row and one set of coefficients per member.
 
 They follow torch.optim.SGD, Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019), with the
 two moment estimates kept as (member, parameter) tensors; SGD keeps its momentum in the first.

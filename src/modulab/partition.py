@@ -30,7 +30,7 @@ class Partition:
     def __post_init__(self) -> None:
         """Check the labels.
 
-        Raises: ValueError for one that is no module's, or a module without an output where others have some.
+        Raises: ValueError for one that is not a module's, or a module without an output where others have some.
         """
         labels = {*self.inputs, *self.outputs}
         if not labels <= {SHARED, *range(self.modules)}:

@@ -47,7 +47,7 @@ class _InstanceCheck(type):
 
 
 class _Submodules(MetaPathFinder):
-    """Imports modules that wait in earnest where a submodule of them is imported, as torchvision does."""
+    """Imports postponed modules when a submodule of them is imported, as torchvision does."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -61,7 +61,7 @@ class _Submodules(MetaPathFinder):
 
 
 class _AlreadyThere(Loader):
-    """Loads a module that has been imported: importing it once more would make its classes anew."""
+    """Loads a module that has been imported: importing it once more would create its classes again."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
@@ -80,7 +80,7 @@ def _if_imported(name: str) -> ModuleType | None:
 
 
 def imported(name: str) -> ModuleType:
-    """Return a module, imported in earnest if it waited."""
+    """Return a module, which is now imported if it was postponed."""
     if isinstance(sys.modules.get(name), PostponedModule):
         del sys.modules[name]
     return importlib.import_module(name)
@@ -88,9 +88,9 @@ def imported(name: str) -> ModuleType:
 
 @contextmanager
 def postponed(modules: Mapping[str, StandIn]) -> Generator[None]:
-    """Have modules that have not been imported wait while others, which import them, are imported.
+    """Postpone the import of modules while others, which import them, are imported.
 
-    Afterwards, whoever imports one of the modules gets it whole.
+    Afterwards, importing one of the modules gives the complete module.
     """
     waiting = [name for name in modules if name not in sys.modules]
     for name in waiting:

@@ -1,4 +1,4 @@
-"""What all code in a process shares, and how a call of `modulab.train` leaves it as it found it.
+"""State that all code in a process shares, which a call of `modulab.train` restores afterwards.
 
 Training sets the number of torch's threads, how the C library keeps freed memory, and the level of Lightning's logger.
 A command does so for as long as its process lives; within a user's own program they are put back.
@@ -25,7 +25,7 @@ _CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 @contextmanager
 def settings_kept() -> Generator[None]:
-    """Put back, whatever happens inside, the settings that training changes.
+    """Restore the settings that training changes, also after an error.
 
     Calls from several threads take turns, as these settings are those of the whole process. What stays are imported
     modules, what these registered with others of their own, and the folder that setuptools, which torch's compiler

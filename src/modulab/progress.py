@@ -1,4 +1,4 @@
-"""One account of work done, total and left: a bar on a terminal, one text in a notebook, plain lines in a log."""
+"""Progress: work done, total and left, as a bar on a terminal, one text in a notebook, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ProgressReport:
             print(f"{self._count()}: {label}", file=sys.stderr, flush=True)
 
     def tell(self, label: str) -> None:
-        """Say how far what is being done now has come; a log gets it every few seconds at most."""
+        """Report the progress of the current activity; a log gets it every few seconds at most."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=f"{self._count()}: {label}")
         elif self._cell is not None:

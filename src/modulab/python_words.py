@@ -1,4 +1,4 @@
-"""What is said of errors in Python: the words of the command line, in those of a call."""
+"""Messages of errors in Python: options of the command line are replaced by arguments of a call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = (
     (r"hydra\.run\.dir=", "folder="),
     (r"-m, give hydra\.sweep\.dir=", "-m, give folder="),
     (r"--import (\w[\w.]*)", r"modules=['\1']"),
-    (r"--baseline '?([\w./-]+=[^:' ]*(?:,[\w./-]+=[^:' ]*)*)'?", r"baseline='\1'"),
+    (r"--baseline '?([\w./-]+=[^:' ]*[^:', ])'?", r"baseline='\1'"),
     (r"--config-dir ", "config_dirs="),
     (r"--metric NAME shows one, --transpose all in rows\.", "metrics=[NAME] shows one."),
     (r"--metric ", "metrics="),
@@ -27,16 +27,20 @@ _WORDS = (
     (r"--only ", "only="),
     (r"--processes ", "processes="),
     (r"--with ", "with_="),
+    (r", which --by does not name", ", which by= does not name"),
     (r"--by ", "by="),
     (r"--baseline ", "baseline="),
     (r"--ratio", "ratio"),
-    (r", which --by does not name", ", which by= does not name"),
+    (
+        r"The folder of results is hydra\.run\.dir or, of a sweep, hydra\.sweep\.dir\.",
+        "The folder is folder=FOLDER.",
+    ),
 )
-"""Patterns of what messages say of options, and what takes their place, in order."""
+"""Patterns of options in messages, and their replacements, in order."""
 
 
 def in_python(message: str) -> str:
-    """Return a message with the arguments of a call in the place of the options of a command."""
+    """Return a message with the arguments of a call in place of the options of a command."""
     for pattern, words in _WORDS:
         message = re.sub(pattern, words, message)
     return message[:1].upper() + message[1:] if message.startswith("the same call") else message
@@ -44,7 +48,7 @@ def in_python(message: str) -> str:
 
 @contextmanager
 def python_errors() -> Generator[None]:
-    """Have errors that a user can mend speak of the arguments of a call."""
+    """Let messages of user errors name the arguments of a call."""
     try:
         yield
     except ConfigError as error:

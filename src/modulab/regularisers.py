@@ -10,7 +10,7 @@ adds variance sigma^2 sum_j W_oj^2 (c0 + c1 |a_j| + c2 a_j^2) to output o, so
 
 with R over the readout: (p, q) = (2, 1) at strength sigma^2 / K is the deterministic counterpart of Poisson noise.
 
-A regulariser is a class whose fields are numbers, one a member when stacked, and whose `penalty` turns a
+A regulariser is a class whose fields are numbers, one per member when stacked, and whose `penalty` turns a
 forward pass into one value per member. docs/extending.md shows how to write another.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def _power(magnitude: Tensor, exponent: Tensor, at_zero_exponent: Tensor | float
 def mean_activity_power(
     activity: Float[Tensor, "member features batch"], exponents: Float[Tensor, " member"], variant: str
 ) -> Float[Tensor, "member features"]:
-    """Return E_x |a|^q for each unit; variant `whole` serves the exponents 0, 1 and 2 without a logarithm a sample."""
+    """Return E_x |a|^q for each unit; variant `whole` serves exponents 0, 1 and 2 without a logarithm per sample."""
     exponent = exponents[:, None]
     magnitude = activity.abs()
     if variant == "whole":
@@ -75,6 +75,15 @@ class Pass:
         return self.network.activity_read((edges.source, edges.target), self.inputs, self.recording)
 
 
+@dataclass(frozen=True)
+class Rearrangement:
+    """Parameters after units were rearranged, and whose moments each goes on with."""
+
+    parameters: Float[Tensor, "member parameter"]
+    moments_of: Int64[Tensor, "member parameter"] | None = None
+    """The parameter whose moments of the optimiser each has from then on; None where each keeps its own."""
+
+
 class Regulariser(Settings):
     """What every regulariser shares: a strength, and a penalty computed from a forward pass."""
 
@@ -101,7 +110,7 @@ class Regulariser(Settings):
         return None
 
     def check_training(self, curve_every: int) -> None:
-        """Raise ConfigError where a network cannot be trained with points of curves so many steps apart.
+        """Raise ConfigError where a network cannot be trained with `curve_every` steps between points of curves.
 
         For regularisers that act at these points (see `rearranged`).
         """
@@ -113,13 +122,13 @@ class Regulariser(Settings):
         parameters: Float[Tensor, "member parameter"],
         coefficients: Mapping[str, Tensor],
         step: int,
-    ) -> Float[Tensor, "member parameter"] | None:
-        """Return the parameters with units rearranged after so many steps, or None where nothing changes: the default.
+    ) -> Rearrangement | None:
+        """Return the parameters with units rearranged after `step` steps, or None where nothing changes: the default.
 
         Called at each point of the curves, every training.curve_every steps. It is for changes that no gradient can
-        make and that leave every output as it is; the moments of optimisers stay. Like all that takes part in training
-        it must be a pure function of each member's own row. Training calls it and knows nothing else of it, so that a
-        regulariser that moves units is a file like any other.
+        make and that leave every output as it is. Like all that takes part in training it must be a pure function of
+        each member's own row. Training calls it and knows nothing else of it, so that a regulariser that moves units is
+        a file like any other.
         """
         del network, parameters, coefficients, step
         return None
@@ -148,7 +157,7 @@ class PowerRegulariser(Regulariser):
 
     @property
     def variant(self) -> str:
-        """Return `whole` for activity powers 0, 1 and 2, which need no logarithm a sample, else `real`."""
+        """Return `whole` for activity powers 0, 1 and 2, which need no logarithm per sample, else `real`."""
         return "whole" if self.activity_power in (0, 1, 2) else "real"
 
     def coefficients(self) -> dict[str, float]:

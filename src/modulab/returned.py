@@ -23,7 +23,7 @@ else:
 
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str] = ()) -> str:
-    """Return a table of texts as HTML, with sentences below it. Texts are shown as they are, whatever is in them."""
+    """Return a table of texts as HTML, with sentences below it. Texts are escaped."""
 
     def row(texts: Sequence[str], kind: str) -> str:
         cells = (f"<{kind} style='text-align: left'>{_safe(text)}</{kind}>" for text in texts)

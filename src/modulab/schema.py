@@ -1,4 +1,4 @@
-"""Checked settings: what a user may write, with types, ranges, meanings, and errors that mend themselves."""
+"""Checked settings: what a user may write, with types, ranges, meanings, and errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ FIXED_COLUMNS = ("run_id", "status", "error", "seconds", "skipped", "engine", "d
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a column of results has this name that is no measure."""
+    """Return whether a column of results has this name, and is not a measure."""
     return name in FIXED_COLUMNS or name.startswith(("config.", "version."))
 
 
@@ -104,11 +104,15 @@ def current_name(key: str) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the closest known word or, where none is close, all of them."""
+    """Return a sentence that names the closest known word or, where none is close, all of them.
+
+    Upper and lower case do not matter.
+    """
     candidates = sorted(known)
-    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    by_lower = {each.lower(): each for each in reversed(candidates)}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     if close:
-        return f"Did you mean '{close[0]}'?"
+        return f"Did you mean '{by_lower[close[0]]}'?"
     return f"Known: {', '.join(candidates)}." if candidates else ""
 
 
@@ -186,12 +190,12 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
     except ForeignError as error:
         raise ConfigError(
             f"{path}: {schema.__module__}.{schema.__name__} failed with {error} while it checked its settings. "
-            "Mend the class, or choose other settings."
+            "Fix the class, or choose other settings."
         ) from error
 
 
 def find_function(value: str | Mapping[str, Any], where: str, expected: type[Settings]) -> Any:
-    """Return what a config names in the place of a function: by its dotted path, or by a `_target_` with its fields.
+    """Return what a config names in place of a function: by its dotted path, or by a `_target_` with its fields.
 
     Raises: ConfigError where it cannot be called, cannot be found, or has other fields; or where a `_target_` is no
     class derived from `expected`.

@@ -8,7 +8,7 @@ import sys
 
 
 def printable(text: str) -> str:
-    """Return text in which control characters, which a terminal would obey, are written as escapes."""
+    """Return text in which control characters, which a terminal would interpret, are written as escapes."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
     )

@@ -1,4 +1,4 @@
-"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for what it tells."""
+"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for its messages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from modulab.progress import ProgressReport
 KILLED = "its process was killed, most likely for lack of memory"
 
 Send = Callable[[str, Any], None]
-"""Tells the process that started this one: the kind of a message, and its content."""
+"""Sends a message to the process that started this one: its kind, and its content."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a process tells, by the name that it was started under.
+    """A message of a process, with the name that it was started under.
 
     A process that ends without `Workers.end` gives a last one of the kind `killed` or `died`, which says why.
     """
@@ -40,7 +40,7 @@ class Workers:
     """Processes at work. Each has a pipe of its own: one that is killed while it writes blocks no other."""
 
     def __init__(self, preload: Sequence[str]) -> None:
-        """Have the process that the others are forked from import `preload`, unless it is there already."""
+        """Let the process that the others are forked from import `preload`, unless it exists already."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._working: dict[str, tuple[ForkServerProcess, Connection]] = {}
@@ -71,13 +71,13 @@ class Workers:
                 return _last_message(name, self._working[name][0])
 
     def end(self, name: str) -> None:
-        """Wait for the end of a process that has nothing more to tell."""
+        """Wait for the end of a process that sends nothing more."""
         process, receiver = self._working.pop(name)
         _drain(receiver)
         process.join()
 
     def stop(self) -> None:
-        """Have all processes save and stop, as Ctrl-C does, and wait for them."""
+        """Tell all processes to save and stop, as Ctrl-C does, and wait for them."""
         for process, _ in self._working.values():
             if process.pid is not None and process.exitcode is None:
                 with suppress(ProcessLookupError):
@@ -142,7 +142,7 @@ def show_sent(message: Message, progress: ProgressReport, processes: int, place:
 
 @contextmanager
 def ended_by_signal() -> Generator[None]:
-    """Treat the signal to end as Ctrl-C, unless it is handled already, so that processes are stopped and save."""
+    """Treat SIGTERM as Ctrl-C, unless it is handled already, so that processes save and stop."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL

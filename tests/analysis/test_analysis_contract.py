@@ -136,7 +136,7 @@ def test_what_is_no_value_per_member_is_refused(values: object, message: str) ->
         ("cutt", [], "--with cutt: there is no such analysis. Did you mean 'cut'?"),
         ("nowhere.yaml", [], "--with nowhere.yaml: there is no such file."),
         ("nowhere.Analysis", [], "cannot import 'nowhere'"),
-        ("modulab.config.settings.Probes", [], "it is no analysis"),
+        ("modulab.config.settings.Probes", [], "it is not an analysis"),
         ("a-b=cut", [], "'a-b' cannot be the name of an analysis"),
         ("cut", ["cut.partitions=few"], "cut.partitions='few'"),
         ("cut", ["cut.partitions=0"], "cut.partitions=0"),

@@ -243,6 +243,15 @@ def test_a_folder_that_another_process_works_in_without_networks_or_with_links_i
     assert (code, "holds no finished networks" in err) == (2, True)
 
 
+def test_a_network_in_two_folders_is_counted_once(command: Command, sweep: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(sweep, Path("all", name))
+    code, out, err = command("analyse", "all", "--with", "cut", *FAST, "--dry-run")
+    assert code == 0, err
+    assert "networks     4\n" in out
+    assert "0 have it and 4 are to be analysed" in out
+
+
 def test_files_of_analyses_that_are_damaged_or_changed_are_refused(command: Command, sweep: Path) -> None:
     run_id = modulab.load_results(sweep)["run_id"][0]
     for column in ("version.own", "config.seed"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import QuotedString
 
@@ -21,6 +25,7 @@ FUNCTIONS = "hydra.core.override_parser.overrides_parser:create_functions"
 SCHEMA = "hydra.conf:HydraConf"
 VERSION = "hydra.version:VersionBase"
 JOB = "hydra.core.utils:JobRuntime"
+MODE = "hydra._internal.hydra:Hydra"
 ALL = [PARSER, FUNCTIONS, SCHEMA, VERSION, JOB]
 
 
@@ -81,6 +86,47 @@ def test_hydra_of_the_caller_is_set_aside_without_version_and_job(monkeypatch: p
             assert compose(["seed=3"]).seed == 3
         assert GlobalHydra.instance().hydra is theirs
         assert hydra.compose("train", overrides=["seed=4"]).seed == 4
+
+
+@pytest.mark.parametrize("folder", [["--config-dir", "conf"], ["hydra.searchpath=[file://conf]"]])
+@pytest.mark.parametrize("mode", ["experiment=mine", "hydra.mode=MULTIRUN"])
+def test_a_mode_set_by_a_config_or_an_override_counts_as_the_flag_does(
+    mode: str, folder: list[str], command: Command
+) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    folder = [word.replace("file://", f"file://{Path.cwd()}/") for word in folder]
+    code, out, err = command(
+        "train", *SMALL, *folder, mode, "seed=0,1", "sweep.dry_run=true", "hydra.sweep.dir=x"
+    )
+    assert (code, err) == (0, "")
+    assert "networks     2" in out
+
+
+def test_a_command_without_configs_of_its_own_is_composed_once(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[str] = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(self: ConfigLoaderImpl, *given: Any, **named: Any) -> Any:
+        composed.append("once")
+        return load(self, *given, **named)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    code, _, err = command("train", *SMALL, "sweep.dry_run=true", "hydra.run.dir=x")
+    assert (code, err) == (0, "")
+    assert composed == ["once"]
+
+
+def test_hydra_is_left_as_it_is_where_it_asks_for_the_mode_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Hydra.get_mode
+    with hydra_private.mode_of_flags([], own_configs=False):
+        assert Hydra.get_mode is not theirs
+    assert Hydra.get_mode is theirs
+    hide([MODE], monkeypatch)
+    with hydra_private.mode_of_flags([], own_configs=False):
+        assert Hydra.get_mode is theirs
 
 
 def test_value_of_an_override_is_known_where_hydra_keeps_it_elsewhere() -> None:

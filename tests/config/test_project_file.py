@@ -111,7 +111,7 @@ def test_options_of_a_group_are_listed_with_own_ones_and_their_meanings(
 def test_a_project_file_that_is_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "modulab.toml").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"modulab\.toml is no file\."):
+    with pytest.raises(ConfigError, match=r"modulab\.toml is not a file\."):
         find_project()
 
 

@@ -83,7 +83,7 @@ def test_a_tied_axis_follows_the_others() -> None:
         ({"low": 2.0, "high": 1.0}, "low below high"),
         ({"low": 0.0, "high": 1.0, "scale": "log"}, "begins above 0"),
         ({"low": 0.0, "hihg": 1.0}, "there is no such key. Did you mean 'high'"),
-        ({"values": [1], "times": {"b": 1}}, "b is no other axis"),
+        ({"values": [1], "times": {"b": 1}}, "b is not another axis"),
     ],
 )
 def test_an_axis_that_cannot_be_is_refused_with_its_key(axis: dict[str, Any], complaint: str) -> None:

@@ -16,7 +16,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from modulab.results.store import load_curves, load_results
-from tests.command_line import MODULAB, SMALL, WholeCommand
+from tests.command_line import MODULAB, SMALL, WholeCommand, last_given
 from tests.logger.offline_runs import differences, members_of, offline_runs
 from tests.logger.wandb_server import wandb_server
 
@@ -154,7 +154,7 @@ def service_of(folder: Path) -> list[int]:
     ]
 
 
-LONG = [*SMALL, "training.steps=1500", "training.curve_every=50", "population.seeds=2"]
+LONG = last_given(*SMALL, "training.steps=1500", "training.curve_every=50", "population.seeds=2")
 
 
 @pytest.mark.slow

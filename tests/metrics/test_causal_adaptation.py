@@ -155,9 +155,9 @@ def test_company_leaves_members_as_they_are_alone() -> None:
 
 
 def test_variables_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"task\.intervened=5 is none of task\.modules=4"):
+    with pytest.raises(ConfigError, match=r"task\.intervened=5 is not one of task\.modules=4"):
         make(task__intervened=5)
-    with pytest.raises(ConfigError, match=r"architecture\.updated=5 is none of task\.modules=4"):
+    with pytest.raises(ConfigError, match=r"architecture\.updated=5 is not one of task\.modules=4"):
         make(architecture__updated=5)
     with pytest.raises(ConfigError, match=r"models variables, and task\.name=regression has none"):
         make_member({"architecture": "conditionals"})

@@ -138,5 +138,5 @@ def test_networks_and_channels_that_do_not_fit_are_refused() -> None:
         make_member({"architecture": "gated_mixture"})
     with pytest.raises(ConfigError, match=r"Give task\.modules=4 rows of task\.symbols=16 numbers"):
         make_member({"task": "domains"}, task__channel=[[0.5, 0.5]])
-    with pytest.raises(ConfigError, match=r"has the row \[0\.5, 0\.6\], which is no distribution"):
+    with pytest.raises(ConfigError, match=r"has the row \[0\.5, 0\.6\], which is not a distribution"):
         make_member({"task": "domains"}, task__modules=1, task__symbols=2, task__channel=[[0.5, 0.6]])

@@ -230,7 +230,7 @@ def test_stated_edges_give_weight_penalties() -> None:
         ("Lazy", {}, r"'write\.weight' has no shape before the module is called"),
         ("Narrow", {}, r"Narrow returns shape \(3, 1\) for inputs of shape \(3, 2\), and the task needs \(3, 2\)"),
         ("Plain", {"architecture__sites": ["hiden"]}, "no submodule 'hiden'. Did you mean 'hidden'"),
-        ("Plain", {"architecture__unit_axis": 2}, "architecture.unit_axis=2 is no axis of units"),
+        ("Plain", {"architecture__unit_axis": 2}, "architecture.unit_axis=2 is not an axis of units"),
         ("Plain", {"architecture__module": {"width": 5, "depth": 2}}, r"architecture\.module\.depth: the constructor"),
         ("Plain", {"architecture__edges": {"read.weight": ["hidden", "output"]}}, r"\(6, 2\) is not \(2, 6\)"),
         ("Plain", {"architecture__edges": {"read.wight": ["input", "hidden"]}}, "Did you mean 'read.weight'"),
@@ -270,7 +270,7 @@ def test_what_would_have_no_effect_is_refused(
 def test_other_code_than_a_module_is_refused() -> None:
     config = member_config({"architecture": "torch"}, architecture__module={"_target_": "math.sqrt"})
     with pytest.raises(
-        ConfigError, match=r"architecture\.module\._target_=math\.sqrt is no class derived from torch"
+        ConfigError, match=r"architecture\.module\._target_=math\.sqrt is not a class derived from torch"
     ):
         read_run(config)
 

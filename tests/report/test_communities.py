@@ -10,7 +10,7 @@ import pytest
 import modulab
 from modulab.report.communities import PicturedModules, SortedGraph, modules_data, pictured_modules
 from modulab.report.sweep_report import describe
-from tests.command_line import SMALL
+from tests.command_line import SMALL, last_given
 
 FEW = [
     "probes=communities",
@@ -24,7 +24,9 @@ FEW = [
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("found")
     grid = "population.grid={architecture: [dense, premodular], noise.scale: [0, 0.2]}"
-    modulab.train([*SMALL, *FEW, grid, "population.seeds=3", "architecture.width=12"], folder=folder)
+    modulab.train(
+        last_given(*SMALL, *FEW, grid, "population.seeds=3", "architecture.width=12"), folder=folder
+    )
     return folder
 
 

@@ -340,3 +340,12 @@ def test_by_nothing_is_one_row_of_all(tmp_path: Path, command: Command) -> None:
     assert code == 0, err
     assert f"{len(ARCHITECTURES) * len(SCALES) * SEEDS} " in out
     assert "Pooled over architecture.name, noise.name, noise.scale" in out
+
+
+def test_a_setting_that_is_named_twice_groups_once(tmp_path: Path, command: Command) -> None:
+    save(tmp_path / "a")
+    once, twice = (
+        command("table", str(tmp_path / "a"), "--by", by) for by in ("noise.scale", "noise.scale,noise.scale")
+    )
+    assert once[0] == 0
+    assert twice == once

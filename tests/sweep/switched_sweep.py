@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from modulab.results.store import load_curves, load_results
-from tests.command_line import SMALL
+from tests.command_line import SMALL, last_given
 
 SWITCHED = '''
 """A task that files in the current folder slow down and break, and that writes down what it draws."""
@@ -32,12 +32,12 @@ class SwitchedTask(RegressionTask):
                 time.sleep(1)
         return super().draw(keys, counters, region, split, scales)
 '''
-SWEEP = [
+SWEEP = last_given(
     "train", "-m", *SMALL, "task._target_=switched.SwitchedTask", "task.function_seed=range(6)",
     "data.num_samples=null", "training.steps=160", "training.curve_every=2", "trainer.progress=lines",
     "hydra.sweep.dir=sweep",
-]  # fmt: skip
-"""Six members, one a function seed; every chunk of two steps draws its points anew."""
+)  # fmt: skip
+"""Six members, one a function seed; every chunk of two steps draws its points again."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from modulab.report.archive_figure import archive_figure, archive_section
 from modulab.results.store import load_results
 from modulab.sweep.archive import ARCHIVE, Axis, Candidate, elites, read_archive
 from modulab.sweep.elites import MapElites
-from tests.command_line import SMALL, Command, killed_when_it_says
+from tests.command_line import SMALL, Command, killed_when_it_says, last_given
 from tests.report.figure_rules import broken_rules
 
 AXES = (Axis("first", 0.0, 1.0, 5), Axis("second", -2.0, 2.0, 4))
@@ -186,7 +186,7 @@ def test_a_trial_depends_on_its_number_and_the_archive_alone() -> None:
 def test_archive_that_cannot_be_ends_in_one_message_and_leaves_nothing(
     command: Command, words: list[str], message: str
 ) -> None:
-    code, out, err = command(*EVOLVE, *words)
+    code, out, err = command(*last_given(*EVOLVE, *words))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
@@ -253,13 +253,13 @@ def test_file_that_is_no_archive_is_named_and_stops_no_report(tmp_path: Path, te
         read_archive(tmp_path)
     section = archive_section(tmp_path)
     assert section is not None
-    assert "is no archive of elites" in section.paragraphs[0]
+    assert "is not an archive of elites" in section.paragraphs[0]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_killed_search_goes_on_to_the_same_archive(command: Command, tmp_path: Path) -> None:
-    search = [*EVOLVE, "training.steps=300", "hydra.sweeper.n_trials=24"]
+    search = last_given(*EVOLVE, "training.steps=300", "hydra.sweeper.n_trials=24")
     assert command(*search, "hydra.sweep.dir=whole")[0] == 0
     killed_when_it_says("trials 17 to 24", [*search, "hydra.sweep.dir=killed"], tmp_path)
     assert command(*search, "hydra.sweep.dir=killed")[0] == 0

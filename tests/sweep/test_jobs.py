@@ -18,7 +18,7 @@ from modulab.results.store import load_curves, load_results, save_part
 from modulab.results.tables import result_table
 from modulab.sweep.jobs import MembersFailed, return_values
 from modulab.tasks.regression import RegressionTask
-from tests.command_line import SMALL, Command, WholeCommand, interrupted_after_a_checkpoint
+from tests.command_line import SMALL, Command, WholeCommand, interrupted_after_a_checkpoint, last_given
 from tests.members import EAGER
 
 GRID = ["noise.scale=0,0.2", "architecture=dense,premodular", "seed=range(3)", "architecture.width=6,7"]
@@ -42,7 +42,11 @@ def numbers(folder: str) -> pd.DataFrame:
 def test_a_packed_sweep_gives_bit_for_bit_what_jobs_give_one_by_one(command: Command) -> None:
     for launcher in ("population", "basic"):
         code, _, err = command(
-            "train", "-m", *SMALL, *GRID, f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}"
+            "train",
+            "-m",
+            *last_given(*SMALL, *GRID),
+            f"hydra/launcher={launcher}",
+            f"hydra.sweep.dir={launcher}",
         )
         assert code == 0, err
     packed, alone = numbers("population"), numbers("basic")
@@ -75,7 +79,7 @@ def test_jobs_may_refer_to_their_own_number(command: Command) -> None:
 
 
 def test_a_dry_run_counts_and_trains_nothing(command: Command) -> None:
-    sweep = ["train", "-m", *SMALL, *GRID, "hydra.sweep.dir=sweep"]
+    sweep = ["train", "-m", *last_given(*SMALL, *GRID), "hydra.sweep.dir=sweep"]
     code, out, err = command(*sweep, "sweep.dry_run=true")
     assert code == 0, err
     for line in (

@@ -19,7 +19,7 @@ from modulab.errors import ConfigError
 from modulab.results.lock import FolderLock
 from modulab.results.store import load_results
 from modulab.sweep.search_space import Dimension, Value, dimension_of, split_search
-from tests.command_line import SMALL, Command, killed_when_it_says
+from tests.command_line import SMALL, Command, killed_when_it_says, last_given
 
 LEARNABLE = [
     "training.steps=800", "training.batch_size=64", "training.curve_every=400", "training.learning_rate=0.01",
@@ -143,7 +143,7 @@ def test_of_a_key_given_twice_the_last_values_are_searched() -> None:
 def test_search_that_cannot_be_ends_in_one_message_and_leaves_nothing(
     command: Command, words: list[str], message: str
 ) -> None:
-    code, out, err = command(*SEARCH, *words)
+    code, out, err = command(*last_given(*SEARCH, *words))
     assert (code, out) == (2, "")
     errors = [line for line in err.splitlines() if not re.match(r"trials? \d", line)]
     assert errors[0].startswith("error: ")
@@ -164,7 +164,7 @@ def test_dry_run_describes_the_first_batch_and_leaves_nothing(command: Command) 
 def test_a_trial_that_fails_is_told_and_does_not_end_a_search(command: Command) -> None:
     where = ["hydra.sweep.dir=search", "hydra.sweeper.storage=study.journal"]
     count = ["hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4", "hydra/sweeper/sampler=random"]
-    code, out, err = command(*SEARCH, *DIVERGING, *count, *where)
+    code, out, err = command(*last_given(*SEARCH, *DIVERGING, *count, *where))
     assert code == 0, err
     assert re.search(r"diverged: the loss or a weight ceased to be finite at step", out)
     best = OmegaConf.load("search/optimization_results.yaml")["best_params"]
@@ -182,7 +182,8 @@ def test_a_trial_that_fails_is_told_and_does_not_end_a_search(command: Command) 
 
 def test_search_in_which_every_trial_fails_says_so(command: Command) -> None:
     code, _, err = command(
-        *SEARCH, "training.learning_rate=choice(1e30,1e31)", *DIVERGING[1:], "hydra.sweeper.n_trials=2"
+        *last_given(*SEARCH, "training.learning_rate=choice(1e30,1e31)", *DIVERGING[1:]),
+        "hydra.sweeper.n_trials=2",
     )
     assert code == 1
     assert err.endswith("No trial of this search has a result.\n")
@@ -254,7 +255,7 @@ def test_best_trials_are_printed_the_best_first(command: Command, direction: str
 def test_of_several_objectives_the_trials_that_none_beats_are_kept(command: Command) -> None:
     names = ["modularity/structural", "error/test"]
     code, out, err = command(
-        *SEARCH, f"sweep.objective=[{','.join(names)}]", "hydra.sweeper.direction=[maximize,minimize]",
+        *last_given(*SEARCH, f"sweep.objective=[{','.join(names)}]"), "hydra.sweeper.direction=[maximize,minimize]",
         "hydra/sweeper/sampler=nsgaii", "seed=range(16)", "noise.scale=interval(0,1)", "hydra.sweep.dir=search",
     )  # fmt: skip
     assert code == 0, err
@@ -343,7 +344,7 @@ def test_study_of_another_search_is_not_mixed_with(command: Command) -> None:
         ["seed=range(9)"],
         ["noise.scale=interval(0,1)", "sweep.objective=modularity/structural"],
     ):
-        code, _, err = command(*search, *changed, "hydra.sweep.dir=b")
+        code, _, err = command(*last_given(*search, *changed), "hydra.sweep.dir=b")
         assert code == 2
         assert "holds a study modulab of error/test over noise.scale" in err
         assert not Path("b").exists()
@@ -390,7 +391,7 @@ def test_values_may_stand_among_the_sweepers_own_settings(command: Command) -> N
 @pytest.mark.slow
 def test_trials_that_look_bad_at_a_rung_are_not_trained_to_the_end(command: Command) -> None:
     code, _, err = command(
-        *SEARCH, "training.learning_rate=tag(log,interval(1e-6,1e-1))", "training.steps=40",
+        *last_given(*SEARCH, "training.steps=40"), "training.learning_rate=tag(log,interval(1e-6,1e-1))",
         "hydra.sweeper.rungs=[10,20]", "hydra.sweeper.n_trials=16", "hydra.sweeper.n_jobs=4",
         "hydra/sweeper/sampler=random", "hydra.sweeper.storage=sqlite:///study.db", "hydra.sweep.dir=search",
     )  # fmt: skip
@@ -433,7 +434,7 @@ def test_optuna_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_killed_search_goes_on_to_the_same_bits(command: Command, tmp_path: Path) -> None:
     search = [
-        *SEARCH, "noise.scale=interval(0,1)", "training.steps=500", "hydra.sweeper.n_trials=6",
+        *last_given(*SEARCH, "training.steps=500"), "noise.scale=interval(0,1)", "hydra.sweeper.n_trials=6",
         "hydra.sweeper.n_jobs=3", "hydra.sweeper.sampler.n_startup_trials=3",
     ]  # fmt: skip
     assert command(*search, "hydra.sweep.dir=whole")[0] == 0

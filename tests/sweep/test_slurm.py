@@ -15,7 +15,7 @@ from modulab.results.store import load_results
 from modulab.sweep.shards import NoAnswer, Shard
 from modulab.sweep.slurm_array import SlurmSettings, refresh
 from modulab.sweep.slurm_node import node_python
-from tests.command_line import SMALL, Command
+from tests.command_line import SMALL, Command, last_given
 
 SLURM = ["train", "-m", *SMALL, "hydra/launcher=population_slurm", "hydra.launcher.poll_seconds=0.01"]
 
@@ -52,14 +52,14 @@ def test_a_setting_out_of_range_is_an_error_that_names_its_key(key: str, value: 
         ),
         (
             "trainer.accelerator=cuda",
-            "trainer.accelerator=cuda needs a GPU a task, and hydra.launcher.gpus=0. Set hydra.launcher.gpus=1.",
+            "trainer.accelerator=cuda needs one GPU per task, and hydra.launcher.gpus=0. Set hydra.launcher.gpus=1.",
         ),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_sentence_that_names_the_key(
     command: Command, override: str, message: str
 ) -> None:
-    code, out, err = command(*SLURM, "seed=0,1", override)
+    code, out, err = command(*last_given(*SLURM, "seed=0,1", override))
     assert (code, out, err) == (2, "", f"error: {message}\n")
     assert not list(Path("outputs").rglob("results.parquet"))
 

@@ -21,7 +21,7 @@ import pytest
 
 from modulab.results.store import load_results
 from modulab.sweep.slurm_array import FOLDER
-from tests.command_line import MODULAB, SMALL, Command
+from tests.command_line import MODULAB, SMALL, Command, last_given
 from tests.sweep.switched_sweep import SWEEP, SWITCHED, assert_same_bits, drawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -136,7 +136,7 @@ def begun(shards: int) -> Callable[[], bool]:
 def test_shards_give_the_bits_of_one_process_and_leave_their_logs_in_the_folder(command: Command) -> None:
     sweep = ["train", "-m", *SMALL, "seed=range(3)", "noise.scale=0,0.2"]
     folder = "my sweeps/of today"
-    launcher = [*LAUNCHER, "hydra.launcher.shards=2", f"hydra.sweep.dir='{folder}'"]
+    launcher = last_given(*LAUNCHER, "hydra.launcher.shards=2", f"hydra.sweep.dir='{folder}'")
     code, out, err = command(*sweep, *launcher)
     assert code == 0, err
     (job,) = re.findall(rf"^SLURM job (\d+) trains 2 shards; logs: {folder}/slurm$", err, re.MULTILINE)
@@ -224,7 +224,7 @@ def test_members_that_fail_or_whose_shard_dies_are_rows_that_say_so_and_the_next
 def test_an_array_outlives_the_command_that_waits_for_it_and_the_same_command_finds_it_again(
     command: Command, start: Start, whole: Callable[[], Path]
 ) -> None:
-    train = [*SWEEP, *LAUNCHER, "hydra.launcher.shards=2"]
+    train = last_given(*SWEEP, *LAUNCHER, "hydra.launcher.shards=2")
     waiting = start(*train)
     until(begun(2))
     shards = states()

@@ -18,7 +18,7 @@ from modulab.config.composing import hydra_composer as composer
 from modulab.errors import ConfigError
 from modulab.results.store import load_results
 from modulab.sweep.values import expand_jobs
-from tests.command_line import SMALL, Command
+from tests.command_line import SMALL, Command, last_given
 
 LAW = settings(deadline=None, derandomize=True, max_examples=25)
 LOADER = ConfigLoaderImpl(create_config_search_path(f"file://{config_folder()}"))
@@ -141,12 +141,12 @@ def test_a_product_of_too_many_jobs_is_refused() -> None:
 
 
 def test_a_swept_float_is_the_same_member_as_the_one_written(command: Command) -> None:
-    dry = ["train", "-m", *SMALL, "training.steps=1", "hydra.sweep.dir=sweep"]
+    dry = ["train", "-m", *last_given(*SMALL, "training.steps=1"), "hydra.sweep.dir=sweep"]
     code, _, err = command(*dry, "noise.scale=sort(range(0.1,0.5,0.1),reverse=true)")
     assert code == 0, err
     results = load_results("sweep")
     assert sorted(results["config.noise.scale"]) == [0.1, 0.2, 0.3, 0.4]
-    written = [*SMALL, "training.steps=1", "noise.scale=0.3"]
+    written = last_given(*SMALL, "training.steps=1", "noise.scale=0.3")
     with composer() as compose:
         [run_id] = plan_run(compose(written), written, compose).run_ids
     assert run_id in set(results["run_id"])

@@ -28,8 +28,8 @@ class GridSweeperConf:
 class GridSweeper(Sweeper):
     """Sweeps the product of all values.
 
-    Hydra composes each job twice, at 0.1 s each: to see that it can, and again to run it. It also writes down the
-    sweep before it has seen that. Launchers that pack do both themselves, once every job has been checked.
+    Hydra composes each job twice, at 0.1 s each: to check it, and again to run it. It also records the sweep before it
+    has checked it. Launchers that pack do both themselves, once every job has been checked.
     """
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
@@ -44,7 +44,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch all jobs, in batches, and return what each gave.
 
-        Raises: ConfigError for a sweep that cannot be expanded, or whose jobs ask for what cannot be; the error of a
+        Raises: ConfigError for a sweep that cannot be expanded, or whose jobs have invalid settings; the error of a
         job that failed, after the other jobs of its batch.
         """
         from modulab.sweep.jobs import write_down_sweep
@@ -56,7 +56,7 @@ class GridSweeper(Sweeper):
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = parser.parse_overrides([*params, *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
-        # Asked by attribute: Hydra loads plugins apart from imports, so that a launcher's class is not one but two.
+        # By attribute: Hydra loads plugins separately from imports, so that a launcher's class exists twice.
         packs = getattr(self.launcher, "packs", False)
         returns: list[Sequence[JobReturn]] = []
         first_number = 0
@@ -72,7 +72,7 @@ class GridSweeper(Sweeper):
         return returns
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a sweeper."""
+        """Take the settings that Hydra passes to a sweeper."""
         self.hydra_context = hydra_context
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PopulationLauncherConf:
-    """Takes no settings of its own: those of `trainer` and `sweep` hold here."""
+    """Takes no settings of its own: those of `trainer` and `sweep` apply."""
 
     _target_: str = "hydra_plugins.modulab_launchers.population_launcher.PopulationLauncher"
 
@@ -34,14 +34,14 @@ class PopulationLauncher(Launcher):
         self.config: DictConfig | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a launcher."""
+        """Take the settings that Hydra passes to a launcher."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
 
     @property
     def packs(self) -> bool:
-        """Whether jobs are trained together: each is then checked, and the sweep written down, before any trains."""
+        """Whether jobs are trained together: each is then checked, and the sweep recorded, before any trains."""
         from modulab.sweep.jobs import TrainTask
 
         return isinstance(getattr(self.task_function, "__self__", None), TrainTask)
@@ -49,7 +49,7 @@ class PopulationLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train and measure every job, and return what each gave, in their order.
 
-        Raises: ConfigError where a job asks for what cannot be; no job has begun then.
+        Raises: ConfigError where a job has invalid settings; no job has begun then.
         """
         from modulab.sweep.jobs import TrainTask, run_jobs
 

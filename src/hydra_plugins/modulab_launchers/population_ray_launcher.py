@@ -31,13 +31,13 @@ class PopulationRayLauncherConf:
     """GPUs of a task; a task uses one at most, and several share one where this is below 1."""
     memory_gib: float = 4.0
     max_retries: int = 3
-    """How often a task is begun again whose process or node was lost; it goes on from what it saved."""
+    """How often a task whose process or node was lost is restarted; it resumes from what it saved."""
     resources: Any = None  # A dict: declared as one, Hydra would not let a whole dict be given for it.
     """Further resources of a task by the names that the cluster's nodes give them, such as {big_node: 1}."""
     runtime_env: Any = None
     """What Ray prepares on nodes, such as {env_vars: {NAME: value}} or {pip: [my-package]}."""
     poll_seconds: float = 1.0
-    """How often to look after the tasks."""
+    """Time between checks of the tasks."""
 
 
 class PopulationRayLauncher(PopulationLauncher):
@@ -51,7 +51,7 @@ class PopulationRayLauncher(PopulationLauncher):
     def prepare(self, plan: "Plan", folder: Path) -> "Work":
         """Return what of a batch's jobs is to be trained, planned for the nodes, and connect to them.
 
-        Connecting is done here, so that a cluster that cannot be reached is refused before anything is written.
+        It connects here, so that an unreachable cluster is reported before anything is written.
         """
         from modulab.extras import require_extra
         from modulab.sweep.ray_tasks import RayTasks

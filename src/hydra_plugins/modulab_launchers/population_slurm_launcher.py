@@ -40,7 +40,7 @@ class PopulationSlurmLauncherConf:
     sbatch: Any = None  # A dict: declared as one, Hydra would not let a whole dict be given for it.
     """Further options of sbatch by their long names, such as {account: brains, qos: night}."""
     poll_seconds: float = 5.0
-    """How often to look after the tasks."""
+    """Time between checks of the tasks."""
 
 
 class PopulationSlurmLauncher(PopulationLauncher):

@@ -21,7 +21,7 @@ class OptunaSweeperConf:
     """How to search for the values that make `sweep.objective` best."""
 
     _target_: str = "hydra_plugins.modulab_launchers.search_sweeper.OptunaSweeper"
-    _recursive_: bool = False  # A sampler is made again for every batch.
+    _recursive_: bool = False  # A new sampler is made for every batch.
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
     sampler: Any = MISSING
     """What proposes trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii, qmc or map_elites, with own keys."""
@@ -85,7 +85,7 @@ class OptunaSweeper(Sweeper):
         self._task: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a sweeper."""
+        """Take the settings that Hydra passes to a sweeper."""
         self.hydra_context = hydra_context
         self.config = config
         from modulab.sweep.jobs import TrainTask
@@ -99,7 +99,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search, and leave the best trials to be shown at the end.
 
-        Raises: ConfigError for a search that cannot be.
+        Raises: ConfigError for invalid settings of a search.
         """
         from modulab.errors import ConfigError
         from modulab.measure_names import given_measure

@@ -84,7 +84,7 @@ class MeasureAnalysis(Analysis):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Return what the measure says of its values."""
+        """Return the words for the measure's values."""
         return self.measure.columns
 
     def lacking(self, network: Network, member: Member) -> str | None:
@@ -92,7 +92,7 @@ class MeasureAnalysis(Analysis):
         return self.measure.lacking(network, member.task)
 
     def seconds(self, network: Network, member: Member) -> float:
-        """Return what the measure says."""
+        """Return the measure's own estimate."""
         del network
         return self.measure.seconds(member.probes)
 
@@ -121,7 +121,7 @@ def find_analysis(value: str | Mapping[str, Any], where: str) -> Analysis:
         return read_settings(node, where, Analysis)
     if isinstance(found, type) and not issubclass(found, Measure):
         raise ConfigError(
-            f"{where}._target_={node['_target_']}: it is no analysis. Name a class derived from "
+            f"{where}._target_={node['_target_']}: it is not an analysis. Name a class derived from "
             "modulab.analysis.analysis.Analysis, or a measure."
         )
     return MeasureAnalysis(measure=find_measure(node if len(node) > 1 else node["_target_"], where))

@@ -127,8 +127,8 @@ def balanced_assignment(costs: Float64[np.ndarray, "unit expert"]) -> Int64[np.n
     if left == 0:
         owners = np.repeat(np.arange(experts), least)
         return owners[linear_sum_assignment(costs[:, owners])[1]]
-    # Each expert has one place more, and those that stay empty are taken by units that are not there. Such a unit in
-    # any other place would cost more than all that are there.
+    # Each expert has one place more, and those that stay empty are taken by dummy units. Such a unit in
+    # any other place would cost more than all real ones.
     owners = np.concatenate([np.repeat(np.arange(experts), least), np.arange(experts)])
     padded = np.zeros((len(owners), len(owners)))
     padded[:units] = costs[:, owners]

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from modulab.analysis.analysis import Analysis, find_analysis
 from modulab.config.composing import config_folder
+from modulab.config.overrides import check_given_once
 from modulab.errors import ConfigError
 from modulab.metrics.measure import Column
 from modulab.schema import suggest
@@ -51,7 +52,7 @@ def choose_analyses(wanted: Sequence[str], overrides: Sequence[str] = ()) -> lis
 
     OWN_NAME= before one gives it another name. `overrides` set their fields: NAME.FIELD=VALUE.
 
-    Raises: ConfigError for one that is not there, a name that is given twice, and a wrong field or value.
+    Raises: ConfigError for an unknown one, a name or field that is given twice, and a wrong field or value.
     """
     nodes: dict[str, dict[str, Any]] = {}
     for each in wanted:
@@ -61,6 +62,7 @@ def choose_analyses(wanted: Sequence[str], overrides: Sequence[str] = ()) -> lis
                 f"--with {each}: '{name}' is asked for twice. Name one of them: OTHER_NAME={each}."
             )
         nodes[name] = node
+    check_given_once(overrides)
     for override in overrides:
         _set(nodes, override)
     return [
@@ -83,7 +85,7 @@ def _read(wanted: str) -> tuple[str, dict[str, Any]]:
         name, node = what.rpartition(".")[2], {"_target_": what}
     else:
         raise ConfigError(
-            f"--with {wanted}: there is no such analysis. {suggest(what, shipped)} One of your own is named by its "
+            f"--with {wanted}: there is no such analysis. {suggest(what, shipped)} Your own analysis is named by its "
             "file, FILE.yaml, or by its dotted path, package.module.Class."
         )
     name = own_name if sign else name

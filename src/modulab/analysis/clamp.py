@@ -1,4 +1,4 @@
-"""Scale or clamp the units of one module, and see which outputs change.
+"""Scale or clamp the units of one module, and measure which outputs change.
 
 The activity a of a module's units is passed on as f a (`scale`), or as f times each unit's mean activity whatever the
 input is (`clamp`), with factors f from 0 to 2. The change of an output is the root mean square of its difference from

@@ -10,13 +10,13 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modulab.arguments import ArgumentParser
+from modulab.arguments import ArgumentParser, given_path
 from modulab.config.project_file import own_modules
 from modulab.errors import ConfigError
 
 IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
 _DESCRIPTION = (
-    "Analyse finished networks of a folder of results, and add what is found to their rows. Nothing that is there is "
+    "Analyse finished networks of a folder of results, and add what is found to their rows. Existing results are not "
     "changed. Members that have been analysed are left out, so that the same command goes on where it stopped, or "
     "where a sweep has been extended."
 )
@@ -25,7 +25,7 @@ _EXAMPLES = (
     ("--with cut,interaction", "two analyses"),
     ("--with cut cut.partitions=500", "with a field of its own"),
     ("--with long=transplant long.steps=2000", "under another name, beside the first"),
-    ("--with my_analysis.yaml", "one of your own: _target_ and fields, in a file"),
+    ("--with my_analysis.yaml", "your own analysis: _target_ and fields, in a file"),
     ("--with modulab.metrics.modularity.measure_structural", "a measure, taken afterwards"),
 )
 _LEAST_WIDTH = 40
@@ -34,10 +34,10 @@ _LEAST_WIDTH = 40
 def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
     """Perform the command and return its exit code: 0, or 1 where an analysis failed with some members.
 
-    `meaning` returns what the config file of an analysis says of itself.
+    `meaning` returns the description of an analysis from its config file.
     """
     parser = ArgumentParser(prog="modulab analyse", description=_DESCRIPTION)
-    parser.add_argument("path", type=Path, metavar="PATH", help="folder that modulab train wrote")
+    parser.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="fields of analyses")
     parser.add_argument(
         "--with", dest="names", required=True, metavar="NAMES", help="analyses, with commas between"
@@ -90,7 +90,7 @@ def _perform(options: argparse.Namespace) -> int:
     modules = own_modules(options.modules, options.path)
     if not names:
         raise ConfigError("--with: name an analysis, such as cut. See modulab analyse --help.")
-    # What is the user's own may lie in the current folder: an analysis, or its labels.
+    # The user's own code may lie in the current folder: an analysis, or its labels.
     values = [override.partition("=")[2] for override in options.overrides]
     if any("." in word for word in (*names, *values)) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

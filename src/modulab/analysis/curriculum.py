@@ -1,4 +1,4 @@
-"""A curriculum: networks are trained further under settings that change stage by stage, as far as they come.
+"""A curriculum: networks are trained further under settings that change stage by stage, as far as they pass the stages.
 
 A network goes on to the next stage once its error on new points is below a level. A stage may make the task harder,
 `task.recent: 3`, and a network larger, `architecture.grown: 2`: connections that a stage unmasks begin with the values
@@ -99,7 +99,7 @@ class Curriculum(Analysis):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return parameters, errors and steps of all members when they pass the stage, or at its end.
 
-        Those that are through are trained on beside the others, which changes nothing, and what they had is kept.
+        Those that have passed are still trained with the others, and their parameters at the stage's end are kept.
         """
         kept, errors = parameters.clone(), self._errors(probe, members, parameters)
         steps = torch.zeros_like(errors)
@@ -148,7 +148,7 @@ def structure_kept(network: Network, member: Member, changes: Mapping[str, Any])
 def changed(member: Member, changes: Mapping[str, Any]) -> Member:
     """Return a member with other values of some settings, given as GROUP.KEY.
 
-    Raises: ConfigError for a setting that it does not have, and whatever refuses the value.
+    Raises: ConfigError for a setting that it does not have, and as the check of the value does.
     """
     for name, value in changes.items():
         group, _, key = name.partition(".")

@@ -1,4 +1,4 @@
-"""Whether experts of hidden units hold more of the units that tell a function's value than chance.
+"""Whether experts of hidden units hold more of the units that predict a function's value than chance.
 
 The functions are the targets of the task's modules, as binary ones (`metrics.communities.predictivity`): where a
 network is modular by task, the units of one module's function are found together. (Z. Zhang et al., "Emergent

@@ -21,9 +21,9 @@ def train_further(
 ) -> Iterator[Float[Tensor, "member parameter"]]:
     """Yield the parameters after each `every` steps, until there were `steps`.
 
-    The optimiser and its schedule begin anew, in float32, as networks are measured. Parameters that are `held` keep
-    their values. Weight decay acts on them beside the gradient, which is all that a mask holds back, and is undone
-    after each `every` steps.
+    The optimiser and its schedule begin again, in float32, as networks are measured. Parameters that are `held` keep
+    their values. Weight decay acts on them beside the gradient, and a mask acts on gradients alone, so that decay is
+    undone after each `every` steps.
     """
     # Not above: importing Lightning takes seconds, and labels of columns are read without it.
     from modulab.training.data import PopulationData

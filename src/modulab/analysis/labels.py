@@ -144,7 +144,7 @@ def _search(value: Mapping[str, Any]) -> FoundModules:
 def input_labels(network: Network, partition: Partition) -> Int64[Tensor, " unit"]:
     """Return the module of each unit that edges from the inputs read: that of all of its inputs, or `SHARED`.
 
-    Those inputs are found by having the network read the labels themselves.
+    Those inputs are found by passing the labels themselves through the network.
     """
     labels = torch.tensor(partition.inputs, dtype=torch.float32)[None, None]
     read = network.inputs_read(labels)[0]

@@ -1,4 +1,4 @@
-"""Cut a dense network into experts, keep a few of them for each input, and see what is lost in test error.
+"""Cut a dense network into experts, keep a few of them for each input, and measure the rise of test error.
 
 The experts are clusters of the hidden units at each site; a router scores them for each input, and the activity of the
 units of all but a share of them is set to 0. The same is done with random partitions of equal sizes. What is lost less

@@ -39,7 +39,7 @@ Router = Callable[[Visit], Scores]
 
 
 def oracle(seen: Visit) -> Scores:
-    """Return a router that knows what each expert adds to the sums of the next stage, and goes by its length.
+    """Return a router that scores experts by the length of what they add to the sums of the next stage.
 
     It saves no work, since all experts must be run for it: a bound for what routers of an input could do.
     """
@@ -48,8 +48,8 @@ def oracle(seen: Visit) -> Scores:
 
 
 def input_norm(seen: Visit) -> Scores:
-    """Return a router that goes by the length of what an expert's units read, |W_e x + b_e|, as experts by themselves
-    can tell (A. Lv et al., "Autonomy-of-experts models", arXiv 2501.13074)."""
+    """Return a router that scores experts by the length of what their units read, |W_e x + b_e|, which each expert can
+    compute alone (A. Lv et al., "Autonomy-of-experts models", arXiv 2501.13074)."""
     del seen
     return _norms_of_sums
 

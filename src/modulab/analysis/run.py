@@ -1,4 +1,4 @@
-"""Analyse the finished networks of a folder, keep what is found as it comes, and go on after a break."""
+"""Analyse the finished networks of a folder, write findings as they come, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_TRIED_SECONDS = 5.0
 _LEAST_SECONDS = 1e-4
 """Of a network, in which it is read at least."""
 _MOST_NAMED = 10
-"""So many rows are named in a line."""
+"""Number of rows named in a line."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Plan:
 
     def pending(self, name: str) -> int:
         """Return the number of members that an analysis has still to be taken of."""
-        return sum(len(part.run_ids) for part in self.parts if part.chosen.name == name)
+        return len({run_id for part in self.parts if part.chosen.name == name for run_id in part.run_ids})
 
 
 def plan_analyses(
@@ -167,7 +167,7 @@ def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str
 
 
 def _check_names(results: pd.DataFrame, chosen: Sequence[Chosen]) -> None:
-    """Raise: ConfigError for an analysis whose columns would be taken for measures that results have from training."""
+    """Raise ConfigError for an analysis whose columns have the names of measures that results have from training."""
     for each in chosen:
         prefix = each.analysis.column_name(each.name, "")
         taken = [name for name in metric_names(results) if prefix and name.startswith(prefix)]
@@ -222,7 +222,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
                     reasons[reason] = reasons.get(reason, 0) + 1
             if costs and measured is None:
                 measured = _measured_factor(part, group, sum(costs) / len(costs), modules)
-            # What an analysis does not state is taken to be next to nothing, and measured.
+            # The time of an analysis that states none is taken to be almost nothing, and measured.
             seconds += sum(max(cost, _LEAST_SECONDS) for cost in costs)
         count = plan.pending(each.name)
         done = len(plan.wanted) - count
@@ -238,7 +238,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
 def _measured_factor(
     part: Part, group: TrainedMembers, stated: float, modules: Collection[str]
 ) -> float | None:
-    """Return by how much an analysis of a few members takes longer than it says; None where that would be long."""
+    """Return the ratio of the measured to the stated time for a few members; None where measuring would take long."""
     count = min(_TRIED, len(part.run_ids))
     stated = max(stated, _LEAST_SECONDS)
     if stated * count > _MOST_TRIED_SECONDS:

@@ -1,7 +1,7 @@
-"""Transplant a part of a trained network into a fresh one, and see what it brings along.
+"""Transplant a part of a trained network into a fresh one, and measure what is transferred.
 
 A module's part is all weights between its units, those from its inputs and to its outputs among them, and their biases;
-or the part is a number of named parameters. It replaces the same parameters of a network that was initialised anew,
+or the part is a number of named parameters. It replaces the same parameters of a newly initialised network,
 which is then trained further, with the transplant frozen or not, on the donor's task and data or under other settings,
 such as another rule of the same task. The controls get the part of another untrained network (random), or the donor's
 values permuted within each named parameter (shuffled), as in Z. Shinnick et al. (arXiv 2505.22308). All three start
@@ -23,12 +23,12 @@ from modulab.analysis.analysis import Analysis, Trained
 from modulab.analysis.curriculum import changed, structure_kept
 from modulab.analysis.further import train_further
 from modulab.analysis.labels import Labels, LabelSource, find_labels
-from modulab.analysis.places import NO_PLACES, bias_places, weight_places
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.measure import Column, unmet
 from modulab.metrics.probe import Probe, evaluation_samples, in_module_coordinates
 from modulab.networks.base import Network, NetworkPopulation
+from modulab.networks.parameter_places import NO_PLACES, bias_places, weight_places
 from modulab.networks.self_trained import SelfTrained
 from modulab.partition import SHARED
 from modulab.schema import suggest
@@ -149,7 +149,7 @@ class Transplant(Analysis):
     ) -> Float[Tensor, "arm member parameter"]:
         """Return the parameters after the steps of each member's own optimiser, noise and penalty."""
         frozen = chosen if self.frozen else torch.zeros_like(chosen)
-        # Weight decay acts beside the gradient, which is all that a mask holds back: after each step it is undone.
+        # Weight decay acts beside the gradient, and a mask acts on gradients alone: after each step it is undone.
         decays = any(member.training.weight_decay > 0 for member in members)
         every = 1 if self.frozen and decays else min(_CHUNK, self.steps)
         arms = len(parameters)

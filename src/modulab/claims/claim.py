@@ -56,7 +56,7 @@ class Claim:
     """A claim, complete before its experiments are run."""
 
     name: str
-    """As science and command line call it: C1."""
+    """Its name in the documentation and on the command line: C1."""
     title: str
     hypothesis: str
     measure: str
@@ -94,7 +94,7 @@ def connectivity_of(
     table: Evidence, arms: Mapping[str, Condition], *, name: str, title: str
 ) -> list[ReportFigure]:
     """Draw the first seed's network of each arm before and after training; nothing where no weights were kept."""
-    # Here, for it takes seconds to import, and typing errors on the command line want an answer at once.
+    # Here, as it takes seconds to import, and misspelt commands should be answered at once.
     from modulab.report.connectivity import trained_connectivity
     from modulab.report.connectivity_figure import connectivity_figure
 

@@ -135,7 +135,7 @@ def _of_digits() -> list[Criterion]:
 
 
 def _beyond_noise(task: str) -> list[Criterion]:
-    """Return what claims 4 and 6 say of a task."""
+    """Return the criteria of claims 4 and 6 for a task."""
     return [
         *(
             Criterion(

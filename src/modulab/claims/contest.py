@@ -31,7 +31,7 @@ from modulab.report.planes import map_figure
 DENSE: Condition = {"noise.scale": 0.0, "regulariser.strength": 0.0}
 REFERENCE = "poisson"
 SEPARATE = ("l1", "l2", "activity_l1", "activity_l2")
-"""Penalties on weights alone or on activity alone, which the first claim says fall short."""
+"""Penalties on weights alone or on activity alone, which fall short according to the first claim."""
 SAME_CLASS = ("poisson", "multiplicative")
 """Noise whose expected cost is a product of weights and activity, which dropout is said to equal."""
 STRENGTHS: dict[str, tuple[float, ...]] = {
@@ -132,7 +132,7 @@ def _name_arms(results: pd.DataFrame) -> pd.DataFrame:
 def power_map(results: pd.DataFrame, measures: Sequence[str], log_budget: float) -> pd.DataFrame:
     """Return each measure at the budget of clean error, for every pair of powers (p, q) and seed.
 
-    A row a pair and seed; errors are interpolated as logarithms.
+    One row per pair and seed; errors are interpolated as logarithms.
     """
     strength = "config.regulariser.strength"
     ordered = results.sort_values(strength)

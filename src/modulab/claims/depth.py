@@ -1,4 +1,4 @@
-"""Beside the claims: whether depth takes away what noise gives, and what governs that."""
+"""Beside the claims: whether depth removes the effect of noise, and what determines that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the networks of an experiment say, seed by seed, and how sure one can be of a statistic of it.
+"""The results of an experiment, seed by seed, and statistics of them with their uncertainty.
 
 All arms of an experiment are trained at the same seeds, and members of equal seed share data, initial weights and
 draws. A statistic is therefore a function of the arms' means over seeds, and its interval comes from drawing all
@@ -81,7 +81,7 @@ class Evidence:
         return self.results.loc[self._places(condition), :]
 
     def of_members(self, column: str, condition: Condition) -> NDArray[np.generic]:
-        """Return a column of an arm's members, whatever became of them; NaN where there is no such column.
+        """Return a column of an arm's members, whether they completed or not; NaN where there is no such column.
 
         Raises: ValueError as `rows` does.
         """
@@ -103,7 +103,7 @@ class Evidence:
                 self._matches[key, wanted] = self._equal(key, wanted)
             keep &= self._matches[key, wanted]
         if not keep.any():
-            raise ValueError(f"{dict(condition)} is no arm of this experiment.")
+            raise ValueError(f"{dict(condition)} is not an arm of this experiment.")
         return keep
 
     def _equal(self, key: str, wanted: Any) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What a run found of each claim, as records that become claims.json and the page alike."""
+"""What a run found about each claim, as records from which claims.json and the page are made."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TableOfArms:
 def judge(
     claim: Claim, evidence: Mapping[str, Evidence], look: Look = _ONLY_LOOK, before: Judgement | None = None
 ) -> Judgement:
-    """Return what the evidence of a look says of a claim, of which the looks before found what is given."""
+    """Judge a claim by the evidence of a look, given the findings of the looks before."""
     if not claim.settings:
         findings = judge_all(claim.criteria, evidence, 1, look.planned, before.kept if before else ())
         return Judgement(claim, findings, decide(findings), look=look)
@@ -145,7 +145,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def effect(finding: Finding) -> str:
-    """Return a finding's estimate, in words that tell a factor from a difference."""
+    """Return a finding's estimate, in words that distinguish a factor from a difference."""
     times = " times" if finding.criterion.scale == "factor" else ""
     return interval(finding.estimate) + times
 

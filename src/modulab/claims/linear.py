@@ -117,13 +117,13 @@ CLAIM = Claim(
     ),
     comparison=(
         "Linear networks, and relu networks whose targets are (1 - b) x + b f(x), by noise scale and b. Linear "
-        "networks also under gradient descent, because Adam scales each weight by itself and so knows the axes."
+        "networks also under gradient descent, because Adam scales each weight by itself and so depends on the axes."
     ),
     experiments=("linear",),
     criteria=tuple(_criteria()),
     draw=_draw,
     caveats=(
-        "Units that are merely aligned, in directions that do not know the modules, have a structural modularity of "
+        "Units that are merely aligned, in directions unrelated to the modules, have a structural modularity of "
         "0.222 with two modules; linear networks reach exactly that.",
     ),
     prediction=(

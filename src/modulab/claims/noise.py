@@ -82,7 +82,7 @@ def _criteria(activation: str) -> list[Criterion]:
 
 
 def _longer(factor: float) -> Find:
-    """Compare networks that trained so many times the middle number of steps with those that trained that number."""
+    """Compare networks that trained `factor` times the middle number of steps with those that trained that number."""
 
     def find(evidence: Mapping[str, Evidence]) -> Estimate:
         steps = sorted(set(evidence["duration"].results["config.training.steps"].astype(int).tolist()))
@@ -96,7 +96,7 @@ def _longer(factor: float) -> Find:
 
 
 def _duration() -> list[Criterion]:
-    """Return by how much networks that train for longer or shorter differ, to tell when modularity has settled."""
+    """Return by how much networks that train for longer or shorter differ, to show when modularity has settled."""
     return [
         Criterion(
             words,

@@ -76,12 +76,12 @@ def choose_preset(name: str, processes: int | None) -> Preset:
 
 
 def not_decided(preset: str) -> str:
-    """Return what stands in the place of a verdict where a preset decides nothing."""
+    """Return the text in place of a verdict where a preset decides nothing."""
     return f"not decided ({preset})"
 
 
 def banner(name: str, preset: Preset) -> str:
-    """Return what a reader must know before anything else of a preset that decides nothing; empty for others."""
+    """Return the warning for a preset that decides nothing; empty for others."""
     if preset.decides:
         return ""
     return (

@@ -116,7 +116,7 @@ def _is_drawn(folder: Path, drawn_from: str) -> bool:
         names = [figure["name"] for claim in record["claims"] for figure in claim["figures"]]
         same = record["drawn_from"] == drawn_from
     except (OSError, ValueError, LookupError, TypeError):
-        return False  # none, of an earlier version, or changed by something else: drawn anew
+        return False  # none, of an earlier version, or changed by something else: drawn again
     files = [PAGE, *(f"{name}.{kind}" for name in names for kind in KINDS)]
     return same and all((folder / name).is_file() for name in files)
 
@@ -218,7 +218,7 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str, network
         f"{name.removeprefix('version.')} {text}" for name, text in facts["versions"].items()
     )
     return Page(
-        title="When, why and to what end neural networks become modular: claims and verdicts",
+        title="When and why neural networks become modular, and what they gain by it: claims and verdicts",
         lead=[
             f"Claims of {SOURCE}, each decided by a rule that was written before its experiment was run.",
             RULE,

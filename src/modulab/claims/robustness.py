@@ -141,7 +141,7 @@ CLAIM = Claim(
         rule="Error under each of four noise laws at 0.3, premodular over dense networks of equal width, is below 0.8.",
         verdict="not supported",
         effect="error under Poisson noise 0.3, premodular / dense: 1.05 [1, 1.1] times",
-        reason="It asked at two modules, equal width and unlimited data: the one corner where theory says no.",
+        reason="It asked at two modules, equal width and unlimited data: the one case where theory predicts no effect.",
     ),
     tables=(("robustness", {}, (ERROR, MODULARITY, *LAWS.values())),),
 )

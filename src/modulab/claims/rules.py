@@ -88,7 +88,7 @@ def judge_all(
     looks: int = 1,
     kept: Sequence[Finding | None] = (),
 ) -> tuple[Finding, ...]:
-    """Return what the evidence of a look says of the criteria of a claim, or of one of several settings of it.
+    """Judge the criteria of a claim, or of one of several settings of it, by the evidence of a look.
 
     `kept` has a place for each criterion, with its finding of an earlier look where that one stays.
     """
@@ -108,7 +108,7 @@ def judge_criterion(
     fails: float = LEVEL,
     shown: float = LEVEL,
 ) -> Finding:
-    """Return what the evidence says of a criterion, by intervals at the levels at which it holds and fails.
+    """Judge a criterion by intervals at the levels at which it holds and fails.
 
     The finding has the interval at the level to be shown; of a quantity without a region, the 95% interval.
     """

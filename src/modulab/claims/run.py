@@ -37,7 +37,7 @@ class Experiment:
     """The run_ids of networks to train with all others of their settings, at whatever seed; none for all arms."""
 
     def at_seeds(self, number: int, arms: Iterable[str]) -> Experiment:
-        """Return this experiment at so many seeds of some of its arms."""
+        """Return this experiment at `number` seeds of some of its arms."""
         key = "population.seeds="
         others = [override for override in self.overrides if not override.startswith(key)]
         return replace(self, overrides=(*others, f"{key}{number}"), arms=tuple(sorted(arms)))
@@ -51,7 +51,7 @@ class Experiment:
 def run_on_this_machine(
     experiments: Sequence[Experiment], processes: int | None, style: str
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Run experiments as `run_experiments` does, so many at once, or as many as this machine's cores are good for."""
+    """Run experiments as `run_experiments` does, `processes` at once, or as many as suit this machine's cores."""
     from modulab.training.execution import choose_device, cpu_count  # takes seconds to import
 
     # An accelerator takes populations one at a time; a processor's cores are shared out.
@@ -101,7 +101,7 @@ def claims_command(preset: str, names: Sequence[str] | None, folder: Path, *opti
 def run_experiments(
     experiments: Sequence[Experiment], processes: int, threads: int | None, style: str
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Train what is missing of each experiment, so many at once; return the run_ids of each, and why others failed.
+    """Train what is missing of each experiment, `processes` at once; return the run_ids of each, and why others failed.
 
     The processes share the memory that a population may take. An experiment whose process is killed, as the
     kernel does where memory runs out, is tried again with populations of half the size.

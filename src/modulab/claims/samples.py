@@ -18,7 +18,7 @@ from modulab.report.figure import ReportFigure
 from modulab.report.lines import lines_figure
 
 SLOWEST_GROWTH = 1.25
-"""The least factor a module that is worth the name exponential."""
+"""The least factor per module that counts as exponential growth."""
 BETTER_FIT = 2.0
 """The factor between residual sums of squares from which one fit counts as better."""
 
@@ -234,7 +234,7 @@ CLAIM = Claim(
     settings=tuple(_settings()),
     draw=_draw,
     caveats=(
-        "Few numbers of modules cannot tell an exponential from a power law with certainty; the preset full has more.",
+        "Few numbers of modules cannot separate an exponential from a power law with certainty; preset full has more.",
         "A curve that has crossed at the smallest sample counts as crossing there, so that growth is understated.",
     ),
     prediction=(

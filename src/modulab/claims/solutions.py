@@ -9,8 +9,8 @@ A network is a modular solution if both hold, levels that were fixed before any 
   a network that has not can look modular.
 
 Every module has the same function, the parabola 2 x^2 - 1, so that modules are exchangeable and the number of modules
-is all that changes. Without noise, were it not for the task, nothing in training would tell the module axes from
-others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
+is all that changes. Without noise, were it not for the task, nothing in training would distinguish the module axes
+from others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
 interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1934, 404-413).
 """
 
@@ -375,7 +375,7 @@ def _counts_in_words(row: Mapping[Hashable, float]) -> str:
 
 
 def _draw_line(axes: Axes, own: pd.DataFrame, style: ArmStyle, floor: float, aside: float) -> None:
-    """Draw a probability against modules, with intervals, and the predicted line, so far aside of the others'."""
+    """Draw a probability against modules, with intervals, and the predicted line, moved sideways by an offset."""
     own = own.assign(modules=own["modules"] + aside)
     seen = own.loc[own["modular"] > 0]
     bars = [seen["probability"] - seen["low"], seen["high"] - seen["probability"]]

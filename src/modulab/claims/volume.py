@@ -1,7 +1,7 @@
 """How rare modular networks are among networks without a preference for any axes: the volume that they take up.
 
 Suppose that training only aligns units, so that each writes in the direction n in which it reads, and that directions
-are isotropic in the space of d modules: nothing that training minimises tells the module axes from others. All H units
+are isotropic in the space of d modules: nothing that training minimises distinguishes the module axes. All H units
 having equal strength, structural modularity is at least s where
 
     sum_j X_j >= 0,  X_j = 1 - t |n_j|_1^2,  t = 1 / d + s (1 - 1 / d),
@@ -84,7 +84,7 @@ class ModularVolume:
         return -self._log_moment(self.tilt)
 
     def probability(self, units: int) -> float:
-        """Return the probability that so many units are modular, to the leading order in their number."""
+        """Return the probability that `units` units are modular, to the leading order in their number."""
         norms, weights = self.sphere
         terms = 1 - self.threshold * norms
         tilted = weights * np.exp(self.tilt * terms)

@@ -4,7 +4,7 @@ A run trains the member that its settings describe, at `population.seeds` seeds,
 `population.grid`. A key of the grid is a leaf (`noise.scale`) or a whole group (`architecture`), whose values
 are the names of config files. Hydra composes each distinct combination of groups once, so that a choice means
 what it means on the command line; leaves are then set directly, which is a thousand times faster, and
-interpolations that depend on them are resolved anew for every point.
+interpolations that depend on them are resolved again for every point.
 
 The jobs of a sweep are planned in the same way: Hydra composes each distinct combination of choices once, and
 the leaves in which jobs differ are set directly.
@@ -48,7 +48,7 @@ else:
     Run = object
 
 OTHER_GROUPS = ("analysis",)
-"""Folders of configs that are no groups of a run: `modulab analyse` reads them."""
+"""Folders of configs that are not groups of a run: `modulab analyse` reads them."""
 _RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
 
@@ -95,7 +95,7 @@ def hydra_composer(search_path: Sequence[str | Path] = (), config_name: str = "t
 
 
 def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:
-    """Return a composed config. Raises: ConfigError, in words to act on, for what Hydra objects to."""
+    """Return a composed config. Raises: ConfigError, with advice, where Hydra cannot compose it."""
     try:
         return compose(overrides)
     except COMPOSING_ERRORS as error:
@@ -150,7 +150,7 @@ class _Composed:
 
 
 class _Planner:
-    """Composes what has to be composed, once, and remembers it."""
+    """Composes each distinct combination of choices once, and caches it."""
 
     trainer: Trainer
     sweep: Sweep
@@ -166,7 +166,7 @@ class _Planner:
         self._templates: dict[tuple[object, ...], Template] = {}
         self._reader = Reader()
         self._alike: dict[tuple[str, ...], list[tuple[Condition, int]]] = {}
-        """What a job of these overrides and a seed trains: conditions, each at so much above the seed."""
+        """What a job with these overrides and a seed trains: conditions, each with its offset from the seed."""
 
     def runs(self, overrides: Sequence[str], number: int) -> Iterator[Run]:
         """Yield the checked runs of one job.
@@ -186,7 +186,7 @@ class _Planner:
         rest, leaves = _split(overrides, self._shared)
         composed = self._compose(rest, number)
         if not composed.keys.issuperset(leaves):
-            # Hydra's own complaint about a key that is not there, in our words.
+            # Hydra's error for an unknown key, rewritten.
             rest, leaves = list(overrides), {}
             composed = self._compose(rest, number)
         population = composed.population

@@ -29,7 +29,7 @@ def expand(
     """Yield every point of a union of grids in every one of several settings, at `seeds` consecutive seeds each.
 
     Each setting has seeds of its own, the same for all points of the grid: what is found over many settings then does
-    not hang on the data and initial weights of a few seeds. A key of the grid overrides that of a setting.
+    not depend on the data and initial weights of a few seeds. A key of the grid overrides that of a setting.
     """
     for (number, setting), grid in itertools.product(enumerate(settings), grids or [{}]):
         for values in itertools.product(*grid.values()):
@@ -72,12 +72,12 @@ def read_grids(grid: Any) -> list[dict[str, list[Any]]]:
 def check_conflicts(
     grids: Sequence[Mapping[str, Any]], axes: Collection[str], overrides: Sequence[str]
 ) -> None:
-    """Raise: ConfigError for an override that every grid, or an axis of Sobol settings, sets anew."""
+    """Raise ConfigError for an override that every grid, or an axis of Sobol settings, replaces."""
     for override in overrides:
         key = override_key(override)
         if key in axes:
             raise ConfigError(
-                f"{override} has no effect, because population.sobol.axes draws {key} anew for every setting. "
+                f"{override} has no effect, because population.sobol.axes draws {key} for every setting. "
                 "Leave it out."
             )
         if grids and all(key in grid for grid in grids):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,35 @@ def arguments_parser() -> argparse.ArgumentParser:
         return get_args_parser()
     except (ImportError, AttributeError, TypeError):
         return _known_arguments()
+
+
+@contextmanager
+def mode_of_flags(words: Sequence[str], own_configs: bool) -> Generator[None]:
+    """Have Hydra run or sweep as a command's flags say, where neither its words nor configs can set `hydra.mode`.
+
+    Hydra composes the whole config only to see whether it is set, a quarter of the time that a short command takes. No
+    config of modulab's sets it; the user's own may, and where Hydra asks for the mode elsewhere, it composes as ever.
+    """
+    try:
+        from hydra._internal.hydra import Hydra
+
+        theirs: Callable[..., Any] = Hydra.get_mode
+    except (ImportError, AttributeError):
+        yield
+        return
+    # `hydra.searchpath` and options such as --config-path and -cp name other configs.
+    if own_configs or any(name in word for word in words for name in ("mode", "searchpath", "config", "-c")):
+        yield
+        return
+    Hydra.get_mode = _not_set
+    try:
+        yield
+    finally:
+        Hydra.get_mode = theirs
+
+
+def _not_set(*_: Any, **__: Any) -> None:
+    """Return the mode of a command in which none is set."""
 
 
 def _known_arguments() -> argparse.ArgumentParser:
@@ -105,7 +134,7 @@ def _resolvers() -> Callable[[], None]:
 
 
 def job_name() -> str:
-    """Return the name of the current job, or an empty one where Hydra does not tell."""
+    """Return the name of the current job, or an empty one where Hydra does not provide it."""
     try:
         from hydra.core.utils import JobRuntime
 
@@ -134,7 +163,7 @@ def parser_with(functions: Mapping[str, Callable[..., Any]]) -> OverridesParser:
 def group_options(group: str) -> list[str]:
     """Return all options of a config group, those of groups in it as group/option, while Hydra is initialised.
 
-    Where Hydra keeps its configs elsewhere, there are none.
+    Empty where Hydra keeps its configs elsewhere.
     """
     try:
         from hydra.core.global_hydra import GlobalHydra

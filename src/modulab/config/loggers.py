@@ -32,7 +32,7 @@ class CsvLogger(Settings):
 
 
 class TensorboardLogger(Settings):
-    """A folder of event files a member below tensorboard/, by Lightning's TensorBoardLogger."""
+    """One folder of event files per member below tensorboard/, by Lightning's TensorBoardLogger."""
 
     live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
 
@@ -57,7 +57,7 @@ class WandbLogger(Settings):
     )
     live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
     patience_seconds: float = Field(
-        gt=0, description="how long W&B may do nothing before logging is given up; training goes on"
+        gt=0, description="how long W&B may be idle before logging is abandoned; training goes on"
     )
 
     def with_environment(self, environment: Mapping[str, str]) -> WandbLogger:

@@ -1,4 +1,4 @@
-"""What users write on the command line: how overrides are read, and what to say where they are wrong."""
+"""What users write on the command line: how overrides are read, and messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -37,8 +37,21 @@ COMPOSING_ERRORS = (Exception,)
 READING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 """What only composing raises, also once jobs have begun."""
 
+_FOLDER_WORDS = ("dir", "folder", "out", "output", "output_dir", "path")
+"""Words under which users look for the key of the folder."""
+
+_OF_SWEEPS = re.compile(r"\+*hydra[/.](launcher|sweeper|sweep\.subdir)\b")
+
+_REPEATABLE = ("--config-dir", "--multirun")
+"""Options that may be given several times."""
+
 
 _SENTENCES = (
+    (r"Additional config directory '([^']+)' not found", "--config-dir {0}: there is no such folder."),
+    (
+        r"Primary config module '.+' not found",
+        "--config-path: modulab has one folder of configs of its own. Name further ones with --config-dir FOLDER.",
+    ),
     (
         r"Could not append to config. An item is already at '([^']+)'",
         "{0} exists already. Set it with {0}=VALUE, without +.",
@@ -51,13 +64,13 @@ _SENTENCES = (
         r"(?:Sweep parameters|Ambiguous value for argument) '(.+)'",
         "{0} is a sweep. Add -m, or give the values to population.grid.",
     ),
-    (r"Could not delete '([^']+)'", "~{0}: there is no such group to take away."),
+    (r"Could not delete '([^']+)'", "~{0}: there is no such group to remove."),
     (
         r"Config group override must be a string or a list|argument of type '\w+' is not (?:iterable|a container)",
         "{overrides}: a group takes the name of a file, as in noise=none. modulab train --help lists them.",
     ),
 )
-"""What Hydra says, and what we say instead."""
+"""Patterns of Hydra's messages, and the messages that replace them."""
 
 
 def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -65,7 +78,7 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Hydra itself takes overrides before or after all options, not on both sides.
 
-    Raises: ConfigError for options that are not there, or whose values are missing or wrong.
+    Raises: ConfigError for options that are unknown or given twice, or whose values are missing or wrong.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -80,11 +93,45 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     words = [_Word(word) for word in given]
     overrides: list[str] = parser.parse_intermixed_args(words).overrides
     taken = {id(override) for override in overrides}
-    return [str(word) for word in words if id(word) not in taken], [str(override) for override in overrides]
+    options = [str(word) for word in words if id(word) not in taken]
+    names = [word.partition("=")[0] for word in options if word.startswith("--")]
+    twice = next((name for name in names if names.count(name) > 1 and name not in _REPEATABLE), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is given twice. Give it once.")
+    return options, [str(override) for override in overrides]
 
 
 class _Word(str):
     __slots__ = ()
+
+
+def check_given_once(overrides: Iterable[str]) -> None:
+    """Raise ConfigError for a key or group that is empty, or given twice, of which Hydra silently takes the last value.
+
+    One that is removed, as in `~KEY +KEY=VALUE`, may be given as well.
+    """
+    given: dict[str, str] = {}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        if not key:
+            raise ConfigError(f"{override!r}: a setting is KEY=VALUE, as in seed=1.")
+        if key in given:
+            several = " Several loggers are a list, as in 'logger=[csv,wandb]'." if key == "logger" else ""
+            raise ConfigError(f"{key} is given twice: {given[key]} and {override}. Give it once.{several}")
+        given[key] = override
+
+
+def check_hydra_overrides(options: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raise ConfigError for keys of Hydra that would silently have no effect, or write to the current folder."""
+    shown = {"--cfg", "-c", "--info", "-i"}.intersection(word.partition("=")[0] for word in options)
+    sweeps = {"-m", "--multirun"}.intersection(options) or "hydra.mode=MULTIRUN" in overrides
+    for override in overrides:
+        if override in ("hydra.run.dir=", "hydra.sweep.dir="):
+            raise ConfigError(f"{override} names no folder. Give one, as in {override}outputs/mine.")
+        if _OF_SWEEPS.match(override) and not sweeps and not shown:
+            raise ConfigError(
+                f"{override} has no effect, because only sweeps use it. Add -m, or leave it out."
+            )
 
 
 def override_key(override: str) -> str:
@@ -173,7 +220,11 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, name = _missing_option(error.missing_cfg_file, overrides)
         options = group_options(group) or error.options or _options(group, name, compose)
-        place = f"{group}={name}" if group else f"--config-name {name}"
+        if not group:
+            return (
+                f"--config-name {name}: there is no such option. Leave it out; see modulab list experiment."
+            )
+        place = f"{group}={name}"
         return f"{place}: there is no such option. {_suggest_option(name, options)}".rstrip()
     text = str(error)
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
@@ -200,13 +251,20 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
 
 
 def _explain_unreadable(error: OverrideParseException) -> str:
-    """Return what to say of an override that Hydra's grammar does not take."""
+    """Return the message for an override that Hydra's grammar does not accept."""
     if evaluated := re.search(r"\w+ while evaluating '(.+)': (.+)", str(error)):
         return f"{error.override}: {evaluated[1]} cannot be evaluated: {evaluated[2].rstrip('.')}."
     if re.search(r"[=,]\s*,|,\s*$", error.override):
         return (
-            f"{error.override}: a value is missing beside a comma. Leave the comma out, or quote the value."
+            f"{error.override}: a value is missing next to a comma. Leave the comma out, or quote the value."
         )
+    key = error.override.partition("=")[0].lstrip("+")
+    if key == "population.grid":
+        return (
+            f"{key}: cannot be read. Write it in quotes, as in 'population.grid={{noise.scale: [0, 0.1]}}'."
+        )
+    if re.fullmatch(r"[\w./-]+", error.override):
+        return f"{error.override}: a setting is KEY=VALUE, as in seed=1."
     return f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
 
 
@@ -229,7 +287,7 @@ def _suggest_option(name: str, options: Sequence[str]) -> str:
 
 
 def _options(group: str, name: str, compose: Compose) -> Sequence[str]:
-    """Return the options of a group, which Hydra does not tell where a wrong one stands in a list."""
+    """Return the options of a group, which Hydra's error does not list where a wrong one is in a list."""
     try:
         compose([f"{group}={name}"])
     except COMPOSING_ERRORS as error:
@@ -238,7 +296,7 @@ def _options(group: str, name: str, compose: Compose) -> Sequence[str]:
 
 
 def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
-    """Return what to say of a key that Hydra does not find."""
+    """Return the message for a key that Hydra does not find."""
     if key.startswith("hydra."):
         hint = _explain_hydra_key(key, overrides)
         if f"'{key}'" in hint:
@@ -250,7 +308,7 @@ def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
         base = cast("dict[str, Any]", OmegaConf.to_container(compose([])))
     if key.startswith("logger.") and not base.get("logger"):
         name = key.split(".")[1]
-        return f"{key}: no logger is chosen. Choose it beside, as in logger={name}."
+        return f"{key}: no logger is chosen. Choose one in the same command, as in logger={name}."
     known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
     if any(name == key or name.startswith(f"{key}.") for name in known):
         given = " ".join(override for override in overrides if override_key(override) == key)
@@ -260,9 +318,12 @@ def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
     group = key.partition(".")[0]
     chosen = [given for given in overrides if override_key(given) == group and "," not in given]
     if chosen and group != key and chosen[-1].startswith("~"):
-        return f"{chosen[-1]} takes the group of {key} away. Leave one of the two out."
+        return f"{chosen[-1]} removes the group of {key}. Leave one of the two out."
     beside = f" in {chosen[-1]}" if chosen and group != key else ""
-    return f"{key}: there is no such key{beside}. {suggest_key(key, [*known, 'experiment'])}"
+    hint = suggest_key(key, [*known, "experiment"])
+    if key.rpartition(".")[2] in _FOLDER_WORDS:
+        hint = "The folder of results is hydra.run.dir or, of a sweep, hydra.sweep.dir."
+    return f"{key}: there is no such key{beside}. {hint}"
 
 
 def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
@@ -271,7 +332,7 @@ def _selections(overrides: Sequence[str], unknown: str) -> list[str]:
 
 
 def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
-    """Return what to say of a key below `hydra`: those of its launcher and sweeper depend on which is chosen."""
+    """Return the message for a key below `hydra`: those of its launcher and sweeper depend on which is chosen."""
     parent, _, _ = unknown.rpartition(".")
     chosen = {"hydra.launcher": "population", "hydra.sweeper": "grid"}
     if parent not in chosen:

@@ -1,4 +1,4 @@
-"""Where a user's own configs and modules lie, said once: in the environment, or in a project's modulab.toml.
+"""Where a user's own configs and modules are, stated once in the environment or in a project's modulab.toml.
 
 The file is that of the working folder or of the nearest folder above it. Its relative paths start at its own folder:
 
@@ -36,7 +36,7 @@ _named_by_command: ContextVar[tuple[Path, ...]] = ContextVar("_named_by_command"
 
 @dataclass(frozen=True)
 class Project:
-    """What a user says once of all commands."""
+    """Settings that apply to all commands."""
 
     config_dirs: tuple[Path, ...] = ()
     """Absolute, those of the environment first."""
@@ -57,7 +57,7 @@ def find_project() -> Project:
     if file is None:
         return Project(tuple(dirs))
     if not file.is_file():
-        raise ConfigError(f"{file} is no file. Give a folder of configs another name, or remove it.")
+        raise ConfigError(f"{file} is not a file. Give a folder of configs another name, or remove it.")
     content, lines = _read(file)
     place = f"{file}, line {_line(lines, 'config_dir')}: config_dir"
     dirs += [_folder(file.parent, each, place) for each in _texts(content, "config_dir", file, lines)]
@@ -67,7 +67,7 @@ def find_project() -> Project:
 
 @contextmanager
 def command_folders(folders: Sequence[Path]) -> Generator[None]:
-    """Have the folders that a command line names come before those of the project: Hydra adds them last."""
+    """Put the folders that a command line names before those of the project: Hydra adds them last."""
     token = _named_by_command.set(tuple(folders))
     try:
         yield
@@ -96,7 +96,7 @@ def modules_for(results: Path) -> tuple[str, ...]:
 
 
 def add_own_folders(project: Project) -> None:
-    """Have Python find modules in the working folder, and beside the project's file."""
+    """Let Python find modules in the working folder, and beside the project's file."""
     for folder in (os.getcwd(), *([str(project.folder)] if project.folder else [])):
         if folder not in sys.path:
             sys.path.append(folder)
@@ -104,7 +104,7 @@ def add_own_folders(project: Project) -> None:
 
 @contextmanager
 def own_folders_added() -> Generator[None]:
-    """Have Python find modules where `add_own_folders` says, within a call."""
+    """Let Python find modules where `add_own_folders` says, within a call."""
     earlier = list(sys.path)
     add_own_folders(find_project())
     added = sys.path[len(earlier) :]
@@ -116,8 +116,10 @@ def own_folders_added() -> Generator[None]:
 
 
 def _check_modules(modules: Collection[str], option: str) -> None:
-    """Raise: ConfigError for a user's own module that Python does not find."""
+    """Raise ConfigError for a user's own module that Python does not find."""
     for name in modules:
+        if name.endswith(".py"):
+            raise ConfigError(f"{option} {name}: name the module without .py: {name.removesuffix('.py')}.")
         first = name.partition(".")[0]
         if not first.isidentifier() or (first not in sys.modules and importlib.util.find_spec(first) is None):
             raise ConfigError(
@@ -183,5 +185,5 @@ def _texts(content: Mapping[str, Any], key: str, file: Path, lines: list[str]) -
 def _folder(base: Path, name: str, place: str) -> Path:
     folder = Path(os.path.abspath(base / Path(name).expanduser()))
     if not folder.is_dir():
-        raise ConfigError(f"{place}: there is no folder {folder}. Name one that holds configs, or make it.")
+        raise ConfigError(f"{place}: there is no folder {folder}. Name one that holds configs, or create it.")
     return folder

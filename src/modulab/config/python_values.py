@@ -20,7 +20,7 @@ def overrides_of(given: str | Sequence[str] | Mapping[str, Any], settings: Mappi
 
     Dictionaries may be nested: `noise={"scale": 0.2}` is `noise.scale=0.2`.
 
-    Raises: ConfigError for what is no text where one is expected, and for a value that no config can hold.
+    Raises: ConfigError where text is expected and something else is given, and for a value that no config can hold.
     """
     if isinstance(given, str):
         given = [given]
@@ -52,7 +52,7 @@ def _leaves(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
 def grid_override(grid: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     """Return the override that trains every point of a grid, or of several grids.
 
-    Raises: ConfigError for what is no grid, and for a value that no config can hold.
+    Raises: ConfigError for an invalid grid, and for a value that no config can hold.
     """
     several = cast("list[Any]", [grid] if isinstance(grid, Mapping) else list(grid))
     if not several or not all(isinstance(each, Mapping) and each for each in several):

@@ -55,7 +55,7 @@ class Training(Settings):
     learning_rate: float = Field(gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
         description="how the learning rate falls from its peak: to 0 at the last step, or, by plateau, wherever the "
-        "monitored curve has no new least value"
+        "monitored curve has no new minimum"
     )
     warmup_steps: int = Field(
         ge=0, description="steps over which the learning rate first rises linearly to its peak"
@@ -82,10 +82,10 @@ class Training(Settings):
     )
     patience: int | None = Field(
         ge=1,
-        description="a network stops once its monitored curve has had no new least value for so many steps",
+        description="a network stops once its monitored curve has had no new minimum for this many steps",
     )
     plateau_steps: int = Field(
-        ge=1, description="plateau: steps without a new least value after which the learning rate falls"
+        ge=1, description="plateau: steps without a new minimum after which the learning rate falls"
     )
     plateau_factor: float = Field(
         gt=0, lt=1, description="plateau: by what the learning rate is multiplied then"
@@ -146,6 +146,15 @@ class Probes(Settings):
     )
     curves: list[str] = Field(
         description="measures recorded along training beside the loss; modularity/* stands for several",
+        json_schema_extra=STRUCTURAL,
+    )
+    sparse_curves: list[str] = Field(
+        description="measures recorded along training at fewer points, because they take long",
+        json_schema_extra=STRUCTURAL,
+    )
+    sparse_every: int = Field(
+        ge=1,
+        description="points of the curves from one of sparse_curves to the next; the last step always has one",
         json_schema_extra=STRUCTURAL,
     )
     measures: dict[str, str | dict[str, Any] | None] = Field(
@@ -216,7 +225,7 @@ class Trainer(Settings):
     )
     checkpoint_seconds: float = Field(ge=0, description="least time between checkpoints of a population")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
-        description="a bar on a terminal, plain lines elsewhere; auto tells which it is"
+        description="a bar on a terminal, plain lines elsewhere; auto chooses between them"
     )
 
 
@@ -270,7 +279,7 @@ class Condition:
 
     @property
     def example(self) -> Member:
-        """Return a member with these settings and some seed: the same object whenever asked."""
+        """Return a member with these settings and some seed: always the same object."""
         return self._member
 
     def member(self, seed: int) -> Member:
@@ -282,7 +291,7 @@ class Condition:
         return {**self._config, "seed": seed}
 
     def run(self, seed: int) -> Run:
-        """Return the run of the member with this seed. Raises: ConfigError for a seed that is none."""
+        """Return the run of the member with this seed. Raises: ConfigError for an invalid seed."""
         return Run(self._run_ids.of(_checked_seed(seed)), seed, self)
 
 
@@ -387,7 +396,7 @@ class _Seed(Settings):
 
 
 def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
-    """Raise: ConfigError for settings that have no effect where a module trains itself."""
+    """Raise ConfigError for settings that have no effect where a module trains itself."""
     architecture.check()
     training = member.training
     for key, is_set in (
@@ -439,10 +448,12 @@ def _check_combinations(member: Member) -> None:
                 "noise.sites to all, first, last or input, or choose another architecture."
             )
         if member.noise.is_on and not member.noise.acts_on_inputs and not network.sites:
+            can_name = "sites" in type(member.architecture).model_fields
             raise ConfigError(
                 f"noise.scale={member.noise.scale} has no effect, because the network of "
-                f"architecture={member.architecture.name} has no sites where units are active. Give it some, or set "
-                "noise.scale=0."
+                f"architecture={member.architecture.name} has no sites where units are active. "
+                + ("Name submodules in architecture.sites" if can_name else "Choose another architecture")
+                + ", or set noise.scale=0."
             )
     if member.data.sampling == "grid":
         if member.data.num_samples is None:
@@ -460,7 +471,7 @@ def _check_combinations(member: Member) -> None:
 
 
 def _check_monitor(member: Member) -> None:
-    """Raise: ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
+    """Raise ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
     training = member.training
     if not training.may_stop and training.schedule != "plateau":
         return
@@ -468,7 +479,7 @@ def _check_monitor(member: Member) -> None:
     recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)
     if not recorded:
         raise ConfigError(
-            f"training.monitor={name} is no curve that is recorded. Name it in probes.curves, which has "
+            f"training.monitor={name} is not a curve recorded at every point. Name it in probes.curves, which has "
             f"{', '.join(member.probes.curves) or 'none'}, or set training.monitor=training/loss."
         )
     if better(name) != "lower":

@@ -1,7 +1,7 @@
 """Settings drawn from a Sobol sequence: points that cover the space of several axes evenly, however many there are.
 
 A grid of five axes at five values each has 3,125 points, and varies each axis at five values only. A Sobol sequence
-gives every point its own value on every axis, and any first so many points of it cover the space evenly, so that more
+gives every point its own value on every axis, and any number of its first points cover the space evenly, so that more
 settings can be added later and none is trained twice (I. Sobol, "On the distribution of points in a cube and the
 approximate evaluation of integrals", 1967). Torch's generator is used, with the direction numbers of S. Joe and
 F. Kuo ("Constructing Sobol sequences with better two-dimensional projections", 2008): it needs no further dependency.
@@ -99,7 +99,9 @@ class Sobol(Settings):
         for key, axis in self.axes.items():
             for other in axis.times:
                 if other not in self.axes or self.axes[other].times:
-                    raise ValueError(f"axes.{key}.times: {other} is no other axis, itself without times.")
+                    raise ValueError(
+                        f"axes.{key}.times: {other} is not another axis without times of its own."
+                    )
         return self
 
     def draw(self) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def _look_up(member: Mapping[str, Any], text: Any) -> tuple[bool, Any]:
 def unresolved(config: DictConfig) -> dict[str, Any]:
     """Return a config as plain Python values, interpolations left as strings.
 
-    Raises: ConfigError for a key of a member's settings that is no name: only text without dots can be found again.
+    Raises: ConfigError for a key of a member's settings that is not a name: only text without dots can be found again.
     """
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     _check_names({key: plain[key] for key in MEMBER_KEYS if key in plain}, "")
@@ -96,7 +96,7 @@ def _check_names(node: Mapping[Any, Any], prefix: str) -> None:
     for key, value in node.items():
         if not isinstance(key, str) or not key or "." in key:
             raise ConfigError(
-                f"{prefix.rstrip('.')}: {key!r} is no name of a key. Names are text without dots; put numbers, true "
+                f"{prefix.rstrip('.')}: {key!r} is not a name of a key. Names are text without dots; put numbers, true "
                 "and null in quotes."
             )
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Which code a folder of results may name. A folder is data: what it names is not imported because it says so."""
+"""Which code a folder of results may name. A folder is data: code that it names is not imported for that reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_named_code(config: Mapping[str, Any], file: Path, modules: Collection[
         own = any(module == each or module.startswith(f"{each}.") for each in modules)
         if not own and MOVED_CODE.get(str(path), path) not in shipped_code():
             raise ConfigError(
-                f"{file}: {key}={path} is not part of modulab, and a folder of results has nothing imported. "
+                f"{file}: {key}={path} is not part of modulab, and code that results name is not imported. "
                 f"If the module is yours, name it: --import {module or 'MODULE'}."
             )
 

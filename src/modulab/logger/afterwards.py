@@ -11,14 +11,15 @@ from omegaconf import OmegaConf
 
 from modulab.config.composing import compose_checked, hydra_composer
 from modulab.config.loggers import DEFAULT_PROJECT, Loggers, WandbLogger, read_loggers
-from modulab.config.overrides import override_key
+from modulab.config.overrides import check_given_once, override_key
 from modulab.errors import ConfigError
 from modulab.logger.ledger import Ledger, remembered
 from modulab.logger.records import outcomes
 from modulab.logger.run_log import logged_so_far, open_log
 from modulab.results.files import check_links
 from modulab.results.lock import FolderLock
-from modulab.results.store import gather, load_results
+from modulab.results.parquet import RESULTS
+from modulab.results.store import PARTS, gather, load_results
 
 
 def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> list[str]:
@@ -35,6 +36,9 @@ def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> l
             "no logger is chosen. Choose one or several, as in logger=wandb or 'logger=[csv,wandb]'."
         )
     load_results(folder)  # or a sentence that says why not
+    inner = next((file.parent for file in sorted(folder.glob(f"*/{RESULTS}"))), None)
+    if inner is not None and not any((folder / name).exists() for name in (RESULTS, PARTS)):
+        raise ConfigError(f"{folder} only holds folders of results. Log each by itself, such as {inner}.")
     check_links(folder)
     with FolderLock(folder):
         gather(folder)
@@ -96,6 +100,7 @@ def _loggers(overrides: Sequence[str]) -> Loggers:
     for override in overrides:
         if override_key(override).split(".")[0] != "logger":
             raise ConfigError(f"{override}: only loggers and their keys can be set here, as in logger=wandb.")
+    check_given_once(overrides)
     with hydra_composer() as compose:
         config = compose_checked(compose, overrides)
     return read_loggers(OmegaConf.to_container(config.logger, resolve=True))

@@ -21,7 +21,7 @@ class Chart:
     x: str | None = None
     """The column of the setting; None where the measure's name holds the level."""
     line: str = LINE
-    """The column of the setting that has a line a value."""
+    """The column of the setting that has one line per value."""
 
 
 CHARTS = (

@@ -19,7 +19,7 @@ class Backend(Protocol):
     """A destination of exports. An exception that it raises ends the export, never the training."""
 
     def open(self, run_id: str, config: Mapping[str, Any], live: bool) -> Any:
-        """Return a new log for a member, in the place of what an earlier attempt left unfinished."""
+        """Return a new log for a member, in place of what an earlier attempt left unfinished."""
         ...
 
     def point(self, log: Any, step: int, values: Mapping[str, float]) -> None:
@@ -71,7 +71,7 @@ class Journal:
             self._last_step[run_id] = step
 
     def catch_up(self, told: Callable[[int, int], None] | None = None) -> None:
-        """Export every member that has ended and was not exported; call `told` after each with how many of how many."""
+        """Export every member that has ended and was not exported; call `told` after each with count and total."""
         ended = outcomes(self._folder)
         new = self._ledger.lacks(ended)
         for count, record in enumerate(member_records(self._folder, new), start=1):
@@ -99,5 +99,5 @@ class Journal:
             self._backend.abandon(log)
 
     def drop_live(self) -> None:
-        """Forget the logs that are open: their members are exported anew, at their end."""
+        """Forget the logs that are open: their members are exported again, at their end."""
         self._live, self._last_step, self._population = {}, {}, []

@@ -27,7 +27,7 @@ def sweep_token(folder: Path) -> str:
 
 
 def remembered(folder: Path) -> dict[str, Any]:
-    """Return what a folder knows of itself as a sweep in W&B; nothing if it was never logged there."""
+    """Return what a folder records of itself as a sweep in W&B; nothing if it was never logged there."""
     try:
         facts = json.loads((folder / LOGGED / _SWEEP).read_text())
     except (OSError, ValueError):
@@ -36,7 +36,7 @@ def remembered(folder: Path) -> dict[str, Any]:
 
 
 def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to what a folder knows of itself, and return all of it."""
+    """Add to what a folder records of itself, and return all of it."""
     together = {**remembered(folder), **facts}
     write_whole(folder / LOGGED / _SWEEP, json.dumps(together).encode())
     return together

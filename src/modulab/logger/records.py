@@ -47,7 +47,7 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
 
 
 def member_records(folder: Path, run_ids: Sequence[str]) -> Iterator[MemberRecord]:
-    """Yield the records of some members of a folder, reading so many at once that memory does not grow with them."""
+    """Yield the records of some members of a folder, reading a few at once so that memory does not grow with them."""
     for first in range(0, len(run_ids), _MEMBERS_AT_ONCE):
         wanted = run_ids[first : first + _MEMBERS_AT_ONCE]
         configs = _configs(folder, set(wanted))

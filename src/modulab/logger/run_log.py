@@ -125,7 +125,7 @@ def say(sentence: str) -> None:
 
 @contextmanager
 def open_log(settings: Loggers, folder: Path, style: Style) -> Generator[RunLog]:
-    """Give the log of a run in a folder; at the end it waits until all is logged, unless the run was interrupted."""
+    """Yield the log of a run in a folder; at the end it waits until all is logged, unless the run was interrupted."""
     log = RunLog(folder)
     csv, tensorboard = settings.csv, settings.tensorboard
     wandb = None if settings.wandb is None else settings.wandb.with_environment(os.environ)

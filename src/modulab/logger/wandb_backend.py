@@ -1,4 +1,4 @@
-"""Members as W&B runs: a run each, and one of the whole sweep with its table, charts, figures and files."""
+"""Members as W&B runs: one run per member, and one of the whole sweep with its table, charts, figures and files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class WandbBackend:
         os.environ.setdefault("WANDB_DATA_DIR", str((wandb_folder(folder) / "data").resolve()))
 
     def open(self, run_id: str, config: Mapping[str, Any], live: bool) -> Any:
-        """Start a member's run. Online it goes on with what is there of it; offline it begins anew."""
+        """Start a member's run. Online it resumes an existing run; offline it begins again."""
         run = self._start(
             f"{run_id}-{self._token}", member_name(config), "member", member_tags(config), config,
             online=live and self._online,
@@ -156,7 +156,7 @@ class WandbBackend:
 
 
 def member_tags(config: Mapping[str, Any]) -> list[str]:
-    """Return what kind of member it is, one tag a group; a noise or regulariser of strength 0 is none."""
+    """Return what kind of member it is, one tag per group; a noise or regulariser of strength 0 counts as none."""
     return [f"{group}:{name}" for group, name in _kinds(config).items()]
 
 

@@ -22,7 +22,7 @@ _QUIET: dict[str, Any] = {
     # Seconds after which a live run can be read from its file.
     "x_transaction_log_flush_interval": 1.0,
 }
-"""Settings that have W&B collect and print nothing of its own. Those that begin with x_ are private to it."""
+"""Settings that keep W&B from collecting and printing anything of its own. Names with x_ are private to it."""
 
 
 def quiet_settings(**public: Any) -> wandb.Settings:
@@ -39,7 +39,7 @@ def quiet_settings(**public: Any) -> wandb.Settings:
 
 
 def dashboard_definition(dashboard: Any) -> dict[str, Any]:
-    """Return the definition of a dashboard, which the package makes public in no way.
+    """Return the definition of a dashboard, for which the package has no public function.
 
     Raises: ConfigError where the installed version keeps it elsewhere.
     """

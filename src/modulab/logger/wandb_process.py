@@ -1,4 +1,4 @@
-"""W&B in a process of its own: whatever becomes of it there, training neither stops nor waits.
+"""W&B in a process of its own: whatever fails there, training neither stops nor waits.
 
 This is the side of the process that trains. It sends lines of JSON and never blocks on them; the other side
 (`wandb_worker`) answers with lines of JSON, reads members from the folder, so that little has to pass, and ends
@@ -29,7 +29,7 @@ from modulab.progress import ProgressReport, Style
 
 LOG = "wandb.log"
 _GRACE_SECONDS = 10.0
-"""How long the other side may take beyond its patience, or to end once it was asked to."""
+"""How long the other side may take beyond its patience, or to end after the request."""
 
 Message = dict[str, Any]
 
@@ -51,7 +51,7 @@ class WandbProcess:
         self._temporary = Path(tempfile.mkdtemp(prefix="modulab-wandb-"))
         command = [
             sys.executable,
-            "-P",  # without the current folder, whose netrc.py or queue.py would be taken for Python's own
+            "-P",  # without the current folder, whose netrc.py or queue.py would shadow Python's own
             "-m",
             "modulab.logger.wandb_worker",
             settings.model_dump_json(),
@@ -92,7 +92,7 @@ class WandbProcess:
         self._look()
 
     def end(self) -> None:
-        """Have the rest logged, and wait for it for as long as something happens."""
+        """Request logging of the rest, and wait for it for as long as something happens."""
         self._outbox.put({"do": "end"})
         self._outbox.put(None)
         self._heard = time.monotonic()
@@ -122,7 +122,7 @@ class WandbProcess:
             self._complain(f"its process ended with code {self._process.returncode}")
 
     def abandon(self) -> None:
-        """Have what is under way ended, and wait for that a moment."""
+        """Request an end of what is in progress, and wait for that a moment."""
         self._outbox.put({"do": "abandon"})
         self._outbox.put(None)
         try:

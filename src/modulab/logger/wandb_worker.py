@@ -1,4 +1,4 @@
-"""The process that talks to W&B, led through its stdin.
+"""The process that talks to W&B, controlled through its stdin.
 
 python -P -m modulab.logger.wandb_worker SETTINGS FOLDER TEMPORARY
 """
@@ -126,7 +126,7 @@ class _Session:
                 self._give_up_live(error)
 
     def _give_up_live(self, error: BaseException) -> None:
-        """Leave all members to the end of their population, which does not need a network."""
+        """Export all members at the end of their population, which does not need a network."""
         traceback.print_exc()
         self._tell({"trouble": f"{_sentence(error)}; curves are not written live any more"})
         self._live = False
@@ -143,7 +143,7 @@ class _Session:
         self._journal.catch_up(told)
 
     def _upload(self) -> None:
-        """Have W&B's own command upload the offline runs; those that are uploaded are marked, and never sent twice."""
+        """Let W&B's own command upload the offline runs; those that are uploaded are marked, and never sent twice."""
         place = wandb_folder(self._folder)
         before = _unsynced(place)
         if not self._online or not before:
@@ -200,7 +200,7 @@ def _inbox() -> queue.SimpleQueue[Message]:
 
 
 def _is_online(settings: WandbLogger, folder: Path, tell: Callable[[Message], None]) -> bool:
-    """Return whether to talk to a server; where there is no key for it, say what happens instead."""
+    """Return whether to connect to a server; without a key for it, report what happens instead."""
     mode = settings.mode
     if mode == "auto":
         mode = "online" if _has_key() else "offline"

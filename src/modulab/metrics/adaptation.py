@@ -33,7 +33,7 @@ SECONDS_PER_STEP = 2e-4
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 """Adam's coefficients, those of D. Kingma and J. Ba, 2015."""
 _DRAWN_POINTS = 4096
-"""About how many points a member are drawn at once, which bounds memory and changes no result."""
+"""About how many points per member are drawn at once, which bounds memory and changes no result."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def adapt_module(
 def _changed(task: Task, samples: Samples, modules: Sequence[int]) -> Samples | None:
     """Return points with other functions for some modules, or None where the task has none for one of them."""
     for module in modules:
-        # A task of one's own may know of no module but the first.
+        # A user's task may change only the first module.
         changed = task.changed(samples, module) if module else task.changed(samples)
         if changed is None:
             return None
@@ -154,7 +154,7 @@ def _coefficients(device: torch.device) -> dict[str, Tensor]:
 def _minibatches(
     task: Task, settings: Probes, changed: Sequence[int], keys: Int32[Tensor, "member 2"]
 ) -> Iterator[Samples]:
-    """Yield minibatches of the changed task as the network sees it, each of fresh points, for ever."""
+    """Yield minibatches of the changed task as the network sees it, each of fresh points, without end."""
     batch = settings.adaptation_batch_size
     count = batch * min(settings.adaptation_steps, max(1, _DRAWN_POINTS // batch))
     for first in itertools.count(0, count):

@@ -173,7 +173,7 @@ class FunctionMeasure(Measure):
 def measure(
     *columns: Column, needs: tuple[str, ...] = (), seconds: Callable[[Probes], float] | None = None
 ) -> Callable[[Callable[[Probe], Values]], FunctionMeasure]:
-    """Return a decorator that makes a measure of a function; see `Measure` for what is said of it."""
+    """Return a decorator that makes a measure of a function; see `Measure` for its arguments."""
 
     def decorate(function: Callable[[Probe], Values]) -> FunctionMeasure:
         return FunctionMeasure(function=function, needed=needs, described=columns, cost=seconds)
@@ -182,7 +182,7 @@ def measure(
 
 
 def named_values(where: str, values: object) -> Mapping[object, object]:
-    """Return what a measure or an analysis gave as values by name. Raises: ConfigError where it is no mapping."""
+    """Return what a measure or an analysis gave as values by name. Raises: ConfigError where it is not a mapping."""
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"{where}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
@@ -204,7 +204,7 @@ def value_per_member(where: str, name: str, value: object, members: int) -> Tens
 def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
     """Return the measure that a config names; `where` is its key.
 
-    Raises: ConfigError where it names something that is no measure, or parameters that it does not take.
+    Raises: ConfigError where it names something that is not a measure, or parameters that it does not take.
     """
     found = find_function(value, where, Measure)
     if isinstance(found, type) and issubclass(found, Measure):
@@ -228,10 +228,10 @@ def find_measures(probes: Probes) -> dict[str, Measure]:
 
 
 def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
-    """Return the measures that give `probes.curves`, as a config names them.
+    """Return the measures that give `probes.curves` and `probes.sparse_curves`, as a config names them.
 
     They are sought among the member's measures and then among those that come with modulab. A measure that does not
-    say what its values are called is taken for every name that no other measure has.
+    name its values is assumed to give every name that no other measure has.
 
     Raises: ConfigError for a name that none can give.
     """
@@ -240,12 +240,13 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
     shipped = {path: find_measure(value, path) for path, value in named.items()}
     silent = [key for key, each in own.items() if not each.columns]
     chosen: dict[str, str | dict[str, Any]] = {}
-    for pattern in probes.curves:
-        givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
-        if not givers:
-            names = [column.name for each in shipped.values() for column in each.columns]
-            raise ConfigError(f"probes.curves: no measure gives {pattern!r}. {suggest(pattern, names)}")
-        chosen |= {key: probes.measures.get(key) or named[key] for key in givers}
+    for key in ("curves", "sparse_curves"):
+        for pattern in getattr(probes, key):
+            givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
+            if not givers:
+                names = [column.name for each in shipped.values() for column in each.columns]
+                raise ConfigError(f"probes.{key}: no measure gives {pattern!r}. {suggest(pattern, names)}")
+            chosen |= {giver: probes.measures.get(giver) or named[giver] for giver in givers}
     return chosen
 
 

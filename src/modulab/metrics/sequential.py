@@ -3,7 +3,7 @@
 This is the design of interference studies (A, B, A): what is lost of A while B is learned, by the error that returns,
 and what is kept of it, by the steps that relearning saves (H. Ebbinghaus, "Über das Gedächtnis", 1885: the steps saved
 as a share of those of the first learning). Each stage trains one module's output alone, under the one rule of
-modulab.metrics.adaptation, with its optimiser started anew on fresh points.
+modulab.metrics.adaptation, with its optimiser reset, on fresh points.
 
 Both are shares of what the same network learned, so that networks which learn more, or faster, compare with others. To
 first order in steps of gradient descent, the second stage moves module 2's outputs by the block K_21 of the tangent

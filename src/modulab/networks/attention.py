@@ -207,7 +207,7 @@ class AttentionArchitecture(Architecture):
     def network(self, task: Task) -> Attention:
         """Return a network that reads the task's tokens.
 
-        Raises: ConfigError where heads do not divide the width, or the task's inputs are no tokens.
+        Raises: ConfigError where heads do not divide the width, or the task's inputs are not tokens.
         """
         if self.width % self.heads:
             raise ConfigError(

@@ -30,7 +30,7 @@ from modulab.tasks.base import Task
 
 INPUT = "input"
 OUTPUT = "output"
-"""What edges from the inputs and to the outputs name in the place of a site."""
+"""What edges from the inputs and to the outputs name in place of a site."""
 
 Tap = Callable[[str, Tensor], Tensor]
 """Takes a place in a forward pass, by name, and its values (member, unit, batch); returns the values passed on."""
@@ -38,7 +38,7 @@ Tap = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named part of a member's parameters; `is_weight` tells weights of connections from biases and the like.
+    """A named part of a member's parameters; `is_weight` distinguishes weights of connections from biases and the like.
 
     A part that is not `trained` keeps the values that it begins with, whatever the optimiser and its weight decay.
     """
@@ -269,14 +269,14 @@ class Network(ABC):
         """Return whether `edges` lead from layer to layer (see `layer_connections`), and nowhere else.
 
         False by default. A network that says so states `gates` and stages as well. All that its outputs depend on is
-        in them, and its units have one value a sample.
+        in them, and its units have one value per sample.
         """
         return False
 
     def inputs_read(
         self, inputs: Float[Tensor, "member batch in_features"]
     ) -> Float[Tensor, "member source_unit _batch"]:
-        """Return the inputs in the form in which edges read them: by default as units with one value a sample."""
+        """Return the inputs in the form in which edges read them: by default as units with one value per sample."""
         return inputs.transpose(1, 2)
 
     def activity_read(
@@ -470,7 +470,7 @@ def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> li
 
 
 class Architecture(Settings):
-    """What a config says of a network: the class that `architecture._target_` names derives from this."""
+    """The settings of a network: the class that `architecture._target_` names derives from this."""
 
     name: str = Field(description="how tables call it")
 
@@ -486,7 +486,7 @@ class Architecture(Settings):
     def network(self, task: Task) -> Network:
         """Return the network for a task: members with equal structural settings and `structure` have an equal one.
 
-        Raises: ConfigError where the settings do not go with the task.
+        Raises: ConfigError where the settings do not suit the task.
         """
 
     @property
@@ -527,7 +527,7 @@ class NetworkPopulation:
         return NetworkPopulation(self.network, self.parameters[members])
 
     def repeated(self, repeats: int) -> NetworkPopulation:
-        """Return each member so many times, side by side."""
+        """Return each member `repeats` times, side by side."""
         return NetworkPopulation(self.network, self.parameters.repeat_interleave(repeats, dim=0))
 
     def split(self) -> dict[str, Float[Tensor, "member ..."]]:

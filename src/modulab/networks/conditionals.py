@@ -106,7 +106,7 @@ class ConditionalsArchitecture(Architecture):
             )
         if self.updated is not None and self.updated > task.modules:
             raise ConfigError(
-                f"architecture.updated={self.updated} is none of task.modules={task.modules} conditionals. Set it to "
-                f"{task.modules} or less."
+                f"architecture.updated={self.updated} is not one of task.modules={task.modules} conditionals. Set it "
+                f"to {task.modules} or less."
             )
         return Conditionals(task.in_features, task.modules)

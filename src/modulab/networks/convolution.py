@@ -330,7 +330,7 @@ class ConvolutionArchitecture(Architecture):
     """A convolutional network on a task's images, and the share of cross-module kernels that its mask keeps.
 
     The default reads every position of 2 x 2 that two strides of 2 leave of a digit's 8 x 8. After 1,500 steps of 64
-    points it names 2 to 4% of single digits wrongly, and 4 to 6% of two; a stride of 1 names 2 to 3% and 3 to 4%, in
+    points its error is 2 to 4% for single digits and 4 to 6% for two; with a stride of 1 it is 2 to 3% and 3 to 4%, in
     more than twice the time. Means over positions lose where a stroke is: 3 to 11% and 6 to 11%, and far more at 300
     steps.
     """
@@ -369,7 +369,7 @@ class ConvolutionArchitecture(Architecture):
     def network(self, task: Task) -> Convolution:
         """Return a convolutional network with the task's inputs and outputs.
 
-        Raises: ConfigError where the inputs are no images of one module each, or where there are too few channels to
+        Raises: ConfigError where the inputs are not images of one module each, or where there are too few channels to
         give each module one of its own.
         """
         check_shared_out(task, self.cross_connections, "channels", self.channels, "a channel")

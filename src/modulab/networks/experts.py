@@ -10,11 +10,11 @@ that it begins with.
 The experts lie beside one another as one wide hidden layer, so that they take two products whatever their number:
 sum_k g_k (W_k a_k + b_k) is one readout of all g_k a_k, and one of g.
 
-The gate g is not a site: noise and the ablation of units act on hidden units only. g is no activity whose size training
-can choose, but shares of 1. Poisson noise of scale sigma on it would add sigma^2 sum_k g_k E_k^2 to the variance of the
-outputs, even with a single expert, whose share is 1, and training could not avoid it; Gaussian noise would bring in
-experts that the gate leaves out. A pass taps g at `GATE` all the same: it is recorded there, and a tap of one's own can
-silence an expert.
+The gate g is not a site: noise and the ablation of units act on hidden units only. g is not an activity whose size
+training can choose, but shares of 1. Poisson noise of scale sigma on it would add sigma^2 sum_k g_k E_k^2 to the
+variance of the outputs, even with a single expert, whose share is 1, and training could not avoid it; Gaussian noise
+would bring in experts that the gate leaves out. A pass taps g at `GATE` all the same: it is recorded there, and a
+custom tap can silence an expert.
 """
 
 from __future__ import annotations

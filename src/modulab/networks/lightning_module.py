@@ -25,7 +25,7 @@ _DATA = "architecture.data_module"
 
 
 class LightningArchitecture(TorchArchitecture, SelfTrained):
-    """A LightningModule of one's own, by its dotted path and the arguments of its constructor."""
+    """A user's LightningModule, by its dotted path and the arguments of its constructor."""
 
     engine: ClassVar[str] = "lightning"
 

@@ -45,7 +45,7 @@ def parts_of(rows: Tensor, layout: Sequence[Parameter]) -> dict[str, Tensor]:
 
 @contextmanager
 def tapped(module: nn.Module, network: ModuleRecipe, tap: Tap | None) -> Generator[None]:
-    """Have the outputs of a module's sites pass through a tap."""
+    """Let the outputs of a module's sites pass through a tap."""
     handles: list[Any] = []
     if tap is not None:
         for name in network.site_names:

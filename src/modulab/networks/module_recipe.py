@@ -68,7 +68,7 @@ def module_class(settings: Mapping[str, Any], where: str, expected: type) -> tup
     kind = import_target(path, f"{where}._target_")
     if not (isinstance(kind, type) and issubclass(kind, expected)):
         raise ConfigError(
-            f"{where}._target_={path} is no class derived from {expected.__module__.partition('.')[0]}"
+            f"{where}._target_={path} is not a class derived from {expected.__module__.partition('.')[0]}"
             f".{'nn.' if expected is nn.Module else ''}{expected.__name__}."
         )
     return kind, arguments
@@ -90,7 +90,7 @@ def checked_arguments(
 
 @contextmanager
 def own_random_state(seed: int) -> Generator[None]:
-    """Seed the generators that a constructor may draw from, and put them back afterwards."""
+    """Seed the generators that a constructor may draw from, and restore them afterwards."""
     state = random_state()
     torch.default_generator.manual_seed(seed)  # and not that of CUDA, where nothing is constructed
     random.seed(seed)

@@ -36,7 +36,7 @@ _lock = threading.RLock()
 
 @dataclass(frozen=True)
 class Facts:
-    """What a few calls of a module tell."""
+    """What a few calls of a module show."""
 
     layout: tuple[Parameter, ...]
     sites: tuple[Site, ...]
@@ -45,7 +45,7 @@ class Facts:
 
 @functools.cache
 def facts_of(network: ModuleRecipe) -> Facts:
-    """Call a module a few times. Raises: ConfigError for one that cannot be a population."""
+    """Call a module a few times. Raises: ConfigError for one that cannot form a population."""
     with _lock:
         layout = _layout(network)
         module = _copy(network)
@@ -217,7 +217,7 @@ def _sites(shapes: Mapping[str, Sequence[tuple[int, ...]]], unit_axis: int) -> t
         shape = visits[0]
         if not -len(shape) < unit_axis < len(shape) or unit_axis == 0:
             raise ConfigError(
-                f"architecture.unit_axis={unit_axis} is no axis of units in the output of '{name}', whose shape is "
+                f"architecture.unit_axis={unit_axis} is not an axis of units in the output of '{name}', whose shape is "
                 f"{shape}, the batch first."
             )
         if len(set(visits)) > 1:

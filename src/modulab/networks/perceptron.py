@@ -77,7 +77,7 @@ ActivationName = Literal["relu", "tanh", "sigmoid", "softplus", "silu", "linear"
 def flatten(
     weights: Sequence[Float[Tensor, "member _out _in"]], biases: Sequence[Float[Tensor, "member _out"]]
 ) -> Float[Tensor, "member parameter"]:
-    """Return one row of parameters a member, layer after layer, each layer's weights before its biases."""
+    """Return one row of parameters per member, layer after layer, each layer's weights before its biases."""
     pieces = [
         piece for weight, bias in zip(weights, biases, strict=True) for piece in (weight.flatten(1), bias)
     ]
@@ -341,9 +341,9 @@ def unmasked(partition: Partition, width: int, depth: int, cross_connections: fl
 
 @functools.cache
 def matched_width(partition: Partition, width: int, depth: int, cross_connections: float) -> int:
-    """Return the width, equal units a module, whose number of unmasked parameters is nearest a dense network's.
+    """Return the width, with equal units per module, whose number of unmasked parameters is nearest a dense network's.
 
-    The dense network has `width` units a layer. With one hidden layer, of d modules with an input and an output each,
+    The dense network has `width` units per layer. With one hidden layer, of d modules with an input and an output each,
     (2 d + 1) H + d parameters of a dense network are 3 H' + d of a premodular one: H' = (2 d + 1) H / 3.
     """
     modules = partition.modules
@@ -361,7 +361,7 @@ def matched_width(partition: Partition, width: int, depth: int, cross_connection
 
 
 def check_shared_out(task: Task, cross_connections: float, key: str, units: int, unit: str) -> None:
-    """Raise: ConfigError where units that are shared out over modules are too few to give each module one."""
+    """Raise ConfigError where units that are shared out over modules are too few to give each module one."""
     if cross_connections < 1 and units < task.modules:
         raise ConfigError(
             f"architecture.{key}={units} cannot give each of task.modules={task.modules} {unit}, "

@@ -26,7 +26,7 @@ _PLACE = "place."
 
 
 def evenly_spaced(units: int) -> Float[Tensor, " unit"]:
-    """Return the middles of so many equal parts of the line from 0 to 1, in order: (i + 1/2) / n."""
+    """Return the middles of n equal parts of the line from 0 to 1, n = `units`, in order: (i + 1/2) / n."""
     return (torch.arange(units) + 0.5) / units
 
 

@@ -62,7 +62,7 @@ class Recurrent(Network):
 
     @property
     def channels(self) -> int:
-        """Return how many inputs are read at a step."""
+        """Return how many inputs are read per step."""
         return self.in_features if self.sequences is None else self.in_features // self.steps
 
     @property

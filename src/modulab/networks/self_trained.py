@@ -19,7 +19,7 @@ else:
 
 
 class SelfTrained(Architecture):
-    """What a config says of a network whose training is not modulab's: one fit per member, in a process of its own.
+    """The settings of a network whose training is not modulab's: one fit per member, in a process of its own.
 
     Nothing is built before that process runs, so that what fails there fails for that member alone.
     """

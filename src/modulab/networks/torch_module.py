@@ -32,11 +32,11 @@ from modulab.tasks.base import Task
 
 
 class TorchArchitecture(Architecture):
-    """A torch module of one's own, by its dotted path and the arguments of its constructor."""
+    """A user's torch module, by its dotted path and the arguments of its constructor."""
 
     module: dict[str, Any] | None = Field(
-        description="_target_ of a torch.nn.Module and arguments of its constructor, of which in_features and "
-        "out_features are the task's; null is a linear map",
+        description="a torch.nn.Module and arguments of its constructor, as in {_target_: nets.Net, width: 32}; "
+        "in_features and out_features are the task's; null is a linear map",
         json_schema_extra=STRUCTURAL,
     )
     sites: list[str] = Field(
@@ -70,7 +70,7 @@ class TorchArchitecture(Architecture):
     def network(self, task: Task) -> Network:
         """Return a network of this module for a task.
 
-        Raises: ConfigError for a module that cannot be one; whatever its constructor or call raises.
+        Raises: ConfigError for a module that cannot form a population; whatever its constructor or call raises.
         """
         kind, arguments = module_class(self.module or {"_target_": "torch.nn.Linear"}, KEY, nn.Module)
         network = TorchNetwork(
@@ -160,7 +160,7 @@ class TorchNetwork(ModuleRecipe, Network):
         return [parts[name] for name, _, _ in self.stated_edges]
 
     def check_edges(self) -> None:
-        """Raise: ConfigError for an edge whose weight is no matrix from the units of one site to those of another."""
+        """Raise ConfigError for an edge whose weight is not a matrix from the units of one site to those of another."""
         units = {site.name: site.units for site in self.sites}
         units |= {INPUT: self.in_features, OUTPUT: self.out_features}
         shapes = {part.name: part.shape for part in self.layout}

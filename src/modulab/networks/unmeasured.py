@@ -15,7 +15,7 @@ from modulab.partition import Partition
 
 @dataclass(frozen=True)
 class UnmeasuredNetwork(Network):
-    """Named parameters, and the reason for which there is no more to a network."""
+    """Named parameters without a forward pass, and the reason."""
 
     in_features: int
     out_features: int

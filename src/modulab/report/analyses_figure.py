@@ -20,7 +20,7 @@ from modulab.report.lines import lines_figure
 from modulab.report.style import arm_styles, drawing
 
 _MOST_GROUPS = 8
-"""So many kinds of networks are shown; of more, the first."""
+"""Number of kinds of networks shown; of more, the first."""
 _PANEL = 2.2
 _HOW = "arm"
 
@@ -54,7 +54,7 @@ class Course:
     """Values of an analysis along a number that the ends of their columns have, and words for them."""
 
     pattern: re.Pattern[str]
-    """Its group `x` is the number, its group `arm` tells lines apart; each kind of network has a panel."""
+    """Its group `x` is the number, its group `arm` distinguishes lines; each kind of network has a panel."""
     title: str
     along: str
     value: str
@@ -75,7 +75,7 @@ COMPARED = (
             "error_random": "an untrained module",
             "error_shuffled": "a trained module, shuffled",
         },
-        "What a transplanted module brings along",
+        "What a transplanted module transfers",
         "Test error of a module after a fresh network, with the module of a trained one in it, was trained further; "
         "the controls have an untrained module, or one with permuted weights.",
     ),

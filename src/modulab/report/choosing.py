@@ -99,14 +99,14 @@ def measured_families(results: pd.DataFrame, kind: str, most: int | None = None)
 
 
 def found_searches(results: pd.DataFrame, most: int = 3) -> list[str]:
-    """Return the searches for modules that some member has a value of, at most so many: the first ones taken."""
+    """Return the searches for modules that some member has a value of, at most `most`: the first ones taken."""
     pattern = re.compile(r"communities/(\w+)_modules")
     named = ((column, pattern.fullmatch(str(column))) for column in results)
     return [found[1] for column, found in named if found and any(results[column].notna())][:most]
 
 
 def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | None, str]:
-    """Return members, arm and row for figures whose axis is no setting, and a word on what is left out.
+    """Return members, arm and row for figures whose axis is not a setting, and a sentence on what is left out.
 
     The setting that lay along the axis gives the shades; of many values, only the least, middle and largest.
     """
@@ -126,7 +126,7 @@ def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | No
 
 
 def choose_pictures(layout: Layout, most: int = 4) -> dict[str, str]:
-    """Return run_ids of networks to draw, by what tells them apart: one seed, the ends of the axis, the first arms."""
+    """Return run_ids of networks to draw, by what distinguishes them: one seed, ends of the axis, first arms."""
     members = layout.results
     if not len(members):
         return {}

@@ -30,7 +30,7 @@ HOW_TO_READ = (
 _PANEL, _HEADING = 2.35, 0.62
 _WEIGHTS, _SHARES = "Blues", "Greys"
 _MOST_NAMED = 8
-"""So many modules are drawn and named in a module graph; the smallest ones are left out."""
+"""Number of modules drawn and named in a module graph; the smallest ones are left out."""
 
 
 def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) -> ReportFigure:
@@ -163,7 +163,7 @@ def excess_figure(
     caption = (
         "Small marks are networks; large ones are means over fifths of them in the order of the axis. Agreement is "
         "adjusted mutual information: 0 by chance, and 0 where one module is found. Modules that are no better than "
-        "those of random graphs (p above .05) count as one, if enough random graphs were searched to tell."
+        "those of random graphs (p above .05) count as one, if enough random graphs were searched to decide."
     )
     chart = Chart(
         [

@@ -42,7 +42,7 @@ class Connectivity:
     """One network in one state: its absolute weights in module coordinates, units in the order to draw them in."""
 
     weights: list[NDArray[np.float64]]
-    """Matrix by matrix, a row a unit that is written to and a column a unit that is read."""
+    """Matrix by matrix, one row per unit that is written to and one column per unit that is read."""
     units: list[NDArray[np.int64]]
     """For inputs, each hidden layer and outputs: the units' numbers in the network, in this order."""
     modules: list[NDArray[np.int64]]
@@ -194,7 +194,7 @@ def _drawable_network(
 
 
 def connectivity_data(networks: dict[str, tuple[Connectivity, Connectivity]]) -> pd.DataFrame:
-    """Return a row a weight: network, state, layer, place in the drawing, units in the network and their modules."""
+    """Return one row per weight: network, state, layer, place in the drawing, units in the network, their modules."""
     parts: list[pd.DataFrame] = []
     for name, states in networks.items():
         for state, drawn in zip(STATES, states, strict=True):

@@ -24,7 +24,7 @@ HOW_TO_READ = (
 )
 _COLOURS = "Blues"
 _SHARE = 0.995
-"""Of a layer's weights, so many are within the range of colours; the few beyond it would leave the others pale."""
+"""Share of a layer's weights within the range of colours; the few beyond it would leave the others pale."""
 
 _WIDTH, _LEFT, _BAR = 3.2, 0.5, 0.85
 _ABOVE, _GAP, _LABELS = 0.55, 0.12, 0.5
@@ -38,9 +38,9 @@ def connectivity_figure(
     title: str,
     caption: str = HOW_TO_READ,
 ) -> ReportFigure:
-    """Draw networks, by name, before and after training: a row of two pictures a network.
+    """Draw networks, by name, before and after training: a row of two pictures per network.
 
-    A picture has a matrix a layer, below one another: hidden units along its width; the first layer's
+    A picture has one matrix per layer, below one another: hidden units along its width; the first layer's
     inputs, or the next layer's units, along its height.
     """
     data = connectivity_data(networks)

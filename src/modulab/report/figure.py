@@ -9,7 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.text import Text
 
 from modulab.report.chart import Chart
@@ -65,22 +67,33 @@ class ReportFigure:
         with drawing(**settings), warnings.catch_warnings():
             # Of letters that the font lacks, an empty box is drawn.
             warnings.filterwarnings("ignore", message=r"Glyph \d+")
-            _show_as_text(self.figure)
-            if self.figure.get_layout_engine() is not None:
-                # Laid out once for all files, which takes as long as drawing one.
-                self.figure.draw_without_rendering()
-                for _ in range(_MOST_FITTINGS):
-                    if not fit_texts(self.figure):
-                        break
-                    self.figure.draw_without_rendering()
-                self.figure.set_layout_engine("none")
+            _lay_out(self.figure)
             buffer = BytesIO()
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
         return buffer.getvalue()
 
 
+def _lay_out(figure: Figure) -> None:
+    """Lay out a figure's texts, once for all of its files: it takes as long as drawing one."""
+    if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+        return  # for another file
+    _show_as_text(figure)
+    if figure.get_layout_engine() is None:
+        return
+    FigureCanvasAgg(
+        figure
+    )  # It keeps its renderer; the plain canvas makes one for each text that is measured.
+    figure.draw_without_rendering()
+    for _ in range(_MOST_FITTINGS):
+        if not fit_texts(figure):
+            break
+        _show_as_text(figure)
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def _show_as_text(figure: Figure) -> None:
-    """Have names, which users choose, drawn as they are: dollar signs, and control characters as escapes."""
+    """Let names, which users choose, be drawn as they are: dollar signs, and control characters as escapes."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         text.set_text("\n".join(map(printable, text.get_text().split("\n"))))

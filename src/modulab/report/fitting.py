@@ -65,7 +65,7 @@ def _break(text: Text, room: float, vertical: bool = False) -> bool:
 
 
 def touching(labels: Sequence[Text], room: float) -> bool:
-    """Return whether two neighbours among the labels of ticks are nearer to each other than so many pixels."""
+    """Return whether two neighbours among the labels of ticks are nearer to each other than `room` pixels."""
     boxes = [label.get_window_extent() for label in labels if label.get_text() and label.get_visible()]
     return any(
         one.x1 + room > other.x0 and other.x1 + room > one.x0 and one.y1 > other.y0 and other.y1 > one.y0

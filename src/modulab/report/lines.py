@@ -142,7 +142,7 @@ def levels_figure(
     caption: str | None = None,
     x_label: str = "level",
 ) -> ReportFigure:
-    """Draw measures that were taken at several levels, `family@level`, against the level: a panel a family."""
+    """Draw measures that were taken at several levels, `family@level`, against the level: one panel per family."""
     parts: list[pd.DataFrame] = []
     keep = [
         column

@@ -26,7 +26,7 @@ def networks_section(
     most: int = MOST_LISTED,
     folded: bool = False,
 ) -> Section:
-    """Return the table of the networks of a folder, of at most so many, and a sentence on those left out.
+    """Return the table of the networks of a folder, of at most `most`, and a sentence on those left out.
 
     The networks listed are those of the least run_ids, which are hashes of settings: a random sample that is the
     same each time.

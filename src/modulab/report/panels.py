@@ -23,7 +23,7 @@ _CHARACTER = 0.075
 def panel_grid(
     count: int, columns: int | None = None, height: float = PANEL_HEIGHT
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, row by row, at most three a row unless `columns` says how many."""
+    """Return a figure with `count` panels, row by row, at most three per row unless `columns` says how many."""
     columns = columns or min(count, MOST_COLUMNS if count != 4 else 2)
     rows = -(-count // columns)
     width = PANEL_WIDTH * columns + (1.6 if columns == 1 else 0.6 if columns == 2 else 0)

@@ -46,7 +46,7 @@ def front_figure(
     x_scale: Scale | None = None,
     y_scale: Scale | None = None,
 ) -> ReportFigure:
-    """Draw one measure against another: an arm a colour, every seed, and means joined in the order of a strength.
+    """Draw one measure against another: one colour per arm, every seed, and means joined in the order of a strength.
 
     Bars are 95% intervals of the means. `order` is a setting; without it, an arm has one mean.
     """
@@ -133,7 +133,7 @@ def map_figure(
 ) -> ReportFigure:
     """Draw measures over the plane of two settings: the mean over seeds in each cell, below it the interval.
 
-    With `panel`, a column, each of its values gets a map of its own, on one scale of colours a measure.
+    With `panel`, a column, each of its values gets a map of its own, on one scale of colours per measure.
     """
     by = [column for column in (panel, x, y) if column is not None]
     data = figure_data(results, measures, by)
@@ -199,7 +199,7 @@ def _map_panel(
 
 
 def _map_width(columns: Sequence[object]) -> float:
-    """Return the width of a map of so many columns, in inches; about three fifths of it are cells."""
+    """Return the width of a map with these columns, in inches; about three fifths of it are cells."""
     return max(PANEL_WIDTH, 0.62 * len(columns) + 1.2)
 
 
@@ -258,6 +258,6 @@ def _draw_map(
     axes.spines[:].set_visible(False)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    # The usual texts of logarithmic ticks are formulas, and names are never taken for those.
+    # The usual texts of logarithmic ticks are formulas, and names are never interpreted as those.
     texts = "{x:g}" if isinstance(norm, LogNorm) else None
     figure.colorbar(image, ax=axes, label=measure, pad=0.02, format=texts)

@@ -1,4 +1,4 @@
-"""What figures show, as tidy tables: a row a number, whether it is one member's, a mean or an end of its interval."""
+"""What figures show, as tidy tables: one row per number, which is one member's, a mean, or an end of its interval."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEMBER = ("run_id", "seed")
 
 
 def completed_members(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of members that completed; all of them where results tell no status."""
+    """Return the rows of members that completed; all of them where results have no status."""
     if "status" not in results:
         return results
     return results.loc[results["status"] == "completed"]
@@ -75,7 +75,7 @@ def _summaries(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def summary_columns(data: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Return mean, low and high beside one another, a row a value of `key`; NaN where there is no interval."""
+    """Return mean, low and high beside one another, one row per value of `key`; NaN where there is no interval."""
     summaries = data.loc[data["shown"] != "member"]
     values = summaries[key].drop_duplicates()
     table = pd.DataFrame(index=pd.Index(values, name=key))

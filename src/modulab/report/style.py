@@ -33,7 +33,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 MOST_ARMS = len(COLOURS) * len(DASHES)
-"""So many arms can be distinguished in one figure, by colour, marker and dashes."""
+"""Number of arms that can be distinguished in one figure, by colour, marker and dashes."""
 
 Scale = Literal["linear", "log", "symlog"]
 
@@ -139,7 +139,7 @@ _LABELS = {
     "task.nonlinearity": "Share b of nonlinear targets",
     "task.code": "Code of the inputs",
     "architecture.name": "Architecture",
-    "architecture.width": "Hidden units a layer",
+    "architecture.width": "Hidden units per layer",
     "architecture.match": "Compared at equal",
     "architecture.depth": "Hidden layers",
     "architecture.activation": "Activation",
@@ -257,7 +257,7 @@ def _plain(value: float, place: object) -> str:
 
 
 def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float, axis: str = "x") -> None:
-    """Scale the axis of a setting, with ticks at its values: at as many as find room on so many inches."""
+    """Scale the axis of a setting, with ticks at its values: at as many as fit on `inches` inches."""
     rising = np.unique(np.asarray(values, dtype=np.float64))
     positive = rising[rising > 0]
     which = axes.xaxis if axis == "x" else axes.yaxis

@@ -214,7 +214,7 @@ def without_extremes(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.Da
 
 
 def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
-    """Return one look an arm for the page."""
+    """Return one style per arm for the page."""
     if column is None:
         return arm_styles([""])
     # Where the setting of the axis gives the shades, they are not those of another setting.
@@ -381,7 +381,7 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
 
 
 def _analyses_section(layout: Layout, path: Path) -> Section | None:
-    """Return figures of the analyses that `modulab analyse` took, by what tells networks apart."""
+    """Return figures of the analyses that `modulab analyse` took, by what distinguishes networks."""
     from modulab.report.analyses_figure import analysis_figures
     from modulab.results.analyses import analysis_names
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file replacement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNFINISHED = ".unfinished"
 
 @contextmanager
 def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
-    """Give a path beside `path` to write to; in the end it takes the place of `path` in one move.
+    """Yield a path beside `path` to write to; at the end it replaces `path` atomically.
 
     After an error, `path` is as it was and nothing is left beside it. Its folder is made where there is none.
     The path beside is marked with this process, so that several may write at once; a file with one writer at a time
@@ -93,6 +93,6 @@ def _reach_disk(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, in the place of an earlier one."""
+    """Write a file, replacing an earlier one."""
     with replacing(path) as beside:
         beside.write_bytes(content)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 DRAWS = 16000
-"""So many that a dozen lie beyond each end of an interval that shares 5% among three looks and eleven settings."""
+"""Enough that a dozen lie beyond each end of an interval that shares 5% among three looks and eleven settings."""
 _WIDENING = 1.25
 """Over the number of seeds, how much wider than Student's an interval is; found by simulation of skewed data."""
 
@@ -55,7 +55,7 @@ def pooled_interval(
     """Return the ends of the interval of each column's mean over rows of several cells, NaN left out.
 
     Rows of a cell differ in their seed alone, and what a cell's mean is counts as known: the interval is about other
-    seeds, not of other cells. Seeds are drawn anew as a whole, as the rows of a seed share its random numbers in all
+    seeds, not of other cells. Seeds are resampled as a whole, as the rows of a seed share its random numbers in all
     cells. To first order the mean then errs by the sum over seeds of the seed's deviations from its cells' means, over
     the number of rows (Liang and Zeger, Biometrika 73, 1986, 13-22, clustered by seed); `mean_interval` is given
     one value per seed with that mean and error. NaN where a cell has fewer than two seeds.
@@ -96,7 +96,7 @@ def multiplier_weights(seeds: int, freedom: int) -> NDArray[np.float64]:
 
 
 def draw_means(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each column's mean over seeds (rows), and draws of all means around them: a row a draw.
+    """Return each column's mean over seeds (rows), and draws of all means around them: one row per draw.
 
     Seeds that a column lacks (NaN) are left out of that column alone. Degrees of freedom are those of the
     column with the fewest seeds.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 _GAP = 2
 _SHORTEST = 8
-"""Texts of settings are cut to so many characters at least where nothing else makes a table narrow enough."""
+"""Texts of settings are cut to no fewer characters, where nothing else makes a table narrow enough."""
 
 
 @dataclass(frozen=True)

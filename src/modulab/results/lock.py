@@ -19,10 +19,10 @@ LOCK = ".lock"
 
 
 class FolderLock:
-    """Holds a folder for this process. The system lets go of it when the process ends, however it ends."""
+    """Holds a folder for this process. The system releases it when the process ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder, and tidy what killed processes left in it.
+        """Lock the folder, and remove what killed processes left in it.
 
         Raises: ConfigError where another process holds it.
         """
@@ -46,13 +46,13 @@ class FolderLock:
         remove_abandoned(folder)
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def withdraw(self) -> None:
-        """Let another process have the folder, and leave nothing behind in one that holds nothing else."""
+        """Release the folder, and leave nothing behind in one that holds nothing else."""
         if self._file is not None and [path.name for path in self._folder.iterdir()] == [LOCK]:
             (self._folder / LOCK).unlink()
         self.release()
@@ -78,7 +78,7 @@ def _take(folder: Path) -> IO[str]:
             "or choose another folder."
         ) from None
     except OSError as error:
-        # Some network file systems have no locks; refusing to run there would be of no use.
+        # Some network file systems have no locks; refusing to run there would not help.
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return file

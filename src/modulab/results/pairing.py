@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -80,17 +81,23 @@ def compare(
     return replace(found, compared=f"{'Ratios to' if ratios else 'Differences from'} {_words(named)}")
 
 
-def baseline_settings(given: str) -> dict[str, str]:
+def baseline_settings(given: str, folders: Sequence[Path] = ()) -> dict[str, str]:
     """Return the values by setting of a baseline, which is given as KEY=VALUE, several with commas between.
+
+    Of several `folders` that are compared it may be one.
 
     Raises: ConfigError for anything else, and for a setting that is given twice.
     """
+    for path in folders if len(folders) > 1 else ():
+        if given == str(path) or Path(given).resolve() == path.resolve():
+            return {"folder": str(path)}
     parts = [part.partition("=") for part in given.split(",")]
     keys = [key.strip() for key, _, _ in parts]
     if not all(key and equals for key, (_, equals, _) in zip(keys, parts, strict=True)):
         raise ConfigError(
-            f"--baseline {given}: give a setting and its value, as in --baseline noise.scale=0, or one of several "
-            "folders."
+            f"--baseline {given}: give a setting and its value, as in --baseline noise.scale=0, or one of "
+            + (" and ".join(map(str, folders)) if len(folders) > 1 else "several folders")
+            + "."
         )
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:

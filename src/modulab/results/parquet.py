@@ -119,6 +119,16 @@ def _opened(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
+_FOREIGN = "{} was not written by modulab. Give another path, or move the file away."
+
+
+def _is_of_another_kind(path: Path) -> bool:
+    """Return whether a file does not begin as Parquet does, as one that was cut short still would."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return len(start) == 4 and start != b"PAR1"
+
+
 @contextmanager
 def _in_words(path: Path) -> Generator[None]:
     try:
@@ -126,6 +136,8 @@ def _in_words(path: Path) -> Generator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:  # Arrow raises a different kind for each way a file can be broken
+        if _is_of_another_kind(path):
+            raise ConfigError(_FOREIGN.format(path)) from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
@@ -140,7 +152,7 @@ def _understood(path: Path, file: pq.ParquetFile, table: pa.Table, columns: list
     metadata = cast("dict[bytes, bytes]", file.schema_arrow.metadata or {})
     found = metadata.get(_FORMAT_KEY)
     if found is None:
-        raise ConfigError(f"{path} was not written by modulab. Give another path, or move the file away.")
+        raise ConfigError(_FOREIGN.format(path))
     if found != str(FORMAT_VERSION).encode():
         raise ConfigError(
             f"{path} was written by another version of modulab (file format {found.decode()}; this one reads "
@@ -234,12 +246,12 @@ def _shape(schema: pa.Schema, rows: int) -> bytes:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table, in the place of an earlier one."""
+    """Write a table, replacing an earlier one."""
     write_batches(path, table.schema, table.num_rows, [table])
 
 
 def write_batches(path: Path, schema: pa.Schema, rows: int, tables: Iterable[pa.Table]) -> None:
-    """Write tables of one schema, which have so many rows together, below one another in the place of an earlier file.
+    """Write tables of one schema, with `rows` rows in all, below one another, replacing an earlier file.
 
     No more than one of them is in memory at a time.
     """

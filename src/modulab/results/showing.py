@@ -1,4 +1,4 @@
-"""Tables of results on a terminal, with what is to be said beside them."""
+"""Tables of results on a terminal, with the sentences below them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from modulab.text import printable
 def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: drawn by rich on a terminal, plain aligned text elsewhere.
 
-    Texts come from files and users: they are shown as they are, never taken for markup or control sequences.
+    Texts come from files and users: they are shown as they are, never interpreted as markup or control sequences.
     """
     from rich.console import Console
     from rich.table import Table
@@ -76,9 +76,9 @@ def table_lines(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequen
 def laid_out(
     headings: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, names_columns: bool = True
 ) -> list[str]:
-    """Return the lines of a table, no wider than the terminal, with what is said once or has no room beside it.
+    """Return the lines of a table, no wider than the terminal, with sentences on what it leaves out.
 
-    The first `fixed` columns stay in any case. What has no room is named, or counted where headings are no names.
+    The first `fixed` columns stay in any case. What has no room is named, or counted where headings are not names.
     """
     headings, rows = [_shown(each) for each in headings], [[_shown(each) for each in row] for row in rows]
     width = terminal_width()

@@ -49,7 +49,7 @@ _DONE = ("completed", "diverged")
 
 
 def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
-    """Keep the rows of one population in files of their own, in the place of those that it left before.
+    """Keep the rows of one population in files of their own, in place of those that it left before.
 
     Curves go first, so that no row is ever without its curves.
     """
@@ -142,7 +142,7 @@ def statuses(folder: Path) -> dict[str, Status]:
 def completed(folder: Path) -> set[str]:
     """Return the run_ids that a folder holds as completed or diverged: training again changes neither.
 
-    Those of which a measure raised an error are left out: the measure may have been mended.
+    Those of which a measure raised an error are left out: the measure may have been fixed.
     """
     files = _files(folder, RESULTS)
     try:
@@ -322,8 +322,15 @@ def _read(
     return table
 
 
+def own_folder(path: Path) -> Path:
+    """Return the folder that a path names: a file of results or curves stands for its folder."""
+    return path.parent if path.name in (RESULTS, CURVES) and path.is_file() else path
+
+
 def _found(path: Path, name: str) -> list[Path]:
     """Return the files of a name under a path. Raises: ConfigError where there are none."""
+    if path.name != name and own_folder(path) != path:
+        path = path.with_name(name)
     files = [path] if path.is_file() else _files(path, name)
     if not files:
         files = sorted(

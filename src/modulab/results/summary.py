@@ -1,4 +1,4 @@
-"""Tables of results: mean and 95% interval over seeds, a row for each setting that varies."""
+"""Tables of results: mean and 95% interval over seeds, one row per combination of settings that vary."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MEASURES = "config.probes.measures."
 
 @dataclass(frozen=True)
 class Summary:
-    """Results by setting: a row a group in every frame, and a column a metric in those after `counts`."""
+    """Results by setting: one row per group in every frame, and one column per metric in those after `counts`."""
 
     settings: pd.DataFrame
     counts: pd.DataFrame
@@ -50,7 +50,7 @@ class Summary:
     pooled: tuple[str, ...] = ()
     """Settings that vary within a group, beside the seed: its means are over them too, its intervals over seeds."""
     compared: str = ""
-    """What the values are, where they are no means of measures but comparisons with a baseline."""
+    """What the values are, where they are comparisons with a baseline instead of means of measures."""
 
 
 def metric_names(results: Iterable[str]) -> list[str]:
@@ -61,7 +61,7 @@ def metric_names(results: Iterable[str]) -> list[str]:
 def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> list[str]:
     """Return the measures that names or patterns (`error_under/*`) stand for; by default a short list.
 
-    Raises: ConfigError for a name that is no measure of these results.
+    Raises: ConfigError for a name that is not a measure of these results.
     """
     names = metric_names(results)
     if patterns is None:
@@ -93,7 +93,7 @@ def _suggest_measure(name: str, names: Sequence[str]) -> str:
 def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None, option: str = "--by") -> list[str]:
     """Return the config columns to group by: those named by an option, or else whatever varies besides the seed.
 
-    Raises: ConfigError for a key that is no setting of these results.
+    Raises: ConfigError for a key that is not a setting of these results.
     """
     columns = [str(name) for name in results.columns if str(name).startswith("config.")]
     if keys is None:
@@ -109,7 +109,8 @@ def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None, option: s
             raise ConfigError(
                 f"{option} {key}: these results have no such setting. {suggest_key(key, known)}"
             )
-        chosen.append(column)
+        if column not in chosen:
+            chosen.append(column)
     return chosen
 
 
@@ -280,7 +281,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
 def member_cells(
     results: pd.DataFrame, metrics: Sequence[str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Return one member's measures as text, a row each; by default without those at one of many levels."""
+    """Return one member's measures as text, one row per measure; by default without those at one of many levels."""
     row = results.iloc[0]
     names = choose_metrics(results, metrics)
     if metrics is None:
@@ -337,7 +338,7 @@ def lost_measures(results: pd.DataFrame) -> list[str]:
 
 
 def unfinished(results: pd.DataFrame) -> list[str]:
-    """Return, where no network has completed, a line that says so, with the first error and how to go on."""
+    """Return, where no network has completed, a line that states this, with the first error and how to resume."""
     statuses: list[str] = results["status"].tolist()
     if "completed" in statuses:
         return []
@@ -356,5 +357,5 @@ def unfinished(results: pd.DataFrame) -> list[str]:
         return [
             f"{words} Diverged networks are not trained again: change a setting, such as training.learning_rate."
         ]
-    how = "Mend what failed, and run" if "failed" in statuses else "Run"
+    how = "Fix what failed, and run" if "failed" in statuses else "Run"
     return [f"{words} {how} the same command again: it trains those that are not completed."]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modulab.arguments import given_path
 from modulab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ else:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="folders that modulab train wrote, or files"
+        "paths", type=given_path, nargs="+", metavar="PATH", help="folders that modulab train wrote, or files"
     )
     parser.add_argument(
         "--by",
@@ -235,12 +236,7 @@ def _baseline(options: argparse.Namespace) -> dict[str, str]:
     """Return the values of settings that the baseline has, the folder being one of them."""
     from modulab.results.pairing import baseline_settings
 
-    given: str = options.baseline
-    if len(options.paths) > 1:
-        for path in options.paths:
-            if given == str(path) or Path(given).resolve() == path.resolve():
-                return {"folder": str(path)}
-    return baseline_settings(given)
+    return baseline_settings(options.baseline, options.paths)
 
 
 def ordered(summary: Summary, name: str, ascending: bool = False, descending: bool = False) -> Summary:

@@ -39,7 +39,7 @@ def result_table(
     """Return one row per member, in the columns of results.parquet.
 
     `configs` are plain configs of members, `errors` says why a member failed or diverged, `seconds` is a
-    member's share of the time, and `measures` holds each measure's value a member, None or NaN for none. `skipped`
+    member's share of the time, and `measures` holds one value per member by measure, None or NaN for none. `skipped`
     says which measures a member lacks, and why (see `skipped_text`).
     `engines` and the model of `device` say what trained them, and so how closely a repeat must agree; of members that
     are still to be trained, `engines` is what is to train them.

@@ -1,4 +1,4 @@
-"""What made a result: the versions of the programs behind it."""
+"""The versions of the programs that made a result."""
 
 from __future__ import annotations
 

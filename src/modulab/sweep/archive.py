@@ -102,7 +102,7 @@ class ReadArchive:
 def read_archive(folder: Path) -> ReadArchive | None:
     """Return the archive beside results, or None where there is none.
 
-    Raises: ConfigError for a file that is no archive.
+    Raises: ConfigError for a file that is not an archive.
     """
     path = folder / ARCHIVE
     if not path.is_file():
@@ -116,12 +116,12 @@ def read_archive(folder: Path) -> ReadArchive | None:
         table[[*ends, objective]] = table[[*ends, objective]].astype(float)
         _check_cells(table.loc[:, ends])
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise ConfigError(f"{path} is no archive of elites: {error}") from error
+        raise ConfigError(f"{path} is not an archive of elites: {error}") from error
     return ReadArchive(table, (first, second), objective)
 
 
 def _check_cells(ends: pd.DataFrame) -> None:
-    """Raise: ValueError where the ends of cells, low and high of each measure, are no grid."""
+    """Raise ValueError where the ends of cells, low and high of each measure, do not form a grid."""
     if not len(ends) or not np.isfinite(ends.to_numpy()).all():
         raise ValueError("cells do not all have finite ends")
     lows = ends.iloc[:, [0, 2]]

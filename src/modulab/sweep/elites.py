@@ -44,7 +44,7 @@ class MapElites(BaseSampler):
         self._drawing: dict[int, tuple[np.random.Generator, dict[str, Any]]] = {}
 
     def check(self, objectives: Sequence[str]) -> None:
-        """Raise: ConfigError for settings that make no archive of these objectives."""
+        """Raise ConfigError for settings that do not define an archive of these objectives."""
         where = "hydra.sweeper.sampler"
         if len(set(objectives)) != 3 or len(objectives) != 3:
             raise ConfigError(

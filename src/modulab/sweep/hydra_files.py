@@ -38,7 +38,7 @@ class HydraFiles:
                 self._before[path] = path.read_bytes() if path.is_file() else None
 
     def restore(self) -> None:
-        """Put the files back, and leave no folder behind that holds nothing."""
+        """Restore the files, and remove empty folders."""
         for path, content in self._before.items():
             if content is None:
                 path.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ _files: ContextVar[HydraFiles | None] = ContextVar("hydra_files", default=None)
 
 @contextmanager
 def files_noted() -> Generator[HydraFiles]:
-    """Have Hydra's callback note files within; give what notes them."""
+    """Let Hydra's callback record files inside the context; yield the record."""
     files = HydraFiles()
     token = _files.set(files)
     try:
@@ -65,20 +65,20 @@ def files_noted() -> Generator[HydraFiles]:
 
 
 class NoteFiles(Callback):
-    """Tells of a command's folder before Hydra writes there, and removes logs in which nothing was written."""
+    """Records a command's folder before Hydra writes there, and removes empty logs."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the files of a run's folder."""
+        """Record the files of a run's folder."""
         del kwargs
         _note(Path(str(config.hydra.run.dir)), config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the files of a sweep's folder."""
+        """Record the files of a sweep's folder."""
         del kwargs
         _note(Path(str(config.hydra.sweep.dir)), config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Remove the job's log if it is empty, and its folder if that then holds nothing."""
+        """Remove the job's log if it is empty, and its folder if that is then empty."""
         del job_return, kwargs
         log = Path(str(config.hydra.runtime.output_dir), f"{config.hydra.job.name}.log")
         if log.is_file() and not log.stat().st_size:
@@ -93,7 +93,7 @@ def _note(folder: Path, config: DictConfig) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing, and those around it, up to the current one, that then hold nothing."""
+    """Remove an empty folder, and those around it, up to the current one, that are then empty."""
     current = Path.cwd()
     folder = folder.absolute()
     for place in (folder, *folder.parents):

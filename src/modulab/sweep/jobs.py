@@ -73,14 +73,14 @@ class TrainTask:
     def __init__(self) -> None:
         self.began = False
         self.accepted = False
-        """Whether any job was found to ask for what can be trained, and is not dry."""
+        """Whether any job can be trained, in a command that is not a dry run."""
         self.folder: Path | None = None
         self.multirun = False
         self.dry_run = False
         self.error: ConfigError | None = None
         self.planned: set[str] = set()
         self.sweep_config: DictConfig | None = None
-        """Of jobs trained one by one: the sweep's config, which the first of them that is right writes down."""
+        """Of jobs trained one by one: the sweep's config, which the first valid job records."""
         self.findings: tuple[list[str], list[list[str]]] | None = None
         """Of a search: headings and rows of a table of its best trials."""
         self._locks: dict[Path, FolderLock] = {}
@@ -102,7 +102,7 @@ class TrainTask:
             return None
 
     def begin(self, folder: Path, multirun: bool) -> None:
-        """Note where results go."""
+        """Record where results go."""
         self.began, self.folder, self.multirun = True, folder, multirun
 
     def hold(self, folder: Path) -> None:
@@ -116,12 +116,12 @@ class TrainTask:
         return folder in self._locks
 
     def release(self) -> None:
-        """Let other processes have the folders that this one held."""
+        """Release the folders that this process held."""
         while self._locks:
             self._locks.popitem()[1].release()
 
     def withdraw(self) -> None:
-        """Let other processes have the folders that this one held, and leave nothing behind in empty ones."""
+        """Release the folders that this process held, and remove empty ones."""
         while self._locks:
             folder, lock = self._locks.popitem()
             lock.withdraw()
@@ -180,7 +180,7 @@ def run_jobs(
 
     A job without a result returns as failed, which is not raised before all are done.
 
-    Raises: ConfigError where a job asks for what cannot be; no job has begun then.
+    Raises: ConfigError where a job has invalid settings; no job has begun then.
     """
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
@@ -231,7 +231,7 @@ def run_jobs(
 
 
 class EachJob(Sequence[Any]):
-    """One value per job, made whenever it is asked for: a sweep may have a million jobs, and few look at the values."""
+    """One value per job, computed on demand: a sweep may have a million jobs, and few look at the values."""
 
     def __init__(self, count: int, make: Callable[[int], Any]) -> None:
         self._places = range(count)
@@ -254,7 +254,7 @@ class EachJob(Sequence[Any]):
 
 
 def return_values(plan: Plan, folder: Path) -> Sequence[Any]:
-    """Return what each job gives to whoever launched it: its objective, or every measure by name.
+    """Return the value of each job for its caller: its objective, or every measure by name.
 
     Values are means over a job's members; of a job without any, it is the MembersFailed that says why.
 
@@ -305,7 +305,7 @@ def _required(value: Any) -> Any:
 
 
 def _job_return(overrides: Sequence[str], value: Any) -> JobReturn:
-    """Return what Hydra expects of a job. Its config is not among it: composing one takes Hydra 0.1 s a job."""
+    """Return what Hydra expects of a job. Its config is left out: Hydra takes 0.1 s per job to compose one."""
     job = JobReturn(
         overrides=list(overrides),
         working_dir=os.getcwd(),
@@ -339,7 +339,7 @@ def _task_config(composed: DictConfig) -> DictConfig:
 
 
 def _check_folder_key(hydra_config: Any) -> None:
-    """Raise: ConfigError for a folder that is given by the key of the other kind of command, and would not be used."""
+    """Raise ConfigError for a folder that is given by the key of the other kind of command, and would not be used."""
     unused, used = "hydra.sweep.dir", "hydra.run.dir"
     words = "is for sweeps. Without -m"
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -370,7 +370,7 @@ def _say_of_others(folder: Path, plan: Plan, given: str) -> None:
 
 
 def _check_job_folder(composed: DictConfig) -> None:
-    """Raise: ConfigError for a job's folder with a name that no file system takes."""
+    """Raise ConfigError for a job's folder with a name that no file system takes."""
     for part in Path(str(composed.hydra.sweep.subdir)).parts:
         if len(part.encode()) > 255:
             raise ConfigError(
@@ -388,7 +388,7 @@ def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]
 
 
 def write_down_sweep(task: Any, config: DictConfig) -> None:
-    """Write down a sweep whose jobs run one by one, or have the first of them that is found to be right do so."""
+    """Record a sweep whose jobs run one by one, or let the first valid job do so."""
     if isinstance(task, TrainTask):
         task.sweep_config = config
     else:
@@ -396,13 +396,13 @@ def write_down_sweep(task: Any, config: DictConfig) -> None:
 
 
 def write_multirun(config: DictConfig) -> None:
-    """Write down the command of a sweep, as Hydra's own sweeper does, in the sweep's folder."""
+    """Record the command of a sweep, as Hydra's own sweeper does, in the sweep's folder."""
     folder = Path(str(config.hydra.sweep.dir))
     write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
 
 
 def _write_description(config: DictConfig, whole: Any, folder: Path) -> None:
-    """Write down the command of a run, and what it composes to, as Hydra itself does by default."""
+    """Record the command of a run, and what it composes to, as Hydra itself does by default."""
     described = folder / str(whole.hydra.output_subdir or ".hydra")
     for name, content in (
         ("overrides.yaml", whole.hydra.overrides.task),

@@ -35,7 +35,7 @@ _COPIES_OF_ACTIVITY = 8
 _COPIES_FOR_NOISE = 20
 _COPIES_FOR_PENALTY = 16
 _COPIES_OF_DRAWS = 7
-"""Random bits, and what they become before they are points."""
+"""Random bits, and the intermediate values from which points are computed."""
 _OF_MEASURING = 1.5
 """Times what measures count themselves: measured one after another, they leave gaps."""
 _LARGEST_ON_CPU = 1024
@@ -131,7 +131,7 @@ def available_bytes(trainer: Trainer, device: torch.device) -> float:
 
 
 def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
-    """Raise: ConfigError where not even this member alone fits in memory; it says how much that would take."""
+    """Raise ConfigError where not even this member alone fits in memory; it says how much that would take."""
     room = available_bytes(trainer, device) * (1 if trainer.memory_gib is not None else 2)
     training, task = member.training, member.task
     tables = 16 * task.modules**2  # of modularity, module by module

@@ -1,6 +1,6 @@
-"""Ray as a carrier of shards: each is a task, which is begun again elsewhere where its process or node is lost.
+"""Ray as a carrier of shards: each is a task, which is restarted elsewhere if its process or node is lost.
 
-Ray ends the tasks of a program that ends, so that this command looks after them to the end. What they have trained lies
+Ray ends the tasks of a program that ends, so that this command watches them until they end. What they have trained lies
 in the sweep's folder, which all nodes share, as do their logs.
 """
 
@@ -25,7 +25,7 @@ from modulab.errors import ConfigError
 from modulab.results.versions import versions
 from modulab.sweep.node_shard import NodeShard
 from modulab.sweep.run import Work
-from modulab.sweep.shards import Shard, check_settings, count_words, look_afresh, tell
+from modulab.sweep.shards import Shard, check_settings, count_words, refresh_folders, tell
 
 FOLDER = "ray"
 _OBJECT_STORE_BYTES = 80 << 20
@@ -121,7 +121,7 @@ class RayTasks:
         self._waiting = ExitStack()
 
     def connect(self) -> None:
-        """Connect to the cluster, or start one. Raises: ConfigError where that cannot be, or it never has room."""
+        """Connect to the cluster, or start one. Raises: ConfigError where that is impossible, or it never has room."""
         self._where = _connect(self._settings)
         self._lack = self._lack_of_room()
 
@@ -151,13 +151,13 @@ class RayTasks:
         return tasks
 
     def refresh(self, shards: Sequence[Shard]) -> None:
-        """Note what has begun and what has ended, and start again what was lost.
+        """Record what has begun and what has ended, and restart what was lost.
 
         Raises: ConfigError where a node does not share the folder, or has other programs.
         """
         import ray
 
-        look_afresh(self._logs)
+        refresh_folders(self._logs)
         for task in shards:
             if not task.alive:
                 continue
@@ -167,7 +167,7 @@ class RayTasks:
                 task.state = "RUNNING"
 
     def leave(self, shards: Sequence[Shard]) -> None:
-        """Have shards that are still there save and stop, and wait for that; Ctrl-C again stops them at once."""
+        """Tell the remaining shards to save and stop, and wait for them; Ctrl-C again stops them at once."""
         with self._waiting:
             if left := [task for task in shards if task.alive]:
                 self._stop(left)
@@ -214,7 +214,7 @@ class RayTasks:
         self._references[task.name] = function.remote(sent)
 
     def _end(self, task: Shard) -> None:
-        """Take a task's word for how it ended, or Ray's."""
+        """Record how a task ended, as it or Ray reports."""
         import ray
         from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
@@ -275,7 +275,7 @@ def train_shard(task: RayTask) -> Ended:
     with suppress(OSError):  # where it is not shared
         os.chdir(task.folder)
     try:
-        with _output_to(Path(task.log)), _signals_heeded():
+        with _output_to(Path(task.log)), _signals_handled():
             return _train(task.shard)
     except OSError as error:
         return Ended(
@@ -344,7 +344,7 @@ def _connect(settings: RaySettings) -> str:
 
 
 def _check_answers(address: str) -> None:
-    """Raise: OSError where nothing listens at an address, which Ray by itself finds out in minutes."""
+    """Raise OSError where nothing listens at an address; Ray itself takes minutes to find out."""
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
@@ -396,8 +396,8 @@ def _output_to(path: Path) -> Generator[None]:
 
 
 @contextmanager
-def _signals_heeded() -> Generator[None]:
-    """Have the signal with which nodes are shut down save and stop, as Ctrl-C does and as Ray cancels.
+def _signals_handled() -> Generator[None]:
+    """Save and stop at the signal with which nodes are shut down, as at Ctrl-C and when Ray cancels.
 
     Ray blocks SIGINT, also for children, and leaves its processes in the group of a terminal that sends it.
     """

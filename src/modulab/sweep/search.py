@@ -2,7 +2,7 @@
 
 Each batch of trials is drawn with a seed of its own, made of the search's seed and the number of trials before. The
 same command in the same folder therefore draws the same trials again, whose results are there, and goes on where it
-stopped, without anything stored. A storage of Optuna's is for what else is known of it: other programs that look on,
+stopped, without anything stored. A storage of Optuna's is for other uses: other programs that read the study,
 and searches that go on in another folder.
 """
 
@@ -45,7 +45,7 @@ _REPLACES = "modulab:replaces"
 """Attribute of a trial that is asked again: the number of the one that was cut off."""
 _KIND = "modulab:search"
 _REFUSALS = (ConfigError, *READING_ERRORS)
-"""What is raised for jobs that ask for what cannot be."""
+"""Errors raised for jobs with invalid settings."""
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]]
 """Trains jobs, given by their overrides, and returns what each gave."""
@@ -56,7 +56,7 @@ class KeepsArchive(Protocol):
     """A sampler whose search ends with an archive, and not with the trials that are best in all objectives."""
 
     def check(self, objectives: Sequence[str]) -> None:
-        """Raise: ConfigError for settings that make no archive of these objectives."""
+        """Raise ConfigError for settings that do not define an archive of these objectives."""
         ...
 
     def kept(self, study: Study) -> dict[Cell, FrozenTrial]:
@@ -97,9 +97,9 @@ class Search:
         objectives: Sequence[str],
         folder: Path,
     ) -> None:
-        """Begin a study, or go on with the stored one.
+        """Begin a study, or resume the stored one.
 
-        Raises: ConfigError for settings that cannot be, and for a storage that cannot be read or holds another
+        Raises: ConfigError for invalid settings, and for a storage that cannot be read or holds another
         search.
         """
         _check(settings, objectives, [each.key for each in dimensions])
@@ -109,7 +109,7 @@ class Search:
         self._objectives = objectives
         self._folder = folder
         self._accepted = False
-        """Whether any job was found to ask for what can be."""
+        """Whether any job had valid settings."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _optuna("hydra.sweeper"):
             kind = {"objectives": list(objectives), "keys": [each.key for each in dimensions]}
@@ -123,10 +123,10 @@ class Search:
     def run(self, launch: Launch) -> None:
         """Train batches of trials until there are as many as asked for.
 
-        A trial whose members fail, whose objective is not finite, or that asks for what cannot be, has failed, and
+        A trial whose members fail, whose objective is not finite, or whose settings are invalid, has failed, and
         the others go on.
 
-        Raises: ConfigError where no trial of the first batch can be; KeyboardInterrupt on Ctrl-C.
+        Raises: ConfigError where no trial of the first batch is valid; KeyboardInterrupt on Ctrl-C.
         """
         while (begun := _count(self.study)) < self._settings.n_trials:
             size = min(self._settings.n_jobs, self._settings.n_trials - begun)
@@ -141,7 +141,7 @@ class Search:
         self.write()
 
     def show_first_batch(self, launch: Launch) -> None:
-        """Have the first batch described, for a dry run."""
+        """Print the first batch, for a dry run."""
         trials = self._ask(min(self._settings.n_jobs, self._settings.n_trials), 0)
         rung = next(iter(self._settings.rungs), None)
         print(f"the first {len(trials)} of {self._settings.n_trials} trials, a batch:")
@@ -223,7 +223,7 @@ class Search:
                     else:
                         trial.report(outcome[0], rung)
                         going_on.append(trial)
-            # Asked only once all of the rung have reported, so that each is compared with all others.
+            # Called only once all of the rung have reported, so that each is compared with all others.
             with _optuna("hydra.sweeper.pruner"):
                 pruned = {trial.number for trial in going_on if trial.should_prune()}
             for trial in going_on:
@@ -241,13 +241,13 @@ class Search:
         print(f"trial {trial.number} has failed: {printable(said)}", file=sys.stderr)
 
     def _cut_off(self, trial: Trial) -> None:
-        """Have a trial that was not trained count as none."""
+        """Mark a trial that was not trained, so that it does not count."""
         with suppress(Exception):  # its storage may be what failed
             trial.set_user_attr(_INTERRUPTED, True)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def _outcomes(self, jobs: Sequence[Sequence[str]], launch: Launch) -> list[list[float] | Exception]:
-        """Return each job's objectives, or why it has none: jobs that ask for what cannot be stop no others."""
+        """Return each job's objectives, or why it has none: jobs with invalid settings do not stop others."""
         try:
             returns = launch(jobs)
         except _REFUSALS as error:
@@ -354,7 +354,7 @@ def _count(study: Study) -> int:
 
 
 def _ask_again(study: Study, folder: str) -> None:
-    """Have the trials of a stored study that were at work in this folder, where no other process is, asked again."""
+    """Repeat the trials of a stored study that were running in this folder, which no other process uses."""
     replaced = {trial.user_attrs.get(_REPLACES) for trial in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.user_attrs.get(_FOLDER) == folder:

@@ -31,12 +31,12 @@ _LONGEST_SILENCE = 3600.0
 
 
 class NoAnswer(ConfigError):
-    """A carrier does not answer, and may do so again; what it carries goes on meanwhile."""
+    """A carrier does not answer, perhaps for a while; its shards continue meanwhile."""
 
 
 @dataclass
 class Shard:
-    """A shard as it was handed to its carrier, and as that last spoke of it."""
+    """A shard as it was submitted to its carrier, and its last reported state."""
 
     name: str
     run_ids: list[str]
@@ -60,7 +60,7 @@ class Shard:
 
 @runtime_checkable
 class ShardSettings(Protocol):
-    """What of a carrier's settings, which are fields of its launcher, planning and dry runs read."""
+    """The settings of a carrier, fields of its launcher, that planning and dry runs read."""
 
     @property
     def cpus(self) -> int:
@@ -79,7 +79,7 @@ class ShardSettings(Protocol):
 
     @property
     def most_shards(self) -> int:
-        """Return the largest number of shards to hand over."""
+        """Return the largest number of shards to submit."""
         ...
 
     @property
@@ -110,18 +110,18 @@ class Carrier(Protocol):
         ...
 
     def submit(self, shards: Sequence[Sequence[Run]], work: Work, folder: Path) -> list[Shard]:
-        """Hand over shards, and say so. Raises: ConfigError where they are refused."""
+        """Submit shards, and report it. Raises: ConfigError where they are refused."""
         ...
 
     def refresh(self, shards: Sequence[Shard]) -> None:
-        """Bring the state of shards up to date; one that is over gets the empty state.
+        """Update the state of shards; one that has ended gets the empty state.
 
-        Raises: NoAnswer where the carrier is away; ConfigError where no shard can be trained.
+        Raises: NoAnswer where the carrier does not answer; ConfigError where no shard can be trained.
         """
         ...
 
     def leave(self, shards: Sequence[Shard]) -> None:
-        """Do what is to be done as the command ceases to wait, with shards that may still be there."""
+        """Clean up when the command stops waiting, with shards that may still run."""
         ...
 
 
@@ -141,7 +141,7 @@ def read_settings(kind: type[_Settings], given: Mapping[str, Any]) -> _Settings:
 
 
 def check_settings(settings: object, least: Mapping[str, int], positive: Collection[str] = ()) -> None:
-    """Raise: ConfigError for a setting below the least that it may be, or for one that should be above 0 and is not."""
+    """Raise ConfigError for a setting below the least that it may be, or for one that should be above 0 and is not."""
     for name, lowest in least.items():
         if getattr(settings, name) < lowest:
             raise ConfigError(
@@ -155,13 +155,13 @@ def check_settings(settings: object, least: Mapping[str, int], positive: Collect
 def run_in_shards(
     work: Work, folder: Path, carrier: Carrier, most: int, progress: Style, logger: Loggers | None = None
 ) -> None:
-    """Train and measure, in at most so many shards, what was planned for them by `plan_for_shards`.
+    """Train and measure, in at most `most` shards, what was planned for them by `plan_for_shards`.
 
-    Shards of an earlier command that are still there are waited for; what they do not train is handed over. A shard
+    Shards of an earlier command that still run are waited for; what they do not train is submitted. A shard
     that ends without all of its results leaves rows with the status `missing` that say so. Nodes may have no
     network, so that loggers export here, each shard's members after it has ended.
 
-    Raises: ConfigError where the carrier refuses; KeyboardInterrupt on Ctrl-C, after the carrier has been left.
+    Raises: ConfigError where the carrier refuses; KeyboardInterrupt on Ctrl-C, after `Carrier.leave`.
     """
     begin(work, folder)
     pending = {run.run_id for population in work.populations for run in population}
@@ -187,7 +187,7 @@ def plan_for_shards(runs: Sequence[Run], trainer: Trainer, folder: Path, setting
     cuda = settings.gpus > 0 and trainer.accelerator != "cpu"
     if trainer.accelerator == "cuda" and settings.gpus == 0:
         raise ConfigError(
-            "trainer.accelerator=cuda needs a GPU a task, and hydra.launcher.gpus=0. Set hydra.launcher.gpus=1."
+            "trainer.accelerator=cuda needs one GPU per task, and hydra.launcher.gpus=0. Set hydra.launcher.gpus=1."
         )
     changes = {
         "accelerator": "cuda" if cuda else "cpu",
@@ -203,7 +203,7 @@ def plan_for_shards(runs: Sequence[Run], trainer: Trainer, folder: Path, setting
 def cut_shards(
     work: Work, taken: set[str], most: int, seconds: Mapping[str, float] | None = None
 ) -> list[list[Run]]:
-    """Return members to train in at most so many shards of about equal work.
+    """Return members to train in at most `most` shards of about equal work.
 
     A population that left a checkpoint stays whole; others are cut wherever a shard is full. Members that are
     `taken` by shards of an earlier command are left to them. `seconds`, by run_id, is how long each network takes; by
@@ -278,7 +278,7 @@ def _watch(
                     raise
             just_ended = [shard for shard in shards if not shard.alive and shard.name not in ended]
             if just_ended:
-                look_afresh(folder, folder / PARTS)
+                refresh_folders(folder, folder / PARTS)
             found = statuses(folder)
             new = {run_id for run_id in lacking if found.get(run_id, "missing") != "missing"}
             lacking -= new
@@ -306,8 +306,8 @@ def describe_states(shards: Sequence[Shard]) -> str:
     )
 
 
-def look_afresh(*folders: Path) -> None:
-    """Have a network file system show what nodes have just written: after a change of our own it looks again."""
+def refresh_folders(*folders: Path) -> None:
+    """Refresh a network file system, so that it shows what nodes have just written, by a change of our own."""
     for place in folders:
         with suppress(OSError):
             probe = place / f".look.{os.getpid()}"
@@ -316,7 +316,7 @@ def look_afresh(*folders: Path) -> None:
 
 
 def _note_lost(shards: Sequence[Shard], work: Work, folder: Path) -> None:
-    """Say in the rows of members that are still missing which shard lost them, and where its log lies."""
+    """Write into the rows of members that are still missing which shard lost them, and where its log is."""
     found = statuses(folder)
     lost = {
         run_id: _lost_words(shard, "it")

@@ -41,7 +41,7 @@ def processes_at_once(trainer: Trainer, execution: Execution) -> int:
 
 
 def check_differences(runs: Sequence[Run]) -> None:
-    """Raise: ConfigError for two members that train themselves and differ in nothing that their training reads."""
+    """Raise ConfigError for two members that train themselves and differ in nothing that their training reads."""
     seen: dict[str, Run] = {}
     for run in runs:
         if not trains_itself(run.condition.example):
@@ -114,7 +114,7 @@ def train_side_by_side(
                     raise KeyboardInterrupt
                 else:
                     if message.kind == "failed":
-                        # Code that has been mended does not go on with what the broken one made.
+                        # Fixed code does not resume from what the broken code wrote.
                         checkpoint_path(folder, [message.worker]).unlink(missing_ok=True)
                     finish(run, message.content)
                     workers.end(message.worker)

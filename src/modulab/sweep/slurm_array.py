@@ -1,4 +1,4 @@
-"""SLURM as a carrier of shards: how they are submitted as one array job, whose tasks are looked after."""
+"""SLURM as a carrier of shards: how they are submitted as one array job, and how its tasks are monitored."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SlurmSettings:
 
 
 class SlurmArrays:
-    """SLURM as a carrier of shards: each array goes on whatever becomes of the command that waits for it.
+    """SLURM as a carrier of shards: each array continues even if the command that waits for it ends.
 
     The next start finds it by the record beside its logs.
     """
@@ -115,7 +115,7 @@ class SlurmArrays:
         refresh(shards)
 
     def leave(self, shards: Sequence[Shard]) -> None:
-        """Say that the array goes on, if it does, and how to stop it."""
+        """Report that the array continues, if it does, and how to stop it."""
         if left := _arrays([task for task in shards if task.alive]):
             tell(
                 f"SLURM goes on with job {left}; the same command again waits for it. To stop it: scancel {left}"
@@ -232,7 +232,7 @@ def recorded_tasks(folder: Path) -> list[Shard]:
 
 
 def refresh(tasks: Sequence[Shard]) -> None:
-    """Ask SLURM for the state of tasks; one that it has no more gets the empty state.
+    """Ask SLURM for the state of tasks; one that it no longer has gets the empty state.
 
     Raises: NoAnswer where SLURM does not answer.
     """

@@ -23,10 +23,10 @@ _HOLD_WARNINGS = (
 
 
 def node_python() -> str:
-    """Return the shell's words for a Python in which a warning waits until `ShardTask` can heed it.
+    """Return the shell's words for a Python in which a warning waits until `ShardTask` can handle it.
 
-    Else one that comes while Python still imports, which on a network file system takes a minute, would kill
-    the task, and SLURM does not requeue what ended by itself.
+    Otherwise one that comes while Python still imports, which on a network file system takes a minute, would kill
+    the task, and SLURM does not requeue a task that ended by itself.
     """
     return shlex.join([sys.executable, "-I", "-S", "-c", _HOLD_WARNINGS])
 
@@ -79,7 +79,7 @@ class ShardTask(NodeShard):
 
 
 def _is_preempted() -> bool:
-    """Return whether this task, which has been asked to end, is not one that somebody cancelled."""
+    """Return whether this task was told to stop by SLURM, and was not cancelled by a user."""
     from submitit import JobEnvironment
 
     command = ["squeue", "--noheader", f"--jobs={JobEnvironment().job_id}", "--format=%T"]

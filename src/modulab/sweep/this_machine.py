@@ -72,7 +72,7 @@ def shares_of(work: Work) -> list[list[Run]]:
     """Return the members that each of several processes trains, or one share of all where one process is as good.
 
     With CUDA there are as many as devices. On the CPU `trainer.threads`, where it is set, limits training to one
-    process of so many threads.
+    process of that many threads.
     """
     packed = replace(work, populations=work.packed)
     whole = [[run for population in packed.populations for run in population]]

@@ -148,7 +148,7 @@ def _kept(part: Parameter) -> tuple[object, ...]:
 
 
 def load_members(path: str | Path) -> list[TrainedMembers]:
-    """Return the trained members of a run's or sweep's folder, one group a population.
+    """Return the trained members of a run's or sweep's folder, one group per population.
 
     Raises: ConfigError where there are none, or where a checkpoint is damaged or of another version.
     """
@@ -179,7 +179,7 @@ def choose_members(folder: Path, members: Sequence[str] | None) -> list[TrainedM
 def read_members(file: Path) -> TrainedMembers:
     """Return the members of one checkpoint, in the order of its manifest.
 
-    The manifest has their configs in full. Where it is gone, the checkpoint's own record stands in, which lacks the
+    The manifest has their configs in full. Without it, the checkpoint's own record is used, which lacks the
     classes (`_target_`) that networks are made by.
 
     Raises: ConfigError where either cannot be read, or the two do not go together.

@@ -1,7 +1,7 @@
 """The values of a sweep, as `choice`, `range`, `sort`, `shuffle`, `glob` and `tag` in overrides give them.
 
 Hydra reads the grammar. Its own `range` adds floats, so that 0.1 + 0.1 + 0.1 is not 0.3, and its `sort` reverses
-a range by its bounds instead of its values. Here a range is expanded where it stands, in exact decimals.
+a range by its bounds instead of its values. Here a range is expanded in place, in exact decimals.
 """
 
 # No postponed annotations here: Hydra checks arguments of its functions against their annotations.

@@ -124,13 +124,13 @@ class Task(Settings):
         """Return the same points with another function for a module, or None for a task that has no other.
 
         Inputs and the other modules' targets stay, so that the functions of several modules are changed one after the
-        other. Modules count from 0. A task of one's own need not change, or may take no `module` and change the first.
+        other. Modules count from 0. A user's task need not change, or may take no `module` and change the first.
         """
         del samples, module
         return None
 
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
-        """Raise ConfigError where a network cannot be trained on so many points, None if fresh, or on such minibatches.
+        """Raise ConfigError where a network cannot be trained on this many points, None if fresh, or such minibatches.
 
         For tasks whose points depend on their place in training.
         """
@@ -169,7 +169,7 @@ class Task(Settings):
         return inputs
 
     def points_per_coordinate(self, num_samples: int) -> int:
-        """Return how many values of each coordinate a grid of so many training points has, for data.sampling=grid.
+        """Return how many values of each coordinate a grid of `num_samples` points has, for data.sampling=grid.
 
         Raises: ConfigError where the task has no grids, or none of this size.
         """

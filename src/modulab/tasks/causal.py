@@ -1,8 +1,8 @@
-"""Causal tasks: linear Gaussian mechanisms, one of which changes, and few samples to learn the change from.
+"""Causal tasks: linear Gaussian mechanisms, one of which changes, with few samples from which to learn the change.
 
 Variables x_1 to x_d are made one after another, x_i = b_i + sum_{j<i} w_ij x_j + s_i xi_i with standard normal xi. An
 intervention replaces the mechanism of one variable, its w_i, b_i and s_i. Models that factor the joint distribution as
-it was made, into p(x_i | x_1 ... x_{i-1}), have one conditional to learn anew; in the reverse order all of those after
+it was made, into p(x_i | x_1 ... x_{i-1}), have one conditional to learn again; in the reverse order all of those after
 the variable, in that order or not, are others. That is what makes causal models quick to adapt (B. Schoelkopf et al.,
 "On causal and anticausal learning", 2012; Y. Bengio et al., "A meta-transfer objective for learning to disentangle
 causal mechanisms", 2020).
@@ -130,14 +130,14 @@ class CausalTask(Task):
     def _check_intervened(self) -> CausalTask:
         if self.intervened > self.modules:
             raise ConfigError(
-                f"task.intervened={self.intervened} is none of task.modules={self.modules} variables. Set it to "
+                f"task.intervened={self.intervened} is not one of task.modules={self.modules} variables. Set it to "
                 f"{self.modules} or less."
             )
         return self
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Return `coordinate` alone: moments are no coordinates."""
+        """Return `coordinate` alone: moments are not coordinates."""
         return ("coordinate",)
 
     @property
@@ -195,7 +195,7 @@ class CausalTask(Task):
         split: Split,
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
-        """Return data sets of so many observations or, in the test split, the exact moments; all after the change.
+        """Return data sets of `observations` observations or, in the test split, exact moments; all after the change.
 
         Inputs are the moments and, of each module, coefficients and log variance before the change. Targets are the
         entropy of the distribution after it, in equal shares, so that errors on exact moments add up to a divergence.

@@ -104,7 +104,7 @@ class TokenTask(Task):
         return with_targets_of(samples, module, (names + 1) % self.symbols)
 
     def check_drawn(self, region: Region, scales: Tensor | None) -> None:
-        """Raise: ConfigError for a region or a range of inputs that symbols do not have."""
+        """Raise ConfigError for a region or a range of inputs that symbols do not have."""
         if scales is not None:
             raise supports.nothing_to_widen("one-hot symbols", self.name)
         if region == "withheld":

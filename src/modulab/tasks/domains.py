@@ -118,13 +118,13 @@ class DomainsTask(Task):
         for row in self.channel:
             if min(row) < 0 or abs(sum(row) - 1) > _SUM_ERROR:
                 raise ConfigError(
-                    f"task.channel has the row {row}, which is no distribution. Give numbers from 0 on that sum to 1."
+                    f"task.channel has the row {row}, which is not a distribution. Give numbers from 0 that sum to 1."
                 )
         return self
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Return `coordinate` alone: densities that are rotated are none."""
+        """Return `coordinate` alone: a rotated density is not a density."""
         return ("coordinate",)
 
     @property

@@ -80,7 +80,7 @@ class FormulaTask(Task):
     )
 
     points: Literal["drawn", "published"] = Field(
-        description="drawn anew for each seed, or those of the published network: the same 100 in training, and 100 in "
+        description="drawn for each seed, or those of the published network: the same 100 in training, and 100 in "
         "tests, for all seeds",
     )
 

@@ -6,10 +6,10 @@ state, and the largest of the values
 
     (-dx, dx, -dy, dy) / n    for left, right, down, up
 
-names it, as that is |dx| or |dy|. So the axes are two modules: each gives the values of its own actions without the
-other coordinate, and only the choice of the largest joins them. Who imitates values (squared error) learns these. Who
-imitates actions, as in behaviour cloning (cross-entropy), need not: an action is also named by the signs of dx + dy and
-dx - dy, which belong to no axis.
+is that action's, as it is |dx| or |dy|. So the axes are two modules: each gives the values of its own actions without
+the other coordinate, and only the choice of the largest joins them. Networks that imitate values (squared error) learn
+these. Those that imitate actions, as in behaviour cloning (cross-entropy), need not: an action is also determined by
+the signs of dx + dy and dx - dy, which belong to no axis.
 
 There is no reward, and nothing to explore.
 """

@@ -35,8 +35,8 @@ class OverlapTask(RegressionTask):
     def _check_share(self) -> OverlapTask:
         if abs(self.share * self.inputs - self.num_shared) > 1e-6:
             raise ConfigError(
-                f"task.share={self.share} of task.inputs={self.inputs} is no whole number of inputs. Set task.share to "
-                f"a multiple of {1 / self.inputs:.7g}."
+                f"task.share={self.share} of task.inputs={self.inputs} is not a whole number of inputs. Set task.share "
+                f"to a multiple of {1 / self.inputs:.7g}."
             )
         if self.num_shared > 0 and self.modules == 1:
             raise ConfigError(

@@ -1,6 +1,6 @@
 """Parity tasks: each module reads a sequence of bits, 0 or 1, and must say whether the number of ones is odd.
 
-No proper part of a sequence tells anything of its parity. A recurrent network needs two states a module: it inverts one
+No proper part of a sequence predicts its parity. A recurrent network needs two states per module: it inverts one
 bit of memory at each 1 that it reads.
 """
 

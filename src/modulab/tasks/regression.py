@@ -171,7 +171,7 @@ class RegressionTask(ContinuousTask):
     def changed(self, samples: Samples, module: int = 0) -> Samples | None:
         """Return the same points with a module's function changed to one that is uncorrelated with it.
 
-        Whoever knows the old one is neither helped nor misled.
+        Knowing the old function neither helps nor harms.
         """
         targets = self.other_function(module)(samples.inputs[..., module].contiguous())
         return with_targets_of(samples, module, targets.unsqueeze(2))

@@ -118,7 +118,7 @@ class RetinaTask(Task):
             )
         if self.goal_period % batch_size:
             raise ConfigError(
-                f"task.goal_period={self.goal_period} points are no whole number of minibatches of "
+                f"task.goal_period={self.goal_period} points are not a whole number of minibatches of "
                 f"training.batch_size={batch_size}. Set task.goal_period to a multiple of it."
             )
 

@@ -84,7 +84,7 @@ class SourcesTask(Task):
 def source_sets(
     seeds: list[int], points: int, modules: int = 2, corners: int = 0
 ) -> Float[Tensor, "set point module"]:
-    """Return source sets by their seeds: points of the unit square centred on 0, so many corners of it among them."""
+    """Return source sets by their seeds: points of the unit square centred on 0, with `corners` of its corners."""
     keys = fold_in(fold_in(member_keys(seeds), Stream.TASK), _SETS)
     counters = torch.arange(points * modules, dtype=torch.int32).expand(len(seeds), -1)
     sets = uniforms(keys, counters).unflatten(1, (points, modules)) - 0.5

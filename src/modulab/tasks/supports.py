@@ -1,6 +1,6 @@
 """Supports: the joint distributions of the modules' inputs seen in training, and those withheld from it.
 
-Inputs lie in [-1, 1], one or more coordinates a module. A support leaves every single module's range covered
+Inputs lie in [-1, 1], one or more coordinates per module. A support leaves every single module's range covered
 and withholds combinations of modules. Its withheld region is the `full` (independent) distribution given that
 the combination is withheld:
 
@@ -198,10 +198,10 @@ def check_withholding(num_values: int, modules: int, fraction: float, meaning: s
     """
     if modules * math.log2(num_values) > math.log2(MAX_COMBINATIONS) + 1e-9:
         largest = int(math.log2(MAX_COMBINATIONS) / math.log2(num_values) + 1e-9)
-        mend = f"task.modules to {largest} or less" if largest > 1 else f"fewer {meaning}"
+        change = f"task.modules to {largest} or less" if largest > 1 else f"fewer {meaning}"
         raise ConfigError(
             f"task.modules={modules}: {num_values}^{modules} combinations of {meaning} are more than the "
-            f"{MAX_COMBINATIONS} that can be tabulated. Set {mend}, or choose another task.support."
+            f"{MAX_COMBINATIONS} that can be tabulated. Set {change}, or choose another task.support."
         )
     total = num_values**modules
     most = total - num_values
@@ -397,8 +397,8 @@ def exact_root(num_samples: int, coordinates: int) -> int:
     near = [each for each in (below, below + 1) if each >= 2 and each**coordinates <= LARGEST_COUNT]
     sizes = [f"data.num_samples to {each**coordinates} (that is {each}^{coordinates})" for each in near]
     raise ConfigError(
-        f"data.num_samples={num_samples} is no grid of {coordinates} coordinates, which has as many points along each, "
-        f"two or more. Set {' or '.join([*sizes, 'data.sampling=random'])}."
+        f"data.num_samples={num_samples} is not a grid of {coordinates} coordinates, which has as many points along "
+        f"each, two or more. Set {' or '.join([*sizes, 'data.sampling=random'])}."
     )
 
 
@@ -413,7 +413,7 @@ def grid_points(
 
 
 def nothing_withheld(task: str | None = None) -> ConfigError:
-    """Return the error for asking a task that has no support, or `full` support, for its withheld region."""
+    """Return the error for a withheld region of a task without support, or of `full` support."""
     if task is not None:
         return ConfigError(f"task.name={task} withholds nothing, so it has no withheld region.")
     return ConfigError(

@@ -1,7 +1,7 @@
 """The user's own cache folder, and whether what lies in a folder can be trusted.
 
 Code that is loaded from a folder runs as this user. So a folder counts as private only if nobody but this user and
-root can put a file into it, or put another folder in the place of one on the way to it.
+root can put a file into it, or put another folder in place of one on the way to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints: one file a population, written in one move and read with care."""
+"""Checkpoints: one file per population, written atomically and checked when read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATE = {"parameters_by_row", "first_moments", "second_moments", "next_step", "
 
 
 def save_checkpoint(trainer: LightningTrainer, path: Path) -> None:
-    """Write the trainer's state, in the place of an earlier one."""
+    """Write the trainer's state, replacing an earlier one."""
     with replacing(path, mark="partial") as beside:
         trainer.save_checkpoint(beside)
 
@@ -105,7 +105,7 @@ def member_engines(saved: Mapping[str, Any]) -> list[str | None]:
 def engines_of(path: Path) -> set[str | None]:
     """Return the engines that a checkpoint names, with None for members of which it names none.
 
-    The tensors are not read. One that is damaged has no engines here: whoever resumes it says what is wrong.
+    The tensors are not read. One that is damaged has no engines here: resuming it reports the error.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -122,7 +122,7 @@ def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:
 
 
 def check_layout(path: Path, checkpoint: Mapping[str, Any], network: Network) -> None:
-    """Raise: ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
+    """Raise ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
     there, wanted = (
         [(part.name, part.shape) for part in layout] for layout in (layout_of(checkpoint), network.layout)
     )
@@ -135,7 +135,7 @@ def check_layout(path: Path, checkpoint: Mapping[str, Any], network: Network) ->
 
 
 def _from_format_1(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint of format 1 says, which kept the sizes of a perceptron, in today's form."""
+    """Return a checkpoint of format 1, which kept the sizes of a perceptron, in the current form."""
     try:
         in_features, hidden, out_features, activation = saved["shape"]
         layout = Perceptron(in_features, tuple(hidden), out_features, activation).layout

@@ -6,7 +6,7 @@ results do not depend on packing. The library is kept in the user's own cache fo
 that it depends on, and is loaded in milliseconds, where torch.compile would trace the step again in each process. It
 ends in its own hash, and is compiled again where that does not fit.
 
-It is called through ctypes, which lets go of Python's lock, so that threads run blocks side by side.
+It is called through ctypes, which releases Python's lock, so that threads run blocks side by side.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _source_text(program: Program) -> str:
 def graph_text(graph: GraphModule) -> str:
     """Return all that a traced step consists of: its operations and the constants in it.
 
-    Raises: RuntimeError for constants that are none, but tensors of the members that it was traced on.
+    Raises: RuntimeError for constants that are in fact tensors of the members that it was traced on.
     """
     constants = [getattr(graph, str(node.target)) for node in graph.graph.find_nodes(op="get_attr")]
     try:
@@ -201,7 +201,7 @@ def _untraceable(error: Exception) -> RuntimeError:
 
 
 def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
-    """Return a step's graph of operations, and the made-up tensors that it was traced on.
+    """Return a step's graph of operations, and the fake tensors that it was traced on.
 
     Raises: RuntimeError for a regulariser whose operations depend on the values that it sees; InterfaceChanged where
     this version of torch cannot be used to trace.
@@ -215,7 +215,7 @@ def _trace(program: Program) -> tuple[GraphModule, list[Tensor]]:
 
 @contextmanager
 def explained(program: Program) -> Generator[None]:
-    """Say why a step cannot be traced. Raises: RuntimeError, and InterfaceChanged as it is."""
+    """Raise the reason why a step cannot be traced. Raises: RuntimeError, and InterfaceChanged as it is."""
     try:
         yield
     except DependsOnValues as error:
@@ -263,7 +263,7 @@ def _compile(graph: GraphModule, examples: list[Tensor], library: Path) -> None:
 
 @contextmanager
 def compiling_in(folder: Path) -> Generator[None]:
-    """Have torch compile in a new folder within `folder`, which is removed afterwards.
+    """Let torch compile in a new folder within `folder`, which is removed afterwards.
 
     The programs that it starts find torch where this process does, and nothing in the current folder.
 

@@ -68,7 +68,7 @@ class GraphedSteps:
         return self._losses[:num_steps].clone()
 
     def _launches(self, num_steps: int) -> list[Callable[[], None]]:
-        """Return what takes so many steps: graphs or, where they cannot be captured, each step by itself."""
+        """Return what takes `num_steps` steps: graphs or, where they cannot be captured, each step by itself."""
         many, left = divmod(num_steps, STEPS_OF_A_GRAPH)
         if self._can_be_captured:
             if not self._graphs:
@@ -89,7 +89,7 @@ class GraphedSteps:
         return [self._advance] * num_steps
 
     def _graph(self, steps: int) -> torch.cuda.CUDAGraph:
-        """Return the graph of so many steps, captured now if it is not there yet, which runs none of them."""
+        """Return the graph of `steps` steps, captured now if it does not exist yet, which runs none of them."""
         if steps not in self._graphs:
             graph = torch.cuda.CUDAGraph()
             # They take turns, and so may use the same memory between their steps.

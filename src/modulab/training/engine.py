@@ -75,7 +75,7 @@ def block_size(program: Program, device: torch.device) -> int:
 def keep_freed_memory() -> None:
     """Stop glibc from handing freed buffers back to the kernel.
 
-    By default a buffer of more than 128 KiB is mapped anew, page by page, each time a step asks for one;
+    By default a buffer of more than 128 KiB is mapped again, page by page, each time a step asks for one;
     that took more than half the time of a compiled step. Does nothing where the C library is another.
     """
     if _set_thresholds(mmap=1 << 30, trim=(1 << 31) - 1, top_pad=64 << 20):
@@ -86,7 +86,7 @@ def hand_back_freed_memory() -> None:
     """Undo `keep_freed_memory`, where it was called: set glibc's default thresholds, and hand back what is free.
 
     glibc raises its thresholds by itself as larger buffers are freed, up to 32 MiB, but only until a program sets
-    them. This rule cannot be switched on again: from here on each buffer of more than 128 KiB is mapped anew.
+    them. This rule cannot be switched on again: from here on each buffer of more than 128 KiB is mapped again.
     """
     if _memory_is_kept.is_set():
         _memory_is_kept.clear()
@@ -138,7 +138,7 @@ def _cpu_step(program: Program) -> StepFunction:
     except Exception as error:
         said = next(iter(str(error).strip().splitlines()), "")
         raise NoCompiler(f"{reason}, and torch.compile fails: {type(error).__name__}: {said}") from error
-    say_once(f"training steps are compiled by torch.compile, anew in each process: {reason}.")
+    say_once(f"training steps are compiled by torch.compile, again in each process: {reason}.")
     return step
 
 
@@ -198,7 +198,7 @@ class AcceleratedStep:
 def accelerated_step(program: Program, device: torch.device) -> StepFunction:
     """Return the step compiled by torch.compile, as for devices other than the CPU, and where `compiled_step` fails.
 
-    It is traced here on made-up members, so that the code does not depend on which members come first.
+    It is traced here on example inputs, so that the code does not depend on which members come first.
     """
     options = known_options(OPTIONS) if device.type == "cpu" else None
     compiled = torch.compile(functools.partial(flat_update, program), fullgraph=True, options=options)

@@ -43,8 +43,7 @@ class Execution:
         """Return what of an execution, which may have been chosen on another machine, is possible on this one.
 
         Raises: ConfigError for CUDA where torch finds no device, and for a compiled engine that the config asks for
-        where no compiler is installed,
-        or that does not run on the device.
+        where no compiler is installed, or that does not run on the device.
         """
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(

@@ -30,7 +30,7 @@ class Kept(Protocol):
         ...
 
     def say(self, sentence: str) -> None:
-        """Tell the user something."""
+        """Report a message to the user."""
         ...
 
 
@@ -116,7 +116,7 @@ class FitLogger(Logger):
 
     @property
     def experiment(self) -> Any:
-        """Return what takes any call, and keeps nothing."""
+        """Return an object that accepts any call and keeps nothing."""
         return self._experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -128,13 +128,13 @@ class FitLogger(Logger):
         """Keep nothing: the config says what the constructor was given."""
 
     def take(self) -> dict[str, float]:
-        """Return what was given since this was last called."""
+        """Return the numbers that were logged since the last call."""
         given, self._given = self._given, {}
         return given
 
 
 class _Dropped:
-    """Takes calls of any method, of a logger that is not there."""
+    """Accepts calls of any method, in place of a logger."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

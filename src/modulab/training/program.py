@@ -1,7 +1,7 @@
 """Programs: what a training step computes for a member, as opposed to the numbers it computes with.
 
 Members of one population may differ in noise, regulariser, optimiser coefficients and much else, which are
-numbers, one a member. What remains decides which operations run: a program. A member's program depends on
+numbers, one per member. What remains decides which operations run: a program. A member's program depends on
 its own settings alone, and a block of members never mixes programs, so that packing cannot change the
 order in which a member's numbers are added up.
 """

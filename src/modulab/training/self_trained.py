@@ -177,7 +177,7 @@ class _OwnRecorder(Recorder):
         super().on_train_start(trainer, pl_module)
         own = {id(parameter) for parameter in pl_module.parameters()}
         groups = [group for optimiser in trainer.optimizers for group in optimiser.param_groups]
-        # Lightning puts one that trains nothing in the place of none.
+        # Lightning puts one that trains nothing in place of none.
         has_none = not any(id(parameter) in own for group in groups for parameter in group["params"])
         if pl_module.automatic_optimization and has_none:
             raise ConfigError(
@@ -244,7 +244,6 @@ class _OwnRecorder(Recorder):
             self._save_if_due(trainer, last=done)
 
     def _add_point(self, trainer: LightningTrainer, step: int) -> None:
-        before = len(self.steps)
         advanced = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         values = {"training/loss": sum(self._losses) / len(self._losses) if self._losses else math.nan}
@@ -262,8 +261,7 @@ class _OwnRecorder(Recorder):
             ).items()
         }
         for name in self.curves.keys() | values.keys():
-            points = self.curves.setdefault(name, [[math.nan] for _ in range(before)])
-            points.append([values.get(name, math.nan)])
+            self._add_to_curve(name, [values.get(name, math.nan)])
         self._tell_point(-1)
         self._progress.advance(advanced)
 
@@ -301,7 +299,7 @@ class _OwnRecorder(Recorder):
         }
 
     def say(self, sentence: str) -> None:
-        """Tell the user something."""
+        """Report a message to the user."""
         self._progress.say(sentence, at_once=True)
 
 

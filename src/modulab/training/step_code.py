@@ -58,7 +58,7 @@ def _modules_of(value: object) -> Iterator[str]:
 
 @functools.cache
 def _file(name: str) -> Path | None:
-    """Return the source file of a module of this package, without importing it; None where the name is no module."""
+    """Return the source file of a module of this package, without importing it; None where the name is not a module."""
     try:
         found = importlib.util.find_spec(name)
     except ModuleNotFoundError:

@@ -17,8 +17,8 @@ def stopping_step(steps: Sequence[int], values: Sequence[float], training: Train
     """Return the step at which a network stops, or None while it goes on.
 
     It stops at the first point whose value is `stopping_threshold` or below, or that comes `patience` steps after the
-    point of the least value so far. A value that is not finite is no progress, and before the first finite one
-    there is nothing to wait for. `steps` are those of the points, rising, and `values` those of the curve.
+    point of the least value so far. A value that is not finite does not count as progress, and before the first finite
+    one there is nothing to wait for. `steps` are those of the points, rising, and `values` those of the curve.
     """
     least, at = math.inf, None
     for step, value in zip(steps, values, strict=True):

@@ -83,7 +83,7 @@ class StepFunctions:
     num_outputs: Any
 
     def check(self, container: ctypes.c_void_p, inputs: int, outputs: int) -> None:
-        """Raise InterfaceChanged if a loaded step does not take and return so many tensors."""
+        """Raise InterfaceChanged if a loaded step does not take and return these numbers of tensors."""
         found: list[int] = []
         for count in (self.num_inputs, self.num_outputs):
             number = ctypes.c_size_t()
@@ -258,7 +258,7 @@ def compiler_errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception
 
 @contextmanager
 def compiler_files_in(folder: str) -> Generator[None]:
-    """Have torch's compiler keep its files in a folder, and nothing below /tmp, whatever its cache folder."""
+    """Let torch's compiler keep its files in a folder, and nothing below /tmp, whatever its cache folder."""
     with _fresh_cache(folder), _headers_in(folder):
         yield
 
@@ -289,7 +289,7 @@ def _cache_variable(folder: str) -> Generator[None]:
 
 @contextmanager
 def _headers_in(folder: str) -> Generator[None]:
-    """Have torch write headers to a folder. Where it keeps them elsewhere, it writes none as it is used here."""
+    """Let torch write headers to a folder. Where it keeps them elsewhere, it writes none as it is used here."""
     try:
         from torch._inductor import codecache
 
@@ -331,10 +331,10 @@ def known_options(options: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def no_open_sizes() -> Generator[None]:
-    """Have torch.compile take no number for a variable but sizes of axes that are marked, nor count recompilations.
+    """Let torch.compile treat only marked sizes of axes as variables, and not count recompilations.
 
-    Each program's step is its own closure over the same code, which torch counts as recompilations. And it takes
-    numbers in which a program differs from earlier ones, its width or its noisy layers, for variables: the code would
+    Each program's step is its own closure over the same code, which torch counts as recompilations. And it treats
+    numbers in which a program differs from earlier ones, its width or its noisy layers, as variables: the code would
     depend on what was compiled before, be slower, and with noisy layers be wrong. Holds in this thread, and while the
     context lasts.
 
@@ -377,7 +377,7 @@ def compilers_settings_kept() -> Generator[None]:
 
 
 def mark_open(tensor: Tensor, axis: int) -> None:
-    """Have torch.compile leave the size of an axis open. Raises: InterfaceChanged where that cannot be said."""
+    """Let torch.compile treat the size of an axis as a variable. Raises: InterfaceChanged where it cannot be marked."""
     with _expected("how sizes are marked"):
         from torch._dynamo import mark_dynamic
 

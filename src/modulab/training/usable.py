@@ -78,7 +78,7 @@ class _Making:
             if not self.may_change:
                 say_once(f"{_name(program)}: no native training step, for it has {error}; it is compiled.")
             return self.usable(program, self.execution.instead_of_native)
-        except (InterfaceChanged, NoCompiler) as error:  # which the user cannot mend
+        except (InterfaceChanged, NoCompiler) as error:  # which the user cannot fix
             return self._other(program, engine, str(error))
         except CannotCompile as error:
             if not self.may_change:

@@ -278,7 +278,7 @@ def test_a_planted_front_has_its_effects_at_their_prices_and_bands_that_hold_the
         assert found.front.at(panel, 1e-4) is None
     names = ["two", "four"]
     assert (
-        "no place is so good at 0.0001 (few)"
+        "no place has so low an error at 0.0001 (few)"
         in front_words(replace(MAP.effect, price="paid"), found.front, names, {"few": 1e-4})[1]
     )
     figure = front_figure(replace(MAP.effect, price="paid"), found.front, names, "map_C0")

@@ -1,1 +1,1 @@
-"""Where each claim holds: an effect as a function of settings, and the boundary where it ceases to matter."""
+"""Where each claim holds: an effect as a function of settings, and the boundary where it stops mattering."""

@@ -47,7 +47,7 @@ class DrawnMap:
     front: Front | None = None
     """Of an effect that has a price; None where nothing could be fitted, too."""
     left_open: str = ""
-    """What stands in the place of all that a map says, where a preset decides nothing."""
+    """What stands in place of all that a map says, where a preset decides nothing."""
 
     @property
     def threshold(self) -> float:

@@ -1,4 +1,4 @@
-"""What a fitted effect says of each place of a map, and where along an axis it ceases to matter."""
+"""What a fitted effect says of each place of a map, and where along an axis it stops mattering."""
 
 from __future__ import annotations
 

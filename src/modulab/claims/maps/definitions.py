@@ -31,7 +31,7 @@ class ClaimMap:
     task: str = "regression"
     """The task whose constant answer an error is compared with."""
     part: str = ""
-    """What tells it from the claim's first map in the names of files."""
+    """What distinguishes it from the claim's first map in the names of files."""
 
     @property
     def name(self) -> str:

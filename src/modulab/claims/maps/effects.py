@@ -13,7 +13,7 @@ import pandas as pd
 from modulab.claims.evidence import SMALLEST_ERROR
 
 _SMALLEST_SHARE = 0.01
-"""Of the least effect that matters, down to which logarithms are taken; what lies further below differs in no way."""
+"""Of the least effect that matters, down to which logarithms are taken; smaller values count as equal."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Effect:
     least: float
     """The least effect that matters; of a factor, the factor."""
     arm: str | None = None
-    """The key whose value tells a setting's two members apart; None where a setting has a single one."""
+    """The key whose value distinguishes a setting's two members; None where a setting has a single one."""
     base: Any = None
     """Its value in the member that the other one is compared with."""
     scale: Literal["difference", "factor", "size"] = "difference"

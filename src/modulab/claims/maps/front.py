@@ -1,4 +1,4 @@
-"""How much of an effect is had at which price: the front of a fitted effect over a fitted error.
+"""Effect against price: the front of a fitted effect over a fitted error.
 
 Of all places of a panel whose fitted error is at most a given one, the front is the largest fitted effect. Its band is
 the map's own at that place. That band holds at all places at once, so that it holds at the one that was chosen, too.
@@ -99,7 +99,9 @@ def front_words(
         parts: list[str] = []
         for words, budget in budgets.items():
             found = front.at(number, budget)
-            gain = "no place is so good" if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)
+            gain = (
+                "no place has so low an error" if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)
+            )
             parts.append(f"{gain} at {budget:.3g} ({words})")
         start = f"{name}: " if name else ""
         sentences.append(

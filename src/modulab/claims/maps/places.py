@@ -50,7 +50,7 @@ class Plan:
     def of(cls, axes: Mapping[str, Axis]) -> Plan:
         """Return the plan of a map with these axes.
 
-        Raises: ConfigError where fewer than two vary, where one of the first two has values that are no rising
+        Raises: ConfigError where fewer than two vary, where one of the first two has values that are not rising
         numbers, or where there would be more panels than a figure can show.
         """
         fixed = {key: axis for key, axis in axes.items() if axis.values is not None and len(axis.values) == 1}
@@ -123,7 +123,7 @@ class Plan:
         for key, axis in self.fixed.items():
             own[key] = np.full(size, (axis.values or [])[0])
         found: list[dict[str, NDArray[Any]]] = []
-        # The middle of each of so many equal parts of every axis, in an order of its own for each.
+        # The middle of each of the equal parts of every axis, in an order of its own for each.
         middles = (np.arange(_AVERAGED_OVER) + 0.5) / _AVERAGED_OVER
         orders = [np.random.default_rng(axis).permutation(middles) for axis in range(len(self.averaged))]
         for each in range(_AVERAGED_OVER if self.averaged else 1):

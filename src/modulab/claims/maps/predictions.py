@@ -126,7 +126,7 @@ def _forgetting(settings: Settings) -> Array:
     """Return log(rise / least rise that matters), with a rise proportional to 1 / H.
 
     The rise of module 2's error while module 1 learns is, to first order, the square of the cross block of the tangent
-    kernel, whose random signs make it 1 / H of module 1's own. With 24 units a module it was .26, .042 and .10 at
+    kernel, whose random signs make it 1 / H of module 1's own. With 24 units per module it was .26, .042 and .10 at
     initial scales .3, 1 and 2; between them the rise is interpolated as a power, and beyond them held.
     """
     scale = np.log(_numbers(settings, "architecture.initial_scale"))
@@ -139,9 +139,9 @@ def _forgetting(settings: Settings) -> Array:
 
 
 FORGETTING = Prediction(
-    "Fewer units than a number proportional to the rise at 24 units a module, which falls with the initial scale up to "
+    "Fewer units than a number proportional to the rise at 24 units per module, which falls with initial scales up to "
     "1 and rises again beyond. Nothing is predicted for two hidden layers.",
-    "Algebra (a rise as 1 / units); its height is from earlier runs with 24 units a module.",
+    "Algebra (a rise as 1 / units); its height is from earlier runs with 24 units per module.",
     _forgetting,
 )
 
@@ -157,7 +157,7 @@ def _nonlinearity(settings: Settings) -> Array:
     """Return the excess predicted, less the least that matters: in linear networks 0 at every noise.
 
     For isotropic inputs the noise that a linear unit adds depends on the lengths of what it reads and writes alone, so
-    that nothing tells the module axes from others. Relu networks had the excesses of the table after 1,200 steps with
+    that nothing distinguishes the module axes. Relu networks had the excesses of the table after 1,200 steps with
     d = 2 and unlimited data. Between them it is interpolated, and beyond noise .4 held.
     """
     share, noise = _numbers(settings, "task.nonlinearity"), _numbers(settings, "noise.scale")

@@ -1,4 +1,4 @@
-"""An effect as a smooth function of settings, fitted to one noisy value a setting, with a band that holds everywhere.
+"""An effect as a smooth function of settings, fitted to one noisy value per setting, with a band that holds everywhere.
 
 The fit is Gaussian-process regression with a length scale of its own for each axis and a noise level, both fitted by
 maximum likelihood (C. Rasmussen and C. Williams, "Gaussian Processes for Machine Learning", 2006, sections 2.2, 5.4).
@@ -30,9 +30,9 @@ Array = NDArray[np.float64]
 REPLICATES = 200
 LEVEL = 0.95
 _FITTED_SETTINGS = 400
-"""So many settings, the first ones, which cover the space evenly, are enough to fit length scales to."""
+"""The first settings, which cover the space evenly, are enough to fit length scales to: at most this number."""
 _LENGTHS = (0.2, 20.0)
-"""Bounds of length scales, in units of an axis's range. Below the lower one, noise is taken for boundaries."""
+"""Bounds of length scales, in units of an axis's range. Below the lower one, noise appears as boundaries."""
 _NOISES = (0.02, 2.0)
 """Bounds of the noise's variance, in units of the variance of the values."""
 _MEAN_VARIANCE = 1.0

@@ -58,10 +58,10 @@ class Enrichment(Measure):
         self._finder(where, probes)
 
     def lacking(self, network: Network, task: Task) -> str | None:
-        """Return that units have several values a sample, or what a site lacks."""
+        """Return that units have several values per sample, or what a site lacks."""
         several = any(site.positions * site.visits > 1 for site in network.sites)
         return super().lacking(network, task) or (
-            "its units have several values a sample" if several else None
+            "its units have several values per sample" if several else None
         )
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
@@ -94,7 +94,7 @@ class Enrichment(Measure):
         if not isinstance(finder, FoundModules):
             found = [key for key, value in probes.measures.items() if value is not None]
             raise ConfigError(
-                f"{where}.of={self.of} is no measure that finds modules. Name the key of one under probes.measures. "
+                f"{where}.of={self.of} is not a measure that finds modules. Name the key of one under probes.measures. "
                 f"{suggest(self.of, found)}"
             )
         return finder

@@ -5,7 +5,7 @@ of the best score is kept. Members are searched one after another on the CPU, fr
 
 A search that maximises a score finds modules in random graphs as well. With `randomised` it is repeated, once each, in
 so many graphs that the kind of graph makes by chance, and its first score is compared with theirs
-(see `graphs.comparison`). Modules that are not beyond chance are none, or one for the whole network.
+(see `graphs.comparison`). Modules that are not beyond chance count as none, or as one for the whole network.
 """
 
 from __future__ import annotations

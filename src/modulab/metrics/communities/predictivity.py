@@ -1,4 +1,4 @@
-"""Which units tell what a function's value is, and whether modules hold more of them than chance.
+"""Which units predict a function's value, and whether modules hold more of them than chance.
 
 A unit's predictivity for a binary function is the average precision of its activity as a score for it, or for its
 opposite, whichever is larger (Z. Zhang et al., "Emergent modularity in pre-trained transformers", 2023). Functions of
@@ -62,7 +62,7 @@ def task_functions(probe: Probe) -> Bool[Tensor, "member function sample"]:
 def enrichment_p_values(
     counts: Int64[np.ndarray, "module function"], sizes: Int64[np.ndarray, " module"], drawn: int
 ) -> Float64[np.ndarray, "module function"]:
-    """Return the probability under chance of so many or more of the `drawn` units in each module."""
+    """Return the probability under chance of `counts` or more of the `drawn` units in each module."""
     from scipy import stats  # slow to import, and rarely needed
 
     return np.asarray(stats.hypergeom.sf(counts - 1, sizes.sum(), sizes[:, None], drawn), dtype=np.float64)

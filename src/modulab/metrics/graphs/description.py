@@ -13,7 +13,7 @@ nodes, of the e_rs of E edges, and of the degrees (each way to deal e_r half-edg
 
 Fewer nats are better. A partition that is no better than none costs more than one module does, which a maximum of
 modularity does not say. The model is one of counts: real weights are rounded to multiples of their mean, so that each
-connection counts once on average. Weights are no counts of evidence: how many modules are found depends on that unit.
+connection counts once on average. Weights are not counts of evidence: how many modules are found depends on that unit.
 """
 
 from __future__ import annotations

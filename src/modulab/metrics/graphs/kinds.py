@@ -85,7 +85,7 @@ def _values_lacking(network: Network) -> str | None:
     if not network.sites:
         return "its network states no sites where units are active"
     if any(site.positions * site.visits > 1 for site in network.sites):
-        return "its units have several values a sample, which inputs and outputs do not correspond to"
+        return "its units have several values per sample, which inputs and outputs do not correspond to"
     return None
 
 
@@ -104,7 +104,7 @@ class Kind:
     def shuffled(self, probe: Probe, graph: Graph, shuffle: ShuffleKind, numbers: range) -> Graph:
         """Return shuffled graphs of a probe's networks, those of a member side by side.
 
-        Weights change places in the network, whose graph is then made anew: what an edge weighs and which units are
+        Weights change places in the network, whose graph is then made again: what an edge weighs and which units are
         dead depends on all weights. Strengths are those of the graph, so that edges of the graph are changed to keep
         them.
         """

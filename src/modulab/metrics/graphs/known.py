@@ -2,7 +2,7 @@
 
 Inputs and outputs have the modules of the task, and units that to which most of their connections lead (see
 `assignment`). A score of such a partition is above chance in any graph, so it is never given alone: a shuffled graph
-has its units assigned anew. A random partition asks less, whether the units of a module belong together more than
+has its units assigned again. A random partition asks less, whether the units of a module belong together more than
 others would; it does not say that the graph is modular.
 """
 
@@ -67,7 +67,7 @@ class KnownModules(Measure):
         others = [null for null in self.nulls if null not in there]
         if others:
             raise ValueError(
-                f"nulls={others}: there are none of a graph of kind {self.graph}. Choose from {', '.join(there)}."
+                f"nulls={others}: a graph of kind {self.graph} has no such nulls. Choose from {', '.join(there)}."
             )
         return self
 

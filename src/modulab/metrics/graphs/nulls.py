@@ -150,7 +150,7 @@ def traded_edges(
     """Return random edges between the same nodes, each of which has as many of them as before.
 
     In each round nodes of the smaller side trade in pairs: those that are neighbours of only one of the two are dealt
-    to them anew, as many to each as before.
+    to them again, as many to each as before.
     """
     if edges.shape[1] > edges.shape[2]:
         return traded_edges(edges.transpose(1, 2).contiguous(), keys).transpose(1, 2).contiguous()

@@ -4,7 +4,7 @@ What an edge weighs in such a graph is a product of a weight with how much units
 unit to unit in any network, and a shuffle of the products themselves would count that as structure. So would one of
 weights among the units of the graph, from which those that chance left without inputs are missing. Therefore weights
 are shuffled within each layer, that is each named part of a network's layout; biases and parts that are not trained
-stay as they are. Then the network runs on the same points, and its graph is made anew. A network whose weights are
+stay as they are. Then the network runs on the same points, and its graph is made again. A network whose weights are
 drawn independently, as at initialisation, is one of its own shuffles, and more modular than they are by chance only.
 """
 

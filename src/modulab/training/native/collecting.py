@@ -38,7 +38,7 @@ class Collected:
         self._buffers = 0
 
     def new_buffer(self, dtype: torch.dtype, size: int, **facts: Any) -> Buffer:
-        """Return a buffer for so many numbers. Raises: Unsupported for types that generated code does not know."""
+        """Return a buffer for `size` numbers. Raises: Unsupported for types that generated code does not know."""
         if dtype not in C_TYPES:
             raise Unsupported(f"numbers of type {dtype}")
         self._buffers += 1
@@ -186,7 +186,7 @@ def _typed(operation: Operation, values: Sequence[Value], result: torch.dtype) -
 
 
 def _bound_of(name: str, values: Sequence[Value]) -> float:
-    """Return what no element of a result exceeds in magnitude, as far as the values tell."""
+    """Return what no element of a result exceeds in magnitude, as far as the values show."""
     if name == "copy":
         return 2.0**31 if values[0].dtype == torch.int32 else values[0].bound
     if name == "mul":

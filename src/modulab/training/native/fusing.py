@@ -96,7 +96,7 @@ def _writers(access: Access) -> Sequence[Statement | Product]:
 
 
 def _written_before(statement: Statement, inside: set[Statement]) -> Iterator[tuple[Access, Statement]]:
-    """Give what must have been written before a statement, with those of some statements that write it."""
+    """Yield what must have been written before a statement, with each of some statements that writes it."""
     for access in _ordered_after(statement):
         for writer in _writers(access):
             if writer is statement:
@@ -228,7 +228,7 @@ def _compute_again(groups: list[Group], body: Body) -> None:
 
 
 def _cheap_writer(statement: Statement, access: Access) -> Statement | None:
-    """Return what computes an input anew for each iteration at little cost, if anything does."""
+    """Return what recomputes an input for each iteration at little cost, if anything does."""
     if access.buffer is None or access.buffer.is_argument or access.buffer.values is not None:
         return None
     writer = access.buffer.writers[0]

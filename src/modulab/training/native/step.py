@@ -47,7 +47,7 @@ _REASON = ".unsupported"
 """What the file ends in, beside a library that cannot be made, that holds the reason."""
 _FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-fopenmp-simd",
-    # Neither changes a number: loops with square roots and conditions are vectorised only if no one asks for errno or
+    # Neither changes a number: loops with square roots and conditions are vectorised only if nothing reads errno or
     # for floating-point exceptions.
     "-fno-math-errno", "-fno-trapping-math",
     "-fwrapv", "-fno-strict-aliasing",

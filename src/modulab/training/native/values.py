@@ -57,7 +57,7 @@ def constant(value: float, sizes: Sequence[int], dtype: torch.dtype) -> Value:
 
 
 def access(value: Value, axes: Sequence[int]) -> Access:
-    """Return how a loop over some axes of a tensor comes by its elements."""
+    """Return how a loop over some axes of a tensor accesses its elements."""
     if value.literal is not None:
         return Access(None, (), 0, C_TYPES[value.dtype], literal=_literal(value.literal, value.dtype))
     strides = value.strides

@@ -1,7 +1,7 @@
 """Where in a row of parameters the weights of connections and the biases of units lie.
 
 The contract of a network states the weights as a function of its parameters. Evaluated on the numbers of the parameters
-in the place of their values, that function says which parameter each weight is; so do the sums of a stage, on inputs of
+in place of their values, that function says which parameter each weight is; so do the sums of a stage, on inputs of
 0, of biases.
 """
 
@@ -43,7 +43,7 @@ def bias_places(network: Network) -> tuple[Int64[Tensor, " _target_unit"], ...] 
 
 
 def _places(network: Network, parts_of: Callable[[Tensor], Sequence[Tensor]]) -> tuple[Tensor, ...] | None:
-    # Double precision holds the numbers of all parameters. From 1, for 0 stands for a part that is no parameter.
+    # Double precision holds the numbers of all parameters. From 1, as 0 stands for a part that is not a parameter.
     numbers = torch.arange(1, network.num_parameters + 1, dtype=torch.float64)[None]
     found = [part[0] for part in parts_of(numbers)]
     places = tuple(part.round().long() - 1 for part in found)
