@@ -60,6 +60,14 @@ def test_matrices_are_means_over_networks_and_symmetric_for_pairs() -> None:
     assert pairs["dense", 1, 2] == pairs["dense", 2, 1] == 0.3
     assert pairs["premodular", 2, 1] == 0.0
     assert len(interaction.png()) > 5_000
+    for figure in (clamp, interaction):
+        assert figure.chart is not None
+        for panel in figure.chart.panels:
+            own = figure.data.loc[figure.data["network"] == panel.title]
+            assert (panel.rows["x"] - 0.5).tolist() == (own["column"] - 1).tolist()
+            assert (panel.rows["y"] - 0.5).tolist() == (own["row"] - 1).tolist()
+            assert panel.rows["value"].tolist() == own["value"].tolist()
+            assert panel.y.ends == (2.0, 0.0)  # the first row is above
 
 
 def test_what_is_lost_by_routing_is_drawn_by_share_and_router() -> None:

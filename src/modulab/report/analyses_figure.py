@@ -13,10 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from modulab.report.categories import HOW_TO_READ, strip_figure
+from modulab.report.chart import Chart, ChartAxis, Panel
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import HOW_TO_READ as LINES
 from modulab.report.lines import lines_figure
-from modulab.report.style import drawing
+from modulab.report.style import arm_styles, drawing
 
 _MOST_GROUPS = 8
 """Number of kinds of networks shown; of more, the first."""
@@ -206,13 +207,38 @@ def _matrices(
             if np.isfinite(value)
         ]
     )
-    return ReportFigure(f"analysis_{name}", f"{matrix.title} ({name})", matrix.caption, figure, table)
+    charted = [_charted(kind, values, matrix, _largest(means)) for kind, values in means.items()]
+    chart = Chart(charted, arm_styles([""]), legend=False) if charted else None
+    return ReportFigure(f"analysis_{name}", f"{matrix.title} ({name})", matrix.caption, figure, table, chart)
+
+
+def _largest(means: dict[str, NDArray[np.float64]]) -> float:
+    return max((float(np.nanmax(values)) for values in means.values()), default=0.0) or 1.0
+
+
+def _charted(kind: str, values: NDArray[np.float64], matrix: Matrix, largest: float) -> Panel:
+    """Return one kind of networks' matrix as a panel, its first row above."""
+    rows = pd.DataFrame(
+        [
+            {"run_id": None, "arm": "", "shown": "mean", "x": column + 0.5, "y": row + 0.5, "value": value}
+            for (row, column), value in np.ndenumerate(values)
+            if np.isfinite(value)
+        ]
+    )
+    size = len(values)
+    ticks = {module + 0.5: str(module + 1) for module in range(size)}
+    across = ChartAxis(matrix.columns, "linear", (0.0, float(size)), ticks)
+    down = ChartAxis(matrix.rows, "linear", (float(size), 0.0), ticks)
+    return Panel(
+        kind, across, down, rows, "cells", 0.8, matrix.values, value_ends=(0.0, largest),
+        means="Mean over networks",
+    )  # fmt: skip
 
 
 def _draw_matrices(means: dict[str, NDArray[np.float64]], matrix: Matrix) -> Figure:
     across = max(1, min(len(means), 4))
     down = max(1, -(-len(means) // across))
-    largest = max((float(np.nanmax(values)) for values in means.values()), default=0.0) or 1.0
+    largest = _largest(means)
     with drawing():
         figure = Figure(figsize=(_PANEL * across + 1.0, (_PANEL + 0.35) * down), layout="constrained")
         panels = np.asarray(figure.subplots(down, across, squeeze=False)).ravel()

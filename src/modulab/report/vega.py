@@ -75,16 +75,12 @@ def panel_spec(panel: Panel, styles: Sequence[ArmStyle]) -> Spec:
         "cells": plane.cells,
         "regions": plane.regions,
     }
-    pointed = {
-        "transform": [{"filter": "datum.o === hover"}],
-        "mark": {"type": "point", "filled": False, "size": 130, "strokeWidth": 2, "stroke": "currentColor"},
-    }
     parameters = [{"name": name, "value": value} for name, value in (_PARAMETERS | plane.names).items()]
     return {
         "params": parameters,
         "data": {"name": "rows"},
         "encoding": {"x": plane.along("x"), "y": plane.along("y")},
-        "layer": [*forms[panel.form](), *plane.guides(), pointed],
+        "layer": [*forms[panel.form](), *plane.guides(), plane.pointed()],
         "autosize": {"type": "fit", "contains": "padding"},
         "background": None,
     }
@@ -298,6 +294,16 @@ class _Plane:
                 "encoding": {"fill": self.colour, "shape": self.shape},
             },
         ]
+
+    def pointed(self) -> Spec:
+        """Return what shows the row under the pointer: a ring about a mark, or the edge of a cell."""
+        line: Spec = {"strokeWidth": 2, "stroke": "currentColor"}
+        if self.panel.form == "cells":
+            return self._rectangles("datum.o === hover", 0.5, {}, {**line, "fill": "none"})
+        return {
+            "transform": [{"filter": "datum.o === hover"}],
+            "mark": {"type": "point", "filled": False, "size": 130, **line},
+        }
 
     def _rectangles(self, test: str, half: float, colour: Spec, edges: Spec | None = None) -> Spec:
         """Return rectangles about the places of rows that pass a test, so far to each side."""
