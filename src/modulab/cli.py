@@ -467,7 +467,6 @@ def _train_with_hydra(given: Sequence[str]) -> int:
         COMPOSING_ERRORS,
         READING_ERRORS,
         check_given_once,
-        check_hydra_overrides,
         explain,
         replace_grid,
         split_words,
@@ -478,7 +477,6 @@ def _train_with_hydra(given: Sequence[str]) -> int:
 
     options, overrides = split_words(given)
     check_given_once(overrides)
-    check_hydra_overrides(options, overrides)
     folders = _config_folders(options)[0]
 
     # Hydra prints tracebacks and exits by itself unless HYDRA_FULL_ERROR lets errors through.
