@@ -29,7 +29,7 @@ from benchmark_contenders.machine import commit, cores, describe_machine
 SCRIPTS = Path(__file__).resolve().parents[1]
 PARTS = {
     "sweep": "sweeps", "kinds": "kinds", "limit": "limit", "answers": "answers", "scale": "scale", "check": "check",
-    "record": "history",
+    "record": "history", "measuring": "measuring",
 }  # fmt: skip
 """Benchmarks besides this one, each with its module, which is imported for it alone: most import torch."""
 WORKER_SECONDS = 900.0

@@ -463,20 +463,12 @@ def _train_with_hydra(given: Sequence[str]) -> int:
 
     from modulab.config.composing import config_folder, hydra_composer
     from modulab.config.hydra_private import compatibility, mode_of_flags
-    from modulab.config.overrides import (
-        COMPOSING_ERRORS,
-        READING_ERRORS,
-        check_given_once,
-        explain,
-        replace_grid,
-        split_words,
-    )
+    from modulab.config.overrides import COMPOSING_ERRORS, READING_ERRORS, explain, replace_grid
     from modulab.config.project_file import command_folders, folders_in_order
     from modulab.sweep.hydra_files import files_noted
     from modulab.sweep.jobs import MembersFailed, TrainTask
 
-    options, overrides = split_words(given)
-    check_given_once(overrides)
+    options, overrides = _checked_words(given)
     folders = _config_folders(options)[0]
 
     # Hydra prints tracebacks and exits by itself unless HYDRA_FULL_ERROR lets errors through.
@@ -524,6 +516,15 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     searched = job.findings is not None
     code = 0 if searched and not job.planned else _report(job.folder, job.planned, searched)
     return code if job.findings is None else max(code, _show_best(*job.findings))
+
+
+def _checked_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return options and overrides of a command. Raises: ConfigError for a key given twice, or none."""
+    from modulab.config.overrides import check_given_once, split_words
+
+    options, overrides = split_words(given)
+    check_given_once(overrides)
+    return options, overrides
 
 
 def _config_folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:

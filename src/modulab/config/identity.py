@@ -32,6 +32,8 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("training", "patience"): None,
     ("training", "plateau_steps"): 400,
     ("training", "plateau_factor"): 0.5,
+    ("probes", "sparse_curves"): [],
+    ("probes", "sparse_every"): 5,
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {

@@ -148,6 +148,15 @@ class Probes(Settings):
         description="measures recorded along training beside the loss; modularity/* stands for several",
         json_schema_extra=STRUCTURAL,
     )
+    sparse_curves: list[str] = Field(
+        description="measures recorded along training at fewer points, because they take long",
+        json_schema_extra=STRUCTURAL,
+    )
+    sparse_every: int = Field(
+        ge=1,
+        description="points of the curves from one of sparse_curves to the next; the last step always has one",
+        json_schema_extra=STRUCTURAL,
+    )
     measures: dict[str, str | dict[str, Any] | None] = Field(
         description="dotted path of a measure, or its _target_ and parameters; null leaves one out",
         json_schema_extra=STRUCTURAL,
@@ -470,7 +479,7 @@ def _check_monitor(member: Member) -> None:
     recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)
     if not recorded:
         raise ConfigError(
-            f"training.monitor={name} is not a recorded curve. Name it in probes.curves, which has "
+            f"training.monitor={name} is not a curve recorded at every point. Name it in probes.curves, which has "
             f"{', '.join(member.probes.curves) or 'none'}, or set training.monitor=training/loss."
         )
     if better(name) != "lower":

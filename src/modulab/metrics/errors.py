@@ -6,15 +6,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.probe import Probe, evaluation_samples
+from modulab.metrics.probe import Probe, evaluation_samples, outputs_on
 from modulab.networks.base import NetworkPopulation
 from modulab.tasks.base import Samples, Task
 
 
 def mean_errors(network: NetworkPopulation, samples: Samples, task: Task) -> Float[Tensor, " member"]:
     """Return each member's error on samples, averaged over modules."""
-    outputs = network.forward(samples.inputs)
+    outputs = outputs_on(network, samples.inputs)
     return task.loss_function.errors(outputs, samples.targets, task.partition).mean(dim=1)
+
+
+def support_errors(probe: Probe) -> Float[Tensor, " member"]:
+    """Return each member's error on new points of the training support."""
+    trained = evaluation_samples(probe.task, probe.keys, probe.settings.num_samples, "train")
+    return mean_errors(probe.network, trained, probe.task)
 
 
 @measure(
@@ -33,6 +39,6 @@ def measure_errors(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     measures = {"error/test": errors.mean(dim=1)}
     for module in range(task.modules):
         measures[f"error/module_{module + 1}"] = errors[:, module]
-    trained = evaluation_samples(task, probe.keys, probe.settings.num_samples, "train")
-    measures["error/train_support"] = mean_errors(probe.network, trained, task)
+    if probe.asks("error/train_support"):
+        measures["error/train_support"] = probe.once(support_errors)
     return measures

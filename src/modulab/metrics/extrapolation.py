@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulab.metrics.errors import mean_errors
+from modulab.metrics.errors import mean_errors, support_errors
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.probe import Probe, evaluation_samples
+from modulab.metrics.probe import Probe, evaluation_samples, outputs_on
 
 
 @measure(
@@ -26,10 +26,9 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     task, num_samples = probe.task, probe.settings.num_samples
     withheld = evaluation_samples(task, probe.keys, num_samples, "withheld")
-    trained = evaluation_samples(task, probe.keys, num_samples, "train")
     error = mean_errors(probe.network, withheld, task)
     resolution = task.loss_function.resolution(num_samples, task.partition)
-    in_support = mean_errors(probe.network, trained, task).clamp(min=resolution)
+    in_support = probe.once(support_errors).clamp(min=resolution)
     return {"error_beyond/combination": error, "error_beyond/combination_ratio": error / in_support}
 
 
@@ -61,7 +60,7 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         # With two modules, the points at which one's own input is widened are those for the other's.
         stretched = torch.tensor(scales, device=probe.keys.device)
         samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", stretched)
-        outputs = probe.network.forward(samples.inputs)
+        outputs = outputs_on(probe.network, samples.inputs)
         return task.loss_function.errors(outputs, samples.targets, task.partition)
 
     def range_error(own: float, other: float) -> Tensor:

@@ -26,7 +26,9 @@ from torch import Tensor
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.modularity import (
     ChunkSum,
+    Gates,
     chance_corrected,
+    clean_gates,
     gate_chunks,
     products,
     structural_modularity,
@@ -79,7 +81,9 @@ class FrameNull(Measure):
         """Return the three values."""
         partition = probe.task.partition
         rotations = module_rotations(probe.keys, partition.modules, self.rotations)
-        rotated = rotated_modularity(probe.network, probe.samples.inputs, partition, rotations)
+        rotated = rotated_modularity(
+            probe.network, probe.samples.inputs, partition, rotations, probe.once(clean_gates)
+        )
         null, found = rotated.mean(dim=1), probe.once(structural_modularity)
         return {_NULL: null, _EXCESS: found - null, _SCALED: (found - null) / (1 - null)}
 
@@ -109,6 +113,7 @@ def rotated_modularity(
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
     rotations: Float64[Tensor, "member rotation module module"],
+    gates: Gates | None = None,
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
 
@@ -120,7 +125,7 @@ def rotated_modularity(
     assert reading is not None
     assert writing is not None
     first, last = weights[0][:, :, reading], weights[-1].transpose(1, 2)[:, :, writing]
-    middle = None if len(weights) == 1 else hidden_path_strength(network, inputs).double()
+    middle = None if len(weights) == 1 else hidden_path_strength(network, inputs, gates).double()
     size = max(1, BATCH_ELEMENTS // max(first[0].numel(), last[0].numel()))
     pieces: list[Tensor] = []
     for some in rotations.split(size, dim=1):
@@ -134,7 +139,7 @@ def rotated_modularity(
 
 
 def hidden_path_strength(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], gates: Gates | None = None
 ) -> Float[Tensor, "member last_unit first_unit"] | Float[Tensor, "member unit"]:
     """Return E_x[ D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x) ], D = diag |activation'(z)|: paths between hidden layers.
 
@@ -142,14 +147,14 @@ def hidden_path_strength(
     """
     middle = [edges.weights.abs() for edges in network.edges()][1:-1]
     total = ChunkSum()
-    for gates, _ in gate_chunks(network, inputs, hidden_rows=True):
-        begin, end = gates[0].abs(), gates[-1].abs()
+    for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+        begin, end = own[0].abs(), own[-1].abs()
         if not middle:
             total.add(begin.sum(dim=2))
         elif len(middle) == 1:
             total.add(middle[0] * torch.bmm(end, begin.transpose(1, 2)))
         else:
-            between = products(middle, [gate.abs() for gate in gates[1:-1]])
+            between = products(middle, [gate.abs() for gate in own[1:-1]])
             ends = end.transpose(1, 2)[:, :, :, None] * begin.transpose(1, 2)[:, :, None, :]
             total.add((between * ends).sum(dim=1))
     return total.value() / inputs.shape[1]

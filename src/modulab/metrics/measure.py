@@ -228,7 +228,7 @@ def find_measures(probes: Probes) -> dict[str, Measure]:
 
 
 def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
-    """Return the measures that give `probes.curves`, as a config names them.
+    """Return the measures that give `probes.curves` and `probes.sparse_curves`, as a config names them.
 
     They are sought among the member's measures and then among those that come with modulab. A measure that does not
     name its values is assumed to give every name that no other measure has.
@@ -240,12 +240,13 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
     shipped = {path: find_measure(value, path) for path, value in named.items()}
     silent = [key for key, each in own.items() if not each.columns]
     chosen: dict[str, str | dict[str, Any]] = {}
-    for pattern in probes.curves:
-        givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
-        if not givers:
-            names = [column.name for each in shipped.values() for column in each.columns]
-            raise ConfigError(f"probes.curves: no measure gives {pattern!r}. {suggest(pattern, names)}")
-        chosen |= {key: probes.measures.get(key) or named[key] for key in givers}
+    for key in ("curves", "sparse_curves"):
+        for pattern in getattr(probes, key):
+            givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
+            if not givers:
+                names = [column.name for each in shipped.values() for column in each.columns]
+                raise ConfigError(f"probes.{key}: no measure gives {pattern!r}. {suggest(pattern, names)}")
+            chosen |= {giver: probes.measures.get(giver) or named[giver] for giver in givers}
     return chosen
 
 

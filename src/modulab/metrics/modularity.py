@@ -11,19 +11,21 @@ or what one point needs if that is more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.probe import BATCH_ELEMENTS, Probe
+from modulab.metrics.probe import BATCH_ELEMENTS, Probe, outputs_in_parts
 from modulab.networks.base import NetworkPopulation, Recording
 from modulab.partition import Partition
 from modulab.tasks.base import Samples, Task
 
 _GROUP = 16
+Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
+"""activation'(z) of each hidden layer on all points, by site."""
 
 
 class ChunkSum:
@@ -64,7 +66,7 @@ class ChunkSum:
 
 
 def path_strength(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], gates: Gates | None = None
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return P = E_x[ |W_L| D_(L-1)(x) |W_(L-1)| ... D_1(x) |W_1| ], D = diag |activation'(z)|.
 
@@ -72,8 +74,8 @@ def path_strength(
     """
     weights = [edges.weights.abs() for edges in network.edges()]
     total = ChunkSum()
-    for gates, points in gate_chunks(network, inputs):
-        total.add(summed_product(weights, gates, points))
+    for own, points in gate_chunks(network, inputs, gates=gates):
+        total.add(summed_product(weights, own, points))
     return total.value() / inputs.shape[1]
 
 
@@ -81,23 +83,25 @@ def mean_absolute_jacobian(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     centred: Partition | None = None,
+    gates: Gates | None = None,
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies.
 
     With a partition, it is the derivative of outputs less the mean over their module.
     """
     if not network.network.is_layered:
-        return _general_jacobian(network, inputs, centred)
+        return _general_jacobians(network, inputs, [centred])[0]
     weights = [edges.weights for edges in network.edges()]
     if centred is not None:
         weights[-1] = without_module_means(weights[-1], centred)
     if len(weights) == 1:
         return weights[0].abs()
     if len(weights) == 2:
-        return _one_hidden_layer_jacobian(network, inputs, *weights)
+        reads, writes = weights
+        return _one_hidden_layer_jacobian(network, inputs, reads, writes, gates)
     total = ChunkSum()
-    for gates, _ in gate_chunks(network, inputs):
-        total.add(products(weights, gates).abs().sum(dim=1))
+    for own, _ in gate_chunks(network, inputs, gates=gates):
+        total.add(products(weights, own).abs().sum(dim=1))
     return total.value() / inputs.shape[1]
 
 
@@ -115,28 +119,39 @@ def without_module_means(
     return centred
 
 
-def _general_jacobian(network: NetworkPopulation, inputs: Tensor, centred: Partition | None) -> Tensor:
-    """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time."""
+def _general_jacobians(
+    network: NetworkPopulation, inputs: Tensor, partitions: Sequence[Partition | None]
+) -> list[Tensor]:
+    """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time, for each of `partitions`.
+
+    With a partition, it is that of outputs less the mean over their module.
+    """
     structure = network.network
     size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.step_units))
-    total = ChunkSum()
+    totals = [ChunkSum() for _ in partitions]
     for chunk in inputs.split(size, dim=1):
         jacobian = structure.input_jacobian(network.parameters, chunk)
-        if centred is not None:
-            jacobian = without_module_means(jacobian, centred)
-        total.add(jacobian.abs().sum(dim=1))
-    return total.value() / inputs.shape[1]
+        for total, centred in zip(totals, partitions, strict=True):
+            own = jacobian if centred is None else without_module_means(jacobian, centred)
+            total.add(own.abs().sum(dim=1))
+    return [total.value() / inputs.shape[1] for total in totals]
+
+
+def _general_jacobians_of_probe(probe: Probe) -> list[Tensor]:
+    """Return the Jacobian of a network without layers and, where outputs are logits, that of centred ones beside it."""
+    centred = [probe.task.partition] if probe.task.loss_function.takes_logits else []
+    return _general_jacobians(probe.network, probe.samples.inputs, [None, *centred])
 
 
 def _one_hidden_layer_jacobian(
-    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor
+    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor, gates: Gates | None
 ) -> Tensor:
     """Return E_x |dy/dx|: each derivative is a sum over hidden units of their gate times two weights."""
     total = torch.zeros_like(writes[:, :, :1] * reads[:, :1])
-    for gates, _ in gate_chunks(network, inputs):
+    for own, _ in gate_chunks(network, inputs, gates=gates):
         for output in range(writes.shape[1]):
             pairs = writes[:, output, None, :] * reads.transpose(1, 2)
-            total[:, output] += torch.bmm(pairs, gates[0]).abs_().sum(dim=2)
+            total[:, output] += torch.bmm(pairs, own[0]).abs_().sum(dim=2)
     return total / inputs.shape[1]
 
 
@@ -194,7 +209,10 @@ def selectivity(
 
 
 def unit_specialisation(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], partition: Partition
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    partition: Partition,
+    gates: Gates | None = None,
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
 
@@ -202,12 +220,15 @@ def unit_specialisation(
     """
     if not network.network.sites:
         return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
-    strengths, totals = unit_strengths(network, inputs, partition)
+    strengths, totals = unit_strengths(network, inputs, partition, gates)
     return selectivity(strengths, totals)
 
 
 def unit_strengths(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], partition: Partition
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    partition: Partition,
+    gates: Gates | None = None,
 ) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
     """Return each hidden unit's strength for each module and over all paths, layer after layer.
 
@@ -219,8 +240,8 @@ def unit_strengths(
     hidden = range(1, len(weights))
     incoming, outgoing, mean_gates = ([ChunkSum() for _ in hidden] for _ in range(3))
     batch, modules = inputs.shape[1], partition.modules
-    for gates, points in gate_chunks(network, inputs, hidden_rows=True):
-        magnitudes = [gate.abs() for gate in gates]
+    for own, points in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+        magnitudes = [gate.abs() for gate in own]
         for index, layer in enumerate(hidden):
             reads = summed_product(weights[:layer], magnitudes[: layer - 1], points)
             writes = summed_product(weights[layer:], magnitudes[layer:], points)
@@ -309,13 +330,16 @@ def _general_outputs_without(
     many, inputs = network.repeated(count), samples.inputs.repeat_interleave(count, dim=0)
     units = torch.tensor(silenced, device=inputs.device).repeat(network.num_members)
 
-    def silence(place: str, values: Tensor) -> Tensor:
-        if place != site:
-            return values
-        kept = torch.arange(values.shape[1], device=values.device) != units[:, None]
-        return values * kept[:, :, None]
+    def outputs_of(rows: slice) -> Tensor:
+        def silence(place: str, values: Tensor) -> Tensor:
+            if place != site:
+                return values
+            kept = torch.arange(values.shape[1], device=values.device) != units[rows, None]
+            return values * kept[:, :, None]
 
-    return many.forward(inputs, silence)
+        return many.select(rows).forward(inputs[rows], silence)
+
+    return outputs_in_parts(network.network, len(units), inputs.shape[1], outputs_of)
 
 
 def ablation_selectivity(
@@ -334,7 +358,7 @@ def ablation_selectivity(
 
 def structural_modularity(probe: Probe) -> Float64[Tensor, " member"]:
     """Return the chance-corrected share of path strength that lies within modules."""
-    strength = path_strength(probe.network, probe.samples.inputs)
+    strength = path_strength(probe.network, probe.samples.inputs, probe.once(clean_gates))
     return diagonal_modularity(strength, probe.task.partition)
 
 
@@ -353,8 +377,15 @@ def measure_structural(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
 )
 def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional`, from the mean absolute Jacobian."""
-    jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs)
-    return {"modularity/functional": diagonal_modularity(jacobian, probe.task.partition)}
+    return {"modularity/functional": diagonal_modularity(_jacobian(probe), probe.task.partition)}
+
+
+def _jacobian(probe: Probe, centred: bool = False) -> Tensor:
+    """Return `mean_absolute_jacobian` of a probe."""
+    if not probe.network.network.is_layered:
+        return probe.once(_general_jacobians_of_probe)[int(centred)]
+    partition = probe.task.partition if centred else None
+    return mean_absolute_jacobian(probe.network, probe.samples.inputs, partition, probe.once(clean_gates))
 
 
 @measure(
@@ -368,9 +399,8 @@ def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " memb
     function counts in `modularity/functional` and not here. The two are kept apart under two names, because results
     of earlier versions hold the first.
     """
-    partition = probe.task.partition
-    jacobian = mean_absolute_jacobian(probe.network, probe.samples.inputs, centred=partition)
-    return {"modularity/functional_centred": diagonal_modularity(jacobian, partition)}
+    jacobian = _jacobian(probe, centred=True)
+    return {"modularity/functional_centred": diagonal_modularity(jacobian, probe.task.partition)}
 
 
 @measure(
@@ -379,7 +409,8 @@ def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " memb
 )
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
-    values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition)
+    gates = probe.once(clean_gates)
+    values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition, gates)
     return {"modularity/unit_specialisation": values}
 
 
@@ -394,21 +425,34 @@ def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     }
 
 
+def clean_gates(probe: Probe) -> Gates:
+    """Return the gates of the clean pass of a probe, for `Probe.once`; none where a network has no layers."""
+    structure = probe.network.network
+    return structure.gates(probe.clean) if structure.is_layered else {}
+
+
 def gate_chunks(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], hidden_rows: bool = False
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    hidden_rows: bool = False,
+    gates: Gates | None = None,
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
     A chunk is sized so that one matrix per point, from a hidden layer to the outputs (or to another hidden
     layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
+    With `gates` of all points at hand, no pass is made.
     """
     structure = network.network
     widths = [*(site.units for site in structure.sites), structure.out_features]
     rows = 1 if len(widths) == 2 else max(widths) if hidden_rows else widths[-1]
     size = max(1, BATCH_ELEMENTS // (rows * max(*widths, structure.in_features)))
-    for chunk in inputs.split(size, dim=1):
-        gates = structure.gates(network.record(chunk))
-        yield [gates[site.name] for site in structure.sites], chunk.shape[1]
+    for start in range(0, inputs.shape[1], size):
+        chunk = inputs[:, start : start + size]
+        points = chunk.shape[1]
+        own = structure.gates(network.record(chunk)) if gates is None else gates
+        first = 0 if gates is None else start
+        yield [own[site.name][:, :, first : first + points] for site in structure.sites], points
 
 
 def products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Float[Tensor, "member _batch row column"]:

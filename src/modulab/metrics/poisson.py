@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int8
+from jaxtyping import Bool, Float, Float64, Int8, Int64
 from torch import Tensor
 
 _LARGEST_SEARCHED = 100
 _SEARCH_BELOW = 8.0
 """Rate below which counts are searched for upwards from 0; above, an expansion gives all but doubtful ones."""
 
-_PIECE = 1 << 17
-"""Draws worked on at a time, few enough that temporaries take little memory."""
+_PIECE = 1 << 14
+"""Draws worked on at a time, few enough that all temporaries stay in a processor's cache."""
 
 _TOO_FEW_TO_EXPAND = 0.005
 """Share of larger rates in a piece up to which they are all left in doubt, rather than all rates expanded."""
@@ -47,10 +48,17 @@ def poisson_quantiles(
     """
     rate, score = rates.flatten(), scores.flatten()
     pieces = zip(rate.float().split(_PIECE), score.float().split(_PIECE), strict=True)
-    counts = torch.cat([_in_single(*piece) for piece in pieces]).double()
-    doubtful = (counts < 0).nonzero()[:, 0]
+    counts = torch.empty(len(rate), dtype=torch.float64, device=rate.device)
+    for own, piece in zip(counts.split(_PIECE), pieces, strict=True):
+        own.copy_(_in_single(*piece))
+    doubtful = places_of(counts < 0)
     counts[doubtful] = _exact(rate[doubtful].double(), score[doubtful].double())
     return counts.view(rates.shape)
+
+
+def places_of(chosen: Bool[Tensor, " place"]) -> Int64[Tensor, " number"]:
+    """Return the places that are true, in order. NumPy finds them in a tenth of torch's time where they are random."""
+    return torch.from_numpy(np.flatnonzero(chosen.cpu().numpy())).to(chosen.device)
 
 
 def _in_single(rate: Tensor, score: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from modulab.config.settings import Probes
+from modulab.measure_names import stands_for
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix
@@ -24,6 +26,10 @@ BLOCK_BYTES = 64 << 20
 """Default memory of a block of members measured together; small enough for a CPU's caches."""
 
 
+_CACHED_ELEMENTS = 1 << 16
+"""Elements of a tensor over the evaluation points of a few members that stays in a processor's cache from one operation
+to the next: 256 KiB."""
+
 Kept = TypeVar("Kept")
 Tell = Callable[[str], None]
 """Receives the progress of a long measure."""
@@ -32,6 +38,30 @@ Tell = Callable[[str], None]
 def tell_nobody(words: str) -> None:
     """Ignore the progress of a measure."""
     del words
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of networks that are measured again and again, and what they are measured on, kept meanwhile."""
+
+    values: tuple[str, ...]
+    """Names or patterns of the values that are asked for."""
+    most_bytes: int = 64 << 20
+    _kept: dict[Any, Samples] = field(default_factory=dict, repr=False, compare=False)
+
+    def samples(self, task: Task, keys: Int32[Tensor, "member 2"], num_samples: int) -> Samples:
+        """Return `evaluation_samples` of full support, kept for the next time as long as there is room."""
+        name = (task, num_samples, keys.device, keys.cpu().numpy().tobytes())
+        if name in self._kept:
+            return self._kept[name]
+        drawn = evaluation_samples(task, keys, num_samples, "full")
+        if _bytes_of(drawn) + sum(map(_bytes_of, list(self._kept.values()))) <= self.most_bytes:
+            self._kept[name] = drawn
+        return drawn
+
+
+def _bytes_of(samples: Samples) -> int:
+    return samples.inputs.nbytes + samples.targets.nbytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +84,8 @@ class Probe:
     """The forward pass of `network` on `samples`."""
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
+    asked: Asked | None = None
+    """Which values are asked for; None for all."""
     tell: Tell = field(default=tell_nobody, repr=False, compare=False)
     """A measure that takes seconds may report its progress here."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -65,9 +97,40 @@ class Probe:
             self._kept[key] = compute(self, *arguments)
         return self._kept[key]
 
+    def asks(self, name: str) -> bool:
+        """Return whether a value is asked for: a measure may leave out others, which take time."""
+        return self.asked is None or any(stands_for(pattern, name) for pattern in self.asked.values)
+
     def activities(self) -> list[Float[Tensor, "member _unit _batch"]]:
         """Return the clean activity at each site, in the order of the network's sites."""
         return [self.clean.values[site.name] for site in self.network.network.sites]
+
+
+def outputs_in_parts(
+    network: Network, members: int, points: int, outputs_of: Callable[[slice], Tensor]
+) -> Float[Tensor, "member batch out_features"]:
+    """Return the outputs of all members, which `outputs_of` gives for some, so many at a time as a cache can hold.
+
+    Never of one alone: a batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
+    """
+    widest = max(network.in_features, network.out_features, *(site.values for site in network.sites))
+    count = max(1, members // max(2, _CACHED_ELEMENTS // (points * widest)))
+    ends = [members * part // count for part in range(count + 1)]
+    parts = [outputs_of(slice(start, end)) for start, end in pairwise(ends)]
+    if (
+        parts[0].transpose(1, 2).is_contiguous()
+    ):  # as most networks write them: sums over points keep their order
+        return torch.cat([part.transpose(1, 2) for part in parts]).transpose(1, 2)
+    return torch.cat(parts)
+
+
+def outputs_on(
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
+) -> Float[Tensor, "member batch out_features"]:
+    """Return every member's outputs, as `NetworkPopulation.forward` does."""
+    return outputs_in_parts(
+        network.network, len(inputs), inputs.shape[1], lambda rows: network.select(rows).forward(inputs[rows])
+    )
 
 
 class _Draw(IntEnum):
@@ -132,15 +195,19 @@ def make_probe(
     settings: Probes,
     mask: Float[Tensor, "member parameter"] | None = None,
     tell: Tell = tell_nobody,
+    asked: Asked | None = None,
 ) -> Probe:
     """Return a probe of networks as trained, which see mixed inputs where the task mixes; no mask: dense ones."""
     rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
     unmixed = in_module_coordinates(network, rotation)
-    samples = evaluation_samples(task, keys, settings.num_samples, "full")
+    if asked is None:
+        samples = evaluation_samples(task, keys, settings.num_samples, "full")
+    else:
+        samples = asked.samples(task, keys, settings.num_samples)
     clean = unmixed.record(samples.inputs)
     if mask is None:
         mask = torch.ones_like(network.parameters)
-    return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask, tell)
+    return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask, asked, tell)
 
 
 def bytes_per_member(network: Network, settings: Probes) -> int:

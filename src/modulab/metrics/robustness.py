@@ -15,11 +15,11 @@ from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.poisson import poisson_quantiles
-from modulab.metrics.probe import Probe, in_module_coordinates
+from modulab.metrics.poisson import places_of, poisson_quantiles
+from modulab.metrics.probe import Probe, in_module_coordinates, outputs_in_parts, outputs_on
 from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_visit
-from modulab.noise import NoiseLaw, relative_variance, site_keys, visit_keys
-from modulab.streams import Stream, fold_in, normals, uniforms
+from modulab.noise import site_keys, visit_keys
+from modulab.streams import Stream, drawn_normals, fold_in, uniforms
 
 
 class _ActivityNoise(IntEnum):
@@ -31,11 +31,18 @@ class _ActivityNoise(IntEnum):
     POISSON_COUNTS = 3
 
 
-_LAWS: dict[_ActivityNoise, tuple[float, float, float]] = {
-    _ActivityNoise.GAUSSIAN: (1.0, 0.0, 0.0),
-    _ActivityNoise.POISSON: (0.0, 1.0, 0.0),
-    _ActivityNoise.MULTIPLICATIVE: (0.0, 0.0, 1.0),
+def _root_of_magnitude(activity: Tensor) -> Tensor:
+    """Return the root of |a|. torch takes twenty times as long for roots of 0, which silent units have."""
+    magnitude = activity.abs()
+    return magnitude.sign() * magnitude.clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
+
+
+_DEVIATIONS: dict[_ActivityNoise, Callable[[Tensor], Tensor | float]] = {
+    _ActivityNoise.GAUSSIAN: lambda _: 1.0,
+    _ActivityNoise.POISSON: _root_of_magnitude,
+    _ActivityNoise.MULTIPLICATIVE: torch.abs,
 }
+"""Standard deviations of noise of level 1: the roots of `noise.relative_variance` of each law."""
 
 
 def tolerance(
@@ -79,9 +86,24 @@ def poisson_count_rates(
     Its mean is a and its variance |a| / T: the law that Poisson-like noise approximates. `scores` are the
     standard normal draws that choose the counts; more count for a higher score.
     """
-    window = 1 / (level * level)
-    counts = poisson_quantiles(activity.abs() * window, scores)
-    return torch.sign(activity) * (counts / window).to(activity.dtype)
+    return _count_rates(activity, scores)(level)
+
+
+def _count_rates(activity: Tensor, scores: Tensor) -> Callable[[float], Tensor]:
+    """Return `poisson_count_rates` as a function of the level; silent units, which count nothing, are left out once."""
+    flat = activity.flatten()
+    places = places_of(flat != 0)
+    values, chosen = flat.index_select(0, places), scores.flatten().index_select(0, places)
+    magnitudes, signs = values.abs(), torch.sign(values)
+
+    def rates_at(level: float) -> Tensor:
+        window = 1 / (level * level)
+        counts = poisson_quantiles(magnitudes * window, chosen).div_(window)
+        return (
+            torch.zeros_like(flat).index_copy_(0, places, signs * counts.to(flat.dtype)).view(activity.shape)
+        )
+
+    return rates_at
 
 
 def weight_draws(network: Network, keys: Int32[Tensor, "member 2"]) -> Float[Tensor, "member parameter"]:
@@ -91,7 +113,7 @@ def weight_draws(network: Network, keys: Int32[Tensor, "member 2"]) -> Float[Ten
     for parameter in network.layout:
         if parameter.is_weight:
             rows = parameter.shape[0]
-            draws.append(normals(site_keys(keys, number), rows, parameter.size // rows).flatten(1))
+            draws.append(drawn_normals(site_keys(keys, number), rows, parameter.size // rows).flatten(1))
             number += 1
         else:
             draws.append(torch.zeros(len(keys), parameter.size, device=keys.device))
@@ -187,13 +209,21 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         for number, (site, activity) in enumerate(zip(sites, probe.activities(), strict=True))
     }
 
+    sums = _clean_sums(probe, 0)
+    first: list[Callable[[float], Tensor]] = []
+
     def outputs_at(level: float) -> Tensor:
         def count(place: str, values: Tensor, visit: int) -> Tensor:
             if place not in scores:
                 return values
-            return poisson_count_rates(values, level, of_visit(scores[place], values, visit))
+            own = of_visit(scores[place], values, visit)
+            if place != sites[0].name or visit > 0:
+                return poisson_count_rates(values, level, own)
+            if not first:  # At every level the first site has the same activity.
+                first.append(_count_rates(values, own))
+            return first[0](level)
 
-        return _run_from(probe, 0, _clean_sums(probe, 0), by_visit(count))
+        return _run_from(probe, slice(None), 0, sums, by_visit(count))
 
     return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
 
@@ -212,7 +242,7 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
     def outputs_at(level: float) -> Tensor:
         network = in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
-        return _out_of_shares(probe, network.forward(inputs))
+        return _out_of_shares(probe, outputs_on(network, inputs))
 
     return _curve(probe, "weight_noise", probe.settings.levels, outputs_at)
 
@@ -225,14 +255,14 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     such noise.
     """
     inputs = probe.samples.inputs
-    draws = normals(fold_in(probe.keys, Stream.INPUT_NOISE), inputs.shape[1], inputs.shape[2])
+    draws = drawn_normals(fold_in(probe.keys, Stream.INPUT_NOISE), inputs.shape[1], inputs.shape[2])
     added = _added_sums(probe, 0, draws.transpose(1, 2))
     clean = _clean_sums(probe, 0)
 
-    def outputs_at(level: float) -> Tensor:
-        return _run_from(probe, 0, torch.add(clean, added, alpha=level))
+    def outputs_at(level: float, rows: slice) -> Tensor:
+        return _run_from(probe, rows, 0, torch.add(clean[rows], added[rows], alpha=level))
 
-    return _curve(probe, "input_noise", probe.settings.levels, outputs_at)
+    return _curve(probe, "input_noise", probe.settings.levels, _in_parts(probe, outputs_at))
 
 
 @measure(*_columns("ablation", "ablation"), needs=("sites",))
@@ -269,47 +299,57 @@ def _under_law(
     if not structure.sites:
         return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
     numbers = {site.name: number for number, site in enumerate(structure.sites)}
+    drawn: dict[tuple[str, int], Tensor] = {}
 
-    def gained(place: str, values: Tensor) -> Tensor:
-        return values if gains is None else gains[place][:, None, None] * values
+    def draws_at(place: str, values: Tensor, visit: int, rows: slice) -> Tensor:
+        # The same at every level. Where they are asked for in parts, they are drawn for all members at the first.
+        if (place, visit) not in drawn:
+            drawn[place, visit] = _draws(_noise_keys(probe, kind), numbers[place], values, visit)
+        return drawn[place, visit][rows]
 
-    def perturb(level: float) -> Tap:
+    def gained(place: str, values: Tensor, rows: slice) -> Tensor:
+        return values if gains is None else gains[place][rows, None, None] * values
+
+    def perturb(level: float, rows: slice) -> Tap:
         def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
             if place not in numbers:
                 return values
-            return values + level * gained(place, _unit_noise(probe, kind, numbers[place], values, visit))
+            noise = _unit_noise(kind, values, draws_at(place, values, visit, rows))
+            return values + level * gained(place, noise, rows)
 
         return by_visit(add_noise)
 
     if structure.num_stages == 1:
-        return _curve(
-            probe,
-            name,
-            probe.settings.levels,
-            lambda level: _run_from(probe, 0, _clean_sums(probe, 0), perturb(level)),
-        )
-    # At every level the first site has the same activity. So its noise is drawn once, and what it adds to the sums
-    # of the next stage is proportional to the level.
-    added = gained(structure.sites[0].name, probe.once(_sums_of_first_noise, kind))
-    sums = _clean_sums(probe, 1)
+        begin, sums, added = 0, _clean_sums(probe, 0), None
+    else:
+        # At every level the first site has the same activity. So its noise is drawn once, and what it adds to the sums
+        # of the next stage is proportional to the level.
+        begin, sums = 1, _clean_sums(probe, 1)
+        first = probe.once(_sums_of_first_noise, kind)
+        added = gained(structure.sites[0].name, first, slice(None))
 
-    def outputs_at(level: float) -> Tensor:
-        return _run_from(probe, 1, torch.add(sums, added, alpha=level), perturb(level))
+    def outputs_at(level: float, rows: slice) -> Tensor:
+        changed = sums[rows] if added is None else torch.add(sums[rows], added[rows], alpha=level)
+        return _run_from(probe, rows, begin, changed, perturb(level, rows))
 
-    return _curve(probe, name, probe.settings.levels, outputs_at)
+    return _curve(probe, name, probe.settings.levels, _in_parts(probe, outputs_at))
 
 
-def _unit_noise(probe: Probe, kind: _ActivityNoise, site: int, activity: Tensor, visit: int = 0) -> Tensor:
-    """Return what noise of one law and of level 1 adds to the activity of a site."""
-    ones = torch.ones(len(probe.keys), device=probe.keys.device)
-    law = NoiseLaw(ones, *(coefficient * ones for coefficient in _LAWS[kind]))
-    draws = _draws(_noise_keys(probe, kind), site, activity, visit)
-    return relative_variance(activity, law).sqrt_().mul_(draws)
+def _unit_noise(kind: _ActivityNoise, activity: Tensor, draws: Tensor) -> Tensor:
+    """Return what noise of one law and of level 1 adds to an activity."""
+    return _DEVIATIONS[kind](activity) * draws
 
 
 def _sums_of_first_noise(probe: Probe, kind: _ActivityNoise) -> Tensor:
     """Return what noise of level 1 at the first site adds to the sums of the stage behind it."""
-    return _added_sums(probe, 1, _unit_noise(probe, kind, 0, probe.activities()[0]))
+    structure, parameters, activity = probe.network.network, probe.network.parameters, probe.activities()[0]
+    keys = _noise_keys(probe, kind)
+
+    def added_by(rows: slice) -> Tensor:
+        noise = _unit_noise(kind, activity[rows], _draws(keys[rows], 0, activity))
+        return structure.stage_sums(parameters[rows], 1, noise, biased=False).transpose(1, 2)
+
+    return outputs_in_parts(structure, len(keys), activity.shape[2], added_by).transpose(1, 2)
 
 
 def _read_by_stage(probe: Probe, stage: int) -> Tensor:
@@ -328,12 +368,21 @@ def _added_sums(probe: Probe, stage: int, added: Tensor) -> Tensor:
     return probe.network.network.stage_sums(probe.network.parameters, stage, added, biased=False)
 
 
-def _run_from(probe: Probe, stage: int, sums: Tensor, tap: Tap | None = None) -> Tensor:
-    return probe.network.network.run_from(probe.network.parameters, stage, sums, tap)
+def _run_from(probe: Probe, rows: slice, stage: int, sums: Tensor, tap: Tap | None = None) -> Tensor:
+    """Return the outputs of some members, whose sums at a stage are given."""
+    return probe.network.network.run_from(probe.network.parameters[rows], stage, sums, tap)
+
+
+def _in_parts(probe: Probe, outputs_at: Callable[[float, slice], Tensor]) -> Callable[[float], Tensor]:
+    """Return a function of the level that gives all members' outputs, of one that gives those of some."""
+    members, batch = probe.clean.outputs.shape[:2]
+    return lambda level: outputs_in_parts(
+        probe.network.network, members, batch, lambda rows: outputs_at(level, rows)
+    )
 
 
 def _draws(noise_keys: Tensor, site: int, activity: Tensor, visit: int = 0) -> Tensor:
-    return normals(visit_keys(site_keys(noise_keys, site), visit), activity.shape[1], activity.shape[2])
+    return drawn_normals(visit_keys(site_keys(noise_keys, site), visit), activity.shape[1], activity.shape[2])
 
 
 def _curve(

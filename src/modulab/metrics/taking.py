@@ -13,7 +13,7 @@ from torch import Tensor
 from modulab.config.settings import Probes
 from modulab.errors import ConfigError, ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import Measure, find_measures, named_values, value_per_member
-from modulab.metrics.probe import BLOCK_BYTES, Probe, Tell, bytes_per_member, make_probe, tell_nobody
+from modulab.metrics.probe import BLOCK_BYTES, Asked, Probe, Tell, bytes_per_member, make_probe, tell_nobody
 from modulab.networks.base import NetworkPopulation
 from modulab.schema import is_reserved
 from modulab.tasks.base import Task
@@ -28,8 +28,11 @@ def measure_population(
     block_bytes: int = BLOCK_BYTES,
     threads: int = 1,
     tell: Tell = tell_nobody,
+    asked: Asked | None = None,
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return every configured measure of members that share a task, by name; no mask: dense networks.
+
+    Where only some values are `asked` for, measures may leave out others.
 
     Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
@@ -53,7 +56,7 @@ def measure_population(
         block_parameters, block_keys, block_masks = block
         with torch.no_grad():
             network = NetworkPopulation(networks.network, block_parameters)
-            probe = make_probe(task, network, block_keys, settings, block_masks, tell)
+            probe = make_probe(task, network, block_keys, settings, block_masks, tell, asked)
             found = take_measures(probe, measures)
         return {name: values[:members] for name, values in found.items()}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import find_measures, skipped_measures
-from modulab.metrics.probe import Tell, tell_nobody
+from modulab.metrics.probe import Asked, Tell, tell_nobody
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.results.tables import FAILED_WITH
@@ -39,9 +39,10 @@ def measure_members(
     masks: Float[Tensor, "member parameter"],
     settings: Probes,
     threads: int = 1,
+    asked: Asked | None = None,
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
-    found = measure_each(members, networks, masks, settings, threads, narrow=False)
+    found = measure_each(members, networks, masks, settings, threads, narrow=False, asked=asked)
     assert not found.failures
     return found.measures
 
@@ -54,6 +55,7 @@ def measure_each(
     threads: int = 1,
     narrow: bool = True,
     tell: Tell = tell_nobody,
+    asked: Asked | None = None,
 ) -> Measured:
     """Return every measure of every member, in member order, and why members lack some or all.
 
@@ -85,6 +87,7 @@ def measure_each(
                     masks[places],
                     threads=threads,
                     tell=tell,
+                    asked=asked,
                 )
         except ForeignError as error:
             if not narrow:

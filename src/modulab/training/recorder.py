@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from modulab.lightning import Callback, LightningModule
 from modulab.lightning import Trainer as LightningTrainer
 from modulab.measure_names import current_measure, stands_for
 from modulab.metrics.measure import curve_measures
+from modulab.metrics.probe import Asked
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, member_engines, save_checkpoint
@@ -96,7 +98,9 @@ class Recorder(Callback):
         self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []
         self.curves: Curves = {"training/loss": []}
-        self._settings = _curve_settings(members[0].probes)
+        self._settings = curve_settings(members[0].probes)
+        self._sparse_settings = curve_settings(members[0].probes, sparse=True)
+        self._asked = Asked(tuple(self._settings.curves))
         self.stopped_at: list[int | None] = [None] * len(members)
         """The step at which each member stopped before its last one, or None."""
 
@@ -175,10 +179,18 @@ class Recorder(Callback):
         )
         measured["training/loss"] = learner.chunk_losses[places].tolist()
         for name in {**self.curves, **measured}:
-            point = [math.nan] * len(self._members)
+            point = self._no_value()
             for place, value in zip(places, measured.get(name, ()), strict=False):
                 point[place] = value
-            self.curves.setdefault(name, []).append(point)
+            self._add_to_curve(name, point)
+
+    def _no_value(self) -> list[float]:
+        return [math.nan] * len(self._members)
+
+    def _add_to_curve(self, name: str, point: list[float]) -> None:
+        """Add the last point to a curve, which has no value at those before its first."""
+        curve = self.curves.setdefault(name, [self._no_value() for _ in self.steps[:-1]])
+        curve.append(point)
 
     def _find_stops(self) -> bool:
         """Note which members stop at the last point, and return whether anything of how members go on may change."""
@@ -219,12 +231,17 @@ class Recorder(Callback):
         masks: Float[Tensor, "member parameter"],
         threads: int = 1,
     ) -> dict[str, list[float]]:
-        """Return those measures that are recorded along training."""
-        found = measure_members(members, networks, masks, self._settings, threads)
+        """Return those measures that are recorded along training, at its last point."""
+        probes = self._members[0].probes
+        is_last = self.steps[-1] >= self._members[0].training.steps
+        takes_sparse = is_last or len(self.steps) % probes.sparse_every == 0
+        settings = self._sparse_settings if takes_sparse else self._settings
+        asked = replace(self._asked, values=tuple(settings.curves))  # which keeps the same evaluation points
+        found = measure_members(members, networks, masks, settings, threads, asked)
         return {
             name: values
             for name, values in found.items()
-            if any(stands_for(pattern, name) for pattern in self._settings.curves)
+            if any(stands_for(pattern, name) for pattern in settings.curves)
         }
 
     def _save_if_due(self, trainer: LightningTrainer, last: bool) -> None:
@@ -281,7 +298,10 @@ def not_written(checkpoint: Path, error: Exception) -> ConfigError:
     )
 
 
-def _curve_settings(probes: Probes) -> Probes:
-    return probes.model_copy(
-        update={"num_samples": min(_SAMPLES, probes.num_samples), "measures": curve_measures(probes)}
+def curve_settings(probes: Probes, sparse: bool = False) -> Probes:
+    """Return what is measured at a point of the curves, on how much; with `probes.sparse_curves` if `sparse`."""
+    curves = [*probes.curves, *(probes.sparse_curves if sparse else [])]
+    asked = probes.model_copy(update={"curves": curves, "sparse_curves": []})
+    return asked.model_copy(
+        update={"num_samples": min(_SAMPLES, probes.num_samples), "measures": curve_measures(asked)}
     )

@@ -244,7 +244,6 @@ class _OwnRecorder(Recorder):
             self._save_if_due(trainer, last=done)
 
     def _add_point(self, trainer: LightningTrainer, step: int) -> None:
-        before = len(self.steps)
         advanced = step - (self.steps[-1] if self.steps else 0)
         self.steps.append(step)
         values = {"training/loss": sum(self._losses) / len(self._losses) if self._losses else math.nan}
@@ -262,8 +261,7 @@ class _OwnRecorder(Recorder):
             ).items()
         }
         for name in self.curves.keys() | values.keys():
-            points = self.curves.setdefault(name, [[math.nan] for _ in range(before)])
-            points.append([values.get(name, math.nan)])
+            self._add_to_curve(name, [values.get(name, math.nan)])
         self._tell_point(-1)
         self._progress.advance(advanced)
 
