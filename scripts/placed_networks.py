@@ -34,12 +34,17 @@ from modulab.sweep.trained import TrainedMembers
 
 PUBLISHED = {"independent": 7.4e-3, "shared": 8.5e-5, "composed": 1.3e-3}
 """Test errors of BIMT, one network each (Z. Liu et al., arXiv 2305.08746)."""
-POINTS = {
+SETTINGS = {
     "drawn": "points drawn for each seed",
     "published": "published points",
-    "uniform": "published points and initial weights",
+    "weights": "published points, initial weights",
+    "moments": "published points, initial weights, moments at places",
+    "turns": "published points, initial weights, turns of places",
+    "exchanges": "published points, initial weights, exchanges",
 }
-"""Points that formulas are learned from; with the last, initial weights are drawn as the published ones were."""
+"""What of the published code formulas are learned with, beside its cost; exchanges are moments and turns."""
+DRAWN = ("drawn", "published", "weights", "exchanges")
+"""Those in the figure."""
 ARMS = {
     "none": "no cost",
     "l1": "L1",
@@ -71,13 +76,28 @@ def arms(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(np.where(large, "l1 large", found), rows.index, name="arm")
 
 
-def formula_rows(rows: pd.DataFrame, formula: str, arm: str, points: str = "drawn") -> pd.DataFrame:
-    """Return the networks of a formula in an arm that learn from one of `POINTS`."""
+def published_settings(rows: pd.DataFrame) -> pd.Series:
+    """Return which of `SETTINGS` each row of a formula has."""
+    moments = rows["config.regulariser.swap_moments"] == "places"
+    turns = rows["config.regulariser.swap_turns"] == "places"
+    found = np.select(
+        [
+            rows["config.task.points"] == "drawn",
+            rows["config.architecture.initial_weights"] == "normal",
+            moments & turns,
+            moments,
+            turns,
+        ],
+        ["drawn", "published", "exchanges", "moments", "turns"],
+        "weights",
+    )
+    return pd.Series(found, rows.index, name="settings")
+
+
+def formula_rows(rows: pd.DataFrame, formula: str, arm: str, settings: str = "drawn") -> pd.DataFrame:
+    """Return the networks of a formula in an arm that have one of `SETTINGS`."""
     chosen = (rows["config.task.formula"] == formula) & (rows["arm"] == arm)
-    chosen &= (rows["config.task.points"] == "drawn") == (points == "drawn")
-    return rows[
-        chosen & ((rows["config.architecture.initial_weights"] == "uniform") == (points == "uniform"))
-    ]
+    return rows[chosen & (published_settings(rows) == settings)]
 
 
 def interval_text(values: pd.Series) -> str:
@@ -88,10 +108,10 @@ def interval_text(values: pd.Series) -> str:
 
 def report_formulas(rows: pd.DataFrame) -> None:
     """Print what predictions about formulas speak of."""
-    for (formula, published), points in itertools.product(PUBLISHED.items(), POINTS):
-        errors = formula_rows(rows, formula, "whole", points)["error/test"]
+    for (formula, published), settings in itertools.product(PUBLISHED.items(), SETTINGS):
+        errors = formula_rows(rows, formula, "whole", settings)["error/test"]
         print(
-            f"{formula}, {POINTS[points]}: test error {errors.median():.2e} (median), {errors.min():.2e} to "
+            f"{formula}, {SETTINGS[settings]}: test error {errors.median():.2e} (median), {errors.min():.2e} to "
             f"{errors.max():.2e} in {len(errors)} networks, {(errors < published).sum()} of them below the published "
             f"{published:.2e}"
         )
@@ -197,7 +217,8 @@ def draw(formulas: pd.DataFrame, policies: pd.DataFrame, behaviour: pd.DataFrame
         _draw_behaviour(panels[1, 2], behaviour, int(policies["config.task.size"].iloc[0]))
     columns = {
         "config.task.name": "task", "config.task.formula": "formula", "config.task.points": "points",
-        "config.architecture.initial_weights": "initial_weights", "config.task.imitate": "imitate", "arm": "arm",
+        "config.architecture.initial_weights": "initial_weights", "config.regulariser.swap_moments": "swap_moments",
+        "config.regulariser.swap_turns": "swap_turns", "config.task.imitate": "imitate", "arm": "arm",
         "config.seed": "seed", "error/test": "error", "modularity/structural": "structural",
         "wiring/length": "wire", "wiring/mean": "mean_length", FOUND: "modules", AGREEMENT: "agreement",
         "alignment": "alignment", "flags": "flags", "clamp_found/selectivity": "selectivity",
@@ -206,31 +227,34 @@ def draw(formulas: pd.DataFrame, policies: pd.DataFrame, behaviour: pd.DataFrame
     data = both[list(columns)].rename(columns=columns)
     caption = (
         "Networks whose connections cost their length. Above: test errors of three formulas, each network and the "
-        "median, on points drawn for each seed and on the published ones; a network of two independent formulas "
-        "without the cost and with it, each unit at its place. Below: structural modularity of the independent formula "
-        "and mean length of connections; agreement of the modules found in policies with the axes of the grid; steps "
-        "along x as the module found behind them is scaled about its mean, and the exact share."
+        "median, on points drawn for each seed, and with more and more as in the published code; a network of two "
+        "independent formulas without the cost and with it, each unit at its place. Below: structural modularity of "
+        "the independent formula and mean length of connections; agreement of the modules found in policies with the "
+        "axes of the grid; steps along x as the module found behind them is scaled about its mean, and the exact share."
     )
     save_figures([ReportFigure("locality", "Locality", caption, figure, data)], folder)
 
 
 def _draw_errors(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (formula, published) in enumerate(PUBLISHED.items()):
-        for number, (points, words) in enumerate(POINTS.items()):
-            errors = formula_rows(rows, formula, "whole", points)["error/test"]
-            middle = place + 0.28 * (number - 1)
+        for number, settings in enumerate(DRAWN):
+            errors = formula_rows(rows, formula, "whole", settings)["error/test"]
+            middle = place + 0.21 * (number - 1.5)
             axes.scatter(
-                middle + np.linspace(-0.09, 0.09, len(errors)), errors, s=12, alpha=0.6, linewidth=0,
-                color=COLOURS[(0, 5, 2)[number]], marker=MARKERS[number], label=None if place else words,
+                middle + np.linspace(-0.07, 0.07, len(errors)), errors, s=12, alpha=0.6, linewidth=0,
+                color=COLOURS[(0, 5, 3, 2)[number]], marker=MARKERS[number],
+                label=None if place else SETTINGS[settings],
             )  # fmt: skip
-            axes.plot([middle - 0.12, middle + 0.12], [errors.median()] * 2, color=COLOURS[(0, 5, 2)[number]])
+            axes.plot(
+                [middle - 0.09, middle + 0.09], [errors.median()] * 2, color=COLOURS[(0, 5, 3, 2)[number]]
+            )
         axes.plot(
             [place - 0.42, place + 0.42], [published] * 2, color=COLOURS[1], linestyle="--",
             label=None if place else "published error",
         )  # fmt: skip
     axes.set(ylabel="Test error", yscale="log", xticks=range(3), xticklabels=list(PUBLISHED))
     bottom, top = axes.get_ylim()
-    axes.set_ylim(top=top * (top / bottom) ** 0.5)  # room for the legend
+    axes.set_ylim(top=top * (top / bottom) ** 0.65)  # room for the legend
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title("Three formulas, with length and exchanges", loc="left")
     axes.legend(loc="upper center")

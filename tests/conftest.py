@@ -37,8 +37,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 LONGEST = (
     "test_slurm_cluster", "test_readme", "test_memory", "test_verdicts", "test_ray_cluster", "test_compiled",
-    "test_search", "test_hostile_folder", "test_golden", "test_native", "test_benchmark", "test_bad_input",
-    "test_compiled_step", "test_resuming", "test_experts", "test_packing", "test_process",
+    "test_search", "test_golden", "test_native", "test_benchmark", "test_hostile_folder", "test_fuzzed_commands",
+    "test_refused_commands", "test_compiled_step", "test_bad_input", "test_resuming", "test_experts", "test_packing",
+    "test_process",
 )  # fmt: skip
 """The files that take longest, each from half a minute on: by processor time, and those that wait for clusters early.
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from modulab.analysis.places import bias_places, weight_places
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.networks.base import INPUT, OUTPUT, Edges, Network
+from modulab.networks.parameter_places import bias_places, weight_places
 from modulab.networks.perceptron import Perceptron
 from modulab.networks.placed import PlacedPerceptron, evenly_spaced, unit_places
 from modulab.regularisers import Pass
@@ -136,8 +136,10 @@ def test_a_round_shortens_wires_and_is_a_permutation_of_units_that_changes_no_ou
     members = [make_placed(seed=seed, architecture__depth=2) for seed in range(4)]
     network, parameters = network_of(members[0]), some_parameters(members)
     assert isinstance(network, PlacedPerceptron)
-    moved = WiringCost.rearranged(network, parameters, coefficients_of(members), 20)
-    assert moved is not None
+    exchanged = WiringCost.rearranged(network, parameters, coefficients_of(members), 20)
+    assert exchanged is not None
+    assert exchanged.moments_of is None
+    moved = exchanged.parameters
     inputs = torch.rand(4, 9, network.in_features)
     assert torch.equal(network.forward(moved, inputs), network.forward(parameters, inputs))
     assert (cost(members, moved, 0) < cost(members, parameters, 0) - 1e-3).all()
@@ -176,15 +178,19 @@ def whole_cost(
     return total
 
 
-def brute_round(weights: list[Tensor], biases: list[Tensor], places: list[Tensor], candidates: int) -> None:
-    """Take the strongest units of each layer to the best place of all, by the whole cost of each exchange."""
+def brute_round(
+    weights: list[Tensor], biases: list[Tensor], places: list[Tensor], candidates: int, turns: str
+) -> None:
+    """Take the strongest units of each layer, or who stands there, to the best place of all, by whole costs."""
     for layer, place in enumerate(places):
         strengths = torch.zeros(len(place))
         if layer > 0:
             strengths = strengths + weights[layer - 1].abs().sum(dim=1)
         if layer < len(weights):
             strengths = strengths + weights[layer].abs().sum(dim=0)
-        for unit in strengths.argsort(descending=True)[:candidates].tolist():
+        strongest = strengths.argsort(descending=True)[:candidates].tolist()
+        for strong, stood in zip(strongest, place[strongest].tolist(), strict=True):
+            unit = place.tolist().index(stood) if turns == "places" else strong
             costs: list[float] = []
             for other in range(len(place)):
                 place[[unit, other]] = place[[other, unit]]
@@ -195,14 +201,15 @@ def brute_round(weights: list[Tensor], biases: list[Tensor], places: list[Tensor
                 place[[unit, best]] = place[[best, unit]]
 
 
-def test_training_is_a_plain_loop_with_exchanges_by_whole_costs() -> None:
+@pytest.mark.parametrize("turns", ["units", "places"])
+def test_training_is_a_plain_loop_with_exchanges_by_whole_costs(turns: str) -> None:
     member = make_member(
         {"task": "formulas", "architecture": "placed", "regulariser": "wiring"}, task__full_batch=20,
         architecture__width=6, data__num_samples=None, training__batch_size=20, training__steps=60,
         training__curve_every=10, training__learning_rate=5e-3, training__schedule="constant",
         regulariser__strength=0.02, regulariser__raised_by=3.0, regulariser__raised_from=15,
         regulariser__raised_until=45, regulariser__biases_from=30, regulariser__swap_every=20,
-        regulariser__swap_candidates=3,
+        regulariser__swap_candidates=5, regulariser__swap_turns=turns,
     )  # fmt: skip
     network = network_of(member)
     points = training_points(member.task, member_keys([member.seed]), 0, 20)[0]
@@ -223,7 +230,7 @@ def test_training_is_a_plain_loop_with_exchanges_by_whole_costs() -> None:
         optimiser.step()
         if (step + 1) % 20 == 0:
             with torch.no_grad():
-                brute_round(weights, biases, places, 3)
+                brute_round(weights, biases, places, 5, turns)
     found = network.split(trained_parameters([member]))
     order = [INPUT, "hidden.0", "hidden.1", OUTPUT]
     assert any(not torch.equal(place, place.sort().values) for place in places)
@@ -241,8 +248,8 @@ def test_each_member_has_rounds_when_it_is_due() -> None:
     parameters = some_parameters(members)
     for step, moved in ((10, []), (20, [1]), (30, [2]), (60, [1, 2])):
         after = WiringCost.rearranged(network_of(members[0]), parameters, coefficients_of(members), step)
-        changed = [] if after is None else (after != parameters).any(dim=1).nonzero().flatten().tolist()
-        assert changed == moved
+        changed = (parameters if after is None else after.parameters) != parameters
+        assert changed.any(dim=1).nonzero().flatten().tolist() == moved
 
 
 def test_exchanges_without_a_cost_of_length_change_no_weight() -> None:
@@ -260,17 +267,22 @@ def test_members_end_in_the_same_bits_alone_and_packed() -> None:
     check_packing(
         [
             make_placed(
-                seed=seed, regulariser__swap_every=(0, 10, 20)[seed], regulariser__swap_candidates=2 + seed,
-                training__steps=20,
-                regulariser__distance_cost=0.5 * seed,
+                seed=seed, regulariser__swap_every=(0, 10, 10)[seed], regulariser__swap_candidates=2 + seed,
+                regulariser__swap_moments=("units", "places", "places")[seed],
+                regulariser__swap_turns=("units", "units", "places")[seed],
+                regulariser__distance_cost=0.5 * seed, training__steps=20,
             )
             for seed in range(3)
         ]
     )  # fmt: skip
 
 
-def test_training_that_goes_on_from_its_state_has_rounds_at_the_same_steps() -> None:
-    members = [make_placed(seed=seed, regulariser__swap_every=20) for seed in range(2)]
+@pytest.mark.parametrize("every", [10, 20])
+def test_training_that_goes_on_after_or_before_an_exchange_ends_in_the_same_bits(every: int) -> None:
+    members = [
+        make_placed(seed=seed, regulariser__swap_every=every, regulariser__swap_moments=moments)
+        for seed, moments in enumerate(("units", "places"))
+    ]
     learner, data = prepared_learner(members)
     learner.training_step(data.chunk(0))
     resumed = PopulationLearner(members, "eager", CPU)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -75,6 +75,15 @@ class Pass:
         return self.network.activity_read((edges.source, edges.target), self.inputs, self.recording)
 
 
+@dataclass(frozen=True)
+class Rearrangement:
+    """Parameters after units were rearranged, and whose moments each goes on with."""
+
+    parameters: Float[Tensor, "member parameter"]
+    moments_of: Int64[Tensor, "member parameter"] | None = None
+    """The parameter whose moments of the optimiser each has from then on; None where each keeps its own."""
+
+
 class Regulariser(Settings):
     """What every regulariser shares: a strength, and a penalty computed from a forward pass."""
 
@@ -113,13 +122,13 @@ class Regulariser(Settings):
         parameters: Float[Tensor, "member parameter"],
         coefficients: Mapping[str, Tensor],
         step: int,
-    ) -> Float[Tensor, "member parameter"] | None:
+    ) -> Rearrangement | None:
         """Return the parameters with units rearranged after `step` steps, or None where nothing changes: the default.
 
         Called at each point of the curves, every training.curve_every steps. It is for changes that no gradient can
-        make and that leave every output as it is; the moments of optimisers stay. Like all that takes part in training
-        it must be a pure function of each member's own row. Training calls it and knows nothing else of it, so that a
-        regulariser that moves units is a file like any other.
+        make and that leave every output as it is. Like all that takes part in training it must be a pure function of
+        each member's own row. Training calls it and knows nothing else of it, so that a regulariser that moves units is
+        a file like any other.
         """
         del network, parameters, coefficients, step
         return None

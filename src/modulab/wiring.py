@@ -9,6 +9,12 @@ with d_ij the distance along the line between the units that a weight connects, 
 gradients shortens connections by making long ones weak. It cannot move a unit to where it would cost less, past units
 that cost more there, so that from time to time units exchange places where that lowers the cost.
 
+Here an exchange moves places, and weights stay with their units. The published code moves weights between places, which
+is the same network but for what training remembers. Its optimiser is not told, so that moments stay at places
+(`swap_moments`), and a round visits places, whose units an earlier exchange may have moved on (`swap_turns`). Either is
+a choice here. By default moments stay with weights: they are averages of their gradients, of which an exchange changes
+the part of length alone.
+
 In a recurrent network, where the units of one line are connected to each other, the cost makes the reach of a unit fall
 with distance.
 """
@@ -16,16 +22,18 @@ with distance.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
 from modulab.errors import ConfigError
 from modulab.networks.base import Edges, Network
+from modulab.networks.parameter_places import bias_places, weight_places
 from modulab.networks.placed import evenly_spaced, has_places, unit_places
-from modulab.regularisers import Pass, Regulariser
+from modulab.regularisers import Pass, Rearrangement, Regulariser
 
 _LEAST_GAIN = 1e-9
 """Smaller gains are ignored: they may be rounding alone."""
@@ -50,15 +58,36 @@ class WiringCost(Regulariser):
     swap_candidates: int = Field(
         ge=1, description="strongest units of each layer for which better places are sought in a round"
     )
+    swap_moments: Literal["units", "places"] = Field(
+        description="what moments of the optimiser stay with when two units exchange places: units, to whose weights "
+        "they belong, or places, as in the published code, so that each unit goes on with those of the other"
+    )
+    swap_turns: Literal["units", "places"] = Field(
+        description="what takes turns in a round: the strongest units, or the places where they stand as the round "
+        "comes to their layer, as in the published code, whichever unit stands there in turn"
+    )
+
+    def coefficients(self) -> dict[str, float]:
+        """Return the numbers, and 1 or 0 for whether moments stay at places and whether places take turns."""
+        return {
+            **super().coefficients(),
+            "moments_at_places": float(self.swap_moments == "places"),
+            "turns_of_places": float(self.swap_turns == "places"),
+        }
 
     def lacking(self, network: Network) -> str | None:
-        """Return that a network states no edges, or has no places that units could exchange."""
+        """Return that a network states no edges, has no places to exchange, or no weights of their own."""
         if not network.connections:
             return "weighted connections that it states as edges"
         if self.swap_every and not has_places(network):
             return (
                 f"places, which its units would exchange every regulariser.swap_every={self.swap_every} steps "
                 "(architecture=placed has them; regulariser.swap_every=0 needs none)"
+            )
+        if self.swap_every and self.swap_moments == "places" and bias_places(network) is None:
+            return (
+                "layers whose weights and biases are parameters of their own, whose moments could stay at places "
+                "(regulariser.swap_moments=units needs none)"
             )
         return None
 
@@ -94,11 +123,11 @@ class WiringCost(Regulariser):
         parameters: Float[Tensor, "member parameter"],
         coefficients: Mapping[str, Tensor],
         step: int,
-    ) -> Float[Tensor, "member parameter"] | None:
+    ) -> Rearrangement | None:
         """Return the parameters after a round of exchanges in members that are due for one, None where none is.
 
-        In each layer, inputs and outputs included, the strongest units take turns, and each exchanges its place with
-        the unit of the layer with which that lowers the wiring most, if it does.
+        In each layer, inputs and outputs included, the strongest units or their places take turns, and the unit whose
+        turn it is exchanges its place with the unit of the layer with which that lowers the wiring most, if it does.
         """
         every = coefficients["swap_every"].long()
         due = (every > 0) & (step % every.clamp(min=1) == 0)
@@ -106,20 +135,27 @@ class WiringCost(Regulariser):
             return None
         moved = parameters.clone()
         places = unit_places(network, moved)
+        before = unit_places(network, parameters)
         edges = [
             Edges(each.source, each.target, each.weights.abs().double()) for each in network.edges(parameters)
         ]
         candidates = coefficients["swap_candidates"].long()
+        by_place = coefficients["turns_of_places"] > 0
         for name, place in places.items():
             strongest = _strengths(edges, name).argsort(dim=1, descending=True, stable=True)
             for rank in range(min(int(candidates.max()), place.shape[1])):
                 exact = {other: each.double() for other, each in places.items()}
-                unit = strongest[:, rank]
+                chosen = strongest[:, rank]
+                stands_there = place == before[name].gather(1, chosen[:, None])
+                unit = torch.where(by_place, stands_there.long().argmax(dim=1), chosen)
                 gains = swap_gains(edges, exact, name)[torch.arange(len(unit), device=unit.device), unit]
                 gain, partner = gains.max(dim=1)
                 worth = due & (rank < candidates) & (gain > _LEAST_GAIN)
                 _exchange(place, unit, torch.where(worth, partner, unit))
-        return moved
+        at_places = coefficients["moments_at_places"] > 0
+        if not bool(at_places.any()):
+            return Rearrangement(moved)
+        return Rearrangement(moved, _moments_at_places(network, before, places, at_places))
 
 
 def wiring_length(
@@ -190,3 +226,29 @@ def _exchange(
     """Exchange the places of two units of each member, in place."""
     pair = torch.stack([unit, partner], dim=1)
     place.scatter_(1, pair, place.gather(1, pair.flip(1)))
+
+
+def _moments_at_places(
+    network: Network,
+    before: Mapping[str, Float[Tensor, "member _unit"]],
+    after: Mapping[str, Float[Tensor, "member _unit"]],
+    at_places: Bool[Tensor, " member"],
+) -> Int64[Tensor, "member parameter"]:
+    """Return the parameter that stood where each stands after a round; in members not `at_places`, each itself.
+
+    A weight stands between the places of two units, a bias at that of one.
+    """
+    device = at_places.device
+    stood = {  # unit of each layer that stood where each stands now
+        name: before[name].argsort(dim=1).gather(1, place.argsort(dim=1).argsort(dim=1))
+        for name, place in after.items()
+    }
+    itself = torch.arange(network.num_parameters, device=device).expand(len(at_places), -1)
+    taken = itself.clone()
+    for numbers, (source, target) in zip(weight_places(network) or (), network.connections, strict=True):
+        own = numbers.to(device)
+        taken[:, own] = own[stood[target][:, :, None], stood[source][:, None, :]]
+    for numbers, (_, target) in zip(bias_places(network) or (), network.connections, strict=True):
+        own = numbers.to(device)
+        taken[:, own] = own[stood[target]]
+    return torch.where(at_places[:, None], taken, itself)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from modulab.analysis.cut import compare, cut_apart, permuted
 from modulab.analysis.labels import FoundLabels, served_modules
-from modulab.analysis.places import bias_places, weight_places
 from modulab.metrics.communities.agreement import adjusted_rand
 from modulab.metrics.modularity import unit_strengths
 from modulab.networks.base import INPUT, OUTPUT
+from modulab.networks.parameter_places import bias_places, weight_places
 from modulab.networks.perceptron import Perceptron
 from modulab.partition import SHARED
 from modulab.training.program import network_of

@@ -61,6 +61,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
             "architecture__activation": "silu", "architecture__depth": 2, "training__curve_every": 25,
             "regulariser__swap_every": 50, "regulariser__strength": 0.01, "regulariser__raised_by": 3.0,
             "regulariser__raised_from": 20, "regulariser__raised_until": 60, "regulariser__biases_from": 40,
+            "regulariser__swap_moments": "places", "regulariser__swap_turns": "places",
         },
     ),
     "torch module with constants": (

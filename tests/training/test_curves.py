@@ -89,7 +89,7 @@ def test_a_sparse_curve_that_no_measure_gives_is_refused_and_none_can_be_monitor
         ConfigError, match=r"probes\.sparse_curves: no measure gives 'graph/weigth/modularity'"
     ):
         curve_measures(probes)
-    with pytest.raises(ConfigError, match=r"training\.monitor=error/module_1 is no curve that is recorded"):
+    with pytest.raises(ConfigError, match=r"training\.monitor=error/module_1 is not a curve recorded"):
         make_member(
             probes__sparse_curves=["error/module_1"], probes__curves=["modularity/structural"],
             training__monitor="error/module_1", training__patience=10,

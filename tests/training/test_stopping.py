@@ -195,7 +195,7 @@ def test_a_plateau_lowers_the_learning_rate_of_its_own_network_alone(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"training__patience": 20, "training__monitor": "error/train"}, "no curve that is recorded"),
+        ({"training__patience": 20, "training__monitor": "error/train"}, "not a curve recorded"),
         (
             {
                 "training__stopping_threshold": 0.1, "training__monitor": "modularity/structural",

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from modulab.analysis.analysis import Analysis, Trained
 from modulab.analysis.labels import Labels, LabelSource, find_labels, labels_lacking, within
-from modulab.analysis.places import NO_PLACES, weight_places
 from modulab.config.settings import Member
 from modulab.metrics.measure import Column
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
+from modulab.networks.parameter_places import NO_PLACES, weight_places
 from modulab.streams import Stream, fold_in, uniforms
 
 _SECONDS_PER_VALUE = 6e-9

@@ -23,12 +23,12 @@ from modulab.analysis.analysis import Analysis, Trained
 from modulab.analysis.curriculum import changed, structure_kept
 from modulab.analysis.further import train_further
 from modulab.analysis.labels import Labels, LabelSource, find_labels
-from modulab.analysis.places import NO_PLACES, bias_places, weight_places
 from modulab.config.settings import Member
 from modulab.errors import ConfigError
 from modulab.metrics.measure import Column, unmet
 from modulab.metrics.probe import Probe, evaluation_samples, in_module_coordinates
 from modulab.networks.base import Network, NetworkPopulation
+from modulab.networks.parameter_places import NO_PLACES, bias_places, weight_places
 from modulab.networks.self_trained import SelfTrained
 from modulab.partition import SHARED
 from modulab.schema import suggest

@@ -34,6 +34,8 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("training", "plateau_factor"): 0.5,
     ("probes", "sparse_curves"): [],
     ("probes", "sparse_every"): 5,
+    ("regulariser", "swap_moments"): "units",
+    ("regulariser", "swap_turns"): "units",
 }
 """Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
@@ -51,14 +53,17 @@ _ADDED_TO = {
     ("task", "bump_grid"): "modulab.tasks.continuous.ContinuousTask",
     ("task", "bump_width"): "modulab.tasks.continuous.ContinuousTask",
     ("architecture", "match"): "modulab.networks.perceptron.PerceptronArchitecture",
+    ("regulariser", "swap_moments"): "modulab.wiring.WiringCost",
+    ("regulariser", "swap_turns"): "modulab.wiring.WiringCost",
 }
 """The class that a key was added to, where not all classes of its group have it: others may have one of that name."""
 _KNOWN_BY = {
     "task": {"function_seed", "degree", "nonlinearity", "bump_grid", "bump_width"},
     "architecture": {"cross_connections", "match"},
+    "regulariser": {"swap_candidates", "swap_moments", "swap_turns"},
 }
 """Keys by which a group is known for one of the only class that had none of the added keys before: a regression task, a
-perceptron."""
+perceptron, a cost of wiring."""
 _FIRST_PATHS = {now: first for first, now in MOVED_CODE.items()}
 
 

@@ -253,13 +253,17 @@ class PopulationLearner(LightningModule):
         )
         for part, own in zip(self._parts, losses, strict=True):
             row_losses[:, slice(part.place.start, part.place.stop) if part.rows is None else part.rows] = own
-            if part.rows is not None:
-                self.parameters_by_row.data[part.rows] = part.block.parameters
-                self.first_moments[part.rows] = part.block.first_moments
-                self.second_moments[part.rows] = part.block.second_moments
+            self._keep(part)
         self._note_divergence(row_losses, chunk.first_step)
         self.chunk_losses = row_losses.T.contiguous().mean(dim=1)[self.row_of_member.to(self.device)].cpu()
         self.next_step += chunk.num_steps
+
+    def _keep(self, part: _Part) -> None:
+        """Write what a block has become to its rows, where it has copies of them."""
+        if part.rows is not None:
+            self.parameters_by_row.data[part.rows] = part.block.parameters
+            self.first_moments[part.rows] = part.block.first_moments
+            self.second_moments[part.rows] = part.block.second_moments
 
     def _rearrange(self) -> None:
         """Let regularisers rearrange the units of their members, as they do between chunks of steps."""
@@ -272,10 +276,13 @@ class PopulationLearner(LightningModule):
             moved = program.regulariser.rearranged(
                 program.network, part.block.parameters, own, int(self.next_step)
             )
-            if moved is not None:
-                part.block.parameters.copy_(moved)
-                if part.rows is not None:
-                    self.parameters_by_row.data[part.rows] = moved
+            if moved is None:
+                continue
+            part.block.parameters.copy_(moved.parameters)
+            if moved.moments_of is not None:
+                for moments in (part.block.first_moments, part.block.second_moments):
+                    moments.copy_(moments.gather(1, moved.moments_of))
+            self._keep(part)
 
     def _note_divergence(self, losses: Float[Tensor, "step row"], first_step: int) -> None:
         broken = ~torch.isfinite(losses)
