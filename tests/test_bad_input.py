@@ -461,9 +461,9 @@ WITHOUT_EFFECT = [
         "hydra/launcher=population_slurm",
         "hydra/launcher=population_slurm has no effect, because only sweeps use it.",
     ),
-    ("hydra.launcher.partition=low", "hydra.launcher.partition=low has no effect"),
+    ("hydra.launcher.partition=low", "hydra/launcher=population has none; others may, as hydra/launcher="),
     ("hydra/sweeper=optuna", "hydra/sweeper=optuna has no effect, because only sweeps use it. Add -m"),
-    ("hydra.sweeper.n_trials=3", "hydra.sweeper.n_trials=3 has no effect"),
+    ("hydra.sweeper.max_batch_size=3", "hydra.sweeper.max_batch_size=3 has no effect"),
     ("hydra.sweep.subdir=x", "hydra.sweep.subdir=x has no effect"),
     ("hydra.run.dir=", "hydra.run.dir= names no folder. Give one, as in hydra.run.dir=outputs/mine."),
 ]

@@ -125,7 +125,7 @@ def test_page_on_loggers_runs_as_written(tmp_path: Path, whole_command: WholeCom
 @pytest.mark.slow
 def test_page_on_python_runs_as_written(tmp_path: Path, whole_command: WholeCommand) -> None:
     run_page("python", tmp_path, whole_command)
-    assert len(table_of(tmp_path / "outputs/api")) == 2
+    assert len(table_of(tmp_path / "outputs/api")) == 4
 
 
 @pytest.mark.slow

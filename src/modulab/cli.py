@@ -519,12 +519,11 @@ def _train_with_hydra(given: Sequence[str]) -> int:
 
 
 def _checked_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return options and overrides of a command. Raises: ConfigError for overrides that contradict each other."""
-    from modulab.config.overrides import check_given_once, check_hydra_overrides, split_words
+    """Return options and overrides of a command. Raises: ConfigError for a key given twice, or none."""
+    from modulab.config.overrides import check_given_once, split_words
 
     options, overrides = split_words(given)
     check_given_once(overrides)
-    check_hydra_overrides(options, overrides)
     return options, overrides
 
 

@@ -40,8 +40,6 @@ READING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 _FOLDER_WORDS = ("dir", "folder", "out", "output", "output_dir", "path")
 """Words under which users look for the key of the folder."""
 
-_OF_SWEEPS = re.compile(r"\+*hydra[/.](launcher|sweeper|sweep\.subdir)\b")
-
 _REPEATABLE = ("--config-dir", "--multirun")
 """Options that may be given several times."""
 
@@ -106,32 +104,22 @@ class _Word(str):
 
 
 def check_given_once(overrides: Iterable[str]) -> None:
-    """Raise ConfigError for a key or group that is empty, or given twice, of which Hydra silently takes the last value.
+    """Raise ConfigError for a key or group that is given twice, of which Hydra silently takes the last value.
 
-    One that is removed, as in `~KEY +KEY=VALUE`, may be given as well.
+    One that is removed, as in `~KEY +KEY=VALUE`, may be given as well. A key must not be empty, nor a folder: results
+    would go to the current one.
     """
     given: dict[str, str] = {}
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if not key:
             raise ConfigError(f"{override!r}: a setting is KEY=VALUE, as in seed=1.")
+        if override in ("hydra.run.dir=", "hydra.sweep.dir="):
+            raise ConfigError(f"{override} names no folder. Give one, as in {override}outputs/mine.")
         if key in given:
             several = " Several loggers are a list, as in 'logger=[csv,wandb]'." if key == "logger" else ""
             raise ConfigError(f"{key} is given twice: {given[key]} and {override}. Give it once.{several}")
         given[key] = override
-
-
-def check_hydra_overrides(options: Sequence[str], overrides: Sequence[str]) -> None:
-    """Raise ConfigError for keys of Hydra that would silently have no effect, or write to the current folder."""
-    shown = {"--cfg", "-c", "--info", "-i"}.intersection(word.partition("=")[0] for word in options)
-    sweeps = {"-m", "--multirun"}.intersection(options) or "hydra.mode=MULTIRUN" in overrides
-    for override in overrides:
-        if override in ("hydra.run.dir=", "hydra.sweep.dir="):
-            raise ConfigError(f"{override} names no folder. Give one, as in {override}outputs/mine.")
-        if _OF_SWEEPS.match(override) and not sweeps and not shown:
-            raise ConfigError(
-                f"{override} has no effect, because only sweeps use it. Add -m, or leave it out."
-            )
 
 
 def override_key(override: str) -> str:

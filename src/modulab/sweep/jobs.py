@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
@@ -39,6 +40,8 @@ else:
     Work = object
 
 
+_OF_SWEEPS = re.compile(r"\+*hydra[/.](launcher|sweeper|sweep\.subdir)\b")
+"""Overrides of Hydra that a command without -m ignores."""
 _NOT_RETURNED = ("config.", "version.")
 """Columns of results that no job returns."""
 
@@ -132,7 +135,7 @@ class TrainTask:
 
         hydra_config = HydraConfig.get()
         check_hydra_keys(hydra_config)
-        _check_folder_key(hydra_config)
+        _check_keys_of_other_kind(hydra_config)
         name = str(hydra_config.job.config_name)
         # Unresolved: an override may hold an interpolation, which would resolve here, or fail.
         overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
@@ -185,7 +188,7 @@ def run_jobs(
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
     check_hydra_keys(config.hydra)
-    _check_folder_key(config.hydra)
+    _check_keys_of_other_kind(config.hydra)
     previous = HydraConfig.instance().cfg
     held_before = task.holds(folder)
     in_batches = OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None
@@ -338,8 +341,8 @@ def _task_config(composed: DictConfig) -> DictConfig:
     return composed
 
 
-def _check_folder_key(hydra_config: Any) -> None:
-    """Raise ConfigError for a folder that is given by the key of the other kind of command, and would not be used."""
+def _check_keys_of_other_kind(hydra_config: Any) -> None:
+    """Raise ConfigError for keys of Hydra that are for the other kind of command, sweep or not, and have no effect."""
     unused, used = "hydra.sweep.dir", "hydra.run.dir"
     words = "is for sweeps. Without -m"
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -350,6 +353,9 @@ def _check_folder_key(hydra_config: Any) -> None:
     given = dict(str(each).split("=", 1) for each in overrides if "=" in str(each))
     if unused in given and used not in given:
         raise ConfigError(f"{unused}={given[unused]} {words}, give {used}={given[unused]}.")
+    ignored = next((each for each in map(str, overrides) if _OF_SWEEPS.match(each)), None)
+    if ignored is not None and hydra_config.mode != RunMode.MULTIRUN:
+        raise ConfigError(f"{ignored} has no effect, because only sweeps use it. Add -m, or leave it out.")
 
 
 def _words(whole: Any) -> list[str]:
