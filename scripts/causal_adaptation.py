@@ -78,8 +78,9 @@ def main() -> int:
     """Train, compare, draw."""
     parser = argparse.ArgumentParser(prog="scripts/adaptation", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/adaptation"))
+    parser.add_argument("--seeds", type=int, default=32, help="data sets of each arm; default %(default)s")
     options, overrides = parser.parse_known_args()
-    asked = ["experiment=adaptation", "population.seeds=32", grid(), *overrides]
+    asked = ["experiment=adaptation", f"population.seeds={options.seeds}", grid(), *overrides]
     results = modulab.train(asked, folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
     for arm in ARMS:
