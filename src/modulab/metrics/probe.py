@@ -117,9 +117,8 @@ def outputs_in_parts(
     count = max(1, members // max(2, _CACHED_ELEMENTS // (points * widest)))
     ends = [members * part // count for part in range(count + 1)]
     parts = [outputs_of(slice(start, end)) for start, end in pairwise(ends)]
-    if (
-        parts[0].transpose(1, 2).is_contiguous()
-    ):  # as most networks write them: sums over points keep their order
+    # Most networks lay out outputs like this, and sums over points keep their order.
+    if parts[0].transpose(1, 2).is_contiguous():
         return torch.cat([part.transpose(1, 2) for part in parts]).transpose(1, 2)
     return torch.cat(parts)
 

@@ -21,7 +21,7 @@ from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
 
-_MOST_SPEAK = 0.8
+_MOST_ACTIVE = 0.8
 """Share of active units from which on leaving out the silent ones saves no time."""
 
 
@@ -97,7 +97,7 @@ def _count_rates(activity: Tensor, scores: Tensor) -> Callable[[float], Tensor]:
     are left out once."""
     flat = activity.flatten()
     places = places_of(flat != 0)
-    if len(places) > _MOST_SPEAK * len(flat):
+    if len(places) > _MOST_ACTIVE * len(flat):
         return lambda level: _rates_counted(activity, level, scores)
     values, chosen = flat.index_select(0, places), scores.flatten().index_select(0, places)
 
