@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from given_overrides import with_given
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from one_fit import packed_against_one_fit
@@ -80,7 +81,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/adaptation"))
     parser.add_argument("--seeds", type=int, default=32, help="data sets of each arm; default %(default)s")
     options, overrides = parser.parse_known_args()
-    asked = ["experiment=adaptation", f"population.seeds={options.seeds}", grid(), *overrides]
+    asked = with_given(["experiment=adaptation", f"population.seeds={options.seeds}", grid()], overrides)
     results = modulab.train(asked, folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
     for arm in ARMS:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from given_overrides import with_given
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -369,7 +370,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/locality"))
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each arm")
     options, overrides = parser.parse_known_args()
-    own = [f"population.seeds={options.seeds}", *overrides]
+    own = with_given([f"population.seeds={options.seeds}"], overrides)
     folders = {"locality": options.folder / "formulas", "grid_world": options.folder / "policies"}
     for experiment, folder in folders.items():
         modulab.train([f"experiment={experiment}", *own], folder=folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from given_overrides import with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -164,7 +165,9 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/scaling"))
     parser.add_argument("--points", type=int, nargs="+", default=POINTS, help="numbers of training points")
     options, overrides = parser.parse_known_args()
-    results = modulab.train(["experiment=projected", grid(options.points), *overrides], folder=options.folder)
+    results = modulab.train(
+        with_given(["experiment=projected", grid(options.points)], overrides), folder=options.folder
+    )
     rows = results.table[results.table["status"] == "completed"]
     dense = rows["config.architecture.name"] == "dense"
     rows = rows.assign(arm=rows["config.architecture.projections"].where(~dense, "dense"))

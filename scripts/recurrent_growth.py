@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from given_overrides import with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -180,7 +181,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1000, help="training steps before the curriculum")
     parser.add_argument("--stage-steps", type=int, default=500, help="training steps of a stage, at most")
     options, overrides = parser.parse_known_args()
-    asked = ["experiment=recurrent_growth", grid(options.steps, options.stage_steps), *overrides]
+    asked = with_given(["experiment=recurrent_growth", grid(options.steps, options.stage_steps)], overrides)
     modulab.train(asked, folder=options.folder)
     rows = analyse(options.folder, [f"curriculum.steps={options.stage_steps}"])
     report(rows)

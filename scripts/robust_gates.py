@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from given_overrides import with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from one_fit import packed_against_one_fit
@@ -135,7 +136,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/gates"))
     parser.add_argument("--channels", type=int, default=100, help="random channels")
     options, overrides = parser.parse_known_args()
-    asked = ["experiment=gates", grid_of(options.channels), *overrides]
+    asked = with_given(["experiment=gates", grid_of(options.channels)], overrides)
     results = modulab.train(asked, folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
     report_known(rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from given_overrides import with_given
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
@@ -102,7 +103,7 @@ def main() -> int:
     grid = (
         f"population.grid=[{{task.source_seed: {mixed}}}, {{task.source_seed: {apart}, task.corners: [4]}}]"
     )
-    results = modulab.train(["experiment=range", grid, *overrides], folder=options.folder)
+    results = modulab.train(with_given(["experiment=range", grid], overrides), folder=options.folder)
     print(draw(results.table[results.table["status"] == "completed"], options.folder))
     print(f"Figure: {options.folder / 'range.png'}")
     return 0

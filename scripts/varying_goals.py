@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from given_overrides import with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from one_fit import packed_against_one_fit
@@ -146,11 +147,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each arm")
     parser.add_argument("--trials", type=int, default=480, help="trials of the archive")
     options, overrides = parser.parse_known_args()
-    asked = ["experiment=retina", f"population.seeds={options.seeds}", *overrides]
+    asked = with_given(["experiment=retina", f"population.seeds={options.seeds}"], overrides)
     results = modulab.train(asked, folder=options.folder / "goals")
     rows = results.table[results.table["status"] == "completed"]
     elites = options.folder / "elites"
-    search = [*SEARCH, f"hydra.sweeper.n_trials={options.trials}", f"hydra.sweep.dir={elites}", *overrides]
+    search = with_given(
+        [*SEARCH, f"hydra.sweeper.n_trials={options.trials}", f"hydra.sweep.dir={elites}"], overrides
+    )
     subprocess.run([sys.executable, "-m", "modulab.cli", "train", "-m", *search], check=True)
     archive = read_archive(elites)
     assert archive is not None

@@ -367,8 +367,10 @@ def test_pages_name_scripts_pages_and_figures_that_are_there() -> None:
             assert os.access(ROOT / script, os.X_OK), (name, script)
         for target in re.findall(r"\]\(([^)]*)\)", page):
             path, _, anchor = target.partition("#")
-            assert (here / path).is_file(), (name, target)
-            headings = re.findall(r"^#+ (.*)$", (here / path).read_text(), re.MULTILINE) if anchor else []
+            if path:
+                assert (here / path).is_file(), (name, target)
+            text = (here / path).read_text() if path else page
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE) if anchor else []
             assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, target
 
 
