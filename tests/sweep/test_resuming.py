@@ -10,19 +10,14 @@ from pathlib import Path
 import pytest
 
 from modulab.results.store import load_results
-from tests.command_line import SMALL
+from tests.command_line import SMALL, last_given
 
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_any_point_and_resumed_gives_the_table_of_one_that_was_not(tmp_path: Path) -> None:
-    sweep = [
-        *(setting for setting in SMALL if not setting.startswith("trainer.engine")),
-        "training.steps=800",
-        "training.curve_every=400",
-        "seed=range(3)",
-        "architecture.width=6,7",
-    ]
-    sweep += ["trainer.largest_population=2", "trainer.checkpoint_seconds=0", "trainer.progress=off"]
+    own = ["training.steps=800", "training.curve_every=400", "seed=range(3)", "architecture.width=6,7"]
+    own += ["trainer.largest_population=2", "trainer.checkpoint_seconds=0", "trainer.progress=off"]
+    sweep = last_given(*(setting for setting in SMALL if not setting.startswith("trainer.engine")), *own)
     command = [sys.executable, "-m", "tests.sweep.kill_and_resume", str(tmp_path), "5", *sweep]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
