@@ -100,7 +100,7 @@ def test_arms_are_found_by_their_settings_and_paired_by_seed() -> None:
 
 def test_what_an_experiment_does_not_have_is_an_error_and_not_a_verdict() -> None:
     rows = table(**{"config.seed": [0, 0], "config.noise.scale": [0.0, 0.1], "error/test": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="no arm"):
+    with pytest.raises(ValueError, match="is not an arm"):
         Evidence(rows).values("error/test", {"noise.scale": 0.3})
     with pytest.raises(ValueError, match="not measured"):
         Evidence(rows).values("error/tset", {"noise.scale": 0.1})

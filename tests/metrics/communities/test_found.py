@@ -106,7 +106,7 @@ def test_diverged_networks_have_no_modules() -> None:
         ("found_louvain", {"graph": "modulab.metrics.probe.make_probe"}, "makes no graphs of units"),
         ("found_louvain", {"randomised": 1}, "Ask for 2 or more"),
         ("enrichment", {"of": "found_activty"}, "Did you mean 'found_activity'"),
-        ("enrichment", {"of": "layer_similarity"}, "no measure that finds modules"),
+        ("enrichment", {"of": "layer_similarity"}, "is not a measure that finds modules"),
     ],
 )
 def test_wrong_settings_are_refused_before_training(key: str, changes: dict[str, Any], message: str) -> None:

@@ -92,7 +92,12 @@ class Enrichment(Measure):
         named: Any = probes.measures.get(self.of)
         finder = find_measure(named, f"probes.measures.{self.of}") if named is not None else None
         if not isinstance(finder, FoundModules):
-            found = [key for key, value in probes.measures.items() if value is not None]
+            found = [
+                key
+                for key, value in probes.measures.items()
+                if value is not None
+                and isinstance(find_measure(value, f"probes.measures.{key}"), FoundModules)
+            ]
             raise ConfigError(
                 f"{where}.of={self.of} is not a measure that finds modules. Name the key of one under probes.measures. "
                 f"{suggest(self.of, found)}"
