@@ -202,5 +202,5 @@ def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
         plan_work([make("Regressor"), make("Regressor", training__learning_rate=0.5)], EAGER, tmp_path)
     with pytest.raises(ConfigError, match=r"architecture\.module: a value is missing"):
         plan_work([read_run(member_config({"architecture": "lightning"}))], EAGER, tmp_path)
-    with pytest.raises(ConfigError, match="no class derived from lightning"):
+    with pytest.raises(ConfigError, match="is not a class derived from lightning"):
         make("Tensor")
