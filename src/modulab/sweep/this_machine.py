@@ -85,13 +85,16 @@ def shares_of(work: Work) -> list[list[Run]]:
     processes = min(cpu_count(), int(room / (2 * PROCESS_BYTES)))
     if processes < 2 or packed.pending < 2:
         return whole
+    alone = sum(_seconds(population, work, work.execution.threads) for population in packed.populations)
+    on_one_core = [_seconds(population, work, 1) for population in packed.populations]
+    if alone <= _LEAST_GAIN * (_START_SECONDS + sum(on_one_core) / processes):
+        return whole  # however the work is cut: cutting a million networks takes seconds
     costs = {
-        run.run_id: _seconds(population, work, 1) / len(population)
-        for population in packed.populations
+        run.run_id: seconds / len(population)
+        for population, seconds in zip(packed.populations, on_one_core, strict=True)
         for run in population
     }
     shares = cut_shards(packed, set(), processes, costs)
-    alone = sum(_seconds(population, work, work.execution.threads) for population in packed.populations)
     shared = _START_SECONDS + max(_seconds_of_share(share, work) for share in shares)
     return shares if alone > _LEAST_GAIN * shared else whole
 
