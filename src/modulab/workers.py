@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from modulab.errors import ConfigError, ForeignError, describe
 from modulab.progress import ProgressReport
 
 KILLED = "its process was killed, most likely for lack of memory"
@@ -109,14 +109,25 @@ class SentProgress(ProgressReport):
         """Send a number of runs that have finished."""
         self._send("finish", runs)
 
-    @contextmanager
-    def aside(self) -> Generator[None]:
-        """Send the seconds that are spent within, in which nothing trains here."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._send("aside", time.monotonic() - begun)
+    def leave_out(self, seconds: float) -> None:
+        """Send seconds in which nothing trained here."""
+        self._send("aside", seconds)
+
+
+@contextmanager
+def outcome_sent(send: Send) -> Generator[None]:
+    """Send why the work within failed, and leave Ctrl-C to the process that started this one, which passes it on."""
+    os.setpgrp()
+    try:
+        yield
+    except ConfigError as error:
+        send("refused", str(error))
+    except ForeignError as error:
+        send("failed", str(error))
+    except KeyboardInterrupt:
+        send("interrupted", None)
+    except BaseException as error:
+        send("failed", describe(error))
 
 
 def show_sent(message: Message, progress: ProgressReport, processes: int, place: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modulab.config.settings import Member, Run, Trainer, read_run
-from modulab.errors import ConfigError, ForeignError, describe
+from modulab.errors import ConfigError
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
 from modulab.results.manifest import checkpoint_path, write_manifest
@@ -16,7 +15,7 @@ from modulab.sweep.pack import available_bytes
 from modulab.training.cache import say_once
 from modulab.training.execution import Execution, cpu_count
 from modulab.training.fit import PopulationResult
-from modulab.workers import Send, SentProgress, Workers, ended_by_signal, show_sent
+from modulab.workers import Send, SentProgress, Workers, ended_by_signal, outcome_sent, show_sent
 
 PRELOAD = ("modulab.training.self_trained", "modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 PROCESS_BYTES = 600 << 20
@@ -129,18 +128,9 @@ def _fit_one(
 ) -> None:
     from modulab.training.self_trained import fit_alone, warnings_told
 
-    os.setpgrp()  # Ctrl-C on a terminal reaches the process that started this one, which passes it on once.
     progress = SentProgress(send)
-    try:
+    with outcome_sent(send):
         with warnings_told(lambda text: progress.say(text, at_once=True)):
             member = read_run(config).member
             result = fit_alone(member, execution, Path(checkpoint), progress, device_number=place)
         send("done", result)
-    except ConfigError as error:
-        send("refused", str(error))
-    except ForeignError as error:
-        send("failed", str(error))
-    except KeyboardInterrupt:
-        send("interrupted", None)
-    except BaseException as error:
-        send("failed", describe(error))

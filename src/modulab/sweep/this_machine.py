@@ -7,7 +7,6 @@ that saves more than they take to start.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Run
-from modulab.errors import ConfigError, describe
+from modulab.errors import ConfigError
 from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.progress import ProgressReport
 from modulab.results.store import gather, statuses
@@ -33,7 +32,7 @@ from modulab.sweep.run import (
 from modulab.sweep.shards import cut_shards
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
 from modulab.training.execution import cpu_count
-from modulab.workers import Message, Send, SentProgress, Workers, ended_by_signal, show_sent
+from modulab.workers import Message, Send, SentProgress, Workers, ended_by_signal, outcome_sent, show_sent
 
 _PRELOAD = ("modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 _START_SECONDS = 8.0
@@ -182,15 +181,8 @@ def _lost(share: Sequence[Run], message: Message, folder: Path) -> dict[str, str
 
 
 def _train_share(send: Send, share: NodeShard, device: int | None) -> None:
-    os.setpgrp()  # Ctrl-C on a terminal reaches the process that started this one, which passes it on once.
-    if device is not None:
-        torch.cuda.set_device(device)
-    try:
+    with outcome_sent(send):
+        if device is not None:
+            torch.cuda.set_device(device)
         share.train(SentProgress(send), RunLog(Path(share.folder)))
         send("done", None)
-    except ConfigError as error:
-        send("refused", str(error))
-    except KeyboardInterrupt:
-        send("interrupted", None)
-    except BaseException as error:
-        send("failed", describe(error))
