@@ -96,6 +96,11 @@ class Training(Settings):
         """Return whether a network may stop before its last step."""
         return self.stopping_threshold is not None or self.patience is not None
 
+    @property
+    def is_monitored(self) -> bool:
+        """Return whether a curve stops a network or lowers its learning rate."""
+        return self.may_stop or self.schedule == "plateau"
+
 
 class Probes(Settings):
     """What is measured after training, and on how much."""
@@ -473,7 +478,7 @@ def _check_combinations(member: Member) -> None:
 def _check_monitor(member: Member) -> None:
     """Raise ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
     training = member.training
-    if not training.may_stop and training.schedule != "plateau":
+    if not training.is_monitored:
         return
     name = training.monitor
     recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)
