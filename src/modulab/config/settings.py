@@ -434,6 +434,8 @@ def _check_combinations(member: Member) -> None:
     # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
     with suppress(ForeignError), foreign_code():
         network = member.architecture.network(member.task)
+        for samples in (member.training.batch_size, member.probes.num_samples):
+            network.check_batch(samples)
         if member.task.mixing and not network.turns_inputs:
             raise ConfigError(
                 f"task.code=mixed needs a network whose first weights can take up a rotation, and those of "
