@@ -336,7 +336,7 @@ def test_a_folder_in_which_every_network_failed_says_so_and_shows_its_rows(comma
     code, trained, _ = command("train", *SMALL, *task)
     assert code == 1
     told = (
-        "None of these 2 networks has completed, so that there are no measures. "
+        "None of these 2 networks has completed, so there are no measures. "
         "The first error: ValueError: no such [red] $x$ function. "
         "Fix what failed, and run the same command again"
     )

@@ -92,7 +92,7 @@ def _trained(
         from modulab.sweep.planned import train_planned
 
         named = [word for each in dirs for word in ("--config-dir", str(each))]
-        with _resumable(f"{path}. The same call with folder={str(path)!r} goes on."):
+        with _resumable(f"{path}. Repeat the call with folder={str(path)!r} to resume."):
             train_planned(overrides, path, ["modulab", "train", *named, *overrides, f"hydra.run.dir={path}"])
         return Results(load_results(path), load_curves(path), path)
 
@@ -103,7 +103,7 @@ def _resumable(where: str) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"what is finished is kept in {where}") from None
+        raise Interrupted(f"finished results are in {where}") from None
 
 
 def load_results(path: str | Path | Results) -> pd.DataFrame:
@@ -213,7 +213,7 @@ def summary(
             folders = [_path(each) for each in results]
             table = load_folders(folders)
         if ratio and baseline is None:
-            raise ConfigError("ratio: say to what, as in baseline={'noise.scale': 0}.")
+            raise ConfigError("ratio needs a baseline, as in baseline={'noise.scale': 0}.")
         return summary_table(
             table, by=_names(by), metrics=_names(metrics), baseline=_baseline(baseline, folders), ratio=ratio
         )
@@ -308,7 +308,7 @@ def analyse(
         chosen = choose_analyses([with_] if isinstance(with_, str) else with_, overrides_of(settings, {}))
         wanted = None if members is None else [str(each) for each in members]
         own = own_modules(modules, folder)
-        with _resumable(f"{folder}. The same call goes on."):
+        with _resumable(f"{folder}. Repeat the call to resume."):
             run_analyses(plan_analyses(folder, chosen, wanted, again), own)
     return load_results(folder)
 
@@ -333,7 +333,7 @@ def run_claims(
     with python_errors():
         choose_preset(preset, processes)
         target = Path(folder) if folder is not None else Path("outputs", "claims", preset)
-        with settings_kept(), _resumable(f"{target}. The same call goes on."):
+        with settings_kept(), _resumable(f"{target}. Repeat the call to resume."):
             from modulab.claims import command
 
             judgements, reasons = command.run_claims(preset, _names(only), target, processes, "auto")

@@ -41,17 +41,18 @@ class Noise(Settings):
     a is what the noise is added to: a hidden activity or, as `sites` says, a pre-activation or an input.
     """
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     scale: float = Field(ge=0, description="sigma; 0 switches noise off")
     constant: float = Field(ge=0, description="c0, the variance that does not depend on activity")
-    linear: float = Field(ge=0, description="c1, the variance in proportion to activity (Poisson-like)")
-    quadratic: float = Field(ge=0, description="c2, the variance in proportion to squared activity")
+    linear: float = Field(ge=0, description="c1, the variance proportional to activity (Poisson-like)")
+    quadratic: float = Field(ge=0, description="c2, the variance proportional to squared activity")
     distribution: Distribution = Field(
-        description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
+        description="distribution of the noise: normal, or bernoulli, which is dropout if only quadratic is "
+        "not 0"
     )
     sites: Literal["all", "first", "last", "pre_activation", "input"] = Field(
-        description="where noise acts: activities of all hidden layers, or of the first or last alone; "
-        "pre_activation of all hidden layers; or input of the network"
+        description="where noise acts: on the activity of all hidden layers, or only of the first or last; "
+        "on the pre_activation of all hidden layers; or on the input"
     )
 
     @property

@@ -137,12 +137,12 @@ class Regulariser(Settings):
 class PowerRegulariser(Regulariser):
     """R_pq, the family of products of weight and activity powers."""
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     weight_power: float = Field(ge=0, description="p, 0 or at least 1")
     activity_power: float = Field(ge=0, description="q, 0 or at least 1")
     sites: Literal["hidden", "all"] | None = Field(
-        description="the weight matrices penalised: those that leave hidden layers, or all; "
-        "null means hidden where q > 0 and all where q = 0"
+        description="which weight matrices are penalised: those that leave hidden layers (hidden), or all; "
+        "null means hidden if q > 0 and all if q = 0"
     )
 
     @field_validator("weight_power", "activity_power")
@@ -199,10 +199,10 @@ class JacobianRegulariser(Regulariser):
     mean squared error over K outputs. With one hidden layer it equals c0 R_20 + c1 R_21 + c2 R_22.
     """
 
-    name: str = Field(description="how tables call it")
-    constant: float = Field(ge=0, description="c0 of the noise law that it stands for")
-    linear: float = Field(ge=0, description="c1 of the noise law that it stands for")
-    quadratic: float = Field(ge=0, description="c2 of the noise law that it stands for")
+    name: str = Field(description="name in tables and figures")
+    constant: float = Field(ge=0, description="c0 of the equivalent noise law")
+    linear: float = Field(ge=0, description="c1 of the equivalent noise law")
+    quadratic: float = Field(ge=0, description="c2 of the equivalent noise law")
 
     def lacking(self, network: Network) -> str | None:
         """Return that a network has no sites, if so."""

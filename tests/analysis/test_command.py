@@ -138,7 +138,7 @@ def test_an_interrupted_analysis_keeps_what_it_found_and_goes_on_to_the_same_end
     monkeypatch.setattr(Cut, "take", interrupted)
     code, _, err = command("analyse", "sweep", "--with", "cut", *FAST)
     assert code == 130
-    assert "What is found is kept in sweep. The same command goes on." in err
+    assert "Values found so far are in sweep. Repeat the command to resume." in err
     assert modulab.load_results(sweep)["cut/rise"].notna().sum() == 2
     assert command("analyse", "sweep", "--with", "cut", *FAST)[0] == 0
     assert len(calls) == 3
@@ -233,7 +233,7 @@ def test_a_folder_that_another_process_works_in_without_networks_or_with_links_i
 ) -> None:
     with FolderLock(sweep):
         code, _, err = command("analyse", "sweep", "--with", "cut")
-        assert (code, "is at work in this folder" in err) == (2, True)
+        assert (code, "is using this folder" in err) == (2, True)
     (sweep / "analyses").symlink_to(tmp_path)
     code, _, err = command("analyse", "sweep", "--with", "cut", *FAST)
     assert (code, "leads out of" in err) == (2, True)

@@ -277,7 +277,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, command: Co
         (["--json", "--markdown"], "give one of them"),
         (["--json", "--csv", "-"], "give one of them"),
         (["--transpose", "--json"], "Leave out --transpose"),
-        (["--ascending"], "say what to sort by"),
+        (["--ascending"], "needs --sort"),
         (["--ratio"], "--baseline noise.scale=0 --ratio"),
         (["--baseline", "noise.scale"], "give a setting and its value"),
         (["--baseline", "noise.scale=0,noise.scale=0.1"], "noise.scale is given twice"),

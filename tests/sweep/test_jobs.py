@@ -159,7 +159,7 @@ def test_a_second_process_in_the_same_folder_says_so_and_stops(command: Command,
     with FolderLock(tmp_path / "sweep"):
         code, _, err = command("train", "-m", *SMALL, "noise.scale=0,0.1", "hydra.sweep.dir=sweep")
     assert code == 2
-    assert re.search(r"error: sweep: process \d+ on .* is at work in this folder", err)
+    assert re.search(r"error: sweep: process \d+ on .* is using this folder", err)
     assert command("train", "-m", *SMALL, "noise.scale=0,0.1", "hydra.sweep.dir=sweep")[0] == 0
 
 

@@ -28,8 +28,8 @@ _SECONDS_PER_VALUE = 6e-9
 class Cut(Analysis):
     """The rise of test error when all connections between modules are cut, against random partitions."""
 
-    labels: LabelSource = Field(description="dotted path of the function that says which unit is whose")
-    partitions: int = Field(ge=1, description="random partitions of equal sizes to compare with")
+    labels: LabelSource = Field(description="dotted path of the function that assigns units to modules")
+    partitions: int = Field(ge=1, description="number of random partitions of equal sizes for comparison")
 
     @property
     def needs(self) -> tuple[str, ...]:

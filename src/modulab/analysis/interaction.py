@@ -36,7 +36,7 @@ _SECONDS_PER_VALUE = 6e-9
 class Interaction(Analysis):
     """The share of an output's variance that depends on the inputs of two modules jointly."""
 
-    pairs: int = Field(ge=2, description="pairs of points that each mixed second difference is taken of")
+    pairs: int = Field(ge=2, description="number of pairs of points for each mixed second difference")
 
     @property
     def needs(self) -> tuple[str, ...]:

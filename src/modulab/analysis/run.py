@@ -266,7 +266,7 @@ def _measured_factor(
 def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
     """Take the analyses that are planned. What is found is written every few seconds, at the end, and on Ctrl-C.
 
-    Raises: ConfigError where another process is at work in a folder, a file cannot be used, or code that its results
+    Raises: ConfigError where another process is using in a folder, a file cannot be used, or code that its results
     name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same goes on where this stopped.
     """
     for folder in {*(part.folder for part in plan.parts), *plan.left_out}:

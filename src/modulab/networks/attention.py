@@ -188,7 +188,9 @@ class AttentionArchitecture(Architecture):
 
     width: int = Field(ge=1, description="units of a token's state", json_schema_extra=STRUCTURAL)
     heads: int = Field(
-        ge=1, description="heads of attention, among which width is divided", json_schema_extra=STRUCTURAL
+        ge=1,
+        description="number of attention heads, among which width is divided",
+        json_schema_extra=STRUCTURAL,
     )
     hidden: int = Field(
         ge=1, description="hidden units at each token after attention", json_schema_extra=STRUCTURAL
@@ -197,7 +199,8 @@ class AttentionArchitecture(Architecture):
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     readout: Readout = Field(
-        description="what outputs are read from: the states of all tokens, their mean, or the last token's",
+        description="what the readout reads: the states of all tokens, their mean, or the state of the last "
+        "token",
         json_schema_extra=STRUCTURAL,
     )
     initial_scale: float = Field(

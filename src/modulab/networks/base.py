@@ -472,7 +472,7 @@ def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> li
 class Architecture(Settings):
     """The settings of a network: the class that `architecture._target_` names derives from this."""
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
 
     @property
     def structure(self) -> tuple[object, ...]:

@@ -167,9 +167,9 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
         handle.remove()
     if drew:
         raise ConfigError(
-            f"{KEY}: {network.name} draws random numbers when it is called, as torch.nn.Dropout does, and they "
-            "would differ with the members trained beside it. Leave them out and use noise=dropout, or another noise, "
-            "at architecture.sites."
+            f"{KEY}: {network.name} draws random numbers when it is called, as torch.nn.Dropout does, so its "
+            "results would depend on packing. Remove this, and use noise=dropout, or another noise, at "
+            "architecture.sites."
         )
     expected = (_TRIAL_SAMPLES, network.out_features)
     if isinstance(outputs, Tensor) and not outputs.is_floating_point():
@@ -245,13 +245,14 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
             )
     if not _equal(first, second):
         raise ConfigError(
-            f"{whole} returns other outputs when it is called again with the same inputs. It must keep nothing of a "
-            "call for the next."
+            f"{whole} returns different outputs when it is called again with the same inputs. It must not keep "
+            "state between calls."
         )
     if not torch.allclose(fewer, first[:2], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
-            f"{whole} returns other outputs for a sample when others of its batch are left out, as batch normalisation "
-            "does. Each sample must have outputs of its own; torch.nn.LayerNorm normalises each by itself."
+            f"{whole} returns different outputs for a sample if other samples of its batch are missing, as batch "
+            "normalisation does. Outputs of a sample must not depend on other samples; torch.nn.LayerNorm normalises "
+            "each sample separately."
         )
     with torch.no_grad():
         one = construct(network, 1)
@@ -261,8 +262,8 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
         own = one(inputs)
     if not _equal(row, again):
         raise ConfigError(
-            f"{whole} begins otherwise when it is built again from the same seed of torch, NumPy and random: its "
-            "constructor draws from a generator that has no seed, or counts how often it ran."
+            f"{whole} has other initial values when it is built again from the same seed of torch, NumPy and random: "
+            "its constructor draws from a generator without that seed, or counts its calls."
         )
     if not torch.allclose(own, swapped, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
@@ -280,9 +281,8 @@ def _check_vectorises(network: ModuleRecipe, module: nn.Module, layout: tuple[Pa
     inputs = _trial_inputs(network).expand(2, -1, -1)
     rows = torch.stack([row_of(module), row_of(construct(network, 1))])
     advice = (
-        "Networks are trained side by side, as a batch that torch.vmap makes of calls of one. Use operations that it "
-        "takes, without branches on values, or let the module train itself in a process of its own: "
-        "architecture=lightning."
+        "torch.vmap calls the module for several networks at once. Use operations that it supports, without branches "
+        "on values, or train each network in a separate process: architecture=lightning."
     )
 
     def outputs_of(rows: Tensor) -> Tensor:
@@ -309,7 +309,8 @@ def _check_vectorises(network: ModuleRecipe, module: nn.Module, layout: tuple[Pa
     outputs, alone, first = outputs.float(), alone.float(), first.float()
     if not (torch.allclose(outputs, alone, **bounds) and torch.allclose(outputs[0], first, **bounds)):
         raise ConfigError(
-            f"{KEY}: {network.name} returns other outputs for a network when others are called beside it. {advice}"
+            f"{KEY}: {network.name} returns different outputs for a network when it is called together with others. "
+            f"{advice}"
         )
 
 

@@ -189,7 +189,7 @@ def _drawable_network(
     if reason is not None:
         raise ConfigError(f"{reason}.")
     if network.layout != trained.layout:
-        raise ConfigError("its checkpoint holds other parameters than its settings ask for.")
+        raise ConfigError("its checkpoint contains different parameters than its settings require.")
     return network
 
 

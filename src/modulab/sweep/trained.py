@@ -139,7 +139,9 @@ class TrainedMembers:
         if len(networks) != 1 or [_kept(part) for part in layouts.pop()] != [
             _kept(part) for part in self.layout
         ]:
-            raise ConfigError(f"{self.file}: it holds other parameters than its members' settings ask for.")
+            raise ConfigError(
+                f"{self.file}: it contains different parameters than its members' settings require."
+            )
         return NetworkPopulation(networks.pop(), self.parameters)
 
 

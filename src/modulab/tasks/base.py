@@ -34,14 +34,14 @@ class Samples:
 class Task(Settings):
     """A modular task. Derive from it, state its sizes, loss and `draw`, and name the class in a config."""
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     modules: int = Field(ge=1, description="d, the number of modules", json_schema_extra=STRUCTURAL)
     code: Literal["coordinate", "mixed", "bump"] = Field(
-        description="how the network sees inputs: x itself, Qx with Q a fixed random rotation, or the responses of "
-        "Gaussian tuning curves on a grid over all coordinates jointly",
+        description="how the network sees inputs: coordinate is x itself, mixed is Qx with a fixed random "
+        "rotation Q, bump the responses of Gaussian tuning curves on a grid over all coordinates jointly",
         json_schema_extra=STRUCTURAL,
     )
-    mixing_seed: int = Field(ge=0, lt=2**63, description="which rotation mixed code uses")
+    mixing_seed: int = Field(ge=0, lt=2**63, description="seed of the rotation for mixed code")
 
     @model_validator(mode="after")
     def _check_code(self) -> Task:

@@ -33,11 +33,12 @@ class BumpPositionTask(Task):
     )
     width: float = Field(gt=0, description="standard deviation of the bump, in pixels")
     direction: Literal["to_position", "to_image"] = Field(
-        description="whether the network reads the image and gives the position, or the other way round",
+        description="whether the network reads the image and outputs the position, or the reverse",
         json_schema_extra=STRUCTURAL,
     )
     support: Literal["full", "corner"] = Field(
-        description="joint distribution of x and y in training; corner withholds positions far along both"
+        description="joint distribution of x and y in training; corner withholds positions at which both are "
+        "large"
     )
     corner: float = Field(
         gt=0, description="c, in pixels: corner support trains where x < c or y < c and withholds the rest"

@@ -48,7 +48,7 @@ def usable_engines(
         engines[program] = making.usable(program, wanted)
         if engines[program] == wanted != execution.engine and not execution.engine_may_change:
             say_once(
-                f"networks that the {wanted} engine began to train go on with it, and not with "
+                f"networks that the {wanted} engine began to train continue with it, and not with "
                 f"trainer.engine={execution.engine}."
             )
     return engines
@@ -112,7 +112,7 @@ class _Making:
         try:
             if device.type != "cpu" or not is_built(program):
                 self.progress.say(
-                    f"compiling training step {self.number}, {seconds}, kept for later runs", at_once=True
+                    f"compiling training step {self.number}, {seconds}, cached for later runs", at_once=True
                 )
             with self.progress.aside():
                 step_function(engine, program, device)
