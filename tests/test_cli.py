@@ -370,7 +370,7 @@ def test_a_measure_that_fails_is_named_and_the_others_are_printed(command: Comma
         (["experiment=nois"], "experiment=nois: there is no such option. Did you mean 'claims/noise'?"),
         (["-m", "experiment=regression,claims/maps/nois"], "Did you mean 'claims/maps/noise'?"),
         (["hydra/sweeper/sampler=tpee", "hydra/sweeper=optuna", "-m"], "Did you mean 'tpe'?"),
-        (["--shell-completion", "install=bash"], "modulab has no completion of shells"),
+        (["--shell-completion", "install=bash"], "modulab has no shell completion"),
     ],
 )  # fmt: skip
 def test_suggestions_come_from_the_group_that_was_meant(

@@ -78,7 +78,7 @@ def _trained(
     for override in overrides:
         if override.startswith("-") or override_key(override).partition(".")[0] == "hydra":
             raise ConfigError(
-                f"{override}: a call takes no options and no keys of Hydra. Give the folder as folder=FOLDER, a grid "
+                f"{override}: a call accepts no options and no keys of Hydra. Give the folder as folder=FOLDER, a grid "
                 "to modulab.train_grid, and leave searches, SLURM and Ray to the command line."
             )
     check_given_once(overrides)

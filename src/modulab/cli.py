@@ -447,7 +447,7 @@ def _train(given: Sequence[str]) -> int:
         return _version()
     if "--shell-completion" in given or "-sc" in given:
         raise ConfigError(
-            "--shell-completion: modulab has no completion of shells; Hydra's takes no commands such as train. "
+            "--shell-completion: modulab has no shell completion, and Hydra's does not know commands such as train. "
             "modulab train --help GROUP lists options and keys."
         )
     if "--hydra-help" in given:

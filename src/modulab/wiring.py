@@ -80,10 +80,10 @@ class WiringCost(Regulariser):
     def lacking(self, network: Network) -> str | None:
         """Return that a network states no edges, has no places to exchange, or no weights of their own."""
         if not network.connections:
-            return "weighted connections that it states as edges"
+            return "weighted connections (edges)"
         if self.swap_every and not has_places(network):
             return (
-                f"places, which its units would exchange every regulariser.swap_every={self.swap_every} steps "
+                f"places, which its units could exchange every regulariser.swap_every={self.swap_every} steps "
                 "(architecture=placed has them; regulariser.swap_every=0 needs none)"
             )
         if self.swap_every and self.swap_moments == "places" and bias_places(network) is None:

@@ -45,7 +45,7 @@ class Clamp(Analysis):
     @classmethod
     def _rising(cls, factors: list[float]) -> list[float]:
         if sorted(set(factors)) != factors or not all(0 <= factor <= 2 for factor in factors):
-            raise ValueError(f"{factors}: factors must lie from 0 to 2 and rise, each once.")
+            raise ValueError(f"{factors}: factors must be from 0 to 2, in rising order without repetition.")
         return factors
 
     @property

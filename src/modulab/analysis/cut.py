@@ -45,7 +45,7 @@ class Cut(Analysis):
             Column("z", "Rise when cut apart, against random modules (z)"),
             Column("p", "Rise when cut apart, against random modules (p)", ends_at_one=True),
             Column("rise_module_{module}", "Rise of error of module {module} when cut off"),
-            Column("rise_random_module_{module}", "The same in random partitions, module {module}"),
+            Column("rise_random_module_{module}", "Rise of error of module {module} in random partitions"),
             Column("z_module_{module}", "Rise of module {module}, against random modules (z)"),
             Column(
                 "p_module_{module}", "Rise of module {module}, against random modules (p)", ends_at_one=True

@@ -57,9 +57,9 @@ class Likeness(Analysis):
     def columns(self) -> tuple[Column, ...]:
         """Return the words for the mean over sites, and for each site."""
         return (
-            Column("cka", "Linear CKA with the network of reference", ends_at_one=True),
+            Column("cka", "Linear CKA with the reference network", ends_at_one=True),
             Column(
-                "cka_site_{site}", "Linear CKA with the network of reference at site {site}", ends_at_one=True
+                "cka_site_{site}", "Linear CKA with the reference network at site {site}", ends_at_one=True
             ),
         )
 

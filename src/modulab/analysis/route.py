@@ -47,7 +47,9 @@ class Route(Analysis):
     @classmethod
     def _rising(cls, shares: list[float]) -> list[float]:
         if sorted(set(shares)) != shares or not all(0 < share <= 1 for share in shares):
-            raise ValueError(f"{shares}: shares must lie above 0, rise, each once, and end at 1 at most.")
+            raise ValueError(
+                f"{shares}: shares must be above 0 and at most 1, in rising order without repetition."
+            )
         return shares
 
     @field_validator("routers")

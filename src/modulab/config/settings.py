@@ -174,7 +174,7 @@ class Probes(Settings):
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
         if any(value <= 0 for value in values) or sorted(set(values)) != values:
-            raise ValueError(f"{values}: values must be above 0 and rise, each once.")
+            raise ValueError(f"{values}: values must be above 0, in rising order without repetition.")
         return values
 
     @field_validator("ablated_fractions")
@@ -465,7 +465,7 @@ def _check_combinations(member: Member) -> None:
         if member.noise.is_on and member.noise.sites == "pre_activation" and not network.pre_activations:
             raise ConfigError(
                 f"noise.sites=pre_activation has no effect, because the network of "
-                f"architecture={member.architecture.name} states no pre-activations at which noise could act. Set "
+                f"architecture={member.architecture.name} has no pre-activations at which noise could act. Set "
                 "noise.sites to all, first, last or input, or choose another architecture."
             )
         if member.noise.is_on and not member.noise.acts_on_inputs and not network.sites:

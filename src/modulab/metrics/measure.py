@@ -75,12 +75,12 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
     "edges": (lambda network, _: bool(network.connections), "its network has no weighted connections"),
     "layers": (
         lambda network, _: network.is_layered,
-        "the connections of its network do not lead through one layer after another",
+        "its network is not a sequence of layers",
     ),
     "sites": (
         # A layered network without hidden layers has no units that could be noisy or silent, which is an answer.
         lambda network, _: bool(network.sites) or network.is_layered,
-        "its network states no sites where units are active",
+        "its network defines no sites where units are active",
     ),
     "gate": (lambda network, _: network.gate_name is not None, "its network has no gate"),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),

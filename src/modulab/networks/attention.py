@@ -242,7 +242,7 @@ def num_tokens(task: Task) -> int:
         )
     if task.partition.inputs_per_module != math.prod(shape):
         raise ConfigError(
-            f"task={task.name}: its inputs are not equal shares of {math.prod(shape)} in the order of modules, so that "
-            "they cannot be cut into tokens. Choose another architecture."
+            f"task={task.name}: its inputs are not equal shares of {math.prod(shape)} in the order of "
+            "modules, so they cannot be divided into tokens. Choose another architecture."
         )
     return task.modules * (shape[0] if len(shape) == 2 else 1)

@@ -399,7 +399,7 @@ class ConvolutionArchitecture(Architecture):
         if any(len(image) < size or len(set(image)) > 1 for image in images):
             raise ConfigError(
                 f"architecture={self.name} reads images of {rows} x {columns} inputs that follow one another and "
-                f"belong to one module each, but task={task.name} shares its {len(labels)} inputs out otherwise. "
-                "Choose another architecture."
+                f"belong to one module each, but task={task.name} shares its {len(labels)} inputs in another "
+                "way. Choose another architecture."
             )
         return rows, columns

@@ -287,11 +287,12 @@ class ExpertsArchitecture(Architecture):
             )
         elif self.top_k > self.experts:
             raise ConfigError(
-                f"architecture.top_k={self.top_k} experts cannot be chosen among architecture.experts={self.experts}. "
+                f"architecture.top_k={self.top_k} experts cannot be chosen among "
+                f"architecture.experts={self.experts}. "
                 f"Set architecture.top_k to {self.experts} or less."
             )
         elif self.top_k == 1 and self.experts > 1:
             raise ConfigError(
-                "architecture.top_k=1 leaves one expert with a share of 1, so that the gate has no gradient and is "
-                "never trained. Set architecture.top_k to 2 or more."
+                "architecture.top_k=1 leaves one expert with a share of 1, so the gate has no gradient and "
+                "is not trained. Set architecture.top_k to 2 or more."
             )

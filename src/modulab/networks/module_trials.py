@@ -89,8 +89,8 @@ def _copy(network: ModuleRecipe) -> nn.Module:
         return copy.deepcopy(template)
     except Exception as error:
         raise ConfigError(
-            f"{KEY}: {network.name} cannot be copied ({error}), as each thread needs one. Parameters must be made "
-            "in the constructor, and not computed from others there."
+            f"{KEY}: {network.name} cannot be copied ({error}), and each thread needs a copy. Create "
+            "parameters in the constructor, and do not compute them from others there."
         ) from error
 
 
@@ -104,8 +104,8 @@ def _layout(network: ModuleRecipe) -> tuple[Parameter, ...]:
         memory = value.untyped_storage().data_ptr()
         if memory in storages:
             raise ConfigError(
-                f"{KEY}: the parameters '{storages[memory]}' and '{name}' share memory, which two rows of numbers "
-                "cannot. Use one parameter in both places."
+                f"{KEY}: the parameters '{storages[memory]}' and '{name}' share memory, which is not "
+                "supported. Use one parameter in both places."
             )
         storages[memory] = name
         parts.append(Parameter(name, tuple(value.shape), value.dim() > 1, value.requires_grad))
@@ -115,8 +115,8 @@ def _layout(network: ModuleRecipe) -> tuple[Parameter, ...]:
             parts.append(Parameter(name, tuple(value.shape), is_weight=False, trained=False))
         elif not _equal(value, other.get_buffer(name)):
             raise ConfigError(
-                f"{KEY}: the buffer '{name}' holds whole numbers that its constructor draws, so that members would "
-                "differ in them. Make it a buffer of floating-point numbers."
+                f"{KEY}: the buffer '{name}' contains random whole numbers from its constructor, so members "
+                "would differ in them. Make it a buffer of floating-point numbers."
             )
     if not any(part.trained for part in parts):
         raise ConfigError(f"{KEY}: {network.name} has no parameters to train.")
@@ -126,8 +126,8 @@ def _layout(network: ModuleRecipe) -> tuple[Parameter, ...]:
 def _check_type(name: str, value: Tensor) -> None:
     if torch.nn.parameter.is_lazy(value):
         raise ConfigError(
-            f"{KEY}: '{name}' has no shape before the module is called. Use the layer that is not lazy; the task's "
-            "in_features is given to the constructor."
+            f"{KEY}: '{name}' has no shape before the module is called. Use a layer that is not lazy; the "
+            "constructor receives the task's in_features."
         )
     if value.dtype != torch.float32:
         raise ConfigError(
@@ -180,8 +180,8 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ConfigError(
             f"{KEY}: {network.name} returns {got} for inputs of shape ({_TRIAL_SAMPLES}, {network.in_features}), "
-            f"and the task needs {expected}. Let its constructor take in_features and out_features, which are those of "
-            "the task."
+            f"and the task needs {expected}. Give its constructor the arguments in_features and out_features, "
+            "which modulab passes."
         )
     return returned, values
 
@@ -217,7 +217,8 @@ def _sites(shapes: Mapping[str, Sequence[tuple[int, ...]]], unit_axis: int) -> t
         shape = visits[0]
         if not -len(shape) < unit_axis < len(shape) or unit_axis == 0:
             raise ConfigError(
-                f"architecture.unit_axis={unit_axis} is not an axis of units in the output of '{name}', whose shape is "
+                f"architecture.unit_axis={unit_axis} is not an axis of units in the output of '{name}', whose "
+                "shape is "
                 f"{shape}, the batch first."
             )
         if len(set(visits)) > 1:
@@ -240,7 +241,8 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
     for key, value in _values(module).items():
         if key not in before or not _equal(value, before[key]):
             raise ConfigError(
-                f"{whole} changes its parameter or buffer '{key}' when it is called, as batch normalisation does with "
+                f"{whole} changes its parameter or buffer '{key}' when it is called, as batch normalisation "
+                "does with "
                 "its running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm."
             )
     if not _equal(first, second):

@@ -172,7 +172,7 @@ class ProjectedModulesArchitecture(Architecture):
             self._check_known(task)
         if self.projections == "kernel" and not isinstance(task.loss_function, SquaredLoss):
             raise ConfigError(
-                f"architecture.projections=kernel fits values, and the targets of task.name={task.name} are others. "
+                f"architecture.projections=kernel fits numbers, and the targets of task.name={task.name} are not. "
                 "Set architecture.projections=random, or choose a task with squared loss, such as task=projected."
             )
         return ProjectedModules(

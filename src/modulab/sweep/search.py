@@ -276,7 +276,7 @@ def _check(settings: SearchSettings, objectives: Sequence[str], keys: Sequence[s
     if not objectives:
         raise ConfigError(
             "sweep.objective: a value is missing. Name the measure to optimise, as in sweep.objective=error/test, "
-            "or by a list of several."
+            "or a list of several."
         )
     for direction in settings.directions:
         if direction not in ("minimize", "maximize"):

@@ -52,7 +52,7 @@ class BumpPositionTask(Task):
             )
         if self.support == "corner" and self.corner >= self.side - 1:
             raise ConfigError(
-                f"task.corner={self.corner} withholds nothing, as positions end at {self.side - 1} in an image of "
+                f"task.corner={self.corner} withholds nothing, because positions end at {self.side - 1} in an image of "
                 f"task.side={self.side} pixels. Lower it, or set task.support=full."
             )
         return self

@@ -121,7 +121,8 @@ class DomainsTask(Task):
         for row in self.channel:
             if min(row) < 0 or abs(sum(row) - 1) > _SUM_ERROR:
                 raise ConfigError(
-                    f"task.channel has the row {row}, which is not a distribution. Give numbers from 0 that sum to 1."
+                    f"task.channel has the row {row}, which is not a distribution. Give numbers of 0 or more "
+                    "that sum to 1."
                 )
         return self
 

@@ -76,7 +76,9 @@ class _Making:
             self._make(program, engine)
         except Unsupported as error:
             if not self.may_change:
-                say_once(f"{_name(program)}: no native training step, for it has {error}; it is compiled.")
+                say_once(
+                    f"{_name(program)}: no native training step, because it has {error}; it uses the compiled engine."
+                )
             return self.usable(program, self.execution.instead_of_native)
         except (InterfaceChanged, NoCompiler) as error:  # which the user cannot fix
             return self._other(program, engine, str(error))
@@ -94,7 +96,8 @@ class _Making:
         """Return the engine that takes the place of one whose step cannot be made, and say why."""
         if engine == "native" and self.execution.instead_of_native == "compiled":
             say_once(
-                f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); it is compiled."
+                f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); "
+                "it uses the compiled engine."
             )
             return self.usable(program, "compiled")
         say_once(f"training with the eager engine: {reason}")
