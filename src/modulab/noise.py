@@ -57,25 +57,25 @@ class Noise(Settings):
 
     @property
     def has_variance(self) -> bool:
-        """Return whether the law gives noise at any activity."""
+        """Return whether the law has noise at any activity."""
         return self.constant + self.linear + self.quadratic > 0
 
     def coefficients(self) -> dict[str, float]:
-        """Return the numbers that `NoiseLaw` takes, of which each member of a program has its own."""
+        """Return the coefficients for `NoiseLaw`; each member of a population has its own."""
         return {field.name: getattr(self, field.name) for field in fields(NoiseLaw)}
 
     @property
     def is_on(self) -> bool:
-        """Return whether there is any noise, wherever it acts."""
+        """Return whether there is any noise."""
         return self.scale > 0 and self.has_variance
 
     @property
     def acts_on_inputs(self) -> bool:
-        """Return whether there is noise, and on the inputs of the network."""
+        """Return whether there is noise on the inputs of the network."""
         return self.is_on and self.sites == "input"
 
     def choose(self, sites: Sequence[str], pre_activations: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return at which of the places of a pass noise acts; none where it is off or acts on the inputs."""
+        """Return the places of a forward pass at which noise acts; none if it is off or acts on the inputs."""
         if not self.is_on:
             return ()
         places: dict[str, Sequence[str]] = {
@@ -112,8 +112,8 @@ def add_activity_noise(
 ) -> Float[Tensor, "member hidden_features batch"]:
     """Return noisy activity; `keys` are those of this site and step.
 
-    Where the variance is 0 the standard deviation's derivative is taken as 0 as well, so that a silent unit
-    is noiseless and receives no infinite gradient.
+    If the variance is 0, the derivative of the standard deviation is also set to 0, so a silent unit has no noise and
+    no infinite gradient.
     """
     variance = relative_variance(activity, law)
     silent = variance <= 0
