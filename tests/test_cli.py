@@ -387,7 +387,7 @@ def test_options_and_arguments_may_stand_in_any_order(command: Command) -> None:
         dry = ["sweep.dry_run=true", f"hydra.sweep.dir={place}"]
         code, out, err = command("train", *SMALL[:6], *given, *SMALL[6:], *dry)
         assert code == 0, err
-        assert "networks     4, of which 0 have their results" in out
+        assert "networks     4, of which 0 have results" in out
     for words in (
         ["table", "--by", "x", "nowhere", "--metric", "y"],
         ["log", "nowhere", "logger=csv", "--again", "logger.csv.live_up_to=3"],

@@ -61,7 +61,7 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
         return [*lines, "Nothing to remove."]
     return [
         *lines,
-        f"To remove {_amount(sizes)}, add --yes. Results stay. "
+        f"To remove {_amount(sizes)}, add --yes. Results are kept. "
         + ("Compiled steps are compiled again when they are needed. " if compiled else "")
         + "Without its checkpoints a folder has no weights for modulab analyse and load_members.",
     ]

@@ -91,7 +91,7 @@ def test_a_dry_run_counts_and_trains_nothing(command: Command) -> None:
     assert not list(Path("sweep").rglob("*.parquet"))
     assert command(*sweep)[0] == 0
     code, out, _ = command(*sweep, "sweep.dry_run=true")
-    assert "networks     24, of which 24 have their results and 0 are to be trained" in out
+    assert "networks     24, of which 24 have results and 0 will be trained" in out
     code, out, err = command("train", *SMALL, "sweep.dry_run=true", "hydra.run.dir=run")
     assert (code, "networks     1" in out) == (0, True)
     assert not list(Path("run").rglob("*.parquet"))

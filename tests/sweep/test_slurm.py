@@ -83,7 +83,7 @@ def test_a_dry_run_tells_of_the_shards_and_needs_no_slurm(
     assert code == 0, err
     told = dict(line.split(maxsplit=1) for line in out.splitlines()[1:])
     assert told["jobs"] == "7"
-    assert told["networks"] == "7, of which 0 have their results and 7 are to be trained"
+    assert told["networks"] == "7, of which 0 have results and 7 will be trained"
     assert told["shards"] == "3 tasks of one array job, 2 at once, the largest of 3 networks"
     assert told["each"] == "4 CPUs, 0 GPUs and 1.5 GiB for 30 min at a time"
     assert told["in"].startswith("all       about ")

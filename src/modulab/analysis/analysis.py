@@ -1,8 +1,8 @@
 """The contract of an analysis: a function of trained networks, with parameters, needs, cost, and labels of values.
 
 A config names an analysis by `_target_`, a class derived from `Analysis`, with its parameters. It must be pure, and
-draw random numbers only from streams folded from `trained.probe.keys`, so that the values of a member do not depend on which
-others are analysed. A measure (`metrics/measure.py`) can also be used as an analysis.
+draw random numbers only from streams folded from `trained.probe.keys`, so that the values of a member do not depend on
+which others are analysed. A measure (`metrics/measure.py`) can also be used as an analysis.
 """
 
 from __future__ import annotations

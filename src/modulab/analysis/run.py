@@ -200,7 +200,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
 
     Raises: ConfigError as `TrainedMembers.members` does.
     """
-    lines = ["dry run: nothing is kept", f"networks     {len(plan.wanted)}", *describe_left_out(plan)]
+    lines = ["dry run: nothing is stored", f"networks     {len(plan.wanted)}", *describe_left_out(plan)]
     for each in plan.chosen:
         seconds = 0.0
         reasons: dict[str, int] = {}
@@ -230,7 +230,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
         if count:
             how = "a guess" if measured is None else "measured on a few networks"
             time_taken = f", about {duration(_START_SECONDS + seconds * (measured or 1.0))} ({how})"
-        lines.append(f"{each.name:<12} {done} have it and {count} are to be analysed{time_taken}")
+        lines.append(f"{each.name:<12} {done} are analysed and {count} will be{time_taken}")
         lines += [f"             {number} will be skipped: {reason}" for reason, number in reasons.items()]
     return "\n".join(lines)
 

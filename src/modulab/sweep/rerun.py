@@ -191,7 +191,7 @@ def report(comparison: Comparison, shown: int = 12) -> tuple[list[str], list[lis
     rows: list[list[str]] = []
     if comparison.agrees:
         sentences.append(
-            f"{comparison.run_id}: trained alone it agrees bit for bit: {len(comparison.measures)} measures and "
+            f"{comparison.run_id}: trained alone, it agrees bit for bit: {len(comparison.measures)} measures and "
             f"{len(comparison.curves)} points of its curves."
         )
     else:
