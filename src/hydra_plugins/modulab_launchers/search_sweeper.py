@@ -48,7 +48,7 @@ class OptunaSweeperConf:
 
 @dataclass
 class EvolveSweeperConf(OptunaSweeperConf):
-    """Settings of an archive of elites; sweep.objective names the measure to optimise, and two measures for the cells."""
+    """Settings of an archive of elites; sweep.objective names the measure to optimise, and two for the cells."""
 
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "map_elites"}])
     n_trials: int = 640

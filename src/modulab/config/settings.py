@@ -217,10 +217,10 @@ class Trainer(Settings):
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         description="device; auto uses CUDA if it is available"
     )
-    engine: Literal["auto", "eager", "compiled", "native"] = Field(
-        description="native generates C++ for each step, compiled uses TorchInductor, eager neither; auto "
-        "continues with the engine that began the folder, otherwise selects native on CPUs if training is "
-        "long enough to repay compiling"
+    engine: Literal["auto", "eager", "compiled", "native", "native_measures"] = Field(
+        description="native generates C++ for each step, native_measures also for measures, compiled uses "
+        "TorchInductor, eager neither; auto continues with the engine that began the folder, otherwise selects "
+        "native or native_measures on CPUs if training is long enough to repay compiling"
     )
     threads: int | None = Field(
         ge=1,
