@@ -378,7 +378,7 @@ def test_a_folder_of_folders_is_not_logged_as_one(fails: Fails) -> None:
     trained(fails).rename("inner")
     Path("outer").mkdir()
     Path("inner").rename("outer/run")
-    assert "outer only holds folders of results. Log each by itself, such as outer/run." in fails(
+    assert "outer only holds folders of results. Log each of them separately, such as outer/run." in fails(
         "log", "outer", "logger=csv"
     )
 

@@ -141,7 +141,7 @@ def test_what_is_no_value_per_member_is_refused(values: object, message: str) ->
         ("cut", ["cut.partitions=few"], "cut.partitions='few'"),
         ("cut", ["cut.partitions=0"], "cut.partitions=0"),
         ("cut", ["cut.partition=3"], "Did you mean 'partitions'?"),
-        ("cut", ["clamp.sites=all"], "--with does not ask for 'clamp'"),
+        ("cut", ["clamp.sites=all"], "--with does not name 'clamp'"),
         ("cut", ["partitions=3"], "NAME.FIELD=VALUE"),
         ("cut", ["cut.labels=modulab.analysis.labels.served"], "cut.labels"),
         ("clamp", ["clamp.factors=[1.0,0.0]"], "factors must be from 0 to 2"),

@@ -216,7 +216,7 @@ def test_pooled_settings_are_paired_too(results: pd.DataFrame) -> None:
             {"noise.name": "poisson", "noise.scale": "0"},
             "no network of these results has all of these settings",
         ),
-        ({"noise.name": "poisson"}, "a pair is not determined. Name one of them, as in"),
+        ({"noise.name": "poisson"}, "pairs are not unique. Name one of them, as in"),
     ],
 )
 def test_a_baseline_that_cannot_be_is_refused(
