@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from modulab.sweep.jobs import TrainTask
 
 _COMMANDS = {
-    "train": "train and measure one run, a population, or with -m a sweep",
-    "table": "print mean and interval over seeds, grouped by what varies",
-    "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
-    "report": "write figures of results and an HTML page that holds them",
-    "analyse": "cut, transplant or clamp modules of finished networks, and add what is found to their rows",
-    "rerun": "train one row of a table again, alone, and compare",
-    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member once",
+    "train": "train and measure a network, a population or, with -m, a sweep",
+    "table": "print means and intervals over seeds, grouped by the settings that vary",
+    "claims": "run the experiments that test the claims, decide each claim by its rule, and write a report",
+    "report": "write figures of results, and an HTML page that contains them",
+    "analyse": "cut, transplant or clamp modules of finished networks, and add the values to their rows",
+    "rerun": "train the network of one row again, alone, and compare all numbers",
+    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member only once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
     "export": "write the weights of trained networks to npz or safetensors files, one per network",
-    "list": "list the options of a config group with their meanings, your own too; without GROUP, the groups",
-    "clean": "show compiled steps and checkpoints of finished folders with their sizes; remove them with --yes",
-    "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
+    "list": "list the options of a config group with their meanings, including your own; without GROUP, "
+    "list the groups",
+    "clean": "show the sizes of compiled steps and of checkpoints of finished folders; with --yes, remove "
+    "them",
+    "init": "create a small project with its own task, measure and experiment, ready to run",
 }
 
 
@@ -106,7 +108,8 @@ def _other(given: Sequence[str]) -> int:
 
     parser = ArgumentParser(
         prog="modulab",
-        description="Find out when and why neural networks become modular, and what they gain by it.",
+        description="Train populations of small neural networks, and find out when and why they become "
+        "modular.",
     )
     parser.add_argument("--version", action="store_true", help="print the version of modulab")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -136,17 +139,21 @@ def _other(given: Sequence[str]) -> int:
         "--preset",
         default="quick",
         metavar="PRESET",
-        help="smoke: seconds, only to see that it runs; quick: minutes on two cores (default); full: for a cluster",
+        help="smoke: takes a minute, to test the installation; quick: minutes on two cores (default); full: "
+        "for a cluster",
     )
-    claims.add_argument("--only", metavar="CLAIMS", help="claims to test, with commas between, such as C5,C6")
+    claims.add_argument("--only", metavar="CLAIMS", help="claims to test, separated by commas, such as C5,C6")
     claims.add_argument(
-        "--folder", type=given_path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
-    )
-    claims.add_argument(
-        "--processes", type=int, metavar="N", help="experiments to run at once; default one per core"
+        "--folder", type=given_path, metavar="FOLDER", help="where to write; default: outputs/claims/PRESET"
     )
     claims.add_argument(
-        "--dry-run", action="store_true", help="print how many networks would be trained, and train nothing"
+        "--processes",
+        type=int,
+        metavar="N",
+        help="number of experiments to run at once; default: one per core",
+    )
+    claims.add_argument(
+        "--dry-run", action="store_true", help="print how many networks would be trained, but train nothing"
     )
     claims.add_argument(
         "--map",
@@ -161,14 +168,16 @@ def _other(given: Sequence[str]) -> int:
         metavar="OVERRIDE",
         help="logger=wandb, 'logger=[csv,wandb]', logger.wandb.KEY=VALUE",
     )
-    log.add_argument("--again", action="store_true", help="also members that were logged before")
+    log.add_argument("--again", action="store_true", help="also log members that have already been logged")
     dashboard = commands.add_parser(
         "dashboard", help=_COMMANDS["dashboard"], description=_COMMANDS["dashboard"]
     )
     dashboard.add_argument(
         "path", type=given_path, metavar="PATH", help="folder of a sweep that was logged to W&B"
     )
-    dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
+    dashboard.add_argument(
+        "--json", action="store_true", help="print the definition; needs no internet connection"
+    )
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
     _add_project_commands(commands)
@@ -210,7 +219,8 @@ def _add_project_commands(commands: Any) -> None:
         default=[],
         type=given_path,
         metavar="FOLDER",
-        help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
+        help="a folder with additional configs; MODULAB_CONFIG_DIR and modulab.toml can also name such "
+        "folders",
     )
     export = commands.add_parser("export", help=_COMMANDS["export"], description=_COMMANDS["export"])
     export.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
@@ -230,13 +240,13 @@ def _add_project_commands(commands: Any) -> None:
         nargs="?",
         type=given_path,
         metavar="PATH",
-        help="where to look for folders of results, and nowhere else; without it outputs and the compiled steps",
+        help="folder in which to look for results; by default outputs, and the cache of compiled steps",
     )
     clean.add_argument(
         "--yes", action="store_true", help="remove what is shown; without it nothing is removed"
     )
     begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
-    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="where to write it")
+    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="folder to create")
 
 
 def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:
@@ -256,7 +266,7 @@ def _init(options: argparse.Namespace) -> int:
 
     folder = printable(str(options.folder))
     written = begin_project(options.folder)
-    print(f"Wrote {len(written)} files to {folder}. Its README.md says how to go on.")
+    print(f"Wrote {len(written)} files to {folder}. See README.md there for the next steps.")
     return 0
 
 
@@ -330,7 +340,7 @@ def _claims(options: argparse.Namespace) -> int:
             headings, rows, place = summary(judgements, folder)
     except KeyboardInterrupt:
         print(
-            f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
+            f"Interrupted. Finished results are in {folder}. Repeat the command to resume.", file=sys.stderr
         )
         return 130
     if warning := banner(options.preset, presets[options.preset]):
@@ -437,7 +447,7 @@ def _train(given: Sequence[str]) -> int:
         return _version()
     if "--shell-completion" in given or "-sc" in given:
         raise ConfigError(
-            "--shell-completion: modulab has no completion of shells; Hydra's takes no commands such as train. "
+            "--shell-completion: modulab has no shell completion, and Hydra's does not know commands such as train. "
             "modulab train --help GROUP lists options and keys."
         )
     if "--hydra-help" in given:
@@ -577,9 +587,9 @@ def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
     others = len(set(results["run_id"]).difference(planned))
     if others and not searched:  # a stored search has trials of earlier commands
-        are = "is" if others == 1 else "are"
+        have = "has" if others == 1 else "have"
         print(
-            f"{others} of these {len(results)} networks {are} of other settings: {folder} held them before."
+            f"{others} of these {len(results)} networks {have} other settings; {folder} contained them before."
         )
     if lost := set(planned).difference(results["run_id"]):
         print(
@@ -597,7 +607,7 @@ def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
     key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"
     words = [word for word in given if not word.startswith(f"{key}=")]
     command = shlex.join(["modulab", "train", *words, f"{key}={job.folder}"])
-    return f"Interrupted. What is finished is kept in {job.folder}. To go on:\n  {command}"
+    return f"Interrupted. Finished results are in {job.folder}. To resume:\n  {command}"
 
 
 if __name__ == "__main__":

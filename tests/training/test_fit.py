@@ -177,7 +177,7 @@ def test_a_machine_without_a_compiler_trains_what_was_chosen_elsewhere_or_says_w
     say_once.cache_clear()
     there = chosen[0].on_this_machine()
     assert (there.engine, there.threads) == ("eager", 1)
-    assert "no C++ compiler is installed" in capsys.readouterr().err
+    assert "no C++ compiler (g++) is installed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"trainer\.engine=native needs a C\+\+ compiler"):
         chosen[1].on_this_machine()
 

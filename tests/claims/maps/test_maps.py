@@ -137,7 +137,7 @@ def test_a_plan_takes_the_first_two_axes_as_its_plane_and_lists_as_panels() -> N
 @pytest.mark.parametrize(
     ("axes", "complaint"),
     [
-        ({"noise.scale": Axis(low=0.0, high=1.0)}, "needs two axes"),
+        ({"noise.scale": Axis(low=0.0, high=1.0)}, "needs at least two axes"),
         ({"a": Axis(values=["x", "y"]), "b": Axis(low=0.0, high=1.0)}, "rising numbers"),
         (
             {"a": Axis(low=0.0, high=1.0), "b": Axis(low=0.0, high=1.0), "c": Axis(values=list(range(13)))},
