@@ -174,9 +174,10 @@ def _breakable(name: str) -> Markup:
 def _singles(charts: Mapping[str, Any]) -> str:
     """Return what the small marks of charts are, or nothing where there are none."""
     panels = [panel for figure in charts["figures"].values() for panel in figure["panels"]]
-    if charts["networks"]:
+    own = [panel["rows"] for panel in panels if SHOWN["member"] in panel["rows"]["m"]]
+    if any(number is not None for rows in own for number in rows["n"]):
         return "networks"
-    return "settings" if any(SHOWN["member"] in panel["rows"]["m"] for panel in panels) else ""
+    return "settings" if own else ""
 
 
 def _own_file(name: str) -> str:
