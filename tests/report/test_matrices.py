@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,13 @@ def test_writing_a_page_keeps_the_drawings_of_matrices(tmp_path: Path) -> None:
     for name in ("connectivity", "modules"):
         assert (tmp_path / f"{name}.svg").read_bytes().startswith(b"<?xml")
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_long_name_above_pictures_of_modules_leaves_them_side_by_side() -> None:
+    name = "premodular, training steps 4000 (seed 0, trained to test error 0.000053)"
+    figure = communities_figure.modules_figure({name: found_modules()}, name="modules", title="Modules")
+    figure.png()
+    places = [axes.get_position() for axes in figure.figure.axes[:3]]
+    first, second = (after.x0 - before.x1 for before, after in pairwise(places))
+    assert first == pytest.approx(second, abs=0.01)
+    assert name in {text.get_text() for text in figure.figure.axes[0].texts}

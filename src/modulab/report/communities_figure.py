@@ -48,7 +48,9 @@ def modules_figure(
         for axes, (network, each) in zip(rows, found.items(), strict=True):
             largest = _largest(each)
             _draw_graph(axes[0], each.own, largest)
-            heading = axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
+            axes[0].set_title(f"\n{each.search}: {_count(each.own)}", loc="left")
+            # Not in the title: the middle of a long one, beyond its picture, would push the next one away.
+            heading = axes[0].annotate(network, (0, 1), (0, 19), textcoords="offset points", va="bottom")
             heading.set_in_layout(False)  # long ones run on above the pictures beside
             _draw_graph(axes[1], each.random, largest)
             axes[1].set_title(f"\nRandom graph: {_count(each.random)}", loc="left")
@@ -196,7 +198,7 @@ def _draw_modules(axes: Axes, found: PicturedModules) -> None:
                 zorder=4,
             )
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
-    areas = 2200 * sizes / sizes.sum()
+    areas = 2500 * sizes / sizes.sum()
     colours = [COLOURS[module % len(COLOURS)] for module in range(len(sizes))]
     axes.scatter(places[:, 0], places[:, 1], s=areas, c="white", zorder=2)
     axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.6, zorder=2)
