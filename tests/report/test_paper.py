@@ -96,6 +96,21 @@ def test_headings_of_a_long_table_hold_nothing_that_keeps_them_from_each_page(pa
 
 
 @in_browser
+def test_intervals_of_wide_tables_stand_below_their_numbers_on_screens_too_so_that_all_columns_show(
+    page: Browser,
+) -> None:
+    page.resize(1400)
+    page.send("Emulation.setEmulatedMedia", media="screen")
+    display = "getComputedStyle(document.querySelector('{} .interval')).display"
+    assert page.evaluate(display.format("#arms")) == "block"
+    assert page.evaluate(display.format("table.level")) == "inline"
+    box = "document.querySelector('#arms .table')"
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+    page.resize(PAGE_WIDTH)
+    page.send("Emulation.setEmulatedMedia", media="print")
+
+
+@in_browser
 def test_hundreds_of_networks_add_no_pages(page: Browser) -> None:
     pages = len(re.findall(rb"/Type /Page\b", page.pdf()))
     page.evaluate("document.querySelector('#many').remove()")
