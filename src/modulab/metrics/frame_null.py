@@ -17,6 +17,8 @@ network as it is, which on rotated inputs has the same ones. The excess S - S_ro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int32
@@ -30,9 +32,11 @@ from modulab.metrics.modularity import (
     chance_corrected,
     clean_gates,
     gate_chunks,
+    native_sums,
     products,
     structural_modularity,
 )
+from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.partition import Partition
@@ -82,7 +86,7 @@ class FrameNull(Measure):
         partition = probe.task.partition
         rotations = module_rotations(probe.keys, partition.modules, self.rotations)
         rotated = rotated_modularity(
-            probe.network, probe.samples.inputs, partition, rotations, probe.once(clean_gates)
+            probe.network, probe.samples.inputs, partition, rotations, probe.once(clean_gates), probe.kernels
         )
         null, found = rotated.mean(dim=1), probe.once(structural_modularity)
         return {_NULL: null, _EXCESS: found - null, _SCALED: (found - null) / (1 - null)}
@@ -114,6 +118,7 @@ def rotated_modularity(
     partition: Partition,
     rotations: Float64[Tensor, "member rotation module module"],
     gates: Gates | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
 
@@ -125,7 +130,7 @@ def rotated_modularity(
     assert reading is not None
     assert writing is not None
     first, last = weights[0][:, :, reading], weights[-1].transpose(1, 2)[:, :, writing]
-    middle = None if len(weights) == 1 else hidden_path_strength(network, inputs, gates).double()
+    middle = None if len(weights) == 1 else hidden_path_strength(network, inputs, gates, kernels).double()
     size = max(1, BATCH_ELEMENTS // max(first[0].numel(), last[0].numel()))
     pieces: list[Tensor] = []
     for some in rotations.split(size, dim=1):
@@ -139,25 +144,53 @@ def rotated_modularity(
 
 
 def hidden_path_strength(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], gates: Gates | None = None
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    gates: Gates | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float[Tensor, "member last_unit first_unit"] | Float[Tensor, "member unit"]:
     """Return E_x[ D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x) ], D = diag |activation'(z)|: paths between hidden layers.
 
     With one hidden layer it is diagonal, and its diagonal is returned.
     """
-    middle = [edges.weights.abs() for edges in network.edges()][1:-1]
-    total = ChunkSum()
-    for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
-        begin, end = own[0].abs(), own[-1].abs()
-        if not middle:
-            total.add(begin.sum(dim=2))
-        elif len(middle) == 1:
-            total.add(middle[0] * torch.bmm(end, begin.transpose(1, 2)))
-        else:
-            between = products(middle, [gate.abs() for gate in own[1:-1]])
-            ends = end.transpose(1, 2)[:, :, :, None] * begin.transpose(1, 2)[:, :, None, :]
-            total.add((between * ends).sum(dim=1))
-    return total.value() / inputs.shape[1]
+    sums = native_sums(
+        network, inputs, HiddenPathStrengths(network.network), kernels, network.network.widest**2
+    )
+    if sums is None:
+        middle = [edges.weights.abs() for edges in network.edges()][1:-1]
+        total = ChunkSum()
+        for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+            total.add(_hidden_path_sums(middle, own))
+        sums = total.value()
+    return sums / inputs.shape[1]
+
+
+@dataclass(frozen=True)
+class HiddenPathStrengths:
+    """Sums over points of the strength of paths between hidden layers, as a row function."""
+
+    network: Network
+
+    def __call__(
+        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
+    ) -> Float[Tensor, "row ..."]:
+        """Return sum_x D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x)."""
+        network = self.network
+        gates = network.gates(network.record(parameters, inputs.transpose(1, 2)))
+        middle = [edges.weights.abs() for edges in network.edges(parameters)][1:-1]
+        return _hidden_path_sums(middle, [gates[site.name] for site in network.sites])
+
+
+def _hidden_path_sums(middle: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
+    """Return the sum over points; `middle` are the absolute weights between hidden layers."""
+    begin, end = gates[0].abs(), gates[-1].abs()
+    if not middle:
+        return begin.sum(dim=2)
+    if len(middle) == 1:
+        return middle[0] * torch.bmm(end, begin.transpose(1, 2))
+    between = products(middle, [gate.abs() for gate in gates[1:-1]])
+    ends = end.transpose(1, 2)[:, :, :, None] * begin.transpose(1, 2)[:, :, None, :]
+    return (between * ends).sum(dim=1)
 
 
 def equal_features(partition: Partition, side: str) -> list[list[int]] | None:

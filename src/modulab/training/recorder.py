@@ -176,6 +176,7 @@ class Recorder(Callback):
             NetworkPopulation(networks.network, networks.parameters[places]),
             learner.member_masks()[places],
             learner.threads,
+            [learner.member_engines[place] for place in places],
         )
         measured["training/loss"] = learner.chunk_losses[places].tolist()
         for name in {**self.curves, **measured}:
@@ -230,6 +231,7 @@ class Recorder(Callback):
         networks: NetworkPopulation,
         masks: Float[Tensor, "member parameter"],
         threads: int = 1,
+        engines: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
         """Return those measures that are recorded along training, at its last point."""
         probes = self._members[0].probes
@@ -237,7 +239,7 @@ class Recorder(Callback):
         takes_sparse = is_last or len(self.steps) % probes.sparse_every == 0
         settings = self._sparse_settings if takes_sparse else self._settings
         asked = replace(self._asked, values=tuple(settings.curves))  # which keeps the same evaluation points
-        found = measure_members(members, networks, masks, settings, threads, asked)
+        found = measure_members(members, networks, masks, settings, threads, asked, engines)
         return {
             name: values
             for name, values in found.items()

@@ -1,4 +1,4 @@
-"""Which source code a training step runs, so that a compiled step is known by it."""
+"""Which source code a training step or a measure's function runs, so that compiled code is known by it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _PACKAGE = "modulab"
 _STEP = "modulab.training.step"
 
 
-def code_modules(program: Program) -> frozenset[str]:
-    """Return the modules that define the kinds in a program: its network, loss, regulariser and so on."""
-    return frozenset(_modules_of(program))
+def code_modules(function: object) -> frozenset[str]:
+    """Return the modules that define a program or function and the kinds in it: network, loss and so on."""
+    return frozenset(_modules_of(function))
 
 
-def is_own(program: Program) -> bool:
-    """Return whether all code of a program is this package's or torch's; others may change without our seeing it."""
-    return {name.partition(".")[0] for name in code_modules(program)} <= {_PACKAGE, "torch", "builtins"}
+def is_own(function: object) -> bool:
+    """Return whether all code of a program or function is this package's or torch's: others may change unseen."""
+    return {name.partition(".")[0] for name in code_modules(function)} <= {_PACKAGE, "torch", "builtins"}
 
 
-def source_text(program: Program) -> str:
-    """Return the source of every module of this package that a program's step may run.
+def source_text(function: object) -> str:
+    """Return the source of every module of this package that a program's step, or a function, may run.
 
     These are the modules that define the step and the kinds in the program, and all that they import from the
     package, directly or not.
     """
     found: set[str] = set()
-    waiting = [_STEP, *code_modules(program)]
+    waiting = [*([_STEP] if isinstance(function, Program) else []), *code_modules(function)]
     while waiting:
         name = waiting.pop()
         if name not in found and name.partition(".")[0] == _PACKAGE:
@@ -43,12 +43,12 @@ def source_text(program: Program) -> str:
 
 
 def _modules_of(value: object) -> Iterator[str]:
-    if isinstance(value, type) or callable(value):
-        yield getattr(value, "__module__", None) or "torch"
-    elif is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         yield type(value).__module__
         for field in fields(value):
             yield from _modules_of(getattr(value, field.name))
+    elif isinstance(value, type) or callable(value):
+        yield getattr(value, "__module__", None) or "torch"
     elif isinstance(value, (tuple, list, frozenset)):
         for each in cast("tuple[Any, ...]", value):
             yield from _modules_of(each)
