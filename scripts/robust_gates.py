@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 import torch
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from one_fit import packed_against_one_fit
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.metrics.capacity import channel_capacity
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, drawing
@@ -130,10 +130,9 @@ def _draw_alignment(axes: Axes, rows: pd.DataFrame) -> None:
 
 def main() -> int:
     """Train, compare, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/gates", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/gates"))
+    parser = ArgumentParser(prog="scripts/gates", description=__doc__)
     parser.add_argument("--channels", type=int, default=100, help="random channels")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/gates")
     asked = with_given(["experiment=gates", grid_of(options.channels)], overrides)
     results = modulab.train(asked, folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
@@ -161,4 +160,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

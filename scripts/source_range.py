@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, drawing
 from modulab.tasks.sources import mixing_margins
@@ -93,13 +93,12 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
 
 def main() -> int:
     """Choose, train, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/range", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/range"))
+    parser = ArgumentParser(prog="scripts/range", description=__doc__)
     parser.add_argument("--sets", type=int, default=100_000, help="source sets to choose from")
     parser.add_argument(
         "--per-stratum", type=int, default=24, help="source sets to train in each stratum of the margin"
     )
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/range")
     mixed, apart = choose_sets(options.sets, options.per_stratum)
     grid = (
         f"population.grid=[{{task.source_seed: {mixed}}}, {{task.source_seed: {apart}, task.corners: [4]}}]"
@@ -111,4 +110,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))
