@@ -180,4 +180,8 @@ def _lightning_fit(
         trainer = silent_trainer(
             on_cuda=device.type == "cuda", devices=1, max_epochs=data.num_chunks, callbacks=[recorder]
         )
-        trainer.fit(learner, datamodule=data)
+        try:
+            trainer.fit(learner, datamodule=data)
+        finally:
+            # Trainer and learner refer to each other, and would stay, with all points, until garbage is collected.
+            vars(trainer).clear()
