@@ -147,7 +147,7 @@ def _set_up(
         learner.load_state_dict(content["state_dict"])
         recorder.resume(content["modulab"])
         learner.go_on_with(recorder.going_on())
-    data = PopulationData(learner.row_members, int(learner.next_step), execution.device)
+    data = PopulationData(learner.row_members, int(learner.next_step), execution.device, execution.threads)
     learner.read_data(data.offsets, data.counts)
     return learner, data
 
