@@ -164,7 +164,7 @@ def test_engine_is_native_only_where_the_work_repays_it() -> None:
     )  # fmt: skip
     assert (short.engine, short.instead_of_native) == ("native", "eager")
     assert (alone.engine, alone.instead_of_native) == ("native", "compiled")
-    assert (many.engine, many.instead_of_native) == ("native", "compiled")
+    assert (many.engine, many.instead_of_native) == ("native_measures", "compiled")
     elsewhere = choose_execution(auto, [make_member()], torch.device("cuda"))
     assert elsewhere.engine == "compiled"
 

@@ -393,6 +393,7 @@ class Network(ABC):
 
         Other people's modules are tried here with the sizes of batches that training and measuring take.
         """
+        del samples
 
     @property
     def turns_inputs(self) -> bool:
