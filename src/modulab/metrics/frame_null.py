@@ -17,8 +17,6 @@ network as it is, which on rotated inputs has the same ones. The excess S - S_ro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int32
@@ -33,11 +31,11 @@ from modulab.metrics.modularity import (
     clean_gates,
     gate_chunks,
     native_sums,
-    products,
     structural_modularity,
 )
 from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
+from modulab.metrics.row_functions import HiddenPathStrengths, hidden_path_sums
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.partition import Partition
 from modulab.streams import Stream, fold_in, orthogonal_matrices, uniforms
@@ -162,37 +160,9 @@ def hidden_path_strength(
         middle = [edges.weights.abs() for edges in network.edges()][1:-1]
         total = ChunkSum()
         for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
-            total.add(_hidden_path_sums(middle, own))
+            total.add(hidden_path_sums(middle, own))
         sums = total.value()
     return sums / inputs.shape[1]
-
-
-@dataclass(frozen=True)
-class HiddenPathStrengths:
-    """Sums over points of the strength of paths between hidden layers, as a row function."""
-
-    network: Network
-
-    def __call__(
-        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
-    ) -> Float[Tensor, "row ..."]:
-        """Return sum_x D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x)."""
-        network = self.network
-        gates = network.gates(network.record(parameters, inputs.transpose(1, 2)))
-        middle = [edges.weights.abs() for edges in network.edges(parameters)][1:-1]
-        return _hidden_path_sums(middle, [gates[site.name] for site in network.sites])
-
-
-def _hidden_path_sums(middle: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
-    """Return the sum over points; `middle` are the absolute weights between hidden layers."""
-    begin, end = gates[0].abs(), gates[-1].abs()
-    if not middle:
-        return begin.sum(dim=2)
-    if len(middle) == 1:
-        return middle[0] * torch.bmm(end, begin.transpose(1, 2))
-    between = products(middle, [gate.abs() for gate in gates[1:-1]])
-    ends = end.transpose(1, 2)[:, :, :, None] * begin.transpose(1, 2)[:, :, None, :]
-    return (between * ends).sum(dim=1)
 
 
 def equal_features(partition: Partition, side: str) -> list[list[int]] | None:

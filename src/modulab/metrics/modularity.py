@@ -12,22 +12,22 @@ or what one point needs if that is more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.native import (
-    NO_KERNELS,
-    AbsoluteDerivatives,
-    Kernels,
-    RowFunction,
-    SilencedOutputs,
-    module_errors,
-)
+from modulab.metrics.native import NO_KERNELS, Kernels, RowFunction, module_errors
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe, outputs_in_parts
+from modulab.metrics.row_functions import (
+    AbsoluteDerivatives,
+    Gating,
+    PathStrengths,
+    SilencedOutputs,
+    products,
+    summed_product,
+)
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.partition import Partition
 from modulab.tasks.base import Samples, Task
@@ -362,21 +362,6 @@ def _native_unit_means(
     return means
 
 
-@dataclass(frozen=True)
-class Gating:
-    """Sums over points of the absolute gates of a hidden layer, as a row function."""
-
-    network: Network
-    site: int
-
-    def __call__(
-        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
-    ) -> Float[Tensor, "row _unit"]:
-        """Return sum_x |activation'(z)|."""
-        gates = self.network.gates(self.network.record(parameters, inputs.transpose(1, 2)))
-        return gates[self.network.sites[self.site].name].abs().sum(dim=2)
-
-
 def ablation_loss_rises(
     network: NetworkPopulation,
     samples: Samples,
@@ -512,28 +497,6 @@ def structural_modularity(probe: Probe) -> Float64[Tensor, " member"]:
     return diagonal_modularity(strength, probe.task.partition)
 
 
-@dataclass(frozen=True)
-class PathStrengths:
-    """Sums over points of the strength of all paths from one layer to another, as a row function.
-
-    Layers count from 0, the inputs, to the number of weight matrices, the outputs.
-    """
-
-    network: Network
-    first: int
-    last: int
-
-    def __call__(
-        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
-    ) -> Float[Tensor, "row _last_unit _first_unit"]:
-        """Return sum_x |W_last| D_(last-1)(x) ... D_(first+1)(x) |W_(first+1)|."""
-        network, (first, last) = self.network, (self.first, self.last)
-        weights = [edges.weights.abs() for edges in network.edges(parameters)]
-        gates = network.gates(network.record(parameters, inputs.transpose(1, 2)))
-        between = [gates[site.name] for site in network.sites[first : last - 1]]
-        return summed_product(weights[first:last], between, inputs.shape[2])
-
-
 def native_sums(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
@@ -648,24 +611,3 @@ def gate_chunks(
         own = structure.gates(network.record(chunk)) if gates is None else gates
         first = 0 if gates is None else start
         yield [own[site.name][:, :, first : first + points] for site in structure.sites], points
-
-
-def products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Float[Tensor, "member _batch row column"]:
-    """Return W_L D_(L-1) ... D_1 W_1 for each point: (member, batch, rows, columns)."""
-    product = weights[-1][:, None]
-    for weight, gate in zip(reversed(weights[:-1]), reversed(gates), strict=True):
-        gated = product * gate.transpose(1, 2)[:, :, None, :]
-        product = torch.bmm(gated.flatten(1, 2), weight).unflatten(1, gated.shape[1:3])
-    return product
-
-
-def summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: int) -> Tensor:
-    """Return the sum over points of W_L |D_(L-1)| ... |D_1| W_1; points are summed before the last product."""
-    if not gates:
-        return weights[0] * points
-    first = gates[0].abs()
-    if len(gates) == 1:
-        return torch.bmm(weights[1] * first.sum(dim=2)[:, None, :], weights[0])
-    product = products(weights[1:], [gate.abs() for gate in gates[1:]])
-    summed = (product * first.transpose(1, 2)[:, :, None, :]).sum(dim=1)
-    return torch.bmm(summed, weights[0])

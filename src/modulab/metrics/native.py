@@ -8,17 +8,11 @@ Whether it is decides the engine that trains the networks; results agree to roun
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float
 from torch import Tensor
 
-from modulab.losses import Loss
-from modulab.networks.base import Network
-from modulab.partition import Partition
-from modulab.streams import normals
+from modulab.metrics.row_functions import ModuleErrors
 from modulab.tasks.base import Task
 
 RowFunction = Callable[..., Tensor]
@@ -53,93 +47,6 @@ class Kernels:
 
 
 NO_KERNELS = Kernels()
-
-
-@dataclass(frozen=True)
-class Normals:
-    """Standard normal draws of `streams.normals`."""
-
-    rows: int
-    columns: int
-
-    def __call__(self, keys: Int32[Tensor, "row 2"]) -> Float[Tensor, "row rows columns"]:
-        """Return a matrix of draws for each key."""
-        return normals(keys, self.rows, self.columns)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of a clean pass."""
-
-    network: Network
-
-    def __call__(
-        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
-    ) -> Float[Tensor, "row out_features batch"]:
-        """Return outputs; both they and inputs have points along the last axis."""
-        return self.network.forward(parameters, inputs.transpose(1, 2)).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class SilencedOutputs:
-    """The outputs of a pass in which some units are silent."""
-
-    network: Network
-
-    def __call__(
-        self,
-        parameters: Float[Tensor, "row parameter"],
-        inputs: Float[Tensor, "row in_features batch"],
-        kept: Float[Tensor, "row unit"],
-    ) -> Float[Tensor, "row out_features batch"]:
-        """Return outputs where activity is multiplied by `kept`: 1 or 0 for each unit, site after site."""
-        sites = self.network.sites
-        parts = kept.split([site.units for site in sites], dim=1)
-        own = dict(zip((site.name for site in sites), parts, strict=True))
-
-        def silence(place: str, values: Tensor) -> Tensor:
-            return values * own[place][:, :, None] if place in own else values
-
-        return self.network.forward(parameters, inputs.transpose(1, 2), silence).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class AbsoluteDerivatives:
-    """Sums over points of the absolute derivative by each input of one output, or of a weighted sum of outputs."""
-
-    network: Network
-
-    def __call__(
-        self,
-        parameters: Float[Tensor, "row parameter"],
-        inputs: Float[Tensor, "row in_features batch"],
-        weights: Float[Tensor, "row out_features"],
-    ) -> Float[Tensor, "row in_features"]:
-        """Return sum_x |d(w . y) / dx|, by one product with the transposed Jacobian."""
-
-        def outputs_of(seen: Tensor) -> Tensor:
-            return self.network.forward(parameters, seen)
-
-        vjp: Any = torch.func.vjp
-        outputs, pull_back = vjp(outputs_of, inputs.transpose(1, 2))
-        [gradient] = pull_back(torch.zeros_like(outputs) + weights[:, None, :])
-        return gradient.abs().sum(dim=1)
-
-
-@dataclass(frozen=True)
-class ModuleErrors:
-    """Each module's error, or its loss, from outputs."""
-
-    loss: Loss
-    partition: Partition
-    of_loss: bool = False
-
-    def __call__(
-        self, outputs: Float[Tensor, "row out_features batch"], targets: Float[Tensor, "row target batch"]
-    ) -> Float[Tensor, "row module"]:
-        """Return `Loss.errors`, or `Loss.by_module`, of points along the last axis."""
-        judge = self.loss.by_module if self.of_loss else self.loss.errors
-        return judge(outputs.transpose(1, 2), targets.transpose(1, 2), self.partition)
 
 
 def module_errors(

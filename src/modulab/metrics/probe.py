@@ -14,7 +14,8 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.measure_names import stands_for
-from modulab.metrics.native import NO_KERNELS, Kernels, Outputs
+from modulab.metrics.native import NO_KERNELS, Kernels
+from modulab.metrics.row_functions import Outputs
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix

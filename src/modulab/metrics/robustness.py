@@ -8,46 +8,22 @@ member's own key and the streams of evaluation, which training never uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.native import Normals, SilencedOutputs, module_errors
+from modulab.metrics.native import module_errors
 from modulab.metrics.poisson import places_of, poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates, native_pass, outputs_in_parts, outputs_on
+from modulab.metrics.row_functions import ActivityNoise, NoisyOutputs, Normals, SilencedOutputs, unit_noise
 from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_visit
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
 
 _MOST_ACTIVE = 0.8
 """Share of active units from which on leaving out the silent ones saves no time."""
-
-
-class _ActivityNoise(IntEnum):
-    """Keeps apart the draws of perturbations of activity. Part of every result: never change or reuse one."""
-
-    GAUSSIAN = 0
-    POISSON = 1
-    MULTIPLICATIVE = 2
-    POISSON_COUNTS = 3
-
-
-def _root_of_magnitude(activity: Tensor) -> Tensor:
-    """Return the root of |a|. torch takes twenty times as long for roots of 0, which silent units have."""
-    magnitude = activity.abs()
-    return magnitude.sign() * magnitude.clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
-
-
-_DEVIATIONS: dict[_ActivityNoise, Callable[[Tensor], Tensor | float]] = {
-    _ActivityNoise.GAUSSIAN: lambda _: 1.0,
-    _ActivityNoise.POISSON: _root_of_magnitude,
-    _ActivityNoise.MULTIPLICATIVE: torch.abs,
-}
-"""Standard deviations of noise of level 1: the roots of `noise.relative_variance` of each law."""
 
 
 def tolerance(
@@ -181,13 +157,13 @@ def _columns(name: str, perturbation: str) -> list[Column]:
 @measure(*_columns("gaussian", "Gaussian noise"), needs=("sites",))
 def measure_gaussian(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/gaussian`: noise of variance level^2 on every hidden unit."""
-    return _under_law(probe, "gaussian", _ActivityNoise.GAUSSIAN)
+    return _under_law(probe, "gaussian", ActivityNoise.GAUSSIAN)
 
 
 @measure(*_columns("poisson", "Poisson noise"), needs=("sites",))
 def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson`: noise of variance level^2 |a| on every hidden unit."""
-    return _under_law(probe, "poisson", _ActivityNoise.POISSON)
+    return _under_law(probe, "poisson", ActivityNoise.POISSON)
 
 
 @measure(*_columns("poisson_energy", "equal-energy noise"), needs=("sites",))
@@ -203,19 +179,19 @@ def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     sites = zip(probe.network.network.sites, probe.activities(), strict=True)
     gains = {site.name: activity.abs().flatten(1).mean(dim=1).sqrt() for site, activity in sites}
-    return _under_law(probe, "poisson_energy", _ActivityNoise.POISSON, gains)
+    return _under_law(probe, "poisson_energy", ActivityNoise.POISSON, gains)
 
 
 @measure(*_columns("multiplicative", "multiplicative noise"), needs=("sites",))
 def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
-    return _under_law(probe, "multiplicative", _ActivityNoise.MULTIPLICATIVE)
+    return _under_law(probe, "multiplicative", ActivityNoise.MULTIPLICATIVE)
 
 
 @measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
-    noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
+    noise_keys = _noise_keys(probe, ActivityNoise.POISSON_COUNTS)
     sites = probe.network.network.sites
     scores = {
         site.name: _draws(probe, noise_keys, number, activity)
@@ -341,7 +317,7 @@ def _silenced_outputs(
 
 
 def _under_law(
-    probe: Probe, name: str, kind: _ActivityNoise, gains: Mapping[str, Tensor] | None = None
+    probe: Probe, name: str, kind: ActivityNoise, gains: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return error under noise of one law; `gains` multiply its standard deviation, by site and member."""
     structure = probe.network.network
@@ -366,7 +342,7 @@ def _under_law(
         def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
             if place not in numbers:
                 return values
-            noise = _unit_noise(kind, values, draws_at(place, values, visit, rows))
+            noise = unit_noise(kind, values, draws_at(place, values, visit, rows))
             return values + level * gained(place, noise, rows)
 
         return by_visit(add_noise)
@@ -387,38 +363,8 @@ def _under_law(
     return _curve(probe, name, probe.settings.levels, _in_parts(probe, outputs_at))
 
 
-@dataclass(frozen=True)
-class NoisyOutputs:
-    """The outputs of a pass with noise of one law at every site, as a row function."""
-
-    network: Network
-    kind: _ActivityNoise
-
-    def __call__(
-        self,
-        parameters: Float[Tensor, "row parameter"],
-        inputs: Float[Tensor, "row in_features batch"],
-        levels: Float[Tensor, "row site"],
-        *draws: Float[Tensor, "row _visit _unit _batch"],
-    ) -> Float[Tensor, "row out_features batch"]:
-        """Return outputs where each activity is a + level s(a) draw, s the deviation of the law at level 1."""
-        sites = self.network.sites
-        own = {
-            site.name: (level[:, None, None], drawn)
-            for site, level, drawn in zip(sites, levels.unbind(dim=1), draws, strict=True)
-        }
-
-        def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
-            if place not in own:
-                return values
-            level, drawn = own[place]
-            return values + level * _unit_noise(self.kind, values, drawn[:, visit])
-
-        return self.network.forward(parameters, inputs.transpose(1, 2), by_visit(add_noise)).transpose(1, 2)
-
-
 def _noisy_outputs(
-    probe: Probe, kind: _ActivityNoise, gains: Mapping[str, Tensor] | None
+    probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | None
 ) -> Callable[[float], Tensor] | None:
     """Return outputs under noise of one law by its level, by native code where there is any."""
     sites, parameters = probe.network.network.sites, probe.network.parameters
@@ -447,7 +393,7 @@ def _noisy_outputs(
     return outputs_at
 
 
-def _site_draws(probe: Probe, kind: _ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
+def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
     """Return the draws of noise of one law at every site."""
     keys, batch = _noise_keys(probe, kind), probe.samples.inputs.shape[1]
     found: list[Tensor] = []
@@ -458,18 +404,13 @@ def _site_draws(probe: Probe, kind: _ActivityNoise) -> list[Float[Tensor, "membe
     return found
 
 
-def _unit_noise(kind: _ActivityNoise, activity: Tensor, draws: Tensor) -> Tensor:
-    """Return what noise of one law and of level 1 adds to an activity."""
-    return _DEVIATIONS[kind](activity) * draws
-
-
-def _sums_of_first_noise(probe: Probe, kind: _ActivityNoise) -> Tensor:
+def _sums_of_first_noise(probe: Probe, kind: ActivityNoise) -> Tensor:
     """Return what noise of level 1 at the first site adds to the sums of the stage behind it."""
     structure, parameters, activity = probe.network.network, probe.network.parameters, probe.activities()[0]
     keys = _noise_keys(probe, kind)
 
     def added_by(rows: slice) -> Tensor:
-        noise = _unit_noise(kind, activity[rows], _draws(probe, keys[rows], 0, activity))
+        noise = unit_noise(kind, activity[rows], _draws(probe, keys[rows], 0, activity))
         return structure.stage_sums(parameters[rows], 1, noise, biased=False).transpose(1, 2)
 
     return outputs_in_parts(structure, len(keys), activity.shape[2], added_by).transpose(1, 2)
@@ -537,7 +478,7 @@ def _curve(
     return measures
 
 
-def _noise_keys(probe: Probe, kind: _ActivityNoise) -> Tensor:
+def _noise_keys(probe: Probe, kind: ActivityNoise) -> Tensor:
     return fold_in(fold_in(probe.keys, Stream.EVALUATION_NOISE), int(kind))
 
 

@@ -170,13 +170,13 @@ class Recorder(Callback):
     def _note_point(self, learner: PopulationLearner) -> None:
         """Add a point to every curve: that of members that stopped before has no value."""
         places = [place for place, at in enumerate(self.stopped_at) if at is None]
-        networks = learner.member_networks()
+        networks, engines = learner.member_networks(), learner.member_engines
         measured = self._measure(
             [self._members[place] for place in places],
             NetworkPopulation(networks.network, networks.parameters[places]),
             learner.member_masks()[places],
             learner.threads,
-            [learner.member_engines[place] for place in places],
+            [engines[place] for place in places],
         )
         measured["training/loss"] = learner.chunk_losses[places].tolist()
         for name in {**self.curves, **measured}:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import modulab
 from modulab.training.program import Program
 
 _PACKAGE = "modulab"
@@ -58,12 +58,9 @@ def _modules_of(value: object) -> Iterator[str]:
 
 @functools.cache
 def _file(name: str) -> Path | None:
-    """Return the source file of a module of this package, without importing it; None where the name is not a module."""
-    try:
-        found = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(found.origin) if found is not None and found.origin is not None else None
+    """Return the source file of a module of this package, without importing anything; None for what is no module."""
+    place = Path(modulab.__file__).parent.joinpath(*name.split(".")[1:])
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
 
 @functools.cache
