@@ -97,10 +97,15 @@ def fold_in(
     return torch.stack([new_first, new_second], dim=1)
 
 
-def _two_hashes(keys: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two hashes of (key, counter); keys gain trailing axes to broadcast against counters."""
+def _hash(keys: Tensor, counters: Tensor) -> Tensor:
+    """Return a hash of (key, counter); keys gain trailing axes to broadcast against counters."""
     shape = (-1,) + (1,) * (counters.dim() - 1)
-    first = _mix(_mix(counters + keys[:, 0].view(shape)) ^ keys[:, 1].view(shape))
+    return _mix(_mix(counters + keys[:, 0].view(shape)) ^ keys[:, 1].view(shape))
+
+
+def _two_hashes(keys: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two hashes of (key, counter)."""
+    first = _hash(keys, counters)
     return first, _mix(first + _GOLDEN_1)
 
 
@@ -108,7 +113,7 @@ def random_bits(
     keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "#member *draws"]
 ) -> Int32[Tensor, "#member *draws"]:
     """Return 32 random bits for each counter of each member."""
-    return _two_hashes(keys, counters)[0]
+    return _hash(keys, counters)
 
 
 def uniforms(

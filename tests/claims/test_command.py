@@ -109,6 +109,13 @@ def test_every_claim_has_a_verdict_its_criteria_and_commands_that_made_it(smoke)
 
 
 @pytest.mark.slow
+def test_a_table_that_two_claims_show_is_on_the_page_once(smoke) -> None:
+    page = (smoke[0] / "report.html").read_text("utf-8")
+    assert page.count("all arms of contest, mean [95% interval]</summary>") == 2
+    assert "<p>The same table as C4a: all arms of contest, mean [95% interval].</p>" in page
+
+
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_says_the_same(smoke) -> None:
     folder, _ = smoke
     kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}

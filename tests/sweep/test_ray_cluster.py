@@ -189,6 +189,9 @@ def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(t
     (block,) = re.findall(r"```sh\n([^`]*population_ray[^`]*)```", page)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        crashed = Path(folder, "ray", "ray_current_cluster")  # Ray itself would try it for many minutes
+        crashed.parent.mkdir()
+        crashed.write_text("127.0.0.1:1")
         ran = subprocess.run(
             block,
             shell=True,
@@ -199,5 +202,7 @@ def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(t
             check=False,
         )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
+    told = ran.stderr.splitlines()
+    assert told[0] == "Ray's last cluster on this machine, 127.0.0.1:1, does not answer: one is started here"
+    assert told[1].startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
     assert load_results(tmp_path / "outputs/ray")["status"].tolist() == ["completed"] * 8

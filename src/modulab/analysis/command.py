@@ -43,7 +43,12 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
     parser.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="settings of the analyses")
     parser.add_argument(
-        "--with", dest="names", required=True, metavar="NAMES", help="analyses, separated by commas"
+        "--with",
+        dest="names",
+        values=_analyses,
+        required=True,
+        metavar="NAMES",
+        help="analyses, separated by commas",
     )
     parser.add_argument(
         "--members",
@@ -65,6 +70,12 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
         return 0 if given else 2
     options = parser.parse_intermixed_args(given)
     return _perform(options)
+
+
+def _analyses() -> list[str]:
+    from modulab.config.composing import config_folder
+
+    return [file.stem for file in sorted((config_folder() / "analysis").glob("*.yaml"))]
 
 
 def _more_help(meaning: Callable[[Path], str]) -> list[str]:

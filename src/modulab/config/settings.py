@@ -99,6 +99,11 @@ class Training(Settings):
         """Return whether a network may stop before its last step."""
         return self.stopping_threshold is not None or self.patience is not None
 
+    @property
+    def is_monitored(self) -> bool:
+        """Return whether a curve stops a network or lowers its learning rate."""
+        return self.may_stop or self.schedule == "plateau"
+
 
 class Probes(Settings):
     """What is measured after training, and on how much."""
@@ -450,6 +455,8 @@ def _check_combinations(member: Member) -> None:
     # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
     with suppress(ForeignError), foreign_code():
         network = member.architecture.network(member.task)
+        for samples in (member.training.batch_size, member.probes.num_samples):
+            network.check_batch(samples)
         if member.task.mixing and not network.turns_inputs:
             raise ConfigError(
                 f"task.code=mixed needs a network whose first weights can absorb a rotation, and those of "
@@ -494,7 +501,7 @@ def _check_combinations(member: Member) -> None:
 def _check_monitor(member: Member) -> None:
     """Raise ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
     training = member.training
-    if not training.may_stop and training.schedule != "plateau":
+    if not training.is_monitored:
         return
     name = training.monitor
     recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from modulab.errors import ConfigError
 from modulab.measure_names import Better, current_measure, stands_for
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
-from modulab.schema import Settings, find_function, read_settings, suggest
+from modulab.schema import Settings, find_function, read_settings, suggest_measure
 from modulab.tasks.base import Task
 
 Values = Mapping[str, Float[Tensor, " member"]]
@@ -244,10 +244,54 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
         for pattern in getattr(probes, key):
             givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
             if not givers:
-                names = [column.name for each in shipped.values() for column in each.columns]
-                raise ConfigError(f"probes.{key}: no measure gives {pattern!r}. {suggest(pattern, names)}")
+                names = _names_of(own) + _names_of(shipped)
+                raise ConfigError(
+                    f"probes.{key}: no measure gives {pattern!r}. {suggest_measure(pattern, names)}"
+                )
             chosen |= {giver: probes.measures.get(giver) or named[giver] for giver in givers}
     return chosen
+
+
+def check_monitor(name: str, is_used: bool, probes: Probes) -> None:
+    """Raise ConfigError where `training.monitor` names no curve, whether or not training depends on it.
+
+    Where it does, a measure of `probes.curves` must give the curve; else any may that comes with modulab.
+    """
+    if name == "training/loss":
+        return
+    measures = find_measures(probes)
+    if is_used:
+        measures = {key: find_measure(value, key) for key, value in curve_measures(probes).items()}
+    if any(not each.columns for each in measures.values()) or _givers(measures, name):
+        return
+    if not is_used:
+        measures |= {path: find_measure(value, path) for path, value in shipped_measures().items()}
+    if not _givers(measures, name):
+        known = ["training/loss", *_names_of(measures)]
+        raise ConfigError(
+            f"training.monitor={name}: no measure gives a curve of this name. {suggest_measure(name, known)}"
+        )
+
+
+def check_objectives(names: Sequence[str], settings: Iterable[Probes]) -> None:
+    """Raise ConfigError for a name of `sweep.objective` that no measure of any member can give.
+
+    A measure that does not name its values is assumed to give every name.
+    """
+    given = [each for probes in settings for each in find_measures(probes).values()]
+    if any(not each.columns for each in given):
+        return
+    columns = [column for each in given for column in each.columns]
+    for name in names:
+        if not any(column.describes(current_measure(name)) is not None for column in columns):
+            raise ConfigError(
+                f"sweep.objective={name}: there is no such measure. "
+                f"{suggest_measure(name, [column.name for column in columns])}"
+            )
+
+
+def _names_of(measures: Mapping[str, Measure]) -> list[str]:
+    return [column.name for each in measures.values() for column in each.columns]
 
 
 def _givers(measures: Mapping[str, Measure], pattern: str) -> list[str]:

@@ -388,6 +388,13 @@ class Network(ABC):
         """
         return ()
 
+    def check_batch(self, samples: int) -> None:
+        """Raise ConfigError where a batch of this many samples cannot be computed as members need it.
+
+        Other people's modules are tried here with the sizes of batches that training and measuring take.
+        """
+        del samples
+
     @property
     def turns_inputs(self) -> bool:
         """Return whether `turn_inputs` can take a rotation of the inputs into the parameters."""

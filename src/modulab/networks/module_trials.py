@@ -30,6 +30,8 @@ from modulab.networks.module_recipe import (
 from modulab.schema import suggest
 
 _TRIAL_SAMPLES = 3
+_MOST_SAMPLES = 4096
+"""Number of samples of a batch above which a module is not expected to begin to draw."""
 
 _lock = threading.RLock()
 
@@ -57,6 +59,27 @@ def facts_of(network: ModuleRecipe) -> Facts:
         _check_independence(network, module, layout)
         _check_vectorises(network, module, layout)
         return Facts(layout, _sites(shapes, network.unit_axis), values)
+
+
+@functools.cache
+def check_batch(network: ModuleRecipe, samples: int) -> None:
+    """Raise ConfigError for a module whose outputs are not the same again in a batch of this size, or draws there.
+
+    The other trial calls have few samples, by which a module may branch.
+    """
+    inputs = torch.rand(
+        min(samples, _MOST_SAMPLES), network.in_features, generator=torch.Generator().manual_seed(1)
+    )
+    with _lock:
+        module = _copy(network)
+        with own_random_state(0), torch.no_grad():
+            state = random_state()
+            first, second = module(inputs), module(inputs)
+            drew = not same_random_state(state, random_state())
+    if drew:
+        raise ConfigError(_drawing(network, f"when it is called with {len(inputs)} samples"))
+    if not _equal(first, second):
+        raise ConfigError(_other_outputs(network, f"with the same {len(inputs)} inputs"))
 
 
 @functools.cache
@@ -166,11 +189,7 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
     for handle in handles:
         handle.remove()
     if drew:
-        raise ConfigError(
-            f"{KEY}: {network.name} draws random numbers when it is called, as torch.nn.Dropout does, so its "
-            "results would depend on packing. Remove this, and use noise=dropout, or another noise, at "
-            "architecture.sites."
-        )
+        raise ConfigError(_drawing(network, "when it is called"))
     expected = (_TRIAL_SAMPLES, network.out_features)
     if isinstance(outputs, Tensor) and not outputs.is_floating_point():
         raise ConfigError(
@@ -184,6 +203,20 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
             "which modulab passes."
         )
     return returned, values
+
+
+def _drawing(network: ModuleRecipe, when: str) -> str:
+    return (
+        f"{KEY}: {network.name} draws random numbers {when}, as torch.nn.Dropout does, so its results would depend "
+        "on packing. Remove this, and use noise=dropout, or another noise, at architecture.sites."
+    )
+
+
+def _other_outputs(network: ModuleRecipe, how: str) -> str:
+    return (
+        f"{KEY}: {network.name} returns different outputs when it is called again {how}. It must not keep state "
+        "between calls, and not draw random numbers."
+    )
 
 
 def _trial_inputs(network: ModuleRecipe) -> Float[Tensor, "batch in_features"]:
@@ -246,10 +279,7 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
                 "its running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm."
             )
     if not _equal(first, second):
-        raise ConfigError(
-            f"{whole} returns different outputs when it is called again with the same inputs. It must not keep "
-            "state between calls."
-        )
+        raise ConfigError(_other_outputs(network, "with the same inputs"))
     if not torch.allclose(fewer, first[:2], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             f"{whole} returns different outputs for a sample if other samples of its batch are missing, as batch "

@@ -24,7 +24,7 @@ from modulab.errors import ConfigError
 from modulab.networks.base import INPUT, OUTPUT, Architecture, Network, Parameter, Site, Tap
 from modulab.networks.module_calls import parts_of, side_by_side, tapped
 from modulab.networks.module_recipe import KEY, ModuleRecipe, construct, module_class, row_of
-from modulab.networks.module_trials import copy_of_this_thread, facts_of
+from modulab.networks.module_trials import check_batch, copy_of_this_thread, facts_of
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, suggest
 from modulab.streams import Stream, fold_in
@@ -147,6 +147,10 @@ class TorchNetwork(ModuleRecipe, Network):
                 f"{self.name} returned shape {tuple(outputs.shape[1:])}, and {expected} is needed"
             )
         return outputs
+
+    def check_batch(self, samples: int) -> None:
+        """Raise ConfigError for a module that draws random numbers in a batch of this many samples."""
+        check_batch(self, samples)
 
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:

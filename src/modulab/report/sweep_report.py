@@ -334,7 +334,10 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
         words = "This figure could not be drawn; the output of the command says why."
         return Section("Connectivity", [words]) if pictures and _has_checkpoints(folder) else None
     figure = connectivity_figure(
-        networks, name="connectivity", title="Connectivity before and after training"
+        networks,
+        name="connectivity",
+        title="Connectivity before and after training",
+        run_ids=pictures,
     )
     return Section("Connectivity", figures=[figure])
 
@@ -376,7 +379,9 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
         return Section("Modules found", [f"No picture can be made. {error}"], figures)
     drawn = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if drawn:
-        figures.append(modules_figure(drawn, name="modules", title="Modules found in networks"))
+        figures.append(
+            modules_figure(drawn, name="modules", title="Modules found in networks", run_ids=pictures)
+        )
     return Section("Modules found", figures=figures) if figures else None
 
 

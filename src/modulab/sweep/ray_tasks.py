@@ -332,6 +332,10 @@ def _connect(settings: RaySettings) -> str:
             _check_answers(address)
             ray.init(address=address, **options)
             return address
+        if left := _left_behind():
+            tell(f"Ray's last cluster on this machine, {left}, does not answer: one is started here")
+            ray.init(address="local", **starting)
+            return _STARTED
         try:
             ray.init(**starting)
             return _STARTED
@@ -343,6 +347,24 @@ def _connect(settings: RaySettings) -> str:
             f"hydra/launcher=population_ray: Ray cannot be reached: {_first_sentence(error)}. Check "
             "hydra.launcher.address against `ray status`; with hydra.launcher.address=local one is started here."
         ) from error
+
+
+def _left_behind() -> str | None:
+    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None where it answers.
+
+    Ray itself would try it for many minutes.
+    """
+    temporary = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    file = Path(temporary, "ray", "ray_current_cluster")
+    try:
+        address = file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    try:
+        _check_answers(address)
+    except OSError:
+        return address
+    return None
 
 
 def _check_answers(address: str) -> None:
