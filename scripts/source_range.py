@@ -71,11 +71,12 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
         ):
             shown = (rows["config.task.corners"] == corners).to_numpy()
             axes.scatter(
-                -margins[shown], angles[shown], s=14, color=COLOURS[place], alpha=0.7, linewidth=0, label=name
-            )
+                -margins[shown], angles[shown], s=14, color=COLOURS[place], marker="os"[place], alpha=0.7, linewidth=0,
+                label=name,
+            )  # fmt: skip
         figure.legend(title="Source set", loc="outside lower center", ncols=2)
         axes.set(
-            xlabel="Predicted mixing: -margin of the source set (0: kept apart)",
+            xlabel="Predicted mixing: minus the margin of the source set (0: apart)",
             ylabel="Largest mixing angle (degrees)",
             ylim=(-1, 46),
         )

@@ -137,6 +137,7 @@ def _draw_arms(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
                 label=arm if cost == "none" else None,
             )  # fmt: skip
     axes.set_xticks(range(len(COSTS)), list(COSTS), rotation=30)
+    axes.set_xlabel("Poisson noise, or l1 penalty, in training")
     axes.set_ylabel(measure_label(measure))
 
 

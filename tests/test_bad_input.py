@@ -206,7 +206,7 @@ ODD = [
     ("noise=[none,1]", "a group takes the name of a file"),
     ("task=../train", "task/logger=none: there is no such option."),
     ("--config-name nope", "--config-name nope: there is no such option. Leave it out"),
-    ("--config-path nope", "--config-path: modulab has one folder of configs of its own."),
+    ("--config-path nope", "--config-path: modulab has its own folder of configs."),
     ("train", "train: a setting is KEY=VALUE, as in seed=1."),
     ("population.grid={noise.scale=[0]}", "population.grid: cannot be read. Write it in quotes, as in"),
     ("folder=x", "folder: there is no such key. The folder of results is hydra.run.dir"),
@@ -433,7 +433,7 @@ def test_a_folder_of_folders_is_not_logged_as_one(fails: Fails) -> None:
     trained(fails).rename("inner")
     Path("outer").mkdir()
     Path("inner").rename("outer/run")
-    assert "outer only holds folders of results. Log each by itself, such as outer/run." in fails(
+    assert "outer only holds folders of results. Log each of them separately, such as outer/run." in fails(
         "log", "outer", "logger=csv"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import gc
 import io
@@ -22,18 +23,20 @@ if TYPE_CHECKING:
     from modulab.sweep.jobs import TrainTask
 
 COMMANDS = {
-    "train": "train and measure one run, a population, or with -m a sweep",
-    "table": "print mean and interval over seeds, grouped by what varies",
-    "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
-    "report": "write figures of results and an HTML page that holds them",
-    "analyse": "cut, transplant or clamp modules of finished networks, and add what is found to their rows",
-    "rerun": "train one row of a table again, alone, and compare",
-    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member once",
+    "train": "train and measure a network, a population or, with -m, a sweep",
+    "table": "print means and intervals over seeds, grouped by the settings that vary",
+    "claims": "run the experiments that test the claims, decide each claim by its rule, and write a report",
+    "report": "write figures of results, and an HTML page that contains them",
+    "analyse": "cut, transplant or clamp modules of finished networks, and add the values to their rows",
+    "rerun": "train the network of one row again, alone, and compare all numbers",
+    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member only once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
     "export": "write the weights of trained networks to npz or safetensors files, one per network",
-    "list": "list the options of a config group with their meanings, your own too; without GROUP, the groups",
-    "clean": "show compiled steps and checkpoints of finished folders with their sizes; remove them with --yes",
-    "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
+    "list": "list the options of a config group with their meanings, including your own; without GROUP, "
+    "list the groups",
+    "clean": "show the sizes of compiled steps and of checkpoints of finished folders; with --yes, remove "
+    "them",
+    "init": "create a small project with its own task, measure and experiment, ready to run",
 }
 
 
@@ -43,11 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As under a shell's >&-, where there is nobody to read.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    _leave_imports_alone()
     try:
         return _answer(given)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def _leave_imports_alone() -> None:
+    """Keep the garbage collector from going through what is imported: 300,000 objects that stay, 0.2 s each time.
+
+    While it imports, a command would do so for a quarter of a second, and for most of a second as it ends.
+    """
+    gc.set_threshold(500_000)
+    atexit.register(gc.freeze)
 
 
 def _answer(given: Sequence[str]) -> int:
@@ -107,7 +120,7 @@ def _system_error(error: OSError, command: str) -> str:
         return f"{place}cannot write there ({error.strerror}). {advice}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{place}{error.strerror}. Make room, and give the same command again: what is finished is kept."
+            f"{place}{error.strerror}. Free some space, then repeat the command: finished results are kept."
         )
     return f"{place}{error.strerror or error}."
 
@@ -119,7 +132,8 @@ def _other(given: Sequence[str]) -> int:
 
     parser = ArgumentParser(
         prog="modulab",
-        description="Find out when and why neural networks become modular, and what they gain by it.",
+        description="Train populations of small neural networks, and find out when and why they become "
+        "modular.",
     )
     parser.add_argument("--version", action="store_true", help="print the version of modulab")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -150,22 +164,26 @@ def _other(given: Sequence[str]) -> int:
         values=_presets,
         default="quick",
         metavar="PRESET",
-        help="smoke: seconds, only to see that it runs; quick: minutes on two cores (default); full: for a cluster",
+        help="smoke: takes a minute, to test the installation; quick: minutes on two cores (default); full: "
+        "for a cluster",
     )
     claims.add_argument(
         "--only",
         values=_claim_names,
         metavar="CLAIMS",
-        help="claims to test, with commas between, such as C5,C6",
+        help="claims to test, separated by commas, such as C5,C6",
     )
     claims.add_argument(
-        "--folder", type=given_path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
+        "--folder", type=given_path, metavar="FOLDER", help="where to write; default: outputs/claims/PRESET"
     )
     claims.add_argument(
-        "--processes", type=whole_number, metavar="N", help="experiments to run at once; default one per core"
+        "--processes",
+        type=whole_number,
+        metavar="N",
+        help="number of experiments to run at once; default: one per core",
     )
     claims.add_argument(
-        "--dry-run", action="store_true", help="print how many networks would be trained, and train nothing"
+        "--dry-run", action="store_true", help="print how many networks would be trained, but train nothing"
     )
     claims.add_argument(
         "--map",
@@ -180,14 +198,16 @@ def _other(given: Sequence[str]) -> int:
         metavar="OVERRIDE",
         help="logger=wandb, 'logger=[csv,wandb]', logger.wandb.KEY=VALUE",
     )
-    log.add_argument("--again", action="store_true", help="also members that were logged before")
+    log.add_argument("--again", action="store_true", help="also log members that have already been logged")
     dashboard = commands.add_parser(
         "dashboard", help=COMMANDS["dashboard"], description=COMMANDS["dashboard"]
     )
     dashboard.add_argument(
         "path", type=given_path, metavar="PATH", help="folder of a sweep that was logged to W&B"
     )
-    dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
+    dashboard.add_argument(
+        "--json", action="store_true", help="print the definition; needs no internet connection"
+    )
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
     _add_project_commands(commands)
@@ -235,7 +255,8 @@ def _add_project_commands(commands: Any) -> None:
         default=[],
         type=given_path,
         metavar="FOLDER",
-        help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
+        help="a folder with additional configs; MODULAB_CONFIG_DIR and modulab.toml can also name such "
+        "folders",
     )
     export = commands.add_parser("export", help=COMMANDS["export"], description=COMMANDS["export"])
     export.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
@@ -261,13 +282,13 @@ def _add_project_commands(commands: Any) -> None:
         nargs="?",
         type=given_path,
         metavar="PATH",
-        help="where to look for folders of results, and nowhere else; without it outputs and the compiled steps",
+        help="folder in which to look for results; by default outputs, and the cache of compiled steps",
     )
     clean.add_argument(
         "--yes", action="store_true", help="remove what is shown; without it nothing is removed"
     )
     begin = commands.add_parser("init", help=COMMANDS["init"], description=COMMANDS["init"])
-    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="where to write it")
+    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="folder to create")
 
 
 def _presets() -> list[str]:
@@ -306,7 +327,7 @@ def _init(options: argparse.Namespace) -> int:
 
     folder = printable(str(options.folder))
     written = begin_project(options.folder)
-    print(f"Wrote {len(written)} files to the folder {folder}, whose README.md says how to go on.")
+    print(f"Wrote {len(written)} files to the folder {folder}. See README.md there for the next steps.")
     return 0
 
 
@@ -384,7 +405,7 @@ def _claims(options: argparse.Namespace) -> int:
             headings, rows, place = summary(judgements, folder)
     except KeyboardInterrupt:
         print(
-            f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
+            f"Interrupted. Finished results are in {folder}. Repeat the command to resume.", file=sys.stderr
         )
         return 130
     if warning := banner(options.preset, presets[options.preset]):
@@ -496,7 +517,7 @@ def _train(given: Sequence[str]) -> int:
         or "-s" in given
     ):
         raise ConfigError(
-            "--shell-completion: modulab has no completion of shells; Hydra's takes no commands such as train. "
+            "--shell-completion: modulab has no shell completion, and Hydra's does not know commands such as train. "
             "modulab train --help GROUP lists options and keys."
         )
     if "--hydra-help" in given:
@@ -516,8 +537,6 @@ def _hydra_help(given: Sequence[str]) -> int:
 
 
 def _train_with_hydra(given: Sequence[str]) -> int:
-    # Imports make a million objects that stay. Going through them for garbage takes a fifth of the time of importing.
-    gc.set_threshold(100_000)
     import hydra
 
     from modulab.config.composing import config_folder, hydra_composer
@@ -636,9 +655,9 @@ def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
     others = len(set(results["run_id"]).difference(planned))
     if others and not searched:  # a stored search has trials of earlier commands
-        are = "is" if others == 1 else "are"
+        have = "has" if others == 1 else "have"
         print(
-            f"{others} of these {len(results)} networks {are} of other settings: {folder} held them before."
+            f"{others} of these {len(results)} networks {have} other settings; {folder} contained them before."
         )
     if lost := set(planned).difference(results["run_id"]):
         print(
@@ -656,7 +675,7 @@ def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
     key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"
     words = [word for word in given if not word.startswith(f"{key}=")]
     command = shlex.join(["modulab", "train", *words, f"{key}={job.folder}"])
-    return f"Interrupted. What is finished is kept in {job.folder}. To go on:\n  {command}"
+    return f"Interrupted. Finished results are in {job.folder}. To resume:\n  {command}"
 
 
 if __name__ == "__main__":

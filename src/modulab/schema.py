@@ -157,7 +157,7 @@ def import_target(path: object, key: str) -> Any:
             except ImportError as error:
                 raise ConfigError(
                     f"{key}={path}: cannot import '{module_name}' ({error}). "
-                    "Check the spelling; a module of your own must lie on PYTHONPATH or, for modulab train, in the "
+                    "Check the spelling; your own module must be on PYTHONPATH or, for modulab train, in the "
                     "current folder."
                 ) from error
     except ForeignError as error:

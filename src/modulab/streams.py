@@ -1,9 +1,9 @@
 """Counter-based random streams: every draw is a pure function of a member's key and the draw's place.
 
-A serial generator hands its numbers out in order, so what a network gets depends on who asked before it.
-Here a number is a hash of (key, counter), where the key is the member's own and the counter says which
-draw is meant. A member therefore sees the same data, minibatches and noise alone, packed, resumed,
-on a CPU or on a GPU.
+A serial generator returns its numbers in order, so the numbers of a network depend on all earlier draws.
+Here a number is a hash of (key, counter), where the key belongs to the member and the counter is the index
+of the draw. A member therefore sees the same data, minibatches and noise whether it is trained alone, packed,
+resumed, on a CPU or on a GPU.
 
 A key is a pair of 32-bit words, folded together from the member's seed, the stream and, for noise, the
 step and the layer. The hash is the two-multiply finaliser `lowbias32` (C. Wellons, "Prospecting for Hash
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class Stream(IntEnum):
-    """What a draw is for. The numbers are part of every result: never change or reuse one."""
+    """The purpose of a draw. The numbers are part of every result: never change or reuse one."""
 
     INITIALISATION = 1
     DATA = 2
@@ -88,7 +88,7 @@ def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int
 def fold_in(
     keys: Int32[Tensor, "member 2"], word: int | Int32[Tensor, ""] | Int32[Tensor, " member"]
 ) -> Int32[Tensor, "member 2"]:
-    """Return new keys that depend on the old ones and on `word` (a stream, a step, a layer), or on each its own."""
+    """Return new keys that depend on the old ones and on `word`: a stream, a step or a layer, or one word per key."""
     if isinstance(word, int):
         word = _signed(word)
     first, second = keys[:, 0], keys[:, 1]
@@ -97,10 +97,15 @@ def fold_in(
     return torch.stack([new_first, new_second], dim=1)
 
 
-def _two_hashes(keys: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two hashes of (key, counter); keys gain trailing axes to broadcast against counters."""
+def _hash(keys: Tensor, counters: Tensor) -> Tensor:
+    """Return a hash of (key, counter); keys gain trailing axes to broadcast against counters."""
     shape = (-1,) + (1,) * (counters.dim() - 1)
-    first = _mix(_mix(counters + keys[:, 0].view(shape)) ^ keys[:, 1].view(shape))
+    return _mix(_mix(counters + keys[:, 0].view(shape)) ^ keys[:, 1].view(shape))
+
+
+def _two_hashes(keys: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two hashes of (key, counter)."""
+    first = _hash(keys, counters)
     return first, _mix(first + _GOLDEN_1)
 
 
@@ -108,7 +113,7 @@ def random_bits(
     keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "#member *draws"]
 ) -> Int32[Tensor, "#member *draws"]:
     """Return 32 random bits for each counter of each member."""
-    return _two_hashes(keys, counters)[0]
+    return _hash(keys, counters)
 
 
 def uniforms(

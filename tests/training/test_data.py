@@ -134,6 +134,7 @@ def test_large_data_sets_are_drawn_in_parts_to_the_same_bits(monkeypatch: pytest
     parts = PopulationData(members, 0, CPU).chunk(0).table
     assert DRAWN == [(1, 8)] * 6 + [(1, 2)] + ([(1, 8)] * 6 + [(1, 2)]) * 2
     assert torch.equal(parts, whole)
+    assert torch.equal(PopulationData(members, 0, CPU, threads=2).chunk(0).table, whole)
 
 
 def test_table_of_a_single_point_has_two_rows_as_compiled_steps_need() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import math
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.checkpoints import read_checkpoint
+from modulab.training.data import PopulationData
 from modulab.training.engine import ENGINES
 from modulab.training.execution import choose_execution
 from modulab.training.fit import fit_population
+from modulab.training.learner import PopulationLearner
 from modulab.training.recorder import Interrupted
 from modulab.training.schedule import schedule_rows
 from tests.members import EAGER, EAGERLY, make_member
@@ -73,6 +77,22 @@ def test_finished_population_is_measured_again_from_its_checkpoint(tmp_path: Pat
     again = fit_population(members, EAGERLY, tmp_path / "p.ckpt", ProgressReport("off", 3, 150))
     assert repr(again.measures) == repr(first.measures)
     assert again.curves == first.curves
+
+
+@pytest.mark.parametrize(
+    "progress", [ProgressReport("off", 3, 150), CtrlC(after=30)], ids=["ended", "stopped"]
+)
+def test_nothing_of_a_population_stays_in_memory_once_its_fit_has_ended(progress: ProgressReport) -> None:
+    members = quick_members()
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(Interrupted):
+            fit_population(members, EAGERLY, None, progress)
+        left = [each for each in gc.get_objects() if type(each) in (PopulationLearner, PopulationData)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_length_of_chunks_does_not_change_training() -> None:
@@ -144,7 +164,7 @@ def test_engine_is_native_only_where_the_work_repays_it() -> None:
     )  # fmt: skip
     assert (short.engine, short.instead_of_native) == ("native", "eager")
     assert (alone.engine, alone.instead_of_native) == ("native", "compiled")
-    assert (many.engine, many.instead_of_native) == ("native", "compiled")
+    assert (many.engine, many.instead_of_native) == ("native_measures", "compiled")
     elsewhere = choose_execution(auto, [make_member()], torch.device("cuda"))
     assert elsewhere.engine == "compiled"
 
@@ -177,7 +197,7 @@ def test_a_machine_without_a_compiler_trains_what_was_chosen_elsewhere_or_says_w
     say_once.cache_clear()
     there = chosen[0].on_this_machine()
     assert (there.engine, there.threads) == ("eager", 1)
-    assert "no C++ compiler is installed" in capsys.readouterr().err
+    assert "no C++ compiler (g++) is installed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"trainer\.engine=native needs a C\+\+ compiler"):
         chosen[1].on_this_machine()
 

@@ -49,7 +49,7 @@ _SENTENCES = (
     (r"Additional config directory '([^']+)' not found", "--config-dir {0}: there is no such folder."),
     (
         r"Primary config module '.+' not found",
-        "--config-path: modulab has one folder of configs of its own. Name further ones with --config-dir FOLDER.",
+        "--config-path: modulab has its own folder of configs. Name additional folders with --config-dir FOLDER.",
     ),
     (
         r"Could not append to config. An item is already at '([^']+)'",

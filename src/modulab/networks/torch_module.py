@@ -40,16 +40,17 @@ class TorchArchitecture(Architecture):
         json_schema_extra=STRUCTURAL,
     )
     sites: list[str] = Field(
-        description="names of submodules whose outputs are activity of units: noisy, ablated, recorded",
+        description="names of submodules whose outputs are the activity of units, where noise, ablation and "
+        "recording act",
         json_schema_extra=STRUCTURAL,
     )
     unit_axis: int = Field(
-        description="axis of these outputs that counts units: 1 for (batch, channel, ...), -1 for (batch, token, unit)",
+        description="axis of units in these outputs: 1 for (batch, channel, ...), -1 for (batch, token, unit)",
         json_schema_extra=STRUCTURAL,
     )
     edges: dict[str, list[str]] = Field(
-        description="weight matrices, a list of [name, source, target], of which each end is a site, input or output; "
-        "null states none",
+        description="weight matrices, a list of [name, source, target], where source and target are sites, "
+        "input or output; null for none",
         json_schema_extra=STRUCTURAL,
     )
 

@@ -344,9 +344,9 @@ def unfinished(results: pd.DataFrame) -> list[str]:
         else f"None of these {len(statuses)} networks has completed"
     )
     words += (
-        f", so that there are no measures. The first error: {errors[0]}."
+        f", so there are no measures. The first error: {errors[0]}."
         if errors
-        else ", so that there are no measures."
+        else ", so there are no measures."
     )
     if set(statuses) == {"diverged"}:
         return [

@@ -387,7 +387,8 @@ def _say_of_others(folder: Path, plan: Plan, given: str) -> None:
         count = "1 network" if others == 1 else f"{others} networks"
         key, _, name = given.partition("=")
         say_once(
-            f"{name} holds {count} of other settings, to which this command adds. Another folder: {key}=FOLDER."
+            f"{name} contains {count} with other settings, and this command adds to them. "
+            f"To use another folder: {key}=FOLDER."
         )
 
 

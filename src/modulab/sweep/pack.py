@@ -117,7 +117,7 @@ def _shared_bytes(members: Sequence[Member], execution: Execution) -> float:
     measuring = _OF_MEASURING * max(2 * measured, BLOCK_BYTES)
     steps = block_size(program_of(member), execution.device) * _largest_step(members, execution.engine)
     drawing = max(map(_drawing_bytes, members))
-    return execution.threads * (steps + measuring) + drawing
+    return execution.threads * (steps + measuring + drawing)
 
 
 def available_bytes(trainer: Trainer, device: torch.device) -> float:

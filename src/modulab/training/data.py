@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -76,6 +77,30 @@ def points_of_data_sets(members: Sequence[Member]) -> dict[DataSet, int]:
     return found
 
 
+class _Piece(NamedTuple):
+    """Points to draw at once: `length` of each of some data sets of one task, from `start` on."""
+
+    task: Task
+    names: list[DataSet]
+    start: int
+    length: int
+    grid_size: int | None
+
+
+def _pieces(wanted: Mapping[DataSet, int], most: int) -> Iterator[_Piece]:
+    """Yield pieces of at most `most` points, where a task's points can be drawn in parts (see `data_set`)."""
+    groups: defaultdict[tuple[Task, int, bool], list[DataSet]] = defaultdict(list)
+    for name, count in wanted.items():
+        groups[name.task, count, name.is_grid].append(name)
+    for (task, count, is_grid), names in groups.items():
+        length = count if task.mixing else min(count, most)
+        size = max(1, most // length)
+        for begin in range(0, len(names), size):
+            for start in range(0, count, length):
+                some = names[begin : begin + size]
+                yield _Piece(task, some, start, min(length, count - start), count if is_grid else None)
+
+
 class PopulationData(LightningDataModule):
     """Points and chunks for the members of a population, in the order given.
 
@@ -83,11 +108,14 @@ class PopulationData(LightningDataModule):
     with each chunk, into the same rows.
     """
 
-    def __init__(self, members: Sequence[Member], first_step: int, device: torch.device) -> None:
-        """`first_step` is the step to begin at, above 0 when resuming."""
+    def __init__(
+        self, members: Sequence[Member], first_step: int, device: torch.device, threads: int = 1
+    ) -> None:
+        """`first_step` is the step to begin at, above 0 when resuming; `threads` draw points."""
         super().__init__()
         self._members = members
         self._first_step = first_step
+        self._threads = threads
         training, task = members[0].training, members[0].task
         self._chunk_steps = min(training.curve_every, training.steps)
         self._points = points_of_data_sets(members)
@@ -110,23 +138,21 @@ class PopulationData(LightningDataModule):
 
     def _draw(self, wanted: Mapping[DataSet, int], first: int) -> None:
         """Draw the points of data sets from `first` on into the table, about `DRAWN_AT_ONCE` numbers at a time."""
-        groups: defaultdict[tuple[Task, int, bool], list[DataSet]] = defaultdict(list)
-        for name, count in wanted.items():
-            groups[name.task, count, name.is_grid].append(name)
-        most = max(1, DRAWN_AT_ONCE // self._table.shape[1])
-        for (task, count, is_grid), names in groups.items():
-            length = count if task.mixing else min(count, most)  # see `data_set`
-            size = max(1, most // length)
-            for begin in range(0, len(names), size):
-                some = names[begin : begin + size]
-                keys = member_keys([name.seed for name in some])
-                for place in range(0, count, length):
-                    drawn = training_points(
-                        task, keys, first + place, min(length, count - place), count if is_grid else None
-                    )
-                    for name, points in zip(some, drawn, strict=True):
-                        start = self._starts[name] + place
-                        self._table[start : start + len(points)] = points
+        pieces = list(_pieces(wanted, max(1, DRAWN_AT_ONCE // self._table.shape[1])))
+
+        def draw(piece: _Piece) -> None:
+            keys = member_keys([name.seed for name in piece.names])
+            drawn = training_points(piece.task, keys, first + piece.start, piece.length, piece.grid_size)
+            for name, points in zip(piece.names, drawn, strict=True):
+                start = self._starts[name] + piece.start
+                self._table[start : start + len(points)] = points
+
+        if self._threads > 1 and len(pieces) > 1:
+            with ThreadPoolExecutor(self._threads) as pool:
+                list(pool.map(draw, pieces))
+        else:
+            for piece in pieces:
+                draw(piece)
 
     @property
     def num_chunks(self) -> int:

@@ -95,7 +95,7 @@ def fit_population(
         progress.say(f"measuring {len(members)}")
         measured = measure_each(
             members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads,
-            tell=progress.tell,
+            tell=progress.tell, engines=learner.member_engines,
         )  # fmt: skip
         return PopulationResult(
             measures=measured.measures | steps_taken(members, recorder.stopped_at),
@@ -147,7 +147,7 @@ def _set_up(
         learner.load_state_dict(content["state_dict"])
         recorder.resume(content["modulab"])
         learner.go_on_with(recorder.going_on())
-    data = PopulationData(learner.row_members, int(learner.next_step), execution.device)
+    data = PopulationData(learner.row_members, int(learner.next_step), execution.device, execution.threads)
     learner.read_data(data.offsets, data.counts)
     return learner, data
 
@@ -180,4 +180,8 @@ def _lightning_fit(
         trainer = silent_trainer(
             on_cuda=device.type == "cuda", devices=1, max_epochs=data.num_chunks, callbacks=[recorder]
         )
-        trainer.fit(learner, datamodule=data)
+        try:
+            trainer.fit(learner, datamodule=data)
+        finally:
+            # Trainer and learner refer to each other, and would stay, with all points, until garbage is collected.
+            vars(trainer).clear()

@@ -10,7 +10,7 @@ from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.cache import VARIABLES
 from modulab.training.compiled_step import is_built as step_is_built
-from modulab.training.engine import Engine, NoCompiler, step_function
+from modulab.training.engine import Engine, NoCompiler, step_function, steps_natively
 from modulab.training.execution import Execution
 from modulab.training.libraries import CannotCompile
 from modulab.training.native.statements import Unsupported
@@ -41,21 +41,21 @@ def usable_engines(
         wanted = execution.engine
         if program in begun:
             wanted = begun[program] or _without_native(execution)
-        if wanted == "native" and execution.device.type != "cpu":
+        if steps_natively(wanted) and execution.device.type != "cpu":
             wanted = execution.instead_of_native
         may_change = execution.engine_may_change or wanted != execution.engine
         making = _Making(execution, may_change, progress, f"{number} of {len(programs)}")
         engines[program] = making.usable(program, wanted)
         if engines[program] == wanted != execution.engine and not execution.engine_may_change:
             say_once(
-                f"networks that the {wanted} engine began to train go on with it, and not with "
+                f"networks that the {wanted} engine began to train continue with it, and not with "
                 f"trainer.engine={execution.engine}."
             )
     return engines
 
 
 def _without_native(execution: Execution) -> Engine:
-    return execution.instead_of_native if execution.engine == "native" else execution.engine
+    return execution.instead_of_native if steps_natively(execution.engine) else execution.engine
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class _Making:
             self._make(program, engine)
         except Unsupported as error:
             if not self.may_change:
-                say_once(f"{_name(program)}: no native training step, for it has {error}; it is compiled.")
+                say_once(
+                    f"{_name(program)}: no native training step, because it has {error}; it uses the compiled engine."
+                )
             return self.usable(program, self.execution.instead_of_native)
         except (InterfaceChanged, NoCompiler) as error:  # which the user cannot fix
             return self._other(program, engine, str(error))
@@ -92,9 +94,10 @@ class _Making:
 
     def _other(self, program: Program, engine: Engine, reason: str) -> Engine:
         """Return the engine that takes the place of one whose step cannot be made, and say why."""
-        if engine == "native" and self.execution.instead_of_native == "compiled":
+        if steps_natively(engine) and self.execution.instead_of_native == "compiled":
             say_once(
-                f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); it is compiled."
+                f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); "
+                "it uses the compiled engine."
             )
             return self.usable(program, "compiled")
         say_once(f"training with the eager engine: {reason}")
@@ -107,12 +110,12 @@ class _Making:
             raise CannotCompile(_cannot_compile[key])
         device = self.execution.device
         is_built, seconds = (
-            (native_is_built, "about 2 s") if engine == "native" else (step_is_built, "20 to 60 s")
+            (native_is_built, "about 2 s") if steps_natively(engine) else (step_is_built, "20 to 60 s")
         )
         try:
             if device.type != "cpu" or not is_built(program):
                 self.progress.say(
-                    f"compiling training step {self.number}, {seconds}, kept for later runs", at_once=True
+                    f"compiling training step {self.number}, {seconds}, cached for later runs", at_once=True
                 )
             with self.progress.aside():
                 step_function(engine, program, device)
