@@ -106,29 +106,43 @@ def _resumable(where: str) -> Generator[None]:
         raise Interrupted(f"what is finished is kept in {where}") from None
 
 
-def load_results(path: str | Path | Results) -> pd.DataFrame:
+def load_results(path: str | Path | Results, columns: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Return the results under a path as a table: a run's or sweep's folder, a folder of such folders, or a file.
 
     It has one row per network: `run_id`, `status`, settings as `config.KEY`, measures by name. What `modulab analyse`
     found is in further columns.
 
-    Raises: ConfigError where there are none, or where a file is damaged or of another version.
+    `columns` are the names of those to read, in their order, or patterns such as `"error_under/*"`: of many networks,
+    some columns take a small part of the time and memory of all.
+
+    Raises: ConfigError where there are none, where a file is damaged or of another version, and for a column that is
+    not there.
     """
     from modulab.results import store
 
+    named = _names(columns)
     with python_errors():
-        return store.load_results(_path(path), analyses=True)
+        if named is None:
+            return store.load_results(_path(path), analyses=True)
+        return store.load_columns(_path(path), named, analyses=True)
 
 
-def load_curves(path: str | Path | Results) -> pd.DataFrame:
+def load_curves(
+    path: str | Path | Results,
+    run_ids: str | Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Return measures during training under a path as a table of run_id, step, measure and value.
 
-    Raises: ConfigError where there are none, or where a file is damaged or of another version.
+    `run_ids` are the networks, and `metrics` the measures, or patterns of them, whose curves to read; by default all.
+
+    Raises: ConfigError where there are none, where a file is damaged or of another version, and for a measure that has
+    no curve.
     """
     from modulab.results import store
 
     with python_errors():
-        return store.load_curves(_path(path))
+        return store.load_curves(_path(path), _names(run_ids), _names(metrics))
 
 
 def _path(source: str | Path | Results) -> Path:
