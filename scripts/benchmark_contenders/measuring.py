@@ -24,7 +24,6 @@ from modulab.config.settings import Member, Trainer
 from modulab.metrics.measure import find_measures
 from modulab.metrics.probe import BLOCK_BYTES, Asked, bytes_per_member, make_probe
 from modulab.metrics.taking import take_measures
-from modulab.networks.base import NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.streams import member_keys
 from modulab.training.data import PopulationData
@@ -32,6 +31,7 @@ from modulab.training.engine import keep_freed_memory
 from modulab.training.execution import choose_execution
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each, measure_members
+from modulab.training.native.kernels import kernels_of
 from modulab.training.recorder import curve_settings
 from modulab.training.usable import usable_engines
 
@@ -118,10 +118,16 @@ def _time_kind(own: Sequence[str], options: argparse.Namespace) -> dict[str, Any
     masks, probes = learner.member_masks(), curve_settings(members[0].probes)
     asked = Asked(tuple(probes.curves))
     point = _seconds(
-        lambda: measure_members(members, learner.member_networks(), masks, probes, asked=asked), options.turns
+        lambda: measure_members(
+            members, learner.member_networks(), masks, probes, asked=asked, engines=learner.member_engines
+        ),
+        options.turns,
     )
     final = _seconds(
-        lambda: measure_each(members, learner.member_networks(), masks, members[0].probes), options.turns
+        lambda: measure_each(
+            members, learner.member_networks(), masks, members[0].probes, engines=learner.member_engines
+        ),
+        options.turns,
     )
     points = -(-training.steps // training.curve_every)
     scale = 1e3 / len(members)
@@ -134,10 +140,7 @@ def _time_kind(own: Sequence[str], options: argparse.Namespace) -> dict[str, Any
     row["share"] = (row["curves"] + row["final"]) / (row["steps"] + row["curves"] + row["final"])
     row["engine"] = ", ".join(dict.fromkeys(learner.member_engines))
     if options.by_measure:
-        row["measures"] = {
-            name: each * scale
-            for name, each in _by_measure(members, learner.member_networks(), masks).items()
-        }
+        row["measures"] = {name: each * scale for name, each in _by_measure(members, learner, masks).items()}
     return row
 
 
@@ -165,10 +168,11 @@ def _seconds(turn: Callable[[], object], turns: int) -> float:
 
 
 def _by_measure(
-    members: Sequence[Member], networks: NetworkPopulation, masks: torch.Tensor
+    members: Sequence[Member], learner: PopulationLearner, masks: torch.Tensor
 ) -> dict[str, float]:
     """Return the processor time of each final measure, and of the points and the pass that all of them share."""
-    task, settings = members[0].task, members[0].probes
+    task, settings, networks = members[0].task, members[0].probes, learner.member_networks()
+    kernels = kernels_of(learner.member_engines[0])
     keys = member_keys([member.seed for member in members])
     size = max(2, BLOCK_BYTES // bytes_per_member(networks.network, settings))
     found: defaultdict[str, float] = defaultdict(float)
@@ -176,7 +180,9 @@ def _by_measure(
         rows = slice(start, start + size)
         with torch.no_grad():
             began = time.process_time()
-            probe = make_probe(task, networks.select(rows), keys[rows], settings, masks[rows])
+            probe = make_probe(
+                task, networks.select(rows), keys[rows], settings, masks[rows], kernels=kernels
+            )
             found["points and clean pass"] += time.process_time() - began
             for name, measure in find_measures(settings).items():
                 began = time.process_time()

@@ -78,7 +78,7 @@ def test_premodular_network_has_none_to_the_bit(name: str, hidden: tuple[int, ..
         if not part.is_weight:
             mine.fill_(1.0)  # biases begin at 0 and are trained
     masked = Probe(*(mask if name == "mask" else getattr(probe, name) for name in (
-        "task", "settings", "keys", "network", "seen_network", "rotation", "samples", "clean", "mask")))  # fmt: skip
+        "task", "settings", "keys", "network", "seen_network", "rotation", "samples", "mask")))  # fmt: skip
     assert CrossTangent(points=8)(masked)[NAME].tolist() == [0.0] * 3
 
 

@@ -209,9 +209,10 @@ class Trainer(Settings):
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         description="device; auto takes CUDA where there is one"
     )
-    engine: Literal["auto", "eager", "compiled", "native"] = Field(
-        description="native generates C++ for each step, compiled makes one function of it with TorchInductor; auto "
-        "goes on with what began in the folder, else takes native on CPUs where the work repays compiling"
+    engine: Literal["auto", "eager", "compiled", "native", "native_measures"] = Field(
+        description="native generates C++ for each step, native_measures for measures as well, compiled makes one "
+        "function of a step with TorchInductor; auto goes on with what began in the folder, else takes native or "
+        "native_measures on CPUs where the work repays compiling"
     )
     threads: int | None = Field(
         ge=1, description="CPU threads; null takes one for the eager engine, all cores for the others"

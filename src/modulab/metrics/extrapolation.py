@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modulab.metrics.errors import mean_errors, support_errors
 from modulab.metrics.measure import Column, measure
+from modulab.metrics.native import module_errors
 from modulab.metrics.probe import Probe, evaluation_samples, outputs_on
 
 
@@ -26,7 +27,7 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     task, num_samples = probe.task, probe.settings.num_samples
     withheld = evaluation_samples(task, probe.keys, num_samples, "withheld")
-    error = mean_errors(probe.network, withheld, task)
+    error = mean_errors(probe.network, withheld, task, probe.kernels)
     resolution = task.loss_function.resolution(num_samples, task.partition)
     in_support = probe.once(support_errors).clamp(min=resolution)
     return {"error_beyond/combination": error, "error_beyond/combination_ratio": error / in_support}
@@ -60,8 +61,8 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         # With two modules, the points at which one's own input is widened are those for the other's.
         stretched = torch.tensor(scales, device=probe.keys.device)
         samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", stretched)
-        outputs = outputs_on(probe.network, samples.inputs)
-        return task.loss_function.errors(outputs, samples.targets, task.partition)
+        outputs = outputs_on(probe.network, samples.inputs, probe.kernels)
+        return module_errors(task, outputs, samples.targets, probe.kernels)
 
     def range_error(own: float, other: float) -> Tensor:
         modules = range(task.modules)

@@ -30,10 +30,12 @@ from modulab.metrics.modularity import (
     chance_corrected,
     clean_gates,
     gate_chunks,
-    products,
+    native_sums,
     structural_modularity,
 )
+from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
+from modulab.metrics.row_functions import HiddenPathStrengths, hidden_path_sums
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.partition import Partition
 from modulab.streams import Stream, fold_in, orthogonal_matrices, uniforms
@@ -82,7 +84,7 @@ class FrameNull(Measure):
         partition = probe.task.partition
         rotations = module_rotations(probe.keys, partition.modules, self.rotations)
         rotated = rotated_modularity(
-            probe.network, probe.samples.inputs, partition, rotations, probe.once(clean_gates)
+            probe.network, probe.samples.inputs, partition, rotations, probe.once(clean_gates), probe.kernels
         )
         null, found = rotated.mean(dim=1), probe.once(structural_modularity)
         return {_NULL: null, _EXCESS: found - null, _SCALED: (found - null) / (1 - null)}
@@ -114,6 +116,7 @@ def rotated_modularity(
     partition: Partition,
     rotations: Float64[Tensor, "member rotation module module"],
     gates: Gates | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
 
@@ -125,7 +128,7 @@ def rotated_modularity(
     assert reading is not None
     assert writing is not None
     first, last = weights[0][:, :, reading], weights[-1].transpose(1, 2)[:, :, writing]
-    middle = None if len(weights) == 1 else hidden_path_strength(network, inputs, gates).double()
+    middle = None if len(weights) == 1 else hidden_path_strength(network, inputs, gates, kernels).double()
     size = max(1, BATCH_ELEMENTS // max(first[0].numel(), last[0].numel()))
     pieces: list[Tensor] = []
     for some in rotations.split(size, dim=1):
@@ -139,25 +142,25 @@ def rotated_modularity(
 
 
 def hidden_path_strength(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], gates: Gates | None = None
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    gates: Gates | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float[Tensor, "member last_unit first_unit"] | Float[Tensor, "member unit"]:
     """Return E_x[ D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x) ], D = diag |activation'(z)|: paths between hidden layers.
 
     With one hidden layer it is diagonal, and its diagonal is returned.
     """
-    middle = [edges.weights.abs() for edges in network.edges()][1:-1]
-    total = ChunkSum()
-    for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
-        begin, end = own[0].abs(), own[-1].abs()
-        if not middle:
-            total.add(begin.sum(dim=2))
-        elif len(middle) == 1:
-            total.add(middle[0] * torch.bmm(end, begin.transpose(1, 2)))
-        else:
-            between = products(middle, [gate.abs() for gate in own[1:-1]])
-            ends = end.transpose(1, 2)[:, :, :, None] * begin.transpose(1, 2)[:, :, None, :]
-            total.add((between * ends).sum(dim=1))
-    return total.value() / inputs.shape[1]
+    sums = native_sums(
+        network, inputs, HiddenPathStrengths(network.network), kernels, network.network.widest**2
+    )
+    if sums is None:
+        middle = [edges.weights.abs() for edges in network.edges()][1:-1]
+        total = ChunkSum()
+        for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+            total.add(hidden_path_sums(middle, own))
+        sums = total.value()
+    return sums / inputs.shape[1]
 
 
 def equal_features(partition: Partition, side: str) -> list[list[int]] | None:

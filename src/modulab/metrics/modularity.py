@@ -11,19 +11,30 @@ or what one point needs if that is more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
+from modulab.metrics.native import NO_KERNELS, Kernels, RowFunction, module_errors
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe, outputs_in_parts
-from modulab.networks.base import NetworkPopulation, Recording
+from modulab.metrics.row_functions import (
+    AbsoluteDerivatives,
+    Gating,
+    PathStrengths,
+    SilencedOutputs,
+    products,
+    summed_product,
+)
+from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.partition import Partition
 from modulab.tasks.base import Samples, Task
 
 _GROUP = 16
+_CACHED_VALUES = 1 << 16
+"""At the points that native code takes at once where it adds up points: 256 KiB."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
 
@@ -120,13 +131,19 @@ def without_module_means(
 
 
 def _general_jacobians(
-    network: NetworkPopulation, inputs: Tensor, partitions: Sequence[Partition | None]
+    network: NetworkPopulation,
+    inputs: Tensor,
+    partitions: Sequence[Partition | None],
+    kernels: Kernels = NO_KERNELS,
 ) -> list[Tensor]:
     """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time, for each of `partitions`.
 
     With a partition, it is that of outputs less the mean over their module.
     """
     structure = network.network
+    native = _native_jacobians(network, inputs, partitions, kernels)
+    if native is not None:
+        return native
     size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.step_units))
     totals = [ChunkSum() for _ in partitions]
     for chunk in inputs.split(size, dim=1):
@@ -137,10 +154,50 @@ def _general_jacobians(
     return [total.value() / inputs.shape[1] for total in totals]
 
 
+def _native_jacobians(
+    network: NetworkPopulation, inputs: Tensor, partitions: Sequence[Partition | None], kernels: Kernels
+) -> list[Tensor] | None:
+    """Return what `_general_jacobians` does by native code, a piece of the points at a time, where there is any."""
+    structure = network.network
+    parts = _in_pieces(inputs, structure.step_units)
+    run = kernels.compiled(
+        AbsoluteDerivatives(structure), network.parameters, parts, inputs.new_empty(0, structure.out_features)
+    )
+    if run is None:
+        return None
+    identity = torch.eye(structure.out_features)[None]
+    found: list[Tensor] = []
+    for centred in partitions:
+        weights = (identity if centred is None else without_module_means(identity, centred))[0]
+        sums = run(network.parameters, parts, weights.repeat(len(parts), 1)).unflatten(0, (-1, len(weights)))
+        found.append(_summed_pieces(sums, len(inputs)) / inputs.shape[1])
+    return found
+
+
+def _summed_pieces(sums: Float[Tensor, "member_and_piece ..."], members: int) -> Float[Tensor, "member ..."]:
+    total = ChunkSum()
+    for piece in sums.unflatten(0, (members, -1)).unbind(dim=1):
+        total.add(piece)
+    return total.value()
+
+
+def _in_pieces(
+    inputs: Float[Tensor, "member batch in_features"], values: int
+) -> Float[Tensor, "member_and_piece in_features _points"]:
+    """Return inputs in equal pieces, points along the last axis, so that all values of a piece fit into a cache."""
+    points = inputs.shape[1]
+    pieces = next(
+        count
+        for count in range(1, points + 1)
+        if points % count == 0 and (points // count * values <= _CACHED_VALUES or count == points)
+    )
+    return inputs.transpose(1, 2).unflatten(2, (pieces, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def _general_jacobians_of_probe(probe: Probe) -> list[Tensor]:
     """Return the Jacobian of a network without layers and, where outputs are logits, that of centred ones beside it."""
     centred = [probe.task.partition] if probe.task.loss_function.takes_logits else []
-    return _general_jacobians(probe.network, probe.samples.inputs, [None, *centred])
+    return _general_jacobians(probe.network, probe.samples.inputs, [None, *centred], probe.kernels)
 
 
 def _one_hidden_layer_jacobian(
@@ -213,6 +270,7 @@ def unit_specialisation(
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
     gates: Gates | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
 
@@ -220,7 +278,7 @@ def unit_specialisation(
     """
     if not network.network.sites:
         return torch.full((len(inputs),), torch.nan, dtype=torch.float64, device=inputs.device)
-    strengths, totals = unit_strengths(network, inputs, partition, gates)
+    strengths, totals = unit_strengths(network, inputs, partition, gates, kernels)
     return selectivity(strengths, totals)
 
 
@@ -229,6 +287,7 @@ def unit_strengths(
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
     gates: Gates | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
     """Return each hidden unit's strength for each module and over all paths, layer after layer.
 
@@ -236,31 +295,79 @@ def unit_strengths(
     strength to m's outputs; over all paths it is the same with all inputs and all outputs. The three means
     over x are taken apart, which is exact with one hidden layer.
     """
-    weights = [edges.weights.abs() for edges in network.edges()]
-    hidden = range(1, len(weights))
-    incoming, outgoing, mean_gates = ([ChunkSum() for _ in hidden] for _ in range(3))
-    batch, modules = inputs.shape[1], partition.modules
-    for own, points in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
-        magnitudes = [gate.abs() for gate in own]
-        for index, layer in enumerate(hidden):
-            reads = summed_product(weights[:layer], magnitudes[: layer - 1], points)
-            writes = summed_product(weights[layer:], magnitudes[layer:], points)
-            incoming[index].add(sums_by_module((reads / batch).double(), partition.inputs, modules))
-            outgoing[index].add(
-                sums_by_module((writes.transpose(1, 2) / batch).double(), partition.outputs, modules)
-            )
-            mean_gates[index].add(magnitudes[index].double().sum(dim=2) / batch)
-    strengths: list[Tensor] = []
-    totals: list[Tensor] = []
-    for sums in zip(incoming, outgoing, mean_gates, strict=True):
-        reads, writes, gate = (each.value() for each in sums)
-        strengths.append(reads * gate[:, :, None] * writes)
-        totals.append(reads.sum(dim=2) * gate * writes.sum(dim=2))
+    means = _native_unit_means(network, inputs, partition, kernels)
+    if means is None:
+        means = _unit_means(network, inputs, partition, gates)
+    strengths = [reads * gate[:, :, None] * writes for reads, writes, gate in means]
+    totals = [reads.sum(dim=2) * gate * writes.sum(dim=2) for reads, writes, gate in means]
     return torch.cat(strengths, dim=1), torch.cat(totals, dim=1)
 
 
+_UnitMeans = Sequence[tuple[Tensor, Tensor, Tensor]]
+"""Of each hidden layer, means over x of the strength of paths to its units by the module of the inputs, and from them
+by the module of the outputs, (member, unit, module), and of gates, (member, unit)."""
+
+
+def _unit_means(
+    network: NetworkPopulation, inputs: Tensor, partition: Partition, gates: Gates | None
+) -> _UnitMeans:
+    weights = [edges.weights.abs() for edges in network.edges()]
+    sums = [tuple(ChunkSum() for _ in range(3)) for _ in weights[1:]]
+    batch = inputs.shape[1]
+    for own, points in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+        magnitudes = [gate.abs() for gate in own]
+        for layer, (incoming, outgoing, mean_gate) in enumerate(sums, start=1):
+            reads = summed_product(weights[:layer], magnitudes[: layer - 1], points)
+            writes = summed_product(weights[layer:], magnitudes[layer:], points)
+            incoming.add(_read_by_module(reads / batch, partition))
+            outgoing.add(_written_by_module(writes / batch, partition))
+            mean_gate.add(magnitudes[layer - 1].double().sum(dim=2) / batch)
+    return [(reads.value(), writes.value(), gate.value()) for reads, writes, gate in sums]
+
+
+def _read_by_module(strength: Tensor, partition: Partition) -> Float64[Tensor, "member unit module"]:
+    return sums_by_module(strength.double(), partition.inputs, partition.modules)
+
+
+def _written_by_module(strength: Tensor, partition: Partition) -> Float64[Tensor, "member unit module"]:
+    return sums_by_module(strength.transpose(1, 2).double(), partition.outputs, partition.modules)
+
+
+def _native_unit_means(
+    network: NetworkPopulation, inputs: Tensor, partition: Partition, kernels: Kernels
+) -> _UnitMeans | None:
+    """Return what `_unit_means` does by native code, where there is any and where points take products of their own."""
+    structure, batch = network.network, inputs.shape[1]
+    last = structure.num_stages
+    if last <= 2:
+        return None
+    means: list[tuple[Tensor, Tensor, Tensor]] = []
+    for layer in range(1, last):
+        found = [
+            native_sums(network, inputs, function, kernels, structure.widest**2)
+            for function in (
+                PathStrengths(structure, 0, layer), PathStrengths(structure, layer, last), Gating(structure, layer - 1)
+            )
+        ]  # fmt: skip
+        reads, writes, gates = found
+        if reads is None or writes is None or gates is None:
+            return None
+        means.append(
+            (
+                _read_by_module(reads / batch, partition),
+                _written_by_module(writes / batch, partition),
+                gates.double() / batch,
+            )
+        )
+    return means
+
+
 def ablation_loss_rises(
-    network: NetworkPopulation, samples: Samples, recording: Recording, task: Task
+    network: NetworkPopulation,
+    samples: Samples,
+    recording: Recording,
+    task: Task,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float[Tensor, "member unit module"]:
     """Return how much each module's loss rises when one unit is silenced: unit after unit, site after site.
 
@@ -286,19 +393,41 @@ def ablation_loss_rises(
             if closed is not None:
                 own.copy_(closed)
                 continue
-        run_again = structure.sites[layer + 1 :] if weights else structure.sites
+        run = None if weights and last else _outputs_by_kept(network, samples, kernels)
+        run_again = [] if run is not None else structure.sites[layer + 1 :] if weights else structure.sites
         widest = max((*(other.values for other in run_again), structure.out_features))
         size = max(1, BATCH_ELEMENTS // (widest * batch))
         for start in range(0, site.units, size):
             silenced = range(start, min(start + size, site.units))
-            if weights:
+            if run is not None:
+                outputs = run(_all_but(structure, first - site.units, silenced, len(clean)))
+            elif weights:
                 outputs = _outputs_without(network, recording, layer, weights[layer + 1], silenced)
             else:
                 outputs = _general_outputs_without(network, samples, site.name, silenced)
             count = len(silenced)
-            losses = loss.by_module(outputs, samples.targets.repeat_interleave(count, dim=0), partition)
+            losses = module_errors(task, outputs, samples.targets, kernels, of_loss=True)
             own[:, start : start + count] = losses.unflatten(0, (-1, count)) - clean[:, None]
     return rises
+
+
+def _outputs_by_kept(
+    network: NetworkPopulation, samples: Samples, kernels: Kernels
+) -> Callable[[Tensor], Tensor] | None:
+    """Return outputs by the units that are kept, by native code where there is any."""
+    parameters, inputs = network.parameters, samples.inputs.transpose(1, 2)
+    like = parameters.new_empty(0, network.network.total_units)
+    run = kernels.compiled(SilencedOutputs(network.network), parameters, inputs, like)
+    return None if run is None else lambda kept: run(parameters, inputs, kept).transpose(1, 2)
+
+
+def _all_but(
+    structure: Network, first: int, silenced: range, members: int
+) -> Float[Tensor, "member_and_silenced unit"]:
+    """Return which units are kept when each of some is silenced, whose site begins at `first`, for each member."""
+    kept = torch.ones(len(silenced), structure.total_units)
+    kept[torch.arange(len(silenced)), first + torch.tensor(silenced)] = 0
+    return kept.repeat(members, 1)
 
 
 def _outputs_without(
@@ -343,7 +472,11 @@ def _general_outputs_without(
 
 
 def ablation_selectivity(
-    network: NetworkPopulation, samples: Samples, recording: Recording, task: Task
+    network: NetworkPopulation,
+    samples: Samples,
+    recording: Recording,
+    task: Task,
+    kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, " member"]:
     """Return how far silencing one unit hurts one module only, over all hidden units; NaN without any.
 
@@ -352,14 +485,39 @@ def ablation_selectivity(
     if not network.network.sites:
         members = len(samples.inputs)
         return torch.full((members,), torch.nan, dtype=torch.float64, device=samples.inputs.device)
-    rises = ablation_loss_rises(network, samples, recording, task).double().clamp(min=0)
+    rises = ablation_loss_rises(network, samples, recording, task, kernels).double().clamp(min=0)
     return selectivity(rises, rises.sum(dim=2))
 
 
 def structural_modularity(probe: Probe) -> Float64[Tensor, " member"]:
     """Return the chance-corrected share of path strength that lies within modules."""
-    strength = path_strength(probe.network, probe.samples.inputs, probe.once(clean_gates))
+    strength = _native_path_strength(probe)
+    if strength is None:
+        strength = path_strength(probe.network, probe.samples.inputs, probe.once(clean_gates))
     return diagonal_modularity(strength, probe.task.partition)
+
+
+def native_sums(
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    function: RowFunction,
+    kernels: Kernels,
+    values: int = 1,
+) -> Float[Tensor, "member ..."] | None:
+    """Return what a function of parameters and points adds up over points, by native code where there is any.
+
+    It makes up to so many `values` of each point, or as many as there are units, if that is more.
+    """
+    parts = _in_pieces(inputs, max(values, network.network.step_units))
+    run = kernels.compiled(function, network.parameters, parts)
+    return None if run is None else _summed_pieces(run(network.parameters, parts), len(inputs))
+
+
+def _native_path_strength(probe: Probe) -> Tensor | None:
+    """Return what `path_strength` does by native code, where there is any."""
+    function = PathStrengths(probe.network.network, 0, probe.network.network.num_stages)
+    sums = native_sums(probe.network, probe.samples.inputs, function, probe.kernels)
+    return None if sums is None else sums / probe.samples.inputs.shape[1]
 
 
 @measure(
@@ -410,7 +568,8 @@ def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " memb
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
     gates = probe.once(clean_gates)
-    values = unit_specialisation(probe.network, probe.samples.inputs, probe.task.partition, gates)
+    inputs, partition = probe.samples.inputs, probe.task.partition
+    values = unit_specialisation(probe.network, inputs, partition, gates, probe.kernels)
     return {"modularity/unit_specialisation": values}
 
 
@@ -420,9 +579,8 @@ def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " mem
 )
 def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/ablation`."""
-    return {
-        "modularity/ablation": ablation_selectivity(probe.network, probe.samples, probe.clean, probe.task)
-    }
+    found = ablation_selectivity(probe.network, probe.samples, probe.clean, probe.task, probe.kernels)
+    return {"modularity/ablation": found}
 
 
 def clean_gates(probe: Probe) -> Gates:
@@ -453,24 +611,3 @@ def gate_chunks(
         own = structure.gates(network.record(chunk)) if gates is None else gates
         first = 0 if gates is None else start
         yield [own[site.name][:, :, first : first + points] for site in structure.sites], points
-
-
-def products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Float[Tensor, "member _batch row column"]:
-    """Return W_L D_(L-1) ... D_1 W_1 for each point: (member, batch, rows, columns)."""
-    product = weights[-1][:, None]
-    for weight, gate in zip(reversed(weights[:-1]), reversed(gates), strict=True):
-        gated = product * gate.transpose(1, 2)[:, :, None, :]
-        product = torch.bmm(gated.flatten(1, 2), weight).unflatten(1, gated.shape[1:3])
-    return product
-
-
-def summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: int) -> Tensor:
-    """Return the sum over points of W_L |D_(L-1)| ... |D_1| W_1; points are summed before the last product."""
-    if not gates:
-        return weights[0] * points
-    first = gates[0].abs()
-    if len(gates) == 1:
-        return torch.bmm(weights[1] * first.sum(dim=2)[:, None, :], weights[0])
-    product = products(weights[1:], [gate.abs() for gate in gates[1:]])
-    summed = (product * first.transpose(1, 2)[:, :, None, :]).sum(dim=1)
-    return torch.bmm(summed, weights[0])

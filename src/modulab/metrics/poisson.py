@@ -27,9 +27,9 @@ _PIECE = 1 << 14
 _TOO_FEW_TO_EXPAND = 0.005
 """Share of larger rates in a piece up to which they are all left in doubt, rather than all rates expanded."""
 
-_CELLS_PER_UNIT = 64
+COUNT_CELLS = 64
 """Cells of the table along rate and score. A power of two, so that finding a rate's cell rounds nothing."""
-_LARGEST_SCORE = 6
+LARGEST_SCORE = 6
 _LARGEST_TABULATED = 64
 _CELL_MARGIN = 2e-6
 """How far cells reach into their neighbours, beyond the rounding of rates and scores to single precision."""
@@ -73,23 +73,23 @@ def _in_single(rate: Tensor, score: Tensor) -> Tensor:
 
 def _tabulated(rate: Tensor, score: Tensor) -> Tensor:
     """Return quantiles at rates up to 8, or -1 where in doubt."""
-    table = _table(rate.device)
+    table = count_table(rate.device)
     # Row 0 is the rate 0 alone, so that a silent unit's count, 0, is never in doubt.
-    rows = (rate * _CELLS_PER_UNIT).ceil_().clamp_(0, table.shape[0] - 1)
-    columns = ((score + _LARGEST_SCORE) * _CELLS_PER_UNIT).floor_().clamp_(0, table.shape[1] - 1)
+    rows = (rate * COUNT_CELLS).ceil_().clamp_(0, table.shape[0] - 1)
+    columns = ((score + LARGEST_SCORE) * COUNT_CELLS).floor_().clamp_(0, table.shape[1] - 1)
     cells = rows.mul_(table.shape[1]).add_(columns).int().clamp_(0, table.numel() - 1)
     return table.flatten().index_select(0, cells).float()
 
 
 @cache
-def _table(device: torch.device) -> Int8[Tensor, "rate_cell score_cell"]:
+def count_table(device: torch.device) -> Int8[Tensor, "rate_cell score_cell"]:
     """Return the one count possible in each cell of rates (k - 1, k] / 64 and scores [j, j + 1) / 64 - 6, or -1.
 
     A quantile falls neither with rate nor with score, so that a cell's corners bound those within.
     """
-    rates = torch.arange(_SEARCH_BELOW * _CELLS_PER_UNIT + 1, dtype=torch.float64) / _CELLS_PER_UNIT
-    scores = torch.arange(-_LARGEST_SCORE * _CELLS_PER_UNIT, _LARGEST_SCORE * _CELLS_PER_UNIT + 1.0)
-    scores = scores.double() / _CELLS_PER_UNIT
+    rates = torch.arange(_SEARCH_BELOW * COUNT_CELLS + 1, dtype=torch.float64) / COUNT_CELLS
+    scores = torch.arange(-LARGEST_SCORE * COUNT_CELLS, LARGEST_SCORE * COUNT_CELLS + 1.0)
+    scores = scores.double() / COUNT_CELLS
     lowest = _counts_at(rates[:-1] - _CELL_MARGIN, scores[:-1] - _CELL_MARGIN)
     highest = _counts_at(rates[1:] + _CELL_MARGIN, scores[1:] + _CELL_MARGIN)
     counts = torch.where(lowest == highest, lowest, -1)

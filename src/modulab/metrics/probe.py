@@ -14,6 +14,8 @@ from torch import Tensor
 
 from modulab.config.settings import Probes
 from modulab.measure_names import stands_for
+from modulab.metrics.native import NO_KERNELS, Kernels
+from modulab.metrics.row_functions import Outputs
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Region, Samples, Task, mixing_matrix
@@ -80,14 +82,14 @@ class Probe:
     """Q, or None without mixing."""
     samples: Samples
     """Evaluation points of `full` support, test split, in the task's code but unmixed."""
-    clean: Recording
-    """The forward pass of `network` on `samples`."""
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
     asked: Asked | None = None
     """Which values are asked for; None for all."""
     tell: Tell = field(default=tell_nobody, repr=False, compare=False)
     """A measure that takes seconds may report its progress here."""
+    kernels: Kernels = field(default=NO_KERNELS, repr=False, compare=False)
+    """Native code for parts of measures, where networks are measured by it."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
@@ -97,6 +99,16 @@ class Probe:
             self._kept[key] = compute(self, *arguments)
         return self._kept[key]
 
+    @property
+    def clean(self) -> Recording:
+        """Return the forward pass of `network` on `samples`, made when it is first asked for."""
+        return self.once(_recorded)
+
+    @property
+    def outputs(self) -> Float[Tensor, "member batch out_features"]:
+        """Return the outputs of `network` on `samples`, which take less than the whole pass if there is native code."""
+        return self.once(_outputs)
+
     def asks(self, name: str) -> bool:
         """Return whether a value is asked for: a measure may leave out others, which take time."""
         return self.asked is None or any(stands_for(pattern, name) for pattern in self.asked.values)
@@ -104,6 +116,16 @@ class Probe:
     def activities(self) -> list[Float[Tensor, "member _unit _batch"]]:
         """Return the clean activity at each site, in the order of the network's sites."""
         return [self.clean.values[site.name] for site in self.network.network.sites]
+
+
+def _recorded(probe: Probe) -> Recording:
+    return probe.network.record(probe.samples.inputs)
+
+
+def _outputs(probe: Probe) -> Tensor:
+    inputs = probe.samples.inputs
+    run = native_pass(probe.network, inputs, probe.kernels)
+    return probe.clean.outputs if run is None else run(inputs)
 
 
 def outputs_in_parts(
@@ -124,12 +146,27 @@ def outputs_in_parts(
 
 
 def outputs_on(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"]
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    kernels: Kernels = NO_KERNELS,
 ) -> Float[Tensor, "member batch out_features"]:
-    """Return every member's outputs, as `NetworkPopulation.forward` does."""
+    """Return every member's outputs, as `NetworkPopulation.forward` does, by native code where `kernels` have it."""
+    run = native_pass(network, inputs, kernels)
+    if run is not None:
+        return run(inputs)
     return outputs_in_parts(
         network.network, len(inputs), inputs.shape[1], lambda rows: network.select(rows).forward(inputs[rows])
     )
+
+
+def native_pass(
+    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], kernels: Kernels
+) -> Callable[[Tensor], Tensor] | None:
+    """Return every member's outputs by inputs of these shapes, by native code; None where there is none."""
+    run = kernels.compiled(Outputs(network.network), network.parameters, inputs.transpose(1, 2))
+    if run is None:
+        return None
+    return lambda points: run(network.parameters, points.transpose(1, 2)).transpose(1, 2)
 
 
 class _Draw(IntEnum):
@@ -195,6 +232,7 @@ def make_probe(
     mask: Float[Tensor, "member parameter"] | None = None,
     tell: Tell = tell_nobody,
     asked: Asked | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> Probe:
     """Return a probe of networks as trained, which see mixed inputs where the task mixes; no mask: dense ones."""
     rotation = mixing_matrix(task).to(keys.device) if task.mixing else None
@@ -203,10 +241,9 @@ def make_probe(
         samples = evaluation_samples(task, keys, settings.num_samples, "full")
     else:
         samples = asked.samples(task, keys, settings.num_samples)
-    clean = unmixed.record(samples.inputs)
     if mask is None:
         mask = torch.ones_like(network.parameters)
-    return Probe(task, settings, keys, unmixed, network, rotation, samples, clean, mask, asked, tell)
+    return Probe(task, settings, keys, unmixed, network, rotation, samples, mask, asked, tell, kernels)
 
 
 def bytes_per_member(network: Network, settings: Probes) -> int:

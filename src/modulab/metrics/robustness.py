@@ -8,44 +8,22 @@ member's own key and the streams of evaluation, which training never uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
 
 import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
+from modulab.metrics.native import module_errors
 from modulab.metrics.poisson import places_of, poisson_quantiles
-from modulab.metrics.probe import Probe, in_module_coordinates, outputs_in_parts, outputs_on
+from modulab.metrics.probe import Probe, in_module_coordinates, native_pass, outputs_in_parts, outputs_on
+from modulab.metrics.row_functions import ActivityNoise, NoisyOutputs, Normals, SilencedOutputs, unit_noise
 from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_visit
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
 
 _MOST_ACTIVE = 0.8
 """Share of active units from which on leaving out the silent ones saves no time."""
-
-
-class _ActivityNoise(IntEnum):
-    """Keeps apart the draws of perturbations of activity. Part of every result: never change or reuse one."""
-
-    GAUSSIAN = 0
-    POISSON = 1
-    MULTIPLICATIVE = 2
-    POISSON_COUNTS = 3
-
-
-def _root_of_magnitude(activity: Tensor) -> Tensor:
-    """Return the root of |a|. torch takes twenty times as long for roots of 0, which silent units have."""
-    magnitude = activity.abs()
-    return magnitude.sign() * magnitude.clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
-
-
-_DEVIATIONS: dict[_ActivityNoise, Callable[[Tensor], Tensor | float]] = {
-    _ActivityNoise.GAUSSIAN: lambda _: 1.0,
-    _ActivityNoise.POISSON: _root_of_magnitude,
-    _ActivityNoise.MULTIPLICATIVE: torch.abs,
-}
-"""Standard deviations of noise of level 1: the roots of `noise.relative_variance` of each law."""
 
 
 def tolerance(
@@ -156,10 +134,13 @@ def ablate_units(fraction: float, order: Mapping[str, Int64[Tensor, "member _uni
     def silence(place: str, values: Tensor) -> Tensor:
         if place not in order:
             return values
-        kept = order[place] >= max(1, round(fraction * values.shape[1]))
-        return values * kept[:, :, None]
+        return values * _kept(order[place], fraction)[:, :, None]
 
     return silence
+
+
+def _kept(order: Tensor, fraction: float) -> Tensor:
+    return order >= max(1, round(fraction * order.shape[1]))
 
 
 def _columns(name: str, perturbation: str) -> list[Column]:
@@ -176,13 +157,13 @@ def _columns(name: str, perturbation: str) -> list[Column]:
 @measure(*_columns("gaussian", "Gaussian noise"), needs=("sites",))
 def measure_gaussian(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/gaussian`: noise of variance level^2 on every hidden unit."""
-    return _under_law(probe, "gaussian", _ActivityNoise.GAUSSIAN)
+    return _under_law(probe, "gaussian", ActivityNoise.GAUSSIAN)
 
 
 @measure(*_columns("poisson", "Poisson noise"), needs=("sites",))
 def measure_poisson(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson`: noise of variance level^2 |a| on every hidden unit."""
-    return _under_law(probe, "poisson", _ActivityNoise.POISSON)
+    return _under_law(probe, "poisson", ActivityNoise.POISSON)
 
 
 @measure(*_columns("poisson_energy", "equal-energy noise"), needs=("sites",))
@@ -198,22 +179,22 @@ def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """
     sites = zip(probe.network.network.sites, probe.activities(), strict=True)
     gains = {site.name: activity.abs().flatten(1).mean(dim=1).sqrt() for site, activity in sites}
-    return _under_law(probe, "poisson_energy", _ActivityNoise.POISSON, gains)
+    return _under_law(probe, "poisson_energy", ActivityNoise.POISSON, gains)
 
 
 @measure(*_columns("multiplicative", "multiplicative noise"), needs=("sites",))
 def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/multiplicative`: noise of variance level^2 a^2 on every hidden unit."""
-    return _under_law(probe, "multiplicative", _ActivityNoise.MULTIPLICATIVE)
+    return _under_law(probe, "multiplicative", ActivityNoise.MULTIPLICATIVE)
 
 
 @measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
-    noise_keys = _noise_keys(probe, _ActivityNoise.POISSON_COUNTS)
+    noise_keys = _noise_keys(probe, ActivityNoise.POISSON_COUNTS)
     sites = probe.network.network.sites
     scores = {
-        site.name: _draws(noise_keys, number, activity)
+        site.name: _draws(probe, noise_keys, number, activity)
         for number, (site, activity) in enumerate(zip(sites, probe.activities(), strict=True))
     }
 
@@ -225,13 +206,23 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
             if place not in scores:
                 return values
             own = of_visit(scores[place], values, visit)
+            counted = probe.kernels.count_rates(values, 1 / (level * level), own)
+            if counted is not None:
+                return counted
             if place != sites[0].name or visit > 0:
                 return poisson_count_rates(values, level, own)
             if not first:  # At every level the first site has the same activity.
                 first.append(_count_rates(values, own))
             return first[0](level)
 
-        return _run_from(probe, slice(None), 0, sums, by_visit(count))
+        counted = None
+        if probe.network.network.num_stages > 1:
+            activity = probe.activities()[0]
+            counted = probe.kernels.count_rates(activity, 1 / (level * level), scores[sites[0].name])
+        if counted is None:
+            return _run_from(probe, slice(None), 0, sums, by_visit(count))
+        behind = probe.network.network.stage_sums(probe.network.parameters, 1, counted)
+        return _run_from(probe, slice(None), 1, behind, by_visit(count))
 
     return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
 
@@ -250,7 +241,7 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
     def outputs_at(level: float) -> Tensor:
         network = in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
-        return _out_of_shares(probe, outputs_on(network, inputs))
+        return _out_of_shares(probe, outputs_on(network, inputs, probe.kernels))
 
     return _curve(probe, "weight_noise", probe.settings.levels, outputs_at)
 
@@ -263,7 +254,12 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     such noise.
     """
     inputs = probe.samples.inputs
-    draws = drawn_normals(fold_in(probe.keys, Stream.INPUT_NOISE), inputs.shape[1], inputs.shape[2])
+    draws = _normals(probe, fold_in(probe.keys, Stream.INPUT_NOISE), *inputs.shape[1:])
+    run = native_pass(probe.network, inputs, probe.kernels)
+    if run is not None:
+        return _curve(
+            probe, "input_noise", probe.settings.levels, lambda level: run(inputs.add(draws, alpha=level))
+        )
     added = _added_sums(probe, 0, draws.transpose(1, 2))
     clean = _clean_sums(probe, 0)
 
@@ -284,6 +280,10 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     network = probe.network.repeated(repeats)
     structure = network.network
     order = ablation_order(structure, keys)
+    name, fractions = "ablation", probe.settings.ablated_fractions
+    native = _silenced_outputs(probe, network, order)
+    if native is not None:
+        return _curve(probe, name, fractions, native, squared=False)
     # Where a pass can be cut behind the first site, the activity there is the same at every share.
     begin = min(1, structure.num_stages - 1) if structure.sites else 0
     read = _in_shares(_read_by_stage(probe, begin), repeats)
@@ -296,23 +296,43 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         sums = structure.stage_sums(network.parameters, begin, values)
         return _out_of_shares(probe, structure.run_from(network.parameters, begin, sums, silence))
 
-    return _curve(probe, "ablation", probe.settings.ablated_fractions, outputs_at, squared=False)
+    return _curve(probe, name, fractions, outputs_at, squared=False)
+
+
+def _silenced_outputs(
+    probe: Probe, repeated: NetworkPopulation, order: Mapping[str, Tensor]
+) -> Callable[[float], Tensor] | None:
+    """Return outputs by the share of units silenced, of networks as repeated, by native code where there is any."""
+    inputs = _in_shares(probe.samples.inputs.transpose(1, 2), probe.settings.repeats)
+    like = repeated.parameters.new_empty(0, repeated.network.total_units)
+    run = probe.kernels.compiled(SilencedOutputs(repeated.network), repeated.parameters, inputs, like)
+    if run is None:
+        return None
+
+    def outputs_at(fraction: float) -> Tensor:
+        kept = torch.cat([_kept(places, fraction) for places in order.values()], dim=1)
+        return _out_of_shares(probe, run(repeated.parameters, inputs, kept.to(like.dtype)).transpose(1, 2))
+
+    return outputs_at
 
 
 def _under_law(
-    probe: Probe, name: str, kind: _ActivityNoise, gains: Mapping[str, Tensor] | None = None
+    probe: Probe, name: str, kind: ActivityNoise, gains: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return error under noise of one law; `gains` multiply its standard deviation, by site and member."""
     structure = probe.network.network
     if not structure.sites:
         return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
+    native = _noisy_outputs(probe, kind, gains) if probe.settings.levels else None
+    if native is not None:
+        return _curve(probe, name, probe.settings.levels, native)
     numbers = {site.name: number for number, site in enumerate(structure.sites)}
     drawn: dict[tuple[str, int], Tensor] = {}
 
     def draws_at(place: str, values: Tensor, visit: int, rows: slice) -> Tensor:
         # The same at every level. Where they are asked for in parts, they are drawn for all members at the first.
         if (place, visit) not in drawn:
-            drawn[place, visit] = _draws(_noise_keys(probe, kind), numbers[place], values, visit)
+            drawn[place, visit] = _draws(probe, _noise_keys(probe, kind), numbers[place], values, visit)
         return drawn[place, visit][rows]
 
     def gained(place: str, values: Tensor, rows: slice) -> Tensor:
@@ -322,7 +342,7 @@ def _under_law(
         def add_noise(place: str, values: Tensor, visit: int) -> Tensor:
             if place not in numbers:
                 return values
-            noise = _unit_noise(kind, values, draws_at(place, values, visit, rows))
+            noise = unit_noise(kind, values, draws_at(place, values, visit, rows))
             return values + level * gained(place, noise, rows)
 
         return by_visit(add_noise)
@@ -343,18 +363,54 @@ def _under_law(
     return _curve(probe, name, probe.settings.levels, _in_parts(probe, outputs_at))
 
 
-def _unit_noise(kind: _ActivityNoise, activity: Tensor, draws: Tensor) -> Tensor:
-    """Return what noise of one law and of level 1 adds to an activity."""
-    return _DEVIATIONS[kind](activity) * draws
+def _noisy_outputs(
+    probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | None
+) -> Callable[[float], Tensor] | None:
+    """Return outputs under noise of one law by its level, by native code where there is any."""
+    sites, parameters = probe.network.network.sites, probe.network.parameters
+    inputs = probe.samples.inputs.transpose(1, 2)
+    like = [
+        parameters.new_empty(0, site.visits, site.units, site.positions * inputs.shape[2]) for site in sites
+    ]
+    levels = parameters.new_empty(0, len(sites))
+    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, levels, *like)
+    if run is None:
+        return None
+    draws = probe.once(_site_draws, kind)
+    of_sites = (
+        torch.ones(len(parameters), len(sites))
+        if gains is None
+        else torch.stack([gains[site.name] for site in sites], dim=1)
+    )
+    # Of all levels of a member in succession, so that its draws stay in a cache.
+    chosen = probe.settings.levels
+    every = (torch.tensor(chosen)[:, None] * of_sites[:, None]).flatten(0, 1)
+    outputs = run(parameters, inputs, every, *draws).unflatten(0, (len(parameters), len(chosen)))
+
+    def outputs_at(level: float) -> Tensor:
+        return outputs[:, chosen.index(level)].transpose(1, 2)
+
+    return outputs_at
 
 
-def _sums_of_first_noise(probe: Probe, kind: _ActivityNoise) -> Tensor:
+def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
+    """Return the draws of noise of one law at every site."""
+    keys, batch = _noise_keys(probe, kind), probe.samples.inputs.shape[1]
+    found: list[Tensor] = []
+    for number, site in enumerate(probe.network.network.sites):
+        visits = [visit_keys(site_keys(keys, number), visit) for visit in range(site.visits)]
+        drawn = _normals(probe, torch.stack(visits, dim=1).flatten(0, 1), site.units, site.positions * batch)
+        found.append(drawn.unflatten(0, (len(keys), site.visits)))
+    return found
+
+
+def _sums_of_first_noise(probe: Probe, kind: ActivityNoise) -> Tensor:
     """Return what noise of level 1 at the first site adds to the sums of the stage behind it."""
     structure, parameters, activity = probe.network.network, probe.network.parameters, probe.activities()[0]
     keys = _noise_keys(probe, kind)
 
     def added_by(rows: slice) -> Tensor:
-        noise = _unit_noise(kind, activity[rows], _draws(keys[rows], 0, activity))
+        noise = unit_noise(kind, activity[rows], _draws(probe, keys[rows], 0, activity))
         return structure.stage_sums(parameters[rows], 1, noise, biased=False).transpose(1, 2)
 
     return outputs_in_parts(structure, len(keys), activity.shape[2], added_by).transpose(1, 2)
@@ -389,8 +445,14 @@ def _in_parts(probe: Probe, outputs_at: Callable[[float, slice], Tensor]) -> Cal
     )
 
 
-def _draws(noise_keys: Tensor, site: int, activity: Tensor, visit: int = 0) -> Tensor:
-    return drawn_normals(visit_keys(site_keys(noise_keys, site), visit), activity.shape[1], activity.shape[2])
+def _draws(probe: Probe, noise_keys: Tensor, site: int, activity: Tensor, visit: int = 0) -> Tensor:
+    return _normals(probe, visit_keys(site_keys(noise_keys, site), visit), *activity.shape[1:])
+
+
+def _normals(probe: Probe, keys: Tensor, rows: int, columns: int) -> Tensor:
+    """Return standard normal draws, a matrix for each key."""
+    run = probe.kernels.compiled(Normals(rows, columns), keys)
+    return drawn_normals(keys, rows, columns) if run is None else run(keys)
 
 
 def _curve(
@@ -405,8 +467,7 @@ def _curve(
         return {}
 
     def error_of(outputs: Tensor) -> Tensor:
-        task = probe.task
-        return task.loss_function.errors(outputs, probe.samples.targets, task.partition).mean(dim=1)
+        return module_errors(probe.task, outputs, probe.samples.targets, probe.kernels).mean(dim=1)
 
     errors = [error_of(outputs_at(level)) for level in levels]
     measures = {f"error_under/{name}@{level:g}": error for level, error in zip(levels, errors, strict=True)}
@@ -417,7 +478,7 @@ def _curve(
     return measures
 
 
-def _noise_keys(probe: Probe, kind: _ActivityNoise) -> Tensor:
+def _noise_keys(probe: Probe, kind: ActivityNoise) -> Tensor:
     return fold_in(fold_in(probe.keys, Stream.EVALUATION_NOISE), int(kind))
 
 

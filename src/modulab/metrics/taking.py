@@ -13,6 +13,7 @@ from torch import Tensor
 from modulab.config.settings import Probes
 from modulab.errors import ConfigError, ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import Measure, find_measures, named_values, value_per_member
+from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import BLOCK_BYTES, Asked, Probe, Tell, bytes_per_member, make_probe, tell_nobody
 from modulab.networks.base import NetworkPopulation
 from modulab.schema import is_reserved
@@ -29,10 +30,12 @@ def measure_population(
     threads: int = 1,
     tell: Tell = tell_nobody,
     asked: Asked | None = None,
+    kernels: Kernels = NO_KERNELS,
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return every configured measure of members that share a task, by name; no mask: dense networks.
 
-    Where only some values are `asked` for, measures may leave out others.
+    Where only some values are `asked` for, measures may leave out others. Parts of measures run as native code where
+    there are `kernels`.
 
     Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
@@ -46,8 +49,8 @@ def measure_population(
     masks = torch.ones_like(parameters) if mask is None else mask
     size = max(2, block_bytes // bytes_per_member(networks.network, settings))
 
-    def measure_block(start: int) -> dict[str, Tensor]:
-        rows = slice(start, start + size)
+    def measure_block(start: int, count: int = size) -> dict[str, Tensor]:
+        rows = slice(start, start + count)
         block = [parameters[rows], keys[rows], masks[rows]]
         members = len(block[0])
         if members == 1:
@@ -56,12 +59,14 @@ def measure_population(
         block_parameters, block_keys, block_masks = block
         with torch.no_grad():
             network = NetworkPopulation(networks.network, block_parameters)
-            probe = make_probe(task, network, block_keys, settings, block_masks, tell, asked)
+            probe = make_probe(task, network, block_keys, settings, block_masks, tell, asked, kernels)
             found = take_measures(probe, measures)
         return {name: values[:members] for name, values in found.items()}
 
     starts = range(0, len(parameters), size)
     if threads > 1 and len(starts) > 1:
+        if not kernels.is_ready((task, networks.network, repr(settings))):
+            measure_block(0, 2)  # Code may be compiled, and functions are traced on one thread alone.
         with ThreadPoolExecutor(threads) as pool:
             blocks = list(pool.map(measure_block, starts))
     else:

@@ -461,12 +461,9 @@ def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> li
     """
     vjp: Any = torch.func.vjp
     outputs, pull_back = vjp(outputs_of, point)
-    rows: list[Any] = []
-    for output in range(outputs.shape[2]):
-        chosen = torch.zeros_like(outputs)
-        chosen[:, :, output] = 1
-        rows.append(pull_back(chosen)[0])
-    return rows
+    numbers = torch.arange(outputs.shape[2], device=outputs.device)
+    nothing = torch.zeros_like(outputs)
+    return [pull_back(nothing + (numbers == output))[0] for output in range(outputs.shape[2])]
 
 
 class Architecture(Settings):

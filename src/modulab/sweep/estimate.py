@@ -13,6 +13,7 @@ from modulab.sweep.side_by_side import PROCESS_BYTES as SELF_TRAINED_BYTES
 from modulab.sweep.side_by_side import processes_at_once
 from modulab.sweep.this_machine import shares_of
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
+from modulab.training.engine import steps_natively
 from modulab.training.execution import Execution
 
 _START_SECONDS = 8
@@ -69,9 +70,9 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
 
 def _engine_words(execution: Execution) -> str:
     # Whether a program has a native step is known once it has been traced, which takes longer than a dry run may.
-    if execution.engine != "native":
+    if not steps_natively(execution.engine):
         return execution.engine
-    return f"native; {execution.instead_of_native} for programs that have no native step"
+    return f"{execution.engine}; {execution.instead_of_native} for programs that have no native step"
 
 
 def _describe_self_trained(work: Work) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from modulab.config.settings import Member, Probes
 from modulab.metrics.measure import find_measures
+from modulab.networks.base import Network
 from modulab.training.program import Program, program_of
 
 
@@ -34,13 +35,17 @@ class Rates:
 EAGER = Rates(fixed=3e-3, noisy=5.8e-8, noiseless=1.9e-8)
 COMPILED = Rates(fixed=5e-5, noisy=4.1e-9, noiseless=1.5e-9)
 NATIVE = Rates(fixed=2e-6, noisy=2.4e-9, noiseless=6e-10)
-RATES = {"eager": EAGER, "compiled": COMPILED, "native": NATIVE}
+RATES = {"eager": EAGER, "compiled": COMPILED, "native": NATIVE, "native_measures": NATIVE}
 """By engine."""
 _SECONDS_PER_PRODUCT = 8e-11
 """Of a weight and a value, with the derivatives by both: measured with layers of 128 to 625 inputs, 6e-11 to 9e-11."""
 _PRODUCTS_WITHIN_RATES = 8
 """For each value at a site."""
 _NATIVE_COMPILE_SECONDS = 1.5
+_NATIVE_MEASURES_COMPILE_SECONDS = 3.0
+"""For each network: passes, noise and draws are some ten functions."""
+_SAVED_BY_NATIVE_MEASURES = 1.5e-7
+"""Seconds for each value at a site and evaluation point, all measures and curves of `probes=default` together."""
 _COMPILE_SECONDS = 30.0
 _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 16.0
 _EXPECTED_USES = 3
@@ -102,3 +107,16 @@ def compiling_pays(members: Sequence[Member], engine: str) -> bool:
     """
     saved = step_seconds(members, EAGER) - step_seconds(members, RATES[engine])
     return _EXPECTED_USES * saved > compile_seconds(members, engine)
+
+
+def native_measures_pay(members: Sequence[Member]) -> bool:
+    """Return whether native measures save more time than it takes to compile them, over all uses of them.
+
+    As for `compiling_pays`, what is there already does not count.
+    """
+    saved, networks = 0.0, set[Network]()
+    for member, count in _counted(members):
+        network = program_of(member).network
+        networks.add(network)
+        saved += count * member.probes.num_samples * network.step_units * _SAVED_BY_NATIVE_MEASURES
+    return _EXPECTED_USES * saved > _NATIVE_MEASURES_COMPILE_SECONDS * len(networks)

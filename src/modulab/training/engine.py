@@ -1,4 +1,4 @@
-"""Engines: how a population's steps are run: op by op (`eager`), or as one compiled function (`compiled` or `native`).
+"""Engines: how a population's steps are run: op by op (`eager`), or as one compiled function (`compiled`, `native`).
 
 All run blocks of members small enough that a block's activity stays in the processor's cache, and each
 block for a whole chunk of steps before the next. Threads share out whole blocks, so that their number
@@ -45,9 +45,9 @@ class NoCompiler(Exception):
     """The installed version of torch has changed how it compiles in a way that leaves the eager engine alone."""
 
 
-Engine = Literal["eager", "compiled", "native"]
+Engine = Literal["eager", "compiled", "native", "native_measures"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-"""From the slowest to the fastest."""
+"""From the slowest to the fastest. `native_measures` trains as `native` does, and measures by native code as well."""
 
 StepFunction = Callable[[Block, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 _memory_is_kept = threading.Event()
@@ -63,6 +63,16 @@ class Chunk:
     first_step: int
     num_steps: int
     table: Float[Tensor, "row feature"]
+
+
+def steps_natively(engine: str | None) -> bool:
+    """Return whether an engine trains by native steps."""
+    return engine in ("native", "native_measures")
+
+
+def measures_natively(engine: str | None) -> bool:
+    """Return whether networks that an engine has trained are measured by native code."""
+    return engine == "native_measures"
 
 
 def block_size(program: Program, device: torch.device) -> int:
@@ -118,7 +128,7 @@ def step_function(engine: Engine, program: Program, device: torch.device) -> Ste
         return functools.partial(population_update, program)
     if device.type != "cpu":
         return accelerated_step(program, device)
-    return native_step(program) if engine == "native" else _cpu_step(program)
+    return native_step(program) if steps_natively(engine) else _cpu_step(program)
 
 
 @functools.cache

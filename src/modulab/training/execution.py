@@ -11,8 +11,8 @@ import torch
 from modulab.config.settings import Member, Trainer
 from modulab.errors import ConfigError
 from modulab.text import say_once
-from modulab.training.cost import compiling_pays
-from modulab.training.engine import ENGINES, Engine, can_compile
+from modulab.training.cost import compiling_pays, native_measures_pay
+from modulab.training.engine import ENGINES, Engine, can_compile, steps_natively
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Execution:
     engine_may_change: bool = False
     """Whether members may be trained with the eager engine where compiling turns out not to be possible."""
     instead_of_native: Engine = "compiled"
-    """The engine of programs for which there is no native step, where `engine` is native."""
+    """The engine of programs for which there is no native step, where `engine` has native steps."""
 
     @property
     def threads(self) -> int:
@@ -50,9 +50,10 @@ class Execution:
                 "trainer.accelerator=cuda, but torch finds no CUDA device here. "
                 "Use trainer.accelerator=cpu, or install a CUDA build of torch."
             )
-        if self.device.type != "cpu" and self.engine == "native":
+        if self.device.type != "cpu" and steps_natively(self.engine):
             raise ConfigError(
-                "trainer.engine=native trains on the CPU alone. Use trainer.accelerator=cpu or trainer.engine=compiled."
+                f"trainer.engine={self.engine} trains on the CPU alone. Use trainer.accelerator=cpu or "
+                "trainer.engine=compiled."
             )
         return _with_usable_engine(self)
 
@@ -77,8 +78,8 @@ def choose_execution(
     """Return how to train these members.
 
     `auto` goes on with the engine that has `begun`. Else it takes the native engine, on other devices than the CPU the
-    compiled one, where the steps saved repay the compiler's time. With a device given, the choice is for another
-    machine that has it; `on_this_machine` checks it there.
+    compiled one, where the steps saved repay the compiler's time, and measures natively where that repays it, too. With
+    a device given, the choice is for another machine that has it; `on_this_machine` checks it there.
 
     Raises: ConfigError where the config asks for a device or a compiler that this machine lacks, if it is to train.
     """
@@ -89,7 +90,7 @@ def choose_execution(
         asked_threads=trainer.threads,
     )
     asked = trainer.engine
-    if asked in ("compiled", "native") and any(_is_double(member) for member in members):
+    if asked not in ("auto", "eager") and any(_is_double(member) for member in members):
         raise ConfigError(
             f"training.precision=float64 trains with the eager engine alone, and trainer.engine={asked}. Use "
             "trainer.engine=auto, which trains such networks eagerly, or eager."
@@ -122,8 +123,8 @@ def _automatic(execution: Execution, members: Sequence[Member], begun: Engine | 
     without_native: Engine = "compiled" if compiling_pays(members, "compiled") else "eager"
     engine = without_native
     if execution.device.type == "cpu" and compiling_pays(members, "native"):
-        engine = "native"
-    if begun is not None and (begun != "native" or execution.device.type == "cpu"):
+        engine = "native_measures" if native_measures_pay(members) else "native"
+    if begun is not None and (not steps_natively(begun) or execution.device.type == "cpu"):
         engine = begun
     return replace(execution, engine=engine, engine_may_change=True, instead_of_native=without_native)
 

@@ -95,7 +95,7 @@ def fit_population(
         progress.say(f"measuring {len(members)}")
         measured = measure_each(
             members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads,
-            tell=progress.tell,
+            tell=progress.tell, engines=learner.member_engines,
         )  # fmt: skip
         return PopulationResult(
             measures=measured.measures | steps_taken(members, recorder.stopped_at),

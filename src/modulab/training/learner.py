@@ -161,7 +161,11 @@ class PopulationLearner(LightningModule):
     @property
     def member_engines(self) -> list[Engine]:
         """Return the engine that trains each member, in the order in which the members were given."""
-        return [self._engines[program] for program in self.member_programs]
+        engines: list[Engine] = []
+        for place in self._places:
+            engine = self._engines[place.program]
+            engines.extend(engine for _ in place.members)
+        return [engines[row] for row in self.row_of_member.tolist()]
 
     def read_data(self, offsets: Int64[Tensor, " row"], counts: torch.Tensor) -> None:
         """Take where each row's points lie in the data table, and how many there are."""

@@ -14,12 +14,14 @@ from torch import Tensor
 from modulab.config.settings import Member, Probes
 from modulab.errors import ForeignError, MeasureFailed, foreign_code
 from modulab.metrics.measure import find_measures, skipped_measures
+from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import Asked, Tell, tell_nobody
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
 from modulab.results.tables import FAILED_WITH
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
+from modulab.training.native.kernels import kernels_of
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,12 @@ def measure_members(
     settings: Probes,
     threads: int = 1,
     asked: Asked | None = None,
+    engines: Sequence[str] | None = None,
 ) -> dict[str, list[float]]:
     """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
-    found = measure_each(members, networks, masks, settings, threads, narrow=False, asked=asked)
+    found = measure_each(
+        members, networks, masks, settings, threads, narrow=False, asked=asked, engines=engines
+    )
     assert not found.failures
     return found.measures
 
@@ -56,18 +61,20 @@ def measure_each(
     narrow: bool = True,
     tell: Tell = tell_nobody,
     asked: Asked | None = None,
+    engines: Sequence[str] | None = None,
 ) -> Measured:
     """Return every measure of every member, in member order, and why members lack some or all.
 
     A measure that fails is taken apart from the others: members for which it fails lack it alone. If members cannot be
     measured at all, each half of them is measured by itself, down to single members, which then have NaN everywhere.
-    Without `narrow` the first error is raised.
+    Without `narrow` the first error is raised. What trained each member, of `engines`, may measure it as well.
 
     Raises: ConfigError for a measure that cannot be used; ForeignError without `narrow`.
     """
-    by_task: defaultdict[Task, list[int]] = defaultdict(list)
+    alike: defaultdict[tuple[Task, Kernels], list[int]] = defaultdict(list)
     for index, member in enumerate(members):
-        by_task[member.task].append(index)
+        kernels = NO_KERNELS if engines is None else kernels_of(engines[index])
+        alike[member.task, kernels].append(index)
     keys = member_keys([member.seed for member in members])
     measures: dict[str, list[float]] = {}
     failures: dict[int, str] = {}
@@ -76,7 +83,7 @@ def measure_each(
 
     failed: defaultdict[int, dict[str, str]] = defaultdict(dict)
 
-    def measure(task: Task, places: list[int], taken: Mapping[str, Any]) -> None:
+    def measure(task: Task, kernels: Kernels, places: list[int], taken: Mapping[str, Any]) -> None:
         try:
             with foreign_code():
                 found = measure_population(
@@ -88,18 +95,19 @@ def measure_each(
                     threads=threads,
                     tell=tell,
                     asked=asked,
+                    kernels=kernels,
                 )
         except ForeignError as error:
             if not narrow:
                 raise
             key = error.key if isinstance(error, MeasureFailed) else None
             if key is not None and len(taken) > 1:
-                measure(task, places, {name: value for name, value in taken.items() if name != key})
-                measure(task, places, {key: taken[key]})
+                measure(task, kernels, places, {name: value for name, value in taken.items() if name != key})
+                measure(task, kernels, places, {key: taken[key]})
             elif len(places) > 1:
                 middle = len(places) // 2
-                measure(task, places[:middle], taken)
-                measure(task, places[middle:], taken)
+                measure(task, kernels, places[:middle], taken)
+                measure(task, kernels, places[middle:], taken)
             elif isinstance(error, MeasureFailed):
                 failed[places[0]][error.key] = f"{FAILED_WITH} {error.reason}"
             else:
@@ -110,9 +118,9 @@ def measure_each(
             for place, value in zip(places, values.tolist(), strict=True):
                 column[place] = value
 
-    for task, places in by_task.items():
+    for (task, kernels), places in alike.items():
         if networks.network.unmeasured is None and configured:  # else no points are drawn for nothing
-            measure(task, places, settings.measures)
+            measure(task, kernels, places, settings.measures)
         with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
             reasons = skipped_measures(configured, networks.network, task)
             skipped.update(dict.fromkeys(places, reasons))

@@ -170,12 +170,13 @@ class Recorder(Callback):
     def _note_point(self, learner: PopulationLearner) -> None:
         """Add a point to every curve: that of members that stopped before has no value."""
         places = [place for place, at in enumerate(self.stopped_at) if at is None]
-        networks = learner.member_networks()
+        networks, engines = learner.member_networks(), learner.member_engines
         measured = self._measure(
             [self._members[place] for place in places],
             NetworkPopulation(networks.network, networks.parameters[places]),
             learner.member_masks()[places],
             learner.threads,
+            [engines[place] for place in places],
         )
         measured["training/loss"] = learner.chunk_losses[places].tolist()
         for name in {**self.curves, **measured}:
@@ -230,6 +231,7 @@ class Recorder(Callback):
         networks: NetworkPopulation,
         masks: Float[Tensor, "member parameter"],
         threads: int = 1,
+        engines: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
         """Return those measures that are recorded along training, at its last point."""
         probes = self._members[0].probes
@@ -237,7 +239,7 @@ class Recorder(Callback):
         takes_sparse = is_last or len(self.steps) % probes.sparse_every == 0
         settings = self._sparse_settings if takes_sparse else self._settings
         asked = replace(self._asked, values=tuple(settings.curves))  # which keeps the same evaluation points
-        found = measure_members(members, networks, masks, settings, threads, asked)
+        found = measure_members(members, networks, masks, settings, threads, asked, engines)
         return {
             name: values
             for name, values in found.items()

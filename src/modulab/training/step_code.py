@@ -1,39 +1,39 @@
-"""Which source code a training step runs, so that a compiled step is known by it."""
+"""Which source code a training step or a measure's function runs, so that compiled code is known by it."""
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import modulab
 from modulab.training.program import Program
 
 _PACKAGE = "modulab"
 _STEP = "modulab.training.step"
 
 
-def code_modules(program: Program) -> frozenset[str]:
-    """Return the modules that define the kinds in a program: its network, loss, regulariser and so on."""
-    return frozenset(_modules_of(program))
+def code_modules(function: object) -> frozenset[str]:
+    """Return the modules that define a program or function and the kinds in it: network, loss and so on."""
+    return frozenset(_modules_of(function))
 
 
-def is_own(program: Program) -> bool:
-    """Return whether all code of a program is this package's or torch's; others may change without our seeing it."""
-    return {name.partition(".")[0] for name in code_modules(program)} <= {_PACKAGE, "torch", "builtins"}
+def is_own(function: object) -> bool:
+    """Return whether all code of a program or function is this package's or torch's: others may change unseen."""
+    return {name.partition(".")[0] for name in code_modules(function)} <= {_PACKAGE, "torch", "builtins"}
 
 
-def source_text(program: Program) -> str:
-    """Return the source of every module of this package that a program's step may run.
+def source_text(function: object) -> str:
+    """Return the source of every module of this package that a program's step, or a function, may run.
 
     These are the modules that define the step and the kinds in the program, and all that they import from the
     package, directly or not.
     """
     found: set[str] = set()
-    waiting = [_STEP, *code_modules(program)]
+    waiting = [*([_STEP] if isinstance(function, Program) else []), *code_modules(function)]
     while waiting:
         name = waiting.pop()
         if name not in found and name.partition(".")[0] == _PACKAGE:
@@ -43,12 +43,12 @@ def source_text(program: Program) -> str:
 
 
 def _modules_of(value: object) -> Iterator[str]:
-    if isinstance(value, type) or callable(value):
-        yield getattr(value, "__module__", None) or "torch"
-    elif is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         yield type(value).__module__
         for field in fields(value):
             yield from _modules_of(getattr(value, field.name))
+    elif isinstance(value, type) or callable(value):
+        yield getattr(value, "__module__", None) or "torch"
     elif isinstance(value, (tuple, list, frozenset)):
         for each in cast("tuple[Any, ...]", value):
             yield from _modules_of(each)
@@ -58,12 +58,9 @@ def _modules_of(value: object) -> Iterator[str]:
 
 @functools.cache
 def _file(name: str) -> Path | None:
-    """Return the source file of a module of this package, without importing it; None where the name is not a module."""
-    try:
-        found = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(found.origin) if found is not None and found.origin is not None else None
+    """Return the source file of a module of this package, without importing anything; None for what is no module."""
+    place = Path(modulab.__file__).parent.joinpath(*name.split(".")[1:])
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
 
 @functools.cache

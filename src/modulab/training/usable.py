@@ -10,7 +10,7 @@ from modulab.progress import ProgressReport
 from modulab.text import say_once
 from modulab.training.cache import VARIABLES
 from modulab.training.compiled_step import is_built as step_is_built
-from modulab.training.engine import Engine, NoCompiler, step_function
+from modulab.training.engine import Engine, NoCompiler, step_function, steps_natively
 from modulab.training.execution import Execution
 from modulab.training.libraries import CannotCompile
 from modulab.training.native.statements import Unsupported
@@ -41,7 +41,7 @@ def usable_engines(
         wanted = execution.engine
         if program in begun:
             wanted = begun[program] or _without_native(execution)
-        if wanted == "native" and execution.device.type != "cpu":
+        if steps_natively(wanted) and execution.device.type != "cpu":
             wanted = execution.instead_of_native
         may_change = execution.engine_may_change or wanted != execution.engine
         making = _Making(execution, may_change, progress, f"{number} of {len(programs)}")
@@ -55,7 +55,7 @@ def usable_engines(
 
 
 def _without_native(execution: Execution) -> Engine:
-    return execution.instead_of_native if execution.engine == "native" else execution.engine
+    return execution.instead_of_native if steps_natively(execution.engine) else execution.engine
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _Making:
 
     def _other(self, program: Program, engine: Engine, reason: str) -> Engine:
         """Return the engine that takes the place of one whose step cannot be made, and say why."""
-        if engine == "native" and self.execution.instead_of_native == "compiled":
+        if steps_natively(engine) and self.execution.instead_of_native == "compiled":
             say_once(
                 f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); it is compiled."
             )
@@ -107,7 +107,7 @@ class _Making:
             raise CannotCompile(_cannot_compile[key])
         device = self.execution.device
         is_built, seconds = (
-            (native_is_built, "about 2 s") if engine == "native" else (step_is_built, "20 to 60 s")
+            (native_is_built, "about 2 s") if steps_natively(engine) else (step_is_built, "20 to 60 s")
         )
         try:
             if device.type != "cpu" or not is_built(program):

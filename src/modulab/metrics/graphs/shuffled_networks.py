@@ -38,7 +38,6 @@ def shuffled_networks(probe: Probe, kind: PlaceShuffle, shuffles: range) -> Prob
         seen_network=networks,
         rotation=None,
         samples=samples,
-        clean=networks.record(samples.inputs),
         mask=probe.mask.repeat_interleave(count, dim=0),
         _kept={},
     )

@@ -58,16 +58,26 @@ class Collected:
         assert copied.buffer is not None
         return Access(copied.buffer, (), 0, copied.buffer.dtype)
 
-    def in_memory(self, value: Value) -> Value:
-        """Return a value whose elements lie in a buffer."""
-        return self.contiguous(value) if value.buffer is None else value
+    def without_repeats(self, matrices: Value) -> Value:
+        """Return matrices in memory, in which no two elements of one matrix share a place."""
+        repeats = any(
+            stride == 0 < size - 1
+            for size, stride in zip(matrices.sizes[1:], matrices.strides[1:], strict=True)
+        )
+        return self.contiguous(matrices) if matrices.buffer is None or repeats else matrices
 
     def elementwise(self, name: str, arguments: list[Any], node: Node) -> Value:
         """Add an operation of OPERATIONS on the elements of its arguments, and return its result."""
         operation = OPERATIONS[name]
         result: Tensor = node.meta["val"]
-        if node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("rounding_mode") is not None:
+        if node.kwargs.get("rounding_mode") is not None:
             raise Unsupported(f"{node.target} with further arguments")
+        alpha: Any = node.kwargs.get("alpha", 1)
+        if alpha != 1:
+            # Of add, sub and rsub, as torch names the factor of the one that is added or taken away.
+            scaled = 0 if name == "rsub" else 1
+            arguments = list(arguments)
+            arguments[scaled] = self._scaled(arguments[scaled], alpha)
         tensors = [
             each if isinstance(each, Value) else constant(each, (), _scalar_type(each)) for each in arguments
         ]
@@ -80,6 +90,16 @@ class Collected:
             _typed(operation, tensors, result.dtype), tensors, result.shape, result.dtype, operation.is_cheap
         )
         return replace(made, bound=bound)
+
+    def _scaled(self, value: Any, factor: float) -> Any:
+        """Return a number or the elements of a tensor times a factor."""
+        if not isinstance(value, Value):
+            return value * factor
+        if value.dtype != torch.float32:
+            raise Unsupported(f"a multiple of {value.dtype}")
+        return self._assign(
+            "({0} * {1})", [value, constant(factor, (), value.dtype)], value.sizes, value.dtype, is_cheap=True
+        )
 
     def _assign(
         self,

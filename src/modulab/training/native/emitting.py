@@ -1,4 +1,4 @@
-"""C++ for the groups of a step, and for the loops over members and steps around it."""
+"""C++ for the groups of a body, and for the loops over members and steps, or over rows, around it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from pathlib import Path
 
 from modulab.training.native.fusing import Group, Loop, fused, loops, shares_loop
 from modulab.training.native.operations import REDUCTIONS
-from modulab.training.native.statements import Access, Body, Buffer, Product, Statement
+from modulab.training.native.statements import Access, Body, Buffer, Product, Statement, Unsupported
 
 _ALIGNMENT = 16
 """Of buffers, in elements of four bytes: a line of the cache."""
 PRELUDE = Path(__file__).parent / "prelude.hpp"
 
 
-def source_code(body: Body, num_parameters: int, num_coefficients: int, batch_size: int) -> str:
+def step_source(body: Body, num_parameters: int, num_coefficients: int, batch_size: int) -> str:
     """Return the C++ source of a library with one function, `run`, that takes members through a chunk of steps."""
     writer = _Writer(body)
-    step = writer.step()
-    return _TEMPLATE.format(
-        prelude=PRELUDE.read_text("utf-8"),
-        constants="\n".join(writer.constants()),
-        step=step,
+    return _common(writer) + _STEPS.format(
         workspace=writer.workspace,
         parameters=num_parameters,
         coefficients=num_coefficients,
@@ -33,17 +29,45 @@ def source_code(body: Body, num_parameters: int, num_coefficients: int, batch_si
     )
 
 
-_TEMPLATE = """\
+def function_source(body: Body) -> str:
+    """Return the C++ source of a library with one function, `run`, that computes rows of a function's one output.
+
+    Raises: Unsupported where the output is not of single precision.
+    """
+    writer = _Writer(body)
+    [output], [shape] = map(_buffer, body.outputs), body.shapes
+    if output.dtype != "float":
+        raise Unsupported(f"results of type {output.dtype}")
+    return _common(writer) + _ROWS.format(
+        workspace=writer.workspace,
+        arguments=len(body.arguments),
+        size=output.size,
+        bytes=", ".join(f"{each.size} * sizeof({_memory_type(each)})" for each in body.arguments),
+        output=writer.places[output],
+        dimensions=len(shape) - 1,
+        shape=", ".join(map(str, (*shape[1:], 0))),
+    )
+
+
+def _common(writer: _Writer) -> str:
+    return _BODY.format(
+        prelude=PRELUDE.read_text("utf-8"), constants="\n".join(writer.constants()), body=writer.body()
+    )
+
+
+_BODY = """\
 {prelude}
 namespace {{
 
 {constants}
 
-__attribute__((noinline)) void step(int32_t *const workspace, const void *const *const arguments) {{
-{step}}}
+__attribute__((noinline)) void body(int32_t *const workspace, const void *const *const arguments) {{
+{body}}}
 
 }}
+"""
 
+_STEPS = """
 // Losses are (step, member), rows (step, 3, member) and coefficients (coefficient, member); all else has a row per
 // member. Returns 0, or 1 where memory is lacking.
 extern "C" int run(
@@ -66,11 +90,31 @@ extern "C" int run(
       const void *const arguments[] = {{
           state[0], state[1], state[2], mask + place, own_coefficients, minibatch_keys + member * 2,
           noise_keys + member * 2, offsets + member, counts + member, table, row, &at, &position}};
-      step(workspace, arguments);
+      body(workspace, arguments);
       memcpy(losses + number * all_members + member, workspace + {losses}, sizeof(float));
       const int32_t *const after[] = {{{after}}};
       for (int i = 0; i < 3; i++) memcpy(state[i], after[i], SIZE * sizeof(float));
     }}
+  }}
+  free(workspace);
+  return 0;
+}}
+"""
+
+_ROWS = """
+extern "C" const int64_t dimensions = {dimensions}, shape[] = {{{shape}}};  // of a row, and an end
+
+// Row r of the output is computed from row r / served[i] of argument i. Returns 0, or 1 where memory is lacking.
+extern "C" int run(int64_t rows, const char *const *tensors, const int64_t *served, float *output) {{
+  constexpr int64_t WORKSPACE = {workspace}, ARGUMENTS = {arguments}, SIZE = {size};
+  constexpr int64_t BYTES[] = {{{bytes}}};
+  int32_t *const workspace = (int32_t *)aligned_alloc(64, WORKSPACE * sizeof(int32_t));
+  if (!workspace) return 1;
+  for (int64_t row = 0; row < rows; row++) {{
+    const void *arguments[ARGUMENTS];
+    for (int64_t i = 0; i < ARGUMENTS; i++) arguments[i] = tensors[i] + row / served[i] * BYTES[i];
+    body(workspace, arguments);
+    memcpy(output + row * SIZE, workspace + {output}, SIZE * sizeof(float));
   }}
   free(workspace);
   return 0;
@@ -201,8 +245,8 @@ class _Writer:
             numbers = ", ".join(f"({kind}){value!r}" for value in buffer.values)
             yield f"alignas(64) const {kind} {buffer.name}[] = {{{numbers}}};"
 
-    def step(self) -> str:
-        """Return the body of the step's function."""
+    def body(self) -> str:
+        """Return the body of the function that computes everything once."""
         return "".join(
             self._group(group, inner) for group, inner in zip(self._groups, self._loops, strict=True)
         )

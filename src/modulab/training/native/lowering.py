@@ -69,6 +69,7 @@ class _Lowering:
                     self._collected.statements,
                     arguments,
                     [self._collected.copied(values[each]) for each in results],
+                    [values[each].sizes for each in results],
                 )
         raise AssertionError("a graph without an output")
 
@@ -105,15 +106,21 @@ class _Lowering:
 
     def _in_place(self, node: Node, values: dict[Node, Any], name: str, arguments: list[Any]) -> Value:
         """Take an operation that changes its first argument for one with a new result, if no view shares the memory."""
-        changed = node.args[0]
-        if name != "masked_fill_" or not isinstance(changed, Node):
+        changed, operation = node.args[0], name.removesuffix("_")
+        known = operation in OPERATIONS or operation in SPECIAL or name == "masked_fill_"
+        if not known or not isinstance(changed, Node):
             raise Unsupported(f"the operation {node.target}")
         before = [user for user in changed.users if user is not node and user < node]
         if changed.op != "call_function" or any(_is_view(each) for each in (changed, *before)):
             raise Unsupported(f"{node.target} of a view")
-        filled = self._collected.elementwise("where", [arguments[1], arguments[2], arguments[0]], node)
-        values[changed] = filled
-        return filled
+        if name == "masked_fill_":
+            after = self._collected.elementwise("where", [arguments[1], arguments[2], arguments[0]], node)
+        elif operation in OPERATIONS:
+            after = self._collected.elementwise(operation, arguments, node)
+        else:
+            after = SPECIAL[operation](self._collected, node, arguments)
+        values[changed] = after
+        return after
 
     def _view(self, target: Any, arguments: list[Any]) -> Any:
         value: Value = arguments[0]

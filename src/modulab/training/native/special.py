@@ -257,7 +257,9 @@ def _reduced(collected: Collected, reduction: str, arguments: list[Any], node: N
 
 @_computes("bmm")
 def _bmm(collected: Collected, node: Node, arguments: list[Any]) -> Value:
-    left, right = (collected.in_memory(value) for value in arguments)
+    left, right = (collected.without_repeats(value) for value in arguments)
+    if right.strides[2] > 1 and right.strides[1] != 1:
+        right = collected.contiguous(right)
     if left.dtype != torch.float32:
         raise Unsupported(f"{node.target} of {left.dtype}")
     count, rows, terms = left.sizes

@@ -97,7 +97,9 @@ class Body:
     statements: list[Statement | Product]
     arguments: list[Buffer]
     outputs: list[Access]
-    """Of the step's outputs, each contiguous in a buffer of its own."""
+    """Of the outputs, each contiguous in a buffer of its own."""
+    shapes: list[tuple[int, ...]]
+    """Of the outputs."""
 
 
 def contiguous_strides(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Native steps: libraries of generated C++, compiled by the system's compiler and called once per chunk.
+"""Native steps: libraries of generated C++, called once per chunk.
 
 A step is traced for one member, so that all sizes are known to the compiler and activity stays in the first caches. The
 library takes one member after another through all steps of a chunk: what a member becomes cannot depend on
@@ -9,49 +9,22 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 from torch.fx import GraphModule
 
-from modulab.results.files import process_mark, remove_abandoned, write_whole
-from modulab.training import torch_private
-from modulab.training.cache import full_folder
 from modulab.training.compiled_step import explained, flat_update, graph_text, made_up_tensors
-from modulab.training.libraries import (
-    ADVICE,
-    CannotCompile,
-    check_runnable,
-    is_whole,
-    keep,
-    library_of,
-    writing,
-)
-from modulab.training.native.emitting import source_code
+from modulab.training.libraries import ADVICE, CannotCompile, writing
+from modulab.training.native.building import build, is_settled, named
+from modulab.training.native.emitting import step_source
 from modulab.training.native.lowering import lowered
-from modulab.training.native.statements import Unsupported
 from modulab.training.program import Program
 from modulab.training.step import Block
 from modulab.training.step_code import is_own, source_text
 from modulab.training.torch_private import trace_sizes
-
-COMPILERS = ("g++", "clang++", "c++")
-_REASON = ".unsupported"
-"""What the file ends in, beside a library that cannot be made, that holds the reason."""
-_FLAGS = (
-    "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-fopenmp-simd",
-    # Neither changes a number: loops with square roots and conditions are vectorised only if nothing reads errno or
-    # for floating-point exceptions.
-    "-fno-math-errno", "-fno-trapping-math",
-    "-fwrapv", "-fno-strict-aliasing",
-)  # fmt: skip
 
 
 class NativeStep:
@@ -110,48 +83,19 @@ def native_step(program: Program) -> NativeStep:
 def is_built(program: Program) -> bool:
     """Return whether the native step of a program is on disk, or why there is none, as far as that shows untraced."""
     with writing():
-        if not is_own(program):
-            return False
-        library = _library(program, None)
-        return is_whole(library) or library.with_suffix(_REASON).exists()
+        return is_own(program) and is_settled(_library(program, None))
 
 
 def _build(program: Program) -> Path:
     traced = None if is_own(program) else _trace(program)
     with writing():
         library = _library(program, traced)
-        # Of processes that want the same step at once, one compiles it.
-        with FileLock(library.with_suffix(".lock")):
-            if not is_whole(library):
-                _check_not_refused(library)
-                try:
-                    source = _source(program, traced or _trace(program))
-                except Unsupported as error:
-                    write_whole(library.with_suffix(_REASON), str(error).encode())
-                    raise
-                keep(library, _compiled(source, library.parent))
+    build(library, lambda: _source(program, traced or _trace(program)))
     return library
 
 
-def _check_not_refused(library: Path) -> None:
-    """Raise Unsupported where an earlier process found that there is no code for a step: tracing it takes a second."""
-    try:
-        reason = library.with_suffix(_REASON).read_text("utf-8")
-    except (OSError, ValueError):
-        return
-    raise Unsupported(reason)
-
-
 def _library(program: Program, traced: GraphModule | None) -> Path:
-    files = (Path(file).read_text("utf-8") for file in (torch_private.__file__, *_generator_files()))
-    code = [source_text(program), *files] + ([] if traced is None else [graph_text(traced)])
-    return library_of((repr(program), *code, torch.__version__, repr(_FLAGS)))
-
-
-def _generator_files() -> list[Path]:
-    """Return the files of this package, which decide what code is generated."""
-    folder = Path(__file__).parent
-    return sorted(path for path in folder.iterdir() if path.suffix in (".py", ".hpp"))
+    return named((repr(program), source_text(program), *([] if traced is None else [graph_text(traced)])))
 
 
 def _trace(program: Program) -> GraphModule:
@@ -162,28 +106,4 @@ def _trace(program: Program) -> GraphModule:
 
 def _source(program: Program, graph: GraphModule) -> str:
     sizes = (program.network.num_parameters, len(program.coefficient_names), program.batch_size)
-    return source_code(lowered(graph), *sizes)
-
-
-def _compiled(source: str, folder: Path) -> bytes:
-    """Return the library that the system's compiler makes of a source."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise CannotCompile(
-            "No training step can be compiled, as there is no C++ compiler. Install g++ or use trainer.engine=eager."
-        )
-    check_runnable(folder)
-    remove_abandoned(folder)
-    with tempfile.TemporaryDirectory(prefix=".compiling-", suffix=f".{process_mark()}", dir=folder) as work:
-        made = Path(work) / "step.so"
-        (Path(work) / "step.cpp").write_text(source, "utf-8")
-        command = [compiler, *_FLAGS, "-o", str(made), str(Path(work) / "step.cpp")]
-        finished = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=os.environ | {"TMPDIR": work}
-        )
-        if finished.returncode == 0:
-            return made.read_bytes()
-    said = next(iter(finished.stderr.strip().splitlines()), f"it ends with {finished.returncode}")
-    if full_folder(OSError(finished.stderr), folder):
-        raise CannotCompile(f"{folder} is full, so that no training step can be compiled. {ADVICE}")
-    raise CannotCompile(f"The C++ compiler {compiler} fails in {folder}: {said}. {ADVICE}")
+    return step_source(lowered(graph), *sizes)

@@ -1,0 +1,96 @@
+// Rates that Poisson counts give, as modulab/metrics/poisson.py and robustness.py compute them, to the same bits.
+#include <cmath>
+#include <cstdint>
+
+static constexpr float SEARCH_BELOW = 8;
+static constexpr int LARGEST_SEARCHED = 100;
+
+// The smallest n with P(N <= n) >= Phi(score), by summing probabilities upwards.
+static double searched(double rate, double score) {
+  double term = std::exp(-rate), missing = 0.5 * std::erfc(-score * M_SQRT1_2) - term;
+  int count = 0;
+  while (missing > 0 && count < LARGEST_SEARCHED - 1) {
+    count++;
+    term = term * rate / count;
+    missing -= term;
+  }
+  return count;
+}
+
+// By M. Giles's expansion, or -1 where it is nearer to an integer than its error.
+static double expanded(double rate, double score) {
+  const double root = std::sqrt(rate), square = score * score;
+  const double x = rate + root * score + (1.0 / 3 + square / 6) - score * (1.0 / 36 + square / 72) / root +
+                   (-8.0 / 405 + square * (7.0 / 810 + square / 270)) / rate;
+  const double error = 0.02 * (1 + std::fabs(score) * square * square) / (rate * root) + 1e-14 * rate;
+  const double lowest = std::floor(x - error), highest = std::floor(x + error);
+  return lowest == highest ? (lowest < 0 ? 0 : lowest) : -1;
+}
+
+// Of rates of 8 and more, or -1 in doubt.
+static inline float expanded_in_single(float rate, float score) {
+  const float large = rate > SEARCH_BELOW ? rate : SEARCH_BELOW;
+  const float root = std::sqrt(large), inverse = 1 / root, square = score * score;
+  float x = ((square * (1.0f / 270) + 7.0f / 810) * square - 8.0f / 405) * inverse;
+  x = (x - (square * (1.0f / 72) + 1.0f / 36) * score) * inverse;
+  x = x + square * (1.0f / 6) + 1.0f / 3 + root * score + large;
+  const float error =
+      (square * square * std::fabs(score) + 1) * inverse * inverse * inverse * 0.02f + large * 2e-6f;
+  const float lowest = std::floor(x - error), highest = std::floor(x + error);
+  return lowest == highest ? lowest : -1.0f;
+}
+
+static inline float between(float value, float lowest, float highest) {
+  value = value > lowest ? value : lowest;
+  return value < highest ? value : highest;
+}
+
+static inline float rate_of(float activity, double window, float count) {
+  const float sign = activity > 0 ? 1.0f : (activity < 0 ? -1.0f : activity * 0.0f);
+  return sign * (float)((double)count / window);
+}
+
+// Writes sign(a) n / window for counts n of mean |a| window. Returns the number of places left in doubt, which it lists.
+// The table has the one count possible in each cell of rates and scores, or -1.
+extern "C" int64_t count_rates(int64_t number, const float *activity, const float *scores, double window,
+                               const int8_t *table, int32_t rows, int32_t columns, float cells, float largest_score,
+                               float *counted, int32_t *doubtful) {
+  constexpr int64_t PIECE = 1024;  // so that what is computed on the way stays in the first cache
+  const float length = (float)window, last_row = (float)(rows - 1), last_column = (float)(columns - 1);
+  int64_t left = 0;
+  int32_t places[PIECE];
+  float rates[PIECE], counts[PIECE];
+  for (int64_t start = 0; start < number; start += PIECE) {
+    const int size = (int)(number - start < PIECE ? number - start : PIECE);
+    const float *own = activity + start, *drawn = scores + start;
+    float *out = counted + start;
+    float largest = 0;
+#pragma omp simd reduction(max : largest)
+    for (int i = 0; i < size; i++) {
+      rates[i] = std::fabs(own[i]) * length;
+      largest = rates[i] > largest ? rates[i] : largest;
+      // Comparisons with NaN are false, so that its place is the first.
+      const float row = between(std::ceil(rates[i] * cells), 0, last_row);
+      places[i] = (int32_t)row * columns + (int32_t)between(std::floor((drawn[i] + largest_score) * cells), 0, last_column);
+    }
+    for (int i = 0; i < size; i++) counts[i] = table[places[i]];
+    if (largest >= SEARCH_BELOW) {
+#pragma omp simd
+      for (int i = 0; i < size; i++) {
+        const float approximated = expanded_in_single(rates[i], drawn[i]);
+        counts[i] = rates[i] < SEARCH_BELOW ? counts[i] : approximated;
+      }
+    }
+#pragma omp simd
+    for (int i = 0; i < size; i++) out[i] = rate_of(own[i], window, counts[i]);
+    for (int i = 0; i < size; i++) {
+      if (rates[i] < INFINITY && counts[i] >= 0) continue;
+      const double count = rates[i] < SEARCH_BELOW  ? searched(rates[i], drawn[i])
+                           : rates[i] < INFINITY    ? expanded(rates[i], drawn[i])
+                                                    : NAN;
+      out[i] = rate_of(own[i], window, (float)count);
+      if (count < 0) doubtful[left++] = (int32_t)(start + i);
+    }
+  }
+  return left;
+}
