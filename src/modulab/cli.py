@@ -443,11 +443,11 @@ def _rerun(options: argparse.Namespace) -> int:
 def _write_report(options: argparse.Namespace) -> int:
     from modulab.config.project_file import own_modules
     from modulab.progress import working
-    from modulab.results.store import load_results
+    from modulab.results.store import load_columns
 
     modules = own_modules(options.modules, options.path)
     if not options.path.exists():
-        load_results(options.path)  # which says so, before seconds of imports
+        load_columns(options.path, ["status"])  # which says so, before seconds of imports
     with working("starting"):
         from modulab.report.sweep_report import write_report
     from modulab.results.summary import unfinished
@@ -456,7 +456,7 @@ def _write_report(options: argparse.Namespace) -> int:
     with working("drawing figures"):
         page = write_report(options.path, options.output, modules)
     print(f"Report: {page}")
-    for line in unfinished(load_results(options.path)):
+    for line in unfinished(load_columns(options.path, ["status", "error"])):
         print(printable(line))
     _print_commands(options.path if options.path.is_dir() else options.path.parent)
     return 0
