@@ -222,7 +222,7 @@ def test_stated_edges_give_weight_penalties() -> None:
             {"training__batch_size": 2, "probes__num_samples": 16},
             "draws random numbers .* called with 16 samples",
         ),
-        ("DrawnInLargeBatches", {}, r"returns other outputs when it is called again with the same \d+ inputs"),
+        ("DrawnInLargeBatches", {}, r"returns different outputs when it is called again with the same \d+ inputs"),
         ("Remembering", {}, r"changes its parameter or buffer 'norm\.running_mean'"),
         ("DrawnInAList", {}, "holds something that its constructor drew"),
         ("InAList", {}, "holds something that its constructor drew, or a parameter, where"),
