@@ -179,7 +179,8 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     )
     (folder / "functions.cpp").write_text("\n".join([PRELUDE.read_text(), loops, remainders, ""]))
     subprocess.run(
-        ["g++", *building._FLAGS, "-o", str(folder / "functions.so"), str(folder / "functions.cpp")], check=True
+        ["g++", *building._FLAGS, "-o", str(folder / "functions.so"), str(folder / "functions.cpp")],
+        check=True,
     )
     return ctypes.CDLL(str(folder / "functions.so"))
 
