@@ -105,6 +105,17 @@ def test_the_folder_keeps_the_command_that_trains_the_same(
     assert modulab.load_results("again")["run_id"].tolist() == results.table["run_id"].tolist()
 
 
+def test_columns_and_curves_are_read_by_name_or_pattern(results: modulab.Results) -> None:
+    named = ["error_under/*", "config.noise.scale", "run_id"]
+    columns = [*results.table.filter(like="error_under/"), *named[1:]]
+    pd.testing.assert_frame_equal(modulab.load_results(results, columns=named), results.table[columns])
+    curves, run_id = results.curves, results.table["run_id"][1]
+    wanted = curves[(curves["run_id"] == run_id) & (curves["measure"] == "error/test")]
+    read = modulab.load_curves(results.folder, run_ids=run_id, metrics="error/*")
+    assert len(read) > 1
+    pd.testing.assert_frame_equal(read, wanted.reset_index(drop=True))
+
+
 def test_config_folders_of_a_call_hold_options_for_that_call_alone(tmp_path: Path) -> None:
     (tmp_path / "mine" / "noise").mkdir(parents=True)
     text = "# Mine.\ndefaults:\n  - poisson\n  - _self_\nname: mine\nscale: 0.3\n"
@@ -196,6 +207,8 @@ MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda run: modulab.summary(run, baseline="noise"), "baseline=noise: give a setting and its value"),
     (lambda run: modulab.summary(run, ratio=True), "ratio needs a baseline"),
     (lambda run: modulab.load_results("nowhere"), "Give the folder of the results."),
+    (lambda run: modulab.load_results(run, columns=["eror/test"]), "has no such column. Did you mean 'error/test'?"),
+    (lambda run: modulab.load_curves(run, metrics="eror/test"), "has no curve of this name. Did you mean"),
     (lambda run: modulab.load_members("nowhere"), "Give the folder of the results."),
     (lambda run: modulab.load_members(run, 99), "members=99: no row has that number or run_id."),
     (lambda run: modulab.figures(run, modules=["no_such"]), "modules=['no_such']: there is no module of that name"),

@@ -106,29 +106,43 @@ def _resumable(where: str) -> Generator[None]:
         raise Interrupted(f"finished results are in {where}") from None
 
 
-def load_results(path: str | Path | Results) -> pd.DataFrame:
+def load_results(path: str | Path | Results, columns: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Return the results under a path as a table: a run's or sweep's folder, a folder of such folders, or a file.
 
     The table has one row per network, with `run_id`, `status`, settings as `config.KEY`, measures by name, and values
     of `modulab analyse`.
 
-    Raises: ConfigError if there are no results, or if a file is damaged or from another version.
+    `columns` names the columns to read, in their order, or gives patterns such as `"error_under/*"`. Reading a few
+    columns of many networks takes much less time and memory than reading all.
+
+    Raises: ConfigError if there are no results, if a file is damaged or from another version, or if a column does not
+        exist.
     """
     from modulab.results import store
 
+    named = _names(columns)
     with python_errors():
-        return store.load_results(_path(path), analyses=True)
+        if named is None:
+            return store.load_results(_path(path), analyses=True)
+        return store.load_columns(_path(path), named, analyses=True)
 
 
-def load_curves(path: str | Path | Results) -> pd.DataFrame:
+def load_curves(
+    path: str | Path | Results,
+    run_ids: str | Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Return measures during training under a path as a table of run_id, step, measure and value.
 
-    Raises: ConfigError if there are no curves, or if a file is damaged or from another version.
+    `run_ids` are the networks, and `metrics` the measures, or patterns of them, whose curves to read; by default all.
+
+    Raises: ConfigError if there are no curves, if a file is damaged or from another version, or if a measure has no
+        curve.
     """
     from modulab.results import store
 
     with python_errors():
-        return store.load_curves(_path(path))
+        return store.load_curves(_path(path), _names(run_ids), _names(metrics))
 
 
 def _path(source: str | Path | Results) -> Path:

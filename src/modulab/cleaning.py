@@ -13,7 +13,7 @@ from pathlib import Path
 from modulab.errors import ConfigError
 from modulab.results.lock import FolderLock
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
-from modulab.results.store import load_results
+from modulab.results.store import load_columns
 from modulab.results.summary import lost_measures
 
 _FINISHED = ("completed", "diverged")
@@ -100,7 +100,7 @@ def _remove(files: Sequence[Path]) -> None:
 
 def _unneeded(folder: Path) -> tuple[list[Path], str | None]:
     try:
-        results = load_results(folder)
+        results = load_columns(folder, ["run_id", "status", "skipped"])
         if results.empty or not set(results["status"]).issubset(_FINISHED) or lost_measures(results):
             return [], "not all networks of this folder are finished and measured"
         rows = set(results["run_id"])

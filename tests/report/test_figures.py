@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -120,7 +121,12 @@ def test_curves_are_those_of_completed_members() -> None:
         ],
         columns=["run_id", "step", "measure", "value"],
     )
-    data = curves_figure(curves, results, name="curves", title="Curves", arm="config.noise.scale").data
+    shuffled = curves.sample(frac=1, random_state=0)
+    drawn = curves_figure(shuffled, results, name="curves", title="Curves", arm="config.noise.scale")
+    lines = [each for each in drawn.figure.axes[0].collections if isinstance(each, LineCollection)]
+    segments = [np.asarray(segment).tolist() for each in lines for segment in each.get_segments()]
+    assert sorted(segments) == [[[1, row + 1], [2, row + 2]] for row in range(1, len(results))]
+    data = drawn.data
     members = data[data["shown"] == "member"]
     assert sorted(members["value"]) == sorted(curves[curves["run_id"] != "run000"]["value"])
     mean = data[(data["shown"] == "mean") & (data["noise.scale"] == 0) & (data["step"] == 2)]["value"]

@@ -16,6 +16,7 @@ from modulab.results.store import (
     completed,
     copy_rows,
     gather,
+    load_columns,
     load_curves,
     load_results,
     save_part,
@@ -291,3 +292,19 @@ def test_settings_under_their_first_names_are_read_under_those_of_now_beside_new
         assert found["config.task.code"].tolist() == ["mixed", "coordinate", "bump", "mixed"]
         assert "config.task.mixing" not in found
         gather(tmp_path)
+
+
+def _renamed(table: pa.Table, measure: str) -> pa.Table:
+    return table.rename_columns([name.replace("error/test", measure) for name in table.column_names])
+
+
+def test_columns_are_read_under_names_of_now_and_name_the_row_that_counts(tmp_path: Path) -> None:
+    old, new = rows(["a", "b"], ["failed", "completed"]), rows(["a"])
+    save_part(tmp_path, "old", _renamed(old, "robustness/poisson@0.3"))
+    gather(tmp_path)
+    save_part(tmp_path, "new", _renamed(new, "error_under/poisson@0.3"))
+    read = load_columns(tmp_path, ["error_under/*", "status"])
+    assert list(read) == ["error_under/poisson@0.3", "status"]
+    assert read["status"].tolist() == ["completed", "completed"]
+    assert sorted(read["error_under/poisson@0.3"]) == [0.0, 1.0]
+    pd.testing.assert_frame_equal(read, load_columns(tmp_path, ["robustness/poisson@0.3", "status"]))

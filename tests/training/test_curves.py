@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from modulab.config.settings import Member
+from modulab.config.settings import Member, read_run
 from modulab.errors import ConfigError
 from modulab.metrics.measure import Column, curve_measures, measure
 from modulab.metrics.probe import Probe
 from modulab.progress import ProgressReport
+from modulab.tasks.base import Region, Samples, Split
 from modulab.training.fit import PopulationResult, fit_population
 from modulab.training.recorder import Interrupted
-from tests.members import EAGERLY, make_member
+from tests.members import EAGERLY, make_member, member_config
 from tests.training.test_fit import CtrlC
+from tests.wide_task import WideTask
 
 QUICK = {
     "training__steps": 35, "training__curve_every": 5, "training__batch_size": 8, "architecture__width": 4,
@@ -96,3 +98,23 @@ def test_a_sparse_curve_that_no_measure_gives_is_refused_and_none_can_be_monitor
             probes__sparse_curves=["error/module_1"], probes__curves=["modularity/structural"],
             training__monitor="error/module_1", training__patience=10,
         )  # fmt: skip
+
+
+class OnlyForTraining(WideTask):
+    """A task that has no points but those of training."""
+
+    def draw(
+        self, keys: Tensor, counters: Tensor, region: Region, split: Split, scales: Tensor | None = None
+    ) -> Samples:
+        """Return points for training. Raises: AssertionError for others."""
+        assert split == "train"
+        return super().draw(keys, counters, region, split, scales)
+
+
+def test_nothing_is_drawn_to_be_measured_where_nothing_is_measured() -> None:
+    config = member_config(**{**QUICK, "probes__curves": [], "probes__measures": {}})
+    config["task"]["_target_"] = f"{__name__}.OnlyForTraining"
+    result = fit_population([read_run(config).member], EAGERLY, None, ProgressReport("off", 1, 35))
+    assert result.failures == {}
+    assert result.measures == {}
+    assert [len(values) for values in result.curves.values()] == [7]

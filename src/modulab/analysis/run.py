@@ -21,7 +21,7 @@ from modulab.results.analyses import Analysed, analysed, save_analysed
 from modulab.results.files import check_links
 from modulab.results.lock import FolderLock
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
-from modulab.results.store import load_results, statuses
+from modulab.results.store import load_columns, load_results, statuses
 from modulab.results.summary import metric_names
 from modulab.sweep.estimate import duration
 from modulab.sweep.rerun import row_numbers
@@ -184,7 +184,7 @@ def describe_left_out(plan: Plan) -> list[str]:
     if not reasons:
         return []
     rows: defaultdict[str, list[int]] = defaultdict(list)
-    for row, run_id in enumerate(load_results(plan.path)["run_id"].tolist()):
+    for row, run_id in enumerate(load_columns(plan.path, ["run_id"])["run_id"].tolist()):
         if run_id in reasons:
             rows[reasons[run_id]].append(row)
     return [

@@ -48,6 +48,17 @@ _FINDINGS = ("criterion", "quantity", "estimate [95% interval]", "predicted", "r
 
 
 @dataclass(frozen=True)
+class _Shown:
+    """What a report is on: claims that were judged, the experiments they rest on, and how to run all of it again."""
+
+    judgements: Sequence[Judgement]
+    experiments: Mapping[str, Experiment]
+    results: Mapping[str, pd.DataFrame]
+    preset: str
+    command: str
+
+
+@dataclass(frozen=True)
 class _Part:
     """A claim's part of the report."""
 
@@ -73,26 +84,24 @@ def write_claims_report(
     """
     decides = PRESETS[preset].decides
     judgements = [each if decides else left_open(each, preset) for each in judgements]
-    drawn_from = _digest(judgements, experiments, results, preset, command)
+    shown = _Shown(judgements, experiments, results, preset, command)
+    drawn_from = _digest(shown)
     if not _is_drawn(folder, drawn_from):
-        _draw(judgements, experiments, results, preset, command, drawn_from, folder)
+        _draw(shown, drawn_from, folder)
     return judgements
 
 
-def _digest(
-    judgements: Sequence[Judgement],
-    experiments: Mapping[str, Experiment],
-    results: Mapping[str, pd.DataFrame],
-    preset: str,
-    command: str,
-) -> str:
+def _digest(shown: _Shown) -> str:
     """Return a hash of all that a report shows, and of the code that draws it."""
     parts = [
-        command,
-        preset,
+        shown.command,
+        shown.preset,
         repr(versions()),
-        *(json.dumps(as_record(each, [], [], []), default=str) for each in judgements),
-        *(shlex.join(experiments[name].command) + _digest_of_table(table) for name, table in results.items()),
+        *(json.dumps(as_record(each, [], [], []), default=str) for each in shown.judgements),
+        *(
+            shlex.join(shown.experiments[name].command) + _digest_of_table(table)
+            for name, table in shown.results.items()
+        ),
         *(path.read_text("utf-8") for path in sorted(Path(modulab.__file__).parent.rglob("*.py"))),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -121,17 +130,9 @@ def _is_drawn(folder: Path, drawn_from: str) -> bool:
     return same and all((folder / name).is_file() for name in files)
 
 
-def _draw(
-    judgements: Sequence[Judgement],
-    experiments: Mapping[str, Experiment],
-    results: Mapping[str, pd.DataFrame],
-    preset: str,
-    command: str,
-    drawn_from: str,
-    folder: Path,
-) -> None:
-    parts = [_part(judgement, experiments, results) for judgement in judgements]
-    facts = {"source": SOURCE, "command": command, **_facts(results, preset)}
+def _draw(shown: _Shown, drawn_from: str, folder: Path) -> None:
+    parts = [_part(judgement, shown.experiments, shown.results) for judgement in shown.judgements]
+    facts = {"source": SOURCE, "command": shown.command, **_facts(shown.results, shown.preset)}
     record = {
         **facts,
         "rule": RULE,
@@ -153,7 +154,7 @@ def _draw(
         ],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_page(_page(parts, facts, preset, _networks(parts, results)), folder, PAGE)
+    write_page(_page(parts, facts, shown.preset, _networks(parts, shown.results)), folder, PAGE)
     write_whole(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 

@@ -21,7 +21,7 @@ from modulab.errors import ConfigError, describe
 from modulab.memory import free_bytes
 from modulab.notebook import CellText, in_notebook
 from modulab.results.manifest import checkpoint_path, read_manifests
-from modulab.results.store import completed, load_results
+from modulab.results.store import completed, load_columns, load_results
 from modulab.text import printable
 from modulab.workers import KILLED, Send, Workers
 
@@ -83,7 +83,7 @@ def seconds_spent(folder: Path) -> float:
     """Return how long the networks of a folder took to train and measure, as far as they have results."""
     if not completed(folder):
         return 0.0
-    return sum(load_results(folder)["seconds"].tolist())
+    return sum(load_columns(folder, ["seconds"])["seconds"].tolist())
 
 
 def asked_rows(experiment: Experiment, run_ids: Sequence[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from numpy.typing import NDArray
 
 from modulab.report.chart import Chart, drawn_panel, panel_rows
 from modulab.report.figure import ReportFigure
@@ -116,10 +117,9 @@ def _draw_arm(axes: Axes, points: pd.DataFrame, x: str, style: ArmStyle, members
     if len(xs) == 1:
         axes.vlines(xs, summary["low"], summary["high"], color=style.colour, lw=1.2)
     if members == "lines":
-        paths = [
-            run[[x, "value"]].sort_values(x).to_numpy(dtype=float) for _, run in singles.groupby("run_id")
-        ]
-        lines = LineCollection(paths, colors=style.colour, alpha=0.35, lw=0.6, rasterized=not few)
+        lines = LineCollection(
+            _paths(singles, x), colors=style.colour, alpha=0.35, lw=0.6, rasterized=not few
+        )
         axes.add_collection(lines)
         axes.autoscale_view()
         axes.plot(xs, summary["mean"], color=style.colour, ls=style.dashes, marker=style.marker, ms=3)
@@ -129,6 +129,14 @@ def _draw_arm(axes: Axes, points: pd.DataFrame, x: str, style: ArmStyle, members
         singles[x].to_numpy(dtype=float), singles["value"], ls="", marker=style.marker, ms=2.5, mew=0,
         color=style.colour, alpha=0.5, rasterized=not few,
     )  # fmt: skip
+
+
+def _paths(singles: pd.DataFrame, x: str) -> list[NDArray[np.float64]]:
+    """Return each network's points in order, networks by run_id: sorted once, as there may be very many."""
+    ordered = singles.sort_values(["run_id", x])
+    run_ids = ordered["run_id"].to_numpy()
+    ends = np.flatnonzero(run_ids[1:] != run_ids[:-1]) + 1
+    return np.split(ordered[[x, "value"]].to_numpy(dtype=float), ends) if len(ordered) else []
 
 
 def levels_figure(

@@ -10,7 +10,7 @@ whole; a member's new row replaces its old one. A file that cannot be read is ne
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from modulab.errors import ConfigError
+from modulab.measure_names import chosen_measures, stands_for
 from modulab.results.analyses import with_analyses
 from modulab.results.files import check_links
 from modulab.results.parquet import (
@@ -40,12 +41,15 @@ from modulab.results.parquet import (
     write_table,
 )
 from modulab.results.tables import Status, aligned, common_schema, concatenate, failed_measures
+from modulab.schema import current_name, suggest
 
 PARTS = "parts"
 FOLDER = "config.folder"
 """The column of the results of several folders that says which one a row is from: it is grouped by like a setting."""
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _DONE = ("completed", "diverged")
+_OF_EACH_ROW = ("run_id", "status", "skipped", "config.seed")
+"""What reading results needs, whichever columns are asked for."""
 
 
 def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
@@ -139,6 +143,12 @@ def statuses(folder: Path) -> dict[str, Status]:
     return dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
+def missing(folder: Path, run_ids: Collection[str]) -> list[str]:
+    """Return those of some members that have no row in a folder, or one that says `missing`."""
+    found = statuses(folder)
+    return [run_id for run_id in run_ids if found.get(run_id, "missing") == "missing"]
+
+
 def completed(folder: Path) -> set[str]:
     """Return the run_ids that a folder holds as completed or diverged: training again changes neither.
 
@@ -230,6 +240,35 @@ def load_results(path: str | Path, analyses: bool = False, keep: Keep | None = N
     return _as_frame(_read(Path(path), RESULTS, analyses, keep))
 
 
+def load_columns(path: str | Path, columns: Sequence[str], analyses: bool = False) -> pd.DataFrame:
+    """Return some columns of the results under a path, in this order; a pattern such as error/* stands for several.
+
+    No others are read, beside the few that say which row of a member counts.
+
+    Raises: ConfigError as `load_results` does, and for a name or pattern that no column has.
+    """
+    path = Path(path)
+    wanted = [_current_column(name) for name in columns]
+
+    def keep(name: str) -> bool:
+        return name in _OF_EACH_ROW or any(stands_for(pattern, name) for pattern in wanted)
+
+    table = _read(path, RESULTS, analyses, keep)
+    chosen: dict[str, None] = {}
+    for pattern in wanted:
+        found = chosen_measures(pattern, table.column_names)
+        if not found:
+            known = {name for file in _found(path, RESULTS) for name in columns_kept(file, lambda _: True)}
+            raise ConfigError(f"columns={pattern}: {path} has no such column. {suggest(pattern, known)}")
+        chosen |= dict.fromkeys(found)
+    return _as_frame(table.select(list(chosen)))
+
+
+def _current_column(name: str) -> str:
+    """Return what a column that a user named is called now."""
+    return f"config.{current_name(name.removeprefix('config.'))}" if name.startswith("config.") else name
+
+
 def load_sample(path: str | Path, most: int, analyses: bool = False) -> tuple[pd.DataFrame, int]:
     """Return the results under a path as `load_results` does, and the number of members there.
 
@@ -289,10 +328,34 @@ def load_folders(paths: Sequence[Path]) -> pd.DataFrame:
     )
 
 
-def load_curves(path: str | Path, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return curves during training under a path, or those of some members: run_id, step, measure, value."""
+def load_curves(
+    path: str | Path, run_ids: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return curves during training under a path: run_id, step, measure, value.
+
+    Of some members, or of the measures that `metrics` names or gives patterns of, where these are given: others are not
+    kept in memory.
+
+    Raises: ConfigError as `load_results` does, and for a name or pattern that no curve has.
+    """
     wanted = None if run_ids is None else pa.array(run_ids, pa.string())
-    return _as_frame(_read(Path(path), CURVES, wanted=wanted))
+    if metrics is None:
+        return _as_frame(_read(Path(path), CURVES, wanted=wanted))
+    known: dict[str, None] = {}
+
+    def of_measures(table: pa.Table) -> pa.Table:
+        names = _compute.unique(table["measure"]).to_pylist()
+        known.update(dict.fromkeys(names))
+        own = [name for name in names if any(stands_for(pattern, name) for pattern in metrics)]
+        return table.filter(_compute.is_in(table["measure"], value_set=pa.array(own, pa.string())))
+
+    curves = _as_frame(_read(Path(path), CURVES, wanted=wanted, rows=of_measures))
+    for pattern in metrics:
+        if not chosen_measures(pattern, list(known)):
+            raise ConfigError(
+                f"metrics={pattern}: {path} has no curve of this name. {suggest(pattern, known)}"
+            )
+    return curves
 
 
 def _read(
@@ -302,19 +365,26 @@ def _read(
     keep: Keep | None = None,
     below: str | None = None,
     wanted: pa.Array | None = None,
+    rows: Callable[[pa.Table], pa.Table] | None = None,
 ) -> pa.Table:
-    """Return the rows under a path: of those members, if they are given, and with a run_id below a bound, if any."""
+    """Return the rows under a path: of those members, if they are given, and with a run_id below a bound, if any.
+
+    `rows` gives the wanted ones among some.
+    """
     files = _found(path, name)
 
     def chosen(table: pa.Table) -> pa.Table:
         if wanted is not None:
             table = table.filter(_compute.is_in(table["run_id"], value_set=wanted))
-        return table if below is None else table.filter(_compute.less(table["run_id"], below))
+        if below is not None:
+            table = table.filter(_compute.less(table["run_id"], below))
+        return table if rows is None else rows(table)
 
+    whole = wanted is None and below is None and rows is None
     try:
-        table = _join(files, name, keep=keep, chosen=None if wanted is None and below is None else chosen)
+        table = _join(files, name, keep=keep, chosen=None if whole else chosen)
     except FileNotFoundError:  # a run at work has joined its parts meanwhile
-        return _read(path, name, analyses, keep, below, wanted)
+        return _read(path, name, analyses, keep, below, wanted, rows)
     if name == RESULTS:
         table = _readable(table, path)
         if analyses:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import torch
 
+from modulab.config.loggers import Loggers
 from modulab.config.settings import Condition, Member, Run, Trainer, structural_key
 from modulab.errors import ForeignError, foreign_code
-from modulab.logger.run_log import RunLog
+from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
 from modulab.metrics.measure import check_monitor, curve_measures
-from modulab.progress import ProgressReport
+from modulab.progress import ProgressReport, Style
 from modulab.results.manifest import (
     checkpoint_path,
     population_name,
@@ -197,6 +198,21 @@ def begin(work: Work, folder: Path, reasons: Mapping[str, str] | None = None) ->
     columns = rows(list(examples.values())).schema
     run_ids = [run.run_id for run in work.runs]
     gather(folder, Planned(run_ids, columns, rows_at))
+
+
+@contextmanager
+def results_kept(folder: Path, logger: Loggers | None, style: Style) -> Generator[RunLog]:
+    """Yield the log of what is trained in a folder; at its end, whatever that is, all rows are joined to its files.
+
+    Unless it ends by an error, what loggers have is said last.
+    """
+    with open_log(logger or Loggers(), folder, style) as log:
+        try:
+            yield log
+        finally:
+            gather(folder)
+    for sentence in logged_so_far(folder, log.names):
+        say(sentence)
 
 
 def progress_of(work: Work) -> ProgressReport:

@@ -20,11 +20,11 @@ import torch
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Run, Trainer
 from modulab.errors import ConfigError
-from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
+from modulab.logger.run_log import RunLog
 from modulab.progress import ProgressReport, Style
-from modulab.results.store import PARTS, gather, statuses
+from modulab.results.store import PARTS, missing
 from modulab.schema import suggest
-from modulab.sweep.run import Work, begin, packed_seconds, plan_work
+from modulab.sweep.run import Work, begin, packed_seconds, plan_work, results_kept
 
 _LONGEST_SILENCE = 3600.0
 """Seconds for which a carrier may be away, as while it is restarted, before the watch gives up."""
@@ -169,17 +169,12 @@ def run_in_shards(
     taken = {run_id for shard in shards for run_id in shard.run_ids}
     if new := cut_shards(work, taken, most):
         shards += carrier.submit(new, work, folder)
-    with open_log(logger or Loggers(), folder, progress) as log:
+    with results_kept(folder, logger, progress) as log:
         try:
             _watch(shards, work, folder, carrier, progress, log)
         finally:
-            try:
-                carrier.leave(shards)
-            finally:
-                gather(folder)
-    _note_lost(shards, work, folder)
-    for sentence in logged_so_far(folder, log.names):
-        say(sentence)
+            carrier.leave(shards)
+        _note_lost(shards, work, folder)
 
 
 def plan_for_shards(runs: Sequence[Run], trainer: Trainer, folder: Path, settings: ShardSettings) -> Work:
@@ -279,8 +274,7 @@ def _watch(
             just_ended = [shard for shard in shards if not shard.alive and shard.name not in ended]
             if just_ended:
                 refresh_folders(folder, folder / PARTS)
-            found = statuses(folder)
-            new = {run_id for run_id in lacking if found.get(run_id, "missing") != "missing"}
+            new = lacking.difference(missing(folder, lacking))
             lacking -= new
             for shard in just_ended:
                 ended.add(shard.name)
@@ -317,15 +311,12 @@ def refresh_folders(*folders: Path) -> None:
 
 def _note_lost(shards: Sequence[Shard], work: Work, folder: Path) -> None:
     """Write into the rows of members that are still missing which shard lost them, and where its log is."""
-    found = statuses(folder)
-    lost = {
-        run_id: _lost_words(shard, "it")
-        for shard in shards
-        for run_id in shard.run_ids
-        if found.get(run_id, "missing") == "missing"
+    lost = set(missing(folder, [run_id for shard in shards for run_id in shard.run_ids]))
+    reasons = {
+        run_id: _lost_words(shard, "it") for shard in shards for run_id in shard.run_ids if run_id in lost
     }
-    if lost:
-        begin(work, folder, lost)
+    if reasons:
+        begin(work, folder, reasons)
 
 
 def _lost_words(shard: Shard, what: str) -> str:

@@ -16,9 +16,9 @@ import torch
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Run
 from modulab.errors import ConfigError
-from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
+from modulab.logger.run_log import RunLog, say
 from modulab.progress import ProgressReport
-from modulab.results.store import gather, statuses
+from modulab.results.store import missing
 from modulab.sweep.node_shard import NodeShard
 from modulab.sweep.pack import PROCESS_BYTES, available_bytes
 from modulab.sweep.run import (
@@ -27,6 +27,7 @@ from modulab.sweep.run import (
     plan_populations,
     plannable_members,
     progress_of,
+    results_kept,
     train_populations,
 )
 from modulab.sweep.shards import cut_shards
@@ -53,18 +54,13 @@ def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
     the same again goes on where this stopped.
     """
     begin(work, folder)
-    with open_log(logger or Loggers(), folder, work.trainer.progress) as log:
-        try:
-            shares = shares_of(work)
-            with progress_of(work) as progress:
-                if len(shares) > 1:
-                    train_in_processes(work, shares, folder, progress, log)
-                    work = work.without_packed()
-                train_populations(work, folder, progress, log)
-        finally:
-            gather(folder)
-    for sentence in logged_so_far(folder, log.names):
-        say(sentence)
+    with results_kept(folder, logger, work.trainer.progress) as log:
+        shares = shares_of(work)
+        with progress_of(work) as progress:
+            if len(shares) > 1:
+                train_in_processes(work, shares, folder, progress, log)
+                work = work.without_packed()
+            train_populations(work, folder, progress, log)
 
 
 def shares_of(work: Work) -> list[list[Run]]:
@@ -173,8 +169,7 @@ def _of_each_process(work: Work, processes: int) -> Work:
 
 def _lost(share: Sequence[Run], message: Message, folder: Path) -> dict[str, str]:
     """Say what a process that has died leaves untrained, and return the reason by run_id."""
-    found = statuses(folder)
-    lost = [run.run_id for run in share if found.get(run.run_id, "missing") == "missing"]
+    lost = missing(folder, [run.run_id for run in share])
     reason = f"{message.worker}: {message.content}"
     say(f"{reason} {len(lost)} of its runs are missing; the same command trains them.")
     return dict.fromkeys(lost, reason)

@@ -119,7 +119,7 @@ def measure_each(
                 column[place] = value
 
     for (task, kernels), places in alike.items():
-        if networks.network.unmeasured is None:
+        if networks.network.unmeasured is None and configured:  # else no points are drawn for nothing
             measure(task, kernels, places, settings.measures)
         with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
             reasons = skipped_measures(configured, networks.network, task)
