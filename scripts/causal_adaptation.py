@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import pandas as pd
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from one_fit import packed_against_one_fit
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing
 
@@ -77,10 +77,9 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
 
 def main() -> int:
     """Train, compare, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/adaptation", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/adaptation"))
+    parser = ArgumentParser(prog="scripts/adaptation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=32, help="data sets of each arm; default %(default)s")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/adaptation")
     asked = with_given(["experiment=adaptation", f"population.seeds={options.seeds}", grid()], overrides)
     results = modulab.train(asked, folder=options.folder)
     rows = results.table[results.table["status"] == "completed"]
@@ -98,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

@@ -25,8 +25,11 @@ RESTARTS, SHUFFLES = 10, 50
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)
-with zipfile.ZipFile(sys.argv[1]) as wheel:
-    wiring = json.loads(wheel.read(DATA))
+try:
+    with zipfile.ZipFile(sys.argv[1]) as wheel:
+        wiring = json.loads(wheel.read(DATA))
+except (OSError, zipfile.BadZipFile, KeyError) as error:
+    sys.exit(f"error: {sys.argv[1]}: it is not the wheel that is meant ({error}).\n\n{__doc__}")
 chemical, gap = (np.array(wiring["connections"][kind]) for kind in ("Generic_CS", "Generic_GJ"))
 directed = chemical + gap / 2  # each gap junction leads half of itself in either direction
 np.fill_diagonal(directed, 0.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from given_overrides import answer, read_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -15,6 +15,7 @@ from one_fit import packed_against_one_fit
 from scipy.stats import spearmanr
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing
 
@@ -135,9 +136,8 @@ def _draw_modularity(axes: Axes, rows: pd.DataFrame) -> None:
 
 def main() -> int:
     """Train, cut, route, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/experts", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/experts"))
-    options, overrides = parser.parse_known_args()
+    parser = ArgumentParser(prog="scripts/experts", description=__doc__)
+    options, overrides = read_given(parser, "outputs/experts")
     modulab.train(["experiment=dense_experts", *overrides], folder=options.folder)
     settings = [
         f"{name}.{field}"
@@ -161,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

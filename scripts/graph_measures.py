@@ -18,8 +18,11 @@ from typing import Any
 
 import torch
 import yaml
+from given_overrides import answer
 
+from modulab.arguments import ArgumentParser, whole_number
 from modulab.config.settings import Probes
+from modulab.errors import ConfigError
 from modulab.metrics.graphs.kinds import KINDS
 from modulab.metrics.graphs.known import KnownModules
 from modulab.metrics.probe import make_probe
@@ -112,11 +115,29 @@ def calibrate(count: int, sizes: list[int]) -> None:
                     )
 
 
-if __name__ == "__main__":
-    numbers = [int(each) for each in sys.argv[2:]]
-    if sys.argv[1:2] == ["time"]:
+def main() -> int:
+    """Do what is asked."""
+    parser = ArgumentParser(prog="scripts/graph_measures.py", description=__doc__.splitlines()[0])
+    parser.add_argument("what", metavar="time|calibrate", help="which numbers to print")
+    parser.add_argument(
+        "numbers",
+        type=whole_number,
+        nargs="*",
+        metavar="NUMBER",
+        help="time: networks and processes; calibrate: networks, then units",
+    )
+    options = parser.parse_args()
+    numbers: list[int] = options.numbers
+    if options.what == "time" and len(numbers) <= 2:
         time_measures(*(numbers + [1000, 2][len(numbers) :]))
-    elif sys.argv[1:2] == ["calibrate"]:
+    elif options.what == "calibrate":
         calibrate(numbers[0] if numbers else 200, numbers[1:] or [20, 48, 100])
     else:
-        sys.exit(__doc__)
+        raise ConfigError(
+            f"{' '.join(map(str, (options.what, *numbers)))}: cannot be read. {__doc__}".rstrip()
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -22,6 +21,7 @@ from torch import Tensor
 
 import modulab
 from modulab.analysis.labels import Labels, find_labels
+from modulab.arguments import ArgumentParser
 from modulab.config.composing import config_folder
 from modulab.metrics.probe import make_probe
 from modulab.networks.base import INPUT, OUTPUT, NetworkPopulation
@@ -108,7 +108,7 @@ def interval_text(values: pd.Series) -> str:
 
 
 def report_formulas(rows: pd.DataFrame) -> None:
-    """Print what predictions about formulas speak of."""
+    """Print the numbers that the predictions about formulas name."""
     for (formula, published), settings in itertools.product(PUBLISHED.items(), SETTINGS):
         errors = formula_rows(rows, formula, "whole", settings)["error/test"]
         print(
@@ -186,7 +186,7 @@ def exact_share(factor: float, size: int) -> float:
 
 
 def report_policies(rows: pd.DataFrame, behaviour: pd.DataFrame) -> None:
-    """Print what predictions about policies speak of."""
+    """Print the numbers that the predictions about policies name."""
     for (imitate, arm), own in rows.groupby(["config.task.imitate", "arm"]):
         error, found = own["error/test"], own[FOUND]
         print(
@@ -366,10 +366,9 @@ def _draw_behaviour(axes: Axes, behaviour: pd.DataFrame, size: int) -> None:
 
 def main() -> int:
     """Train, find modules, scale them, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/locality", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/locality"))
+    parser = ArgumentParser(prog="scripts/locality", description=__doc__)
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each arm")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/locality")
     own = with_given([f"population.seeds={options.seeds}"], overrides)
     folders = {"locality": options.folder / "formulas", "grid_world": options.folder / "policies"}
     for experiment, folder in folders.items():
@@ -402,4 +401,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import pandas as pd
+from given_overrides import answer, read_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from one_fit import packed_against_one_fit
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing
 
@@ -132,10 +133,9 @@ def _draw_shuffled(axes: Axes, ratios: pd.DataFrame) -> None:
 
 def main() -> int:
     """Train donors, transplant, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/pretraining", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/pretraining"))
+    parser = ArgumentParser(prog="scripts/pretraining", description=__doc__)
     parser.add_argument("--steps", type=int, default=100, help="training steps after a transplant")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/pretraining")
     modulab.train(["experiment=procedural", *overrides], folder=options.folder)
     names = [f"{arm}_{target}=transplant" for target in TARGETS for arm in ARMS]
     results = modulab.analyse(options.folder, names, settings(options.steps))
@@ -149,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

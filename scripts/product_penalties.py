@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from given_overrides import answer, read_given
 from one_fit import packed_against_one_fit
 from penalty_contest import (
     CRITERIA,
@@ -30,6 +30,7 @@ from penalty_contest import (
 from penalty_figure import penalty_figure
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import save_figures
 
 SEARCHED = ("regulariser.weight_power", "regulariser.activity_power", "regulariser.strength",
@@ -174,11 +175,10 @@ def report_search(name: str, trials: pd.DataFrame, winners: Mapping[str, Array])
 
 def main() -> int:
     """Choose strengths, train, search, compare, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/penalties", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/penalties"))
+    parser = ArgumentParser(prog="scripts/penalties", description=__doc__)
     parser.add_argument("--seeds", type=int, default=12, help="seeds of each evaluation")
     parser.add_argument("--trials", type=int, default=240, help="trials of each search")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/penalties")
     contests = run_contests(options.folder, options.seeds, overrides)
     for name, contest in contests.items():
         report_contest(name, contest)
@@ -196,4 +196,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,6 +15,7 @@ from one_fit import packed_against_one_fit
 from scipy.stats import spearmanr
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing
 
@@ -161,10 +161,9 @@ def _draw_needed(axes: Axes, needed: pd.DataFrame, most: float) -> None:
 
 def main() -> int:
     """Train, count, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/scaling", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/scaling"))
+    parser = ArgumentParser(prog="scripts/scaling", description=__doc__)
     parser.add_argument("--points", type=int, nargs="+", default=POINTS, help="numbers of training points")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/scaling")
     results = modulab.train(
         with_given(["experiment=projected", grid(options.points)], overrides), folder=options.folder
     )
@@ -181,4 +180,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from one_fit import packed_against_one_fit
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing
 
@@ -176,11 +176,10 @@ def _draw_pulses(axes: Axes, rows: pd.DataFrame) -> None:
 
 def main() -> int:
     """Train, go through the curriculum, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/growth", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/growth"))
+    parser = ArgumentParser(prog="scripts/growth", description=__doc__)
     parser.add_argument("--steps", type=int, default=1000, help="training steps before the curriculum")
     parser.add_argument("--stage-steps", type=int, default=500, help="training steps of a stage, at most")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/growth")
     asked = with_given(["experiment=recurrent_growth", grid(options.steps, options.stage_steps)], overrides)
     modulab.train(asked, folder=options.folder)
     rows = analyse(options.folder, [f"curriculum.steps={options.stage_steps}"])
@@ -194,4 +193,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

@@ -181,7 +181,7 @@ def python_page() -> str:
     lines = [
         "# Python interface",
         "",
-        "What `import modulab` gives. [Python](../python.md) shows it in use.",
+        "The functions and classes of `import modulab`. [Python](../python.md) shows how to use them.",
         "",
     ]
     for name in (*(f"modulab.{name}" for name in modulab.__all__), *RETURNED):
@@ -194,9 +194,9 @@ def contracts_page() -> str:
     lines = [
         "# Contracts",
         "",
-        "What a task, network, regulariser, measure or analysis of your own derives from. "
-        "[Extending modulab](../extending.md) shows one of each, and [how modulab is built](../architecture.md) says "
-        "what each contract asks for.",
+        "The base classes of your own tasks, networks, regularisers, measures and analyses. "
+        "[Extending modulab](../extending.md) shows an example of each, and [how modulab is built](../architecture.md) "
+        "describes what each contract requires.",
         "",
     ]
     for heading, names in CONTRACTS.items():
@@ -218,11 +218,11 @@ def run_page() -> str:
                 Key("seed", 0, meaning_of("Member", "seed"), "integer", ("at least 0", "below 2**63"), ()),
             ]
         ),
-        "Hydra's keys that matter here:",
+        "The most important keys of Hydra are:",
         "",
         "| key | meaning |",
         "|---|---|",
-        "| `hydra.run.dir` | the folder of a run; the same folder again goes on where it stopped |",
+        "| `hydra.run.dir` | the folder of a run; the same command with the same folder resumes |",
         "| `hydra.sweep.dir` | the same for a sweep (`-m`) |",
         "",
     ]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, drawing
 from modulab.tasks.sources import mixing_margins
@@ -71,11 +71,12 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
         ):
             shown = (rows["config.task.corners"] == corners).to_numpy()
             axes.scatter(
-                -margins[shown], angles[shown], s=14, color=COLOURS[place], alpha=0.7, linewidth=0, label=name
-            )
+                -margins[shown], angles[shown], s=14, color=COLOURS[place], marker="os"[place], alpha=0.7, linewidth=0,
+                label=name,
+            )  # fmt: skip
         figure.legend(title="Source set", loc="outside lower center", ncols=2)
         axes.set(
-            xlabel="Predicted mixing: -margin of the source set (0: kept apart)",
+            xlabel="Predicted mixing: minus the margin of the source set (0: apart)",
             ylabel="Largest mixing angle (degrees)",
             ylim=(-1, 46),
         )
@@ -92,13 +93,12 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
 
 def main() -> int:
     """Choose, train, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/range", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/range"))
+    parser = ArgumentParser(prog="scripts/range", description=__doc__)
     parser.add_argument("--sets", type=int, default=100_000, help="source sets to choose from")
     parser.add_argument(
         "--per-stratum", type=int, default=24, help="source sets to train in each stratum of the margin"
     )
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/range")
     mixed, apart = choose_sets(options.sets, options.per_stratum)
     grid = (
         f"population.grid=[{{task.source_seed: {mixed}}}, {{task.source_seed: {apart}, task.corners: [4]}}]"
@@ -110,4 +110,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

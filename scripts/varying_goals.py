@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from given_overrides import with_given
+from given_overrides import answer, read_given, with_given
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from one_fit import packed_against_one_fit
 from scipy import stats
 
 import modulab
+from modulab.arguments import ArgumentParser
 from modulab.report.archive_figure import archive_sentence, draw_archive
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing, measure_label
@@ -137,16 +137,16 @@ def _draw_arms(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
                 label=arm if cost == "none" else None,
             )  # fmt: skip
     axes.set_xticks(range(len(COSTS)), list(COSTS), rotation=30)
+    axes.set_xlabel("Poisson noise, or l1 penalty, in training")
     axes.set_ylabel(measure_label(measure))
 
 
 def main() -> int:
     """Train, search, compare, draw."""
-    parser = argparse.ArgumentParser(prog="scripts/retina", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/retina"))
+    parser = ArgumentParser(prog="scripts/retina", description=__doc__)
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each arm")
     parser.add_argument("--trials", type=int, default=480, help="trials of the archive")
-    options, overrides = parser.parse_known_args()
+    options, overrides = read_given(parser, "outputs/retina")
     asked = with_given(["experiment=retina", f"population.seeds={options.seeds}"], overrides)
     results = modulab.train(asked, folder=options.folder / "goals")
     rows = results.table[results.table["status"] == "completed"]
@@ -166,4 +166,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

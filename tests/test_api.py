@@ -205,7 +205,7 @@ MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda run: modulab.summary(run, metrics="eror/test"), "metrics=eror/test: these results have no such measure."),
     (lambda run: modulab.summary(run, baseline="noise.scale=7"), "baseline='noise.scale=7': no network has this"),
     (lambda run: modulab.summary(run, baseline="noise"), "baseline=noise: give a setting and its value"),
-    (lambda run: modulab.summary(run, ratio=True), "ratio: say to what"),
+    (lambda run: modulab.summary(run, ratio=True), "ratio needs a baseline"),
     (lambda run: modulab.load_results("nowhere"), "Give the folder of the results."),
     (lambda run: modulab.load_results(run, columns=["eror/test"]), "has no such column. Did you mean 'error/test'?"),
     (lambda run: modulab.load_curves(run, metrics="eror/test"), "has no curve of this name. Did you mean"),
@@ -262,7 +262,7 @@ def test_verdicts_are_a_table_with_a_link_to_their_page(
     found = modulab.run_claims("smoke", folder=tmp_path)
     assert isinstance(found, Verdicts)
     assert list(found.table) == ["claim", "title", "verdict", "first quantity", "effect", "networks"]
-    assert found.lines[0].startswith("The preset smoke only shows that everything runs.")
+    assert found.lines[0].startswith("The preset smoke only tests that everything runs.")
     assert found.lines[0].endswith("For verdicts, use preset=quick or full.")
     assert found.lines[-1] == "error: robustness: it failed"
     assert Path(found.page) == tmp_path / "report.html"

@@ -204,7 +204,7 @@ ODD = [
     ("noise=[none,1]", "a group takes the name of a file"),
     ("task=../train", "task/logger=none: there is no such option."),
     ("--config-name nope", "--config-name nope: there is no such option. Leave it out"),
-    ("--config-path nope", "--config-path: modulab has one folder of configs of its own."),
+    ("--config-path nope", "--config-path: modulab has its own folder of configs."),
     ("train", "train: a setting is KEY=VALUE, as in seed=1."),
     ("population.grid={noise.scale=[0]}", "population.grid: cannot be read. Write it in quotes, as in"),
     ("folder=x", "folder: there is no such key. The folder of results is hydra.run.dir"),
@@ -282,6 +282,59 @@ def test_an_unknown_command_or_flag_is_explained(fails: Fails) -> None:
     assert "Did you mean 'table'?" in fails("TABLE")
     assert "--typo" in fails("table", "--typo", "x")
     assert "--typo" in fails("train", "--typo")
+
+
+NAMED_MEASURES = [
+    (
+        "probes.curves=[error/tset]",
+        "probes.curves: no measure gives 'error/tset'. Did you mean 'error/test'?",
+    ),
+    (
+        "probes.sparse_curves=[error/tset]",
+        "probes.sparse_curves: no measure gives 'error/tset'. Did you mean",
+    ),
+    ("probes.curves=[foo/bar]", "probes.curves: no measure gives 'foo/bar'. Known: activity, adaptation,"),
+    # Nothing monitors a curve here, nor in some of the networks there.
+    (
+        "training.monitor=error/tset",
+        "training.monitor=error/tset: no measure gives a curve of this name. Did you mean 'error/test'?",
+    ),
+    ("training.monitor=typo", "training.monitor=typo: no measure gives a curve of this name."),
+    ("population.grid={training.monitor: [error/test, error/tset]}", "training.monitor=error/tset"),
+    (
+        "probes.curves=[error/*] training.monitor=error/tset population.grid={training.patience: [null, 2]}",
+        "training.monitor=error/tset: no measure gives a curve of this name. Did you mean 'error/test'?",
+    ),
+    (
+        "training.schedule=plateau probes.curves=[error/*] training.monitor=error/tset",
+        "training.monitor=error/tset",
+    ),
+    (
+        "sweep.objective=error/tset",
+        "sweep.objective=error/tset: there is no such measure. Did you mean 'error/test'?",
+    ),
+    ("sweep.objective=[error/test,error/tset] sweep.dry_run=true", "sweep.objective=error/tset"),
+    ("-m seed=0,1 sweep.objective=error/tset", "sweep.objective=error/tset: there is no such measure."),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), NAMED_MEASURES, ids=[words for words, _ in NAMED_MEASURES])
+def test_a_name_of_a_measure_is_checked_before_training_and_where_it_is_not_used(
+    fails: Fails, words: str, message: str
+) -> None:
+    assert message in fails("train", *SMALL, *re.split(r" (?=-m|\S+=)", words))
+    assert not list(Path().rglob("*.parquet"))
+
+
+def test_a_curve_that_some_networks_lack_fails_those_alone(command: Command) -> None:
+    code, out, err = command(
+        "train", *SMALL, "probes.curves=[error/*]", "training.monitor=error/module_3", "training.patience=2",
+        "population.grid={task.modules: [2, 3]}", "hydra.run.dir=out",
+    )  # fmt: skip
+    assert code == 1, (out, err)
+    rows = load_results(Path("out")).set_index("config.task.modules")
+    assert rows["status"].to_dict() == {2: "failed", 3: "completed"}
+    assert "training.monitor=error/module_3: no measure gives a curve of this name." in rows["error"][2]
 
 
 def test_a_bad_job_of_a_sweep_is_explained_before_any_trains(fails: Fails) -> None:
@@ -378,7 +431,7 @@ def test_a_folder_of_folders_is_not_logged_as_one(fails: Fails) -> None:
     trained(fails).rename("inner")
     Path("outer").mkdir()
     Path("inner").rename("outer/run")
-    assert "outer only holds folders of results. Log each by itself, such as outer/run." in fails(
+    assert "outer only holds folders of results. Log each of them separately, such as outer/run." in fails(
         "log", "outer", "logger=csv"
     )
 

@@ -108,7 +108,7 @@ def test_a_folder_is_held_while_its_checkpoints_are_removed(
 
     def watched(path: Path, missing_ok: bool = False) -> None:
         if path == done:
-            with pytest.raises(ConfigError, match="is at work in this folder") as raised:
+            with pytest.raises(ConfigError, match="is using this folder") as raised:
                 FolderLock(done.parents[1])
             refused.append(str(raised.value))
         unlink(path, missing_ok=missing_ok)
@@ -126,5 +126,5 @@ def test_checkpoints_of_a_folder_at_work_are_kept_and_those_of_others_removed(tm
         said = clean(tmp_path / "runs", remove=True)
     assert busy.exists()
     assert not done.exists()
-    assert "is at work in this folder" in said[0]
+    assert "is using this folder" in said[0]
     assert said[-1] == "Removed 1 file, 1 KiB."

@@ -336,7 +336,7 @@ def test_a_folder_in_which_every_network_failed_says_so_and_shows_its_rows(comma
     code, trained, _ = command("train", *SMALL, *task)
     assert code == 1
     told = (
-        "None of these 2 networks has completed, so that there are no measures. "
+        "None of these 2 networks has completed, so there are no measures. "
         "The first error: ValueError: no such [red] $x$ function. "
         "Fix what failed, and run the same command again"
     )
@@ -370,7 +370,7 @@ def test_a_measure_that_fails_is_named_and_the_others_are_printed(command: Comma
         (["experiment=nois"], "experiment=nois: there is no such option. Did you mean 'claims/noise'?"),
         (["-m", "experiment=regression,claims/maps/nois"], "Did you mean 'claims/maps/noise'?"),
         (["hydra/sweeper/sampler=tpee", "hydra/sweeper=optuna", "-m"], "Did you mean 'tpe'?"),
-        (["--shell-completion", "install=bash"], "modulab has no completion of shells"),
+        (["--shell-completion", "install=bash"], "modulab has no shell completion"),
     ],
 )  # fmt: skip
 def test_suggestions_come_from_the_group_that_was_meant(
@@ -387,7 +387,7 @@ def test_options_and_arguments_may_stand_in_any_order(command: Command) -> None:
         dry = ["sweep.dry_run=true", f"hydra.sweep.dir={place}"]
         code, out, err = command("train", *SMALL[:6], *given, *SMALL[6:], *dry)
         assert code == 0, err
-        assert "networks     4, of which 0 have their results" in out
+        assert "networks     4, of which 0 have results" in out
     for words in (
         ["table", "--by", "x", "nowhere", "--metric", "y"],
         ["log", "nowhere", "logger=csv", "--again", "logger.csv.live_up_to=3"],

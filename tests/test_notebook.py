@@ -110,7 +110,7 @@ def test_a_mistake_is_shown_as_its_line_and_its_message(cells: dict[str, Any]) -
 def test_an_interrupt_leaves_a_run_that_the_same_call_ends(cells: dict[str, Any]) -> None:
     [error] = outputs(cells["interrupted"], "error")
     assert error["traceback"][-1] == (
-        "Interrupted: what is finished is kept in interrupted. The same call with folder='interrupted' goes on."
+        "Interrupted: finished results are in interrupted. Repeat the call with folder='interrupted' to resume."
     )
     assert len(error["traceback"]) == 2
     [printed] = [each for each in outputs(cells["resumed"], "stream") if each["name"] == "stdout"]

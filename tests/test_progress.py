@@ -88,7 +88,7 @@ def test_nothing_is_cut_off_on_a_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     with ProgressReport("bar", 10_000, 10_000_000) as progress:
-        progress.say("compiling training step 1 of 12, 20 to 60 s, kept for later runs")
+        progress.say("compiling training step 1 of 12, 20 to 60 s, cached for later runs")
         progress.advance(5000)
     shown = capsys.readouterr().err
     lines = shown.rstrip().splitlines()
@@ -98,7 +98,7 @@ def test_nothing_is_cut_off_on_a_terminal(
     assert re.search(r"runs/s", first)
     assert re.search(r"about \d+ s left", first)
     words = " ".join(re.sub(r"  .*", "", line) for line in lines)
-    assert words == "0 of 10000 runs: compiling training step 1 of 12, 20 to 60 s, kept for later runs"
+    assert words == "0 of 10000 runs: compiling training step 1 of 12, 20 to 60 s, cached for later runs"
 
 
 def test_work_is_shown_on_a_terminal_alone(

@@ -88,7 +88,7 @@ def test_refused_locked_and_dry_commands_leave_a_finished_folder_as_it_was(
     with FolderLock(folder):
         code, _, err = command(*words(sweep, where, "noise.scale=0.3"))
         assert code == 2
-        assert "is at work in this folder" in err
+        assert "is using this folder" in err
     assert contents(folder) == before
     (repeat,) = recorded_commands(folder)
     assert "noise.scale" not in repeat
@@ -151,12 +151,12 @@ def test_every_command_that_gave_rows_is_kept_once_and_printed(command: Command)
     assert [sorted(shlex.split(line)) for line in kept] == [sorted(["modulab", *each]) for each in given]
     _, table, _ = command("table", "run")
     assert table.splitlines()[-4:] == ["Trained by:", *(f"  {line}" for line in kept)]
-    assert "of other settings" not in outputs[0]
-    assert "notice: run holds 1 network of other settings, to which this command adds." in outputs[1]
-    assert "1 of these 2 networks is of other settings: run held them before." in outputs[1]
-    assert "2 of these 6 networks are of other settings" in outputs[2]
+    assert "other settings" not in outputs[0]
+    assert "notice: run contains 1 network with other settings, and this command adds to them." in outputs[1]
+    assert "1 of these 2 networks has other settings; run contained them before." in outputs[1]
+    assert "2 of these 6 networks have other settings" in outputs[2]
     assert "notice" not in outputs[3]  # it trains nothing
-    assert "5 of these 6 networks are of other settings" in outputs[3]
+    assert "5 of these 6 networks have other settings" in outputs[3]
 
 
 def test_commands_of_python_of_searches_and_of_inner_folders_are_kept(command: Command) -> None:
@@ -228,5 +228,5 @@ def test_ctrl_c_in_a_chunk_tells_how_to_go_on(tmp_path: Path, presses: int) -> N
         out, err = process.stdout.read(), process.stderr.read()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert err.count("To go on:") == 1
+    assert err.count("To resume:") == 1
     assert out == ""

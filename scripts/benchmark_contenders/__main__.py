@@ -19,12 +19,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from given_overrides import answer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from benchmark_contenders.machine import commit, cores, describe_machine
+from modulab.arguments import ArgumentParser
+from modulab.errors import ConfigError
+from modulab.schema import suggest
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 PARTS = {
@@ -373,7 +377,7 @@ def _numbers(text: str) -> list[int]:
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [contender.name for contender in CONTENDERS]
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="scripts/benchmark",
         description=f"{__doc__} Whole sweeps: scripts/benchmark sweep --help. "
         "Kinds of networks: scripts/benchmark kinds. What a core can do: scripts/benchmark limit. "
@@ -426,6 +430,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in PARTS:
         return importlib.import_module(f"benchmark_contenders.{PARTS[given[0]]}").main(given[1:])
+    if given and not given[0].startswith("-"):
+        raise ConfigError(f"scripts/benchmark: there is no part {given[0]}. {suggest(given[0], PARTS)}")
     options = read_options(given)
     # A polite kill should take the workers and the temporary folder along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -536,4 +542,4 @@ def _print_notes(records: Sequence[dict[str, Any]], options: argparse.Namespace,
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(main))

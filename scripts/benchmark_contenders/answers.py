@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+
+from modulab.arguments import ArgumentParser
 
 MODULAB = [sys.executable, "-m", "modulab.cli"]
 BARE = "Python alone"
@@ -26,7 +27,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark answers", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark answers", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="turns besides the first; default 5")
     options = parser.parse_args(arguments)
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}

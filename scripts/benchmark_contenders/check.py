@@ -7,7 +7,6 @@ the kernel, of the latest record in docs/benchmarks.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 
 from benchmark_contenders.history import read_records, speed_of_limit
 from benchmark_contenders.limit import compare
+from modulab.arguments import ArgumentParser
 from modulab.training.engine import keep_freed_memory
 
 MOST_LOST = 1 / 3
@@ -23,7 +23,7 @@ _ATTEMPTS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark check", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark check", description=__doc__)
     parser.add_argument("--steps", type=int, default=100, help="optimiser steps of each network in a repeat")
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ the machine that it names.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 
 from benchmark_contenders import limit, sweeps
 from benchmark_contenders.machine import describe_machine
+from modulab.arguments import ArgumentParser
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.style import COLOURS, MARKERS, drawing, set_log_axis
 
@@ -30,7 +30,7 @@ _MODULAB = ("modulab_native", "modulab")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark record", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark record", description=__doc__)
     parser.add_argument("--release", default=metadata.version("modulab"), help="default %(default)s")
     parser.add_argument("--jax-python", default=sys.executable, help="an interpreter that has JAX")
     parser.add_argument("--quick", action="store_true", help="a smoke test; its figures mean nothing")

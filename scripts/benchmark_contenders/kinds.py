@@ -25,6 +25,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from modulab.arguments import ArgumentParser
+
 CONTENDERS = {
     "native": "modulab, native",
     "compiled": "modulab, compiled",
@@ -54,7 +56,7 @@ KINDS: dict[str, list[str]] = {
 
 def main(arguments: list[str]) -> int:
     """Run every contender on every kind, and print a table."""
-    parser = argparse.ArgumentParser(prog="scripts/benchmark kinds", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark kinds", description=__doc__)
     parser.add_argument("--population", type=int, default=64, help="networks trained at once; default 64")
     parser.add_argument("--steps", type=int, default=100, help="training steps of a turn; default 100")
     parser.add_argument("--turns", type=int, default=3, help="turns besides the first; default 3")

@@ -6,7 +6,6 @@ one thread, and are timed by the processor's time, so that others at work on the
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import subprocess
@@ -23,6 +22,7 @@ from torch import Tensor
 from benchmark_contenders.machine import describe_machine
 from benchmark_contenders.modulab_population import reference_members
 from benchmark_contenders.workload import BATCH_SIZE, LEARNING_RATE, SIGMA
+from modulab.arguments import ArgumentParser
 from modulab.training.data import PopulationData
 from modulab.training.engine import keep_freed_memory, run_chunk, step_function
 from modulab.training.learner import PopulationLearner
@@ -36,7 +36,7 @@ _FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp-simd", 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark limit", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark limit", description=__doc__)
     parser.add_argument("--steps", type=int, default=100, help="optimiser steps of each network in a repeat")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument(

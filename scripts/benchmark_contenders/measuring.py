@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmark_contenders.machine import describe_machine
+from modulab.arguments import ArgumentParser
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import Member, Trainer
 from modulab.metrics.measure import find_measures
@@ -68,7 +69,7 @@ KINDS: dict[str, list[str]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Time each kind, and print a table."""
-    parser = argparse.ArgumentParser(prog="scripts/benchmark measuring", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark measuring", description=__doc__)
     parser.add_argument("--population", type=int, default=64, help="networks trained at once; default 64")
     parser.add_argument(
         "--turns", type=int, default=3, help="timings of each part, besides the first; default 3"

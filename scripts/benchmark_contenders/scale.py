@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from benchmark_contenders.machine import describe_machine
 from benchmark_contenders.sweeps import MODULAB, NOISES, run
+from modulab.arguments import ArgumentParser
 
 ARCHITECTURES = ("dense", "premodular")
 SETTINGS = len(NOISES) * 5 * len(ARCHITECTURES)
@@ -102,7 +102,7 @@ def as_table(report: dict[str, Any]) -> Table:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark scale", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark scale", description=__doc__)
     parser.add_argument(
         "--sizes",
         default="1000,10000,100000,1000000",

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark_contenders.machine import cores, describe_machine
+from modulab.arguments import ArgumentParser
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 NOISES, SAMPLES, ARCHITECTURES = (0, 0.1, 0.2, 0.4), (64, 256, 1024, 4096, 16384), ("dense", "premodular")
@@ -226,7 +227,7 @@ def time_many(members: int, cache: Path, folder: Path) -> dict[str, float]:
 
 
 def read_options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark sweep", description=__doc__)
+    parser = ArgumentParser(prog="scripts/benchmark sweep", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke test; its figures mean nothing")
     parser.add_argument("--repeats", type=int, help="turns of every contender; default 3")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""modulab: when and why neural networks become modular, and what they gain by it."""
+"""modulab: train populations of small networks, and find out when and why they become modular."""
 
 import os
 from typing import TYPE_CHECKING, Any

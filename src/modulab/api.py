@@ -1,4 +1,4 @@
-"""The Python interface: train networks, read them back, and show what came of it."""
+"""The Python interface: train networks, load results and trained networks, and draw figures."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def train(
     config_dirs: Sequence[str | Path] = (),
     **settings: Any,
 ) -> Results:
-    """Train and measure what `modulab train` would with these settings, and return the results.
+    """Train and measure the same networks as `modulab train` with these settings, and return the results.
 
     Settings are overrides as on the command line, `["noise.scale=0.2"]`, or Python values, in a dictionary
-    `{"noise.scale": 0.2}` or as keywords `noise={"scale": 0.2}`, or both.
+    `{"noise.scale": 0.2}` or as keywords `noise={"scale": 0.2}`. You can combine both.
 
-    `folder` is where results go, by default a new one below outputs/. The same folder again goes on where it stopped,
-    and trains nothing that it has. `config_dirs` are folders of further configs. Settings that all code in the process
-    shares, such as the number of torch's threads, are afterwards as they were before.
+    Results are written to `folder`, by default a new folder below outputs/. With the same folder, a call resumes and
+    trains only what is missing. `config_dirs` are folders with additional configs. Settings of the whole process, such
+    as the number of torch's threads, are restored afterwards.
 
-    Raises: ConfigError for mistakes that a user can fix; Interrupted, a KeyboardInterrupt, on Ctrl-C or a notebook's
-    interrupt, after which the same call with the same folder goes on.
+    Raises: ConfigError for invalid settings; Interrupted, a KeyboardInterrupt, on Ctrl-C or a notebook's interrupt,
+    after which the same call with the same folder resumes.
     """
     from modulab.config.python_values import overrides_of
 
@@ -55,11 +55,11 @@ def train_grid(
     config_dirs: Sequence[str | Path] = (),
     **settings: Any,
 ) -> Results:
-    """Train every point of a grid at `seeds` seeds, all at once, and return the results.
+    """Train every combination of a grid with `seeds` seeds, packed together, and return the results.
 
-    `grid` has lists of values by key, `{"noise.scale": [0, 0.1], "architecture": ["dense", "premodular"]}`, or is a
-    list of such grids. Networks of equal seed share their data and initial weights, so that `summary(...,
-    baseline=...)` compares them in pairs. All else is as in `train`.
+    `grid` maps keys to lists of values, `{"noise.scale": [0, 0.1], "architecture": ["dense", "premodular"]}`, or is a
+    list of such grids. Networks with equal seeds share their data and initial weights, so `summary(..., baseline=...)`
+    compares them in pairs. The other arguments are those of `train`.
     """
     from modulab.config.python_values import grid_override, overrides_of
 
@@ -78,7 +78,7 @@ def _trained(
     for override in overrides:
         if override.startswith("-") or override_key(override).partition(".")[0] == "hydra":
             raise ConfigError(
-                f"{override}: a call takes no options and no keys of Hydra. Give the folder as folder=FOLDER, a grid "
+                f"{override}: a call accepts no options and no keys of Hydra. Give the folder as folder=FOLDER, a grid "
                 "to modulab.train_grid, and leave searches, SLURM and Ray to the command line."
             )
     check_given_once(overrides)
@@ -92,7 +92,7 @@ def _trained(
         from modulab.sweep.planned import train_planned
 
         named = [word for each in dirs for word in ("--config-dir", str(each))]
-        with _resumable(f"{path}. The same call with folder={str(path)!r} goes on."):
+        with _resumable(f"{path}. Repeat the call with folder={str(path)!r} to resume."):
             train_planned(overrides, path, ["modulab", "train", *named, *overrides, f"hydra.run.dir={path}"])
         return Results(load_results(path), load_curves(path), path)
 
@@ -103,20 +103,20 @@ def _resumable(where: str) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"what is finished is kept in {where}") from None
+        raise Interrupted(f"finished results are in {where}") from None
 
 
 def load_results(path: str | Path | Results, columns: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Return the results under a path as a table: a run's or sweep's folder, a folder of such folders, or a file.
 
-    It has one row per network: `run_id`, `status`, settings as `config.KEY`, measures by name. What `modulab analyse`
-    found is in further columns.
+    The table has one row per network, with `run_id`, `status`, settings as `config.KEY`, measures by name, and values
+    of `modulab analyse`.
 
-    `columns` are the names of those to read, in their order, or patterns such as `"error_under/*"`: of many networks,
-    some columns take a small part of the time and memory of all.
+    `columns` are names of the columns to read, in this order, or patterns such as `"error_under/*"`. With many networks,
+    reading some columns takes a small part of the time and memory.
 
-    Raises: ConfigError where there are none, where a file is damaged or of another version, and for a column that is
-    not there.
+    Raises: ConfigError if there are no results, if a file is damaged or from another version, or if there is no such
+    column.
     """
     from modulab.results import store
 
@@ -134,10 +134,10 @@ def load_curves(
 ) -> pd.DataFrame:
     """Return measures during training under a path as a table of run_id, step, measure and value.
 
-    `run_ids` are the networks, and `metrics` the measures, or patterns of them, whose curves to read; by default all.
+    `run_ids` are the networks and `metrics` the measures, or patterns of them, whose curves to read. Default: all.
 
-    Raises: ConfigError where there are none, where a file is damaged or of another version, and for a measure that has
-    no curve.
+    Raises: ConfigError if there are no curves, if a file is damaged or from another version, or if no curve has such a
+    name.
     """
     from modulab.results import store
 
@@ -152,17 +152,17 @@ def _path(source: str | Path | Results) -> Path:
 def load_members(
     path: str | Path | Results, members: str | int | Sequence[str | int] | None = None
 ) -> list[TrainedMembers]:
-    """Return the trained networks that a run's or sweep's folder holds: one `TrainedMembers` per population.
+    """Return the trained networks in the folder of a run or sweep, as one `TrainedMembers` per population.
 
-    `members` are numbers of rows, ranges (`"0-9"`) or first letters of run_ids; by default all. Each population has
-    `run_ids`, `configs`, `parameters` and `weights`, in one order. `points(1000)` gives test points, and
-    `outputs(inputs)` the networks' outputs, as NumPy arrays with the network as first axis; `population()` gives the
-    networks themselves, on torch's tensors, and `measures()` measures them again.
+    `members` are row numbers, ranges (`"0-9"`) or first letters of run_ids; by default all. Each population has
+    `run_ids`, `configs`, `parameters` and `weights`, in the same order. `points(1000)` returns test points, and
+    `outputs(inputs)` the networks' outputs, as NumPy arrays whose first axis is the network. `population()` returns the
+    networks with torch tensors, and `measures()` measures them again.
 
-    Code that the folder names is imported only if it is modulab's or lies in modules of your own, which are named as in
-    `outputs(inputs, modules=["my_networks"])`.
+    Code that the folder names is imported only if it is part of modulab, or in one of your own modules that you name,
+    as in `outputs(inputs, modules=["my_networks"])`.
 
-    Raises: ConfigError where there are none, and for members that are not there.
+    Raises: ConfigError if there are no trained networks, or members do not exist.
     """
     from modulab.process import import_training
 
@@ -182,12 +182,12 @@ def export_weights(
     format: str = "npz",
     members: str | int | Sequence[str | int] | None = None,
 ) -> list[Path]:
-    """Write the weights of trained networks to `to`, one file per network named by its run_id; return the files.
+    """Write the weights of trained networks to `to`, one file per network named by its run_id; return the paths.
 
-    `format` is npz or safetensors, `to` is the folder `weights` beside the results by default, and `members` are as
-    in `load_members`. networks.json beside the files has each network's config, and for how many steps it was trained.
+    `format` is npz or safetensors. `to` is by default the folder `weights` next to the results, and `members` is as in
+    `load_members`. The file networks.json contains each network's config and number of training steps.
 
-    Raises: ConfigError as `load_members` does, and for a format that is not known or whose package is missing.
+    Raises: ConfigError as `load_members` does, and if the format is unknown or its package is missing.
     """
     from modulab.export import write_weights
 
@@ -207,13 +207,13 @@ def summary(
 ) -> Table:
     """Return means over seeds with 95% intervals, one row per setting that varies, as `modulab table` shows them.
 
-    `results` are a folder, several folders to compare, or a table as `load_results` returns it, of which rows may have
-    been left out. `by` names the settings to group by and `metrics` the measures, or patterns of them, to show; `frame`
-    of what is returned has every measure. With a `baseline`, `"noise.scale=0"` or `{"noise.scale": 0}`, values are
-    differences from the network of equal seed that has this setting, or with `ratio` ratios to it. Of several folders,
-    one may be the baseline.
+    `results` is a folder, several folders to compare, or a table from `load_results`, from which you may have removed
+    rows. `by` names the settings to group by, and `metrics` the measures to show, or patterns. The attribute `frame` of
+    the returned table has every measure. With a `baseline`, `"noise.scale=0"` or `{"noise.scale": 0}`, values are
+    differences from the network with equal seed and this setting; with `ratio`, they are ratios. One of several folders
+    can be the baseline.
 
-    Raises: ConfigError for settings and measures that the results do not have, and where pairs are not determined.
+    Raises: ConfigError for settings and measures that the results do not have, and if pairs are not unique.
     """
     from modulab.results.store import load_folders
 
@@ -227,7 +227,7 @@ def summary(
             folders = [_path(each) for each in results]
             table = load_folders(folders)
         if ratio and baseline is None:
-            raise ConfigError("ratio: say to what, as in baseline={'noise.scale': 0}.")
+            raise ConfigError("ratio needs a baseline, as in baseline={'noise.scale': 0}.")
         return summary_table(
             table, by=_names(by), metrics=_names(metrics), baseline=_baseline(baseline, folders), ratio=ratio
         )
@@ -253,9 +253,9 @@ def _baseline(
 def figures(path: str | Path | Results, *, modules: Collection[str] | None = None) -> Figures:
     """Return the figures of `modulab report` by name, each with its data; a notebook shows them.
 
-    `modules` are those of your own whose code the results may name, by default those of modulab.toml.
+    `modules` are your own modules that may be imported if the results name them, by default those in modulab.toml.
 
-    Raises: ConfigError where there are no results.
+    Raises: ConfigError if there are no results.
     """
     from modulab.config.project_file import own_folders_added, own_modules
     from modulab.process import settings_kept
@@ -277,11 +277,11 @@ def write_report(
     *,
     modules: Collection[str] | None = None,
 ) -> WrittenPage:
-    """Write the page of `modulab report`, with its figures as PNG, SVG and CSV, and return where it is.
+    """Write the page of `modulab report`, with its figures as PNG, SVG and CSV, and return its location.
 
-    `folder` is where to write, by default `report` within the results; `modules` are as in `figures`.
+    `folder` is the folder to write to, by default `report` in the folder of results. `modules` is as in `figures`.
 
-    Raises: ConfigError where there are no results.
+    Raises: ConfigError if there are no results.
     """
     from modulab.config.project_file import own_folders_added, own_modules
     from modulab.process import settings_kept
@@ -302,13 +302,13 @@ def analyse(
     modules: Collection[str] | None = None,
     again: bool = False,
 ) -> pd.DataFrame:
-    """Analyse the finished networks of a folder as `modulab analyse` would; return the results with what was found.
+    """Analyse the finished networks of a folder as `modulab analyse` does; return the results with the new values.
 
-    `with_` names one or more analyses, `settings` set their fields (`cut.partitions=500`), `members` are numbers of
-    rows, ranges (`0-9`) or first letters of run_ids, and `modules` are as in `figures`. Members that have been analysed
-    are left out, unless `again`.
+    `with_` names one or more analyses, and `settings` sets their fields (`cut.partitions=500`). `members` are row
+    numbers, ranges (`0-9`) or first letters of run_ids, and `modules` is as in `figures`. Members that have been
+    analysed are skipped, unless `again` is true.
 
-    Raises: ConfigError for whatever a user can set right; Interrupted as in `train`.
+    Raises: ConfigError for invalid arguments; Interrupted as in `train`.
     """
     from modulab.config.project_file import own_folders_added, own_modules
     from modulab.config.python_values import overrides_of
@@ -322,7 +322,7 @@ def analyse(
         chosen = choose_analyses([with_] if isinstance(with_, str) else with_, overrides_of(settings, {}))
         wanted = None if members is None else [str(each) for each in members]
         own = own_modules(modules, folder)
-        with _resumable(f"{folder}. The same call goes on."):
+        with _resumable(f"{folder}. Repeat the call to resume."):
             run_analyses(plan_analyses(folder, chosen, wanted, again), own)
     return load_results(folder)
 
@@ -334,12 +334,12 @@ def run_claims(
     *,
     processes: int | None = None,
 ) -> Verdicts:
-    """Run what is missing of the claims' experiments, decide each claim by its rule, and write the report on them.
+    """Run the missing experiments of the claims, decide each claim by its rule, and write the report.
 
-    `preset` is smoke, quick or full; `only` names claims, `["C5", "C6"]`; `folder` is where to write, by default
-    outputs/claims/PRESET; `processes` is how many experiments run at once, by default one per core.
+    `preset` is smoke, quick or full. `only` names claims, `["C5", "C6"]`. `folder` is the folder to write to, by
+    default outputs/claims/PRESET. `processes` is the number of experiments that run at once, by default one per core.
 
-    Raises: ConfigError for whatever a user can set right; Interrupted as in `train`.
+    Raises: ConfigError for invalid arguments; Interrupted as in `train`.
     """
     from modulab.claims.presets import PRESETS, banner, choose_preset
     from modulab.process import settings_kept
@@ -347,7 +347,7 @@ def run_claims(
     with python_errors():
         choose_preset(preset, processes)
         target = Path(folder) if folder is not None else Path("outputs", "claims", preset)
-        with settings_kept(), _resumable(f"{target}. The same call goes on."):
+        with settings_kept(), _resumable(f"{target}. Repeat the call to resume."):
             from modulab.claims import command
 
             judgements, reasons = command.run_claims(preset, _names(only), target, processes, "auto")
@@ -361,9 +361,9 @@ def run_claims(
 
 
 def options(group: str | None = None) -> Table:
-    """Return what `modulab list` shows: the options of a config group with their meanings, or the groups.
+    """Return the options of a config group with their meanings, or the groups, as `modulab list` prints them.
 
-    Raises: ConfigError for a group that is not there.
+    Raises: ConfigError for an unknown group.
     """
     from modulab.config.project_file import folders_in_order
     from modulab.help import listed

@@ -29,7 +29,7 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
 
     That is what lies under a path; without one, what lies under `outputs` and in the cache of compiled steps.
 
-    A folder in which another process is at work stays as it is.
+    A folder in which another process is using stays as it is.
 
     Raises: ConfigError for a path that is not a folder.
     """
@@ -61,7 +61,7 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
         return [*lines, "Nothing to remove."]
     return [
         *lines,
-        f"To remove {_amount(sizes)}, add --yes. Results stay. "
+        f"To remove {_amount(sizes)}, add --yes. Results are kept. "
         + ("Compiled steps are compiled again when they are needed. " if compiled else "")
         + "Without its checkpoints a folder has no weights for modulab analyse and load_members.",
     ]

@@ -16,25 +16,27 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulab.arguments import ArgumentParser, given_path
+from modulab.arguments import ArgumentParser, given_path, whole_number
 from modulab.errors import ConfigError
 
 if TYPE_CHECKING:
     from modulab.sweep.jobs import TrainTask
 
-_COMMANDS = {
-    "train": "train and measure one run, a population, or with -m a sweep",
-    "table": "print mean and interval over seeds, grouped by what varies",
-    "claims": "run the experiments that test the claims, decide each by its rule, and write a report",
-    "report": "write figures of results and an HTML page that holds them",
-    "analyse": "cut, transplant or clamp modules of finished networks, and add what is found to their rows",
-    "rerun": "train one row of a table again, alone, and compare",
-    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member once",
+COMMANDS = {
+    "train": "train and measure a network, a population or, with -m, a sweep",
+    "table": "print means and intervals over seeds, grouped by the settings that vary",
+    "claims": "run the experiments that test the claims, decide each claim by its rule, and write a report",
+    "report": "write figures of results, and an HTML page that contains them",
+    "analyse": "cut, transplant or clamp modules of finished networks, and add the values to their rows",
+    "rerun": "train the network of one row again, alone, and compare all numbers",
+    "log": "export a folder of results to W&B, TensorBoard or CSV files, each member only once",
     "dashboard": "save a sweep's dashboard in W&B, or print its definition",
     "export": "write the weights of trained networks to npz or safetensors files, one per network",
-    "list": "list the options of a config group with their meanings, your own too; without GROUP, the groups",
-    "clean": "show compiled steps and checkpoints of finished folders with their sizes; remove them with --yes",
-    "init": "write a small project with a task, a measure and an experiment of its own, which runs as it is",
+    "list": "list the options of a config group with their meanings, including your own; without GROUP, "
+    "list the groups",
+    "clean": "show the sizes of compiled steps and of checkpoints of finished folders; with --yes, remove "
+    "them",
+    "init": "create a small project with its own task, measure and experiment, ready to run",
 }
 
 
@@ -117,15 +119,16 @@ def _other(given: Sequence[str]) -> int:
 
     parser = ArgumentParser(
         prog="modulab",
-        description="Find out when and why neural networks become modular, and what they gain by it.",
+        description="Train populations of small neural networks, and find out when and why they become "
+        "modular.",
     )
     parser.add_argument("--version", action="store_true", help="print the version of modulab")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in ("train", "analyse"):
-        commands.add_parser(name, help=_COMMANDS[name], add_help=False)
-    table = commands.add_parser("table", help=_COMMANDS["table"], description=_COMMANDS["table"])
+        commands.add_parser(name, help=COMMANDS[name], add_help=False)
+    table = commands.add_parser("table", help=COMMANDS["table"], description=COMMANDS["table"])
     add_options(table)
-    report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
+    report = commands.add_parser("report", help=COMMANDS["report"], description=COMMANDS["report"])
     report.add_argument(
         "path", type=given_path, metavar="PATH", help="folder that modulab train wrote, or a file"
     )
@@ -133,7 +136,7 @@ def _other(given: Sequence[str]) -> int:
     report.add_argument(
         "--output", type=given_path, metavar="FOLDER", help="where to write; default: PATH/report"
     )
-    rerun = commands.add_parser("rerun", help=_COMMANDS["rerun"], description=_COMMANDS["rerun"])
+    rerun = commands.add_parser("rerun", help=COMMANDS["rerun"], description=COMMANDS["rerun"])
     rerun.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     rerun.add_argument(
         "--member",
@@ -142,29 +145,39 @@ def _other(given: Sequence[str]) -> int:
         help="the row's number, from 0, or the first letters of its run_id",
     )
     rerun.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
-    claims = commands.add_parser("claims", help=_COMMANDS["claims"], description=_COMMANDS["claims"])
+    claims = commands.add_parser("claims", help=COMMANDS["claims"], description=COMMANDS["claims"])
     claims.add_argument(
         "--preset",
+        values=_presets,
         default="quick",
         metavar="PRESET",
-        help="smoke: seconds, only to see that it runs; quick: minutes on two cores (default); full: for a cluster",
-    )
-    claims.add_argument("--only", metavar="CLAIMS", help="claims to test, with commas between, such as C5,C6")
-    claims.add_argument(
-        "--folder", type=given_path, metavar="FOLDER", help="where to write; default outputs/claims/PRESET"
+        help="smoke: takes a minute, to test the installation; quick: minutes on two cores (default); full: "
+        "for a cluster",
     )
     claims.add_argument(
-        "--processes", type=int, metavar="N", help="experiments to run at once; default one per core"
+        "--only",
+        values=_claim_names,
+        metavar="CLAIMS",
+        help="claims to test, separated by commas, such as C5,C6",
     )
     claims.add_argument(
-        "--dry-run", action="store_true", help="print how many networks would be trained, and train nothing"
+        "--folder", type=given_path, metavar="FOLDER", help="where to write; default: outputs/claims/PRESET"
+    )
+    claims.add_argument(
+        "--processes",
+        type=whole_number,
+        metavar="N",
+        help="number of experiments to run at once; default: one per core",
+    )
+    claims.add_argument(
+        "--dry-run", action="store_true", help="print how many networks would be trained, but train nothing"
     )
     claims.add_argument(
         "--map",
         action="store_true",
         help="draw where each claim holds, over settings drawn from a Sobol sequence",
     )
-    log = commands.add_parser("log", help=_COMMANDS["log"], description=_COMMANDS["log"])
+    log = commands.add_parser("log", help=COMMANDS["log"], description=COMMANDS["log"])
     log.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     log.add_argument(
         "overrides",
@@ -172,26 +185,28 @@ def _other(given: Sequence[str]) -> int:
         metavar="OVERRIDE",
         help="logger=wandb, 'logger=[csv,wandb]', logger.wandb.KEY=VALUE",
     )
-    log.add_argument("--again", action="store_true", help="also members that were logged before")
+    log.add_argument("--again", action="store_true", help="also log members that have already been logged")
     dashboard = commands.add_parser(
-        "dashboard", help=_COMMANDS["dashboard"], description=_COMMANDS["dashboard"]
+        "dashboard", help=COMMANDS["dashboard"], description=COMMANDS["dashboard"]
     )
     dashboard.add_argument(
         "path", type=given_path, metavar="PATH", help="folder of a sweep that was logged to W&B"
     )
-    dashboard.add_argument("--json", action="store_true", help="print the definition; needs no network")
+    dashboard.add_argument(
+        "--json", action="store_true", help="print the definition; needs no internet connection"
+    )
     dashboard.add_argument("--project", help="W&B project; default: where the sweep was logged")
     dashboard.add_argument("--entity", help="W&B user or team; default: that of the account")
     _add_project_commands(commands)
     if not given:
         parser.print_help()
         return 2
-    named = next((place for place, word in enumerate(given) if word in _COMMANDS), None)
-    if given[0] not in _COMMANDS:
+    named = next((place for place, word in enumerate(given) if word in COMMANDS), None)
+    if given[0] not in COMMANDS:
         if given[0] == "--version":
             return _version()
         if given[0] not in ("-h", "--help"):
-            raise ConfigError(_no_command(given, named, suggest(given[0], _COMMANDS)))
+            raise ConfigError(_no_command(given, named, suggest(given[0], COMMANDS)))
         parser.print_help()
         return 0
     # Each by itself: an argument may then stand between options, and after them.
@@ -213,41 +228,73 @@ def _other(given: Sequence[str]) -> int:
 
 def _add_project_commands(commands: Any) -> None:
     """Add the commands about a project as a whole."""
-    listing = commands.add_parser("list", help=_COMMANDS["list"], description=_COMMANDS["list"])
-    listing.add_argument("group", nargs="?", metavar="GROUP", help="a config group, such as task or noise")
+    listing = commands.add_parser("list", help=COMMANDS["list"], description=COMMANDS["list"])
+    listing.add_argument(
+        "group",
+        values=_groups,
+        nargs="?",
+        metavar="GROUP",
+        help="a config group, such as task or noise",
+    )
     listing.add_argument(
         "--config-dir",
         action="append",
         default=[],
         type=given_path,
         metavar="FOLDER",
-        help="a folder of further configs; MODULAB_CONFIG_DIR and modulab.toml name such folders too",
+        help="a folder with additional configs; MODULAB_CONFIG_DIR and modulab.toml can also name such "
+        "folders",
     )
-    export = commands.add_parser("export", help=_COMMANDS["export"], description=_COMMANDS["export"])
+    export = commands.add_parser("export", help=COMMANDS["export"], description=COMMANDS["export"])
     export.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
     export.add_argument(
         "--to", type=given_path, metavar="FOLDER", help="where to write; default: PATH/weights"
     )
-    export.add_argument("--format", default="npz", metavar="FORMAT", help="npz or safetensors; default: npz")
+    export.add_argument(
+        "--format",
+        values=lambda: ("npz", "safetensors"),
+        default="npz",
+        metavar="FORMAT",
+        help="npz or safetensors; default: npz",
+    )
     export.add_argument(
         "--members",
         nargs="+",
         metavar="K",
         help="rows, ranges such as 0-9, or first letters of run_ids; default: all",
     )
-    clean = commands.add_parser("clean", help=_COMMANDS["clean"], description=_COMMANDS["clean"])
+    clean = commands.add_parser("clean", help=COMMANDS["clean"], description=COMMANDS["clean"])
     clean.add_argument(
         "path",
         nargs="?",
         type=given_path,
         metavar="PATH",
-        help="where to look for folders of results, and nowhere else; without it outputs and the compiled steps",
+        help="folder in which to look for results; by default outputs, and the cache of compiled steps",
     )
     clean.add_argument(
         "--yes", action="store_true", help="remove what is shown; without it nothing is removed"
     )
-    begin = commands.add_parser("init", help=_COMMANDS["init"], description=_COMMANDS["init"])
-    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="where to write it")
+    begin = commands.add_parser("init", help=COMMANDS["init"], description=COMMANDS["init"])
+    begin.add_argument("folder", type=given_path, metavar="FOLDER", help="folder to create")
+
+
+def _presets() -> list[str]:
+    from modulab.claims.presets import PRESETS
+
+    return list(PRESETS)
+
+
+def _groups() -> list[str]:
+    from modulab.config.composing import config_folder
+    from modulab.config.described import group_names
+
+    return group_names([config_folder()])
+
+
+def _claim_names() -> list[str]:
+    from modulab.claims.registry import CLAIMS
+
+    return [claim.name for claim in CLAIMS]
 
 
 def _no_command(given: Sequence[str], named: int | None, hint: str) -> str:
@@ -267,7 +314,7 @@ def _init(options: argparse.Namespace) -> int:
 
     folder = printable(str(options.folder))
     written = begin_project(options.folder)
-    print(f"Wrote {len(written)} files to {folder}. Its README.md says how to go on.")
+    print(f"Wrote {len(written)} files to {folder}. See README.md there for the next steps.")
     return 0
 
 
@@ -341,7 +388,7 @@ def _claims(options: argparse.Namespace) -> int:
             headings, rows, place = summary(judgements, folder)
     except KeyboardInterrupt:
         print(
-            f"Interrupted. What is finished is kept in {folder}. The same command goes on.", file=sys.stderr
+            f"Interrupted. Finished results are in {folder}. Repeat the command to resume.", file=sys.stderr
         )
         return 130
     if warning := banner(options.preset, presets[options.preset]):
@@ -446,9 +493,14 @@ def _train(given: Sequence[str]) -> int:
         return _train_help(given)
     if "--version" in given:
         return _version()
-    if "--shell-completion" in given or "-sc" in given:
+    # Hydra takes the first letters of an option too.
+    if (
+        "-sc" in given
+        or any(len(word) > 2 and "--shell-completion".startswith(word) for word in given)
+        or "-s" in given
+    ):
         raise ConfigError(
-            "--shell-completion: modulab has no completion of shells; Hydra's takes no commands such as train. "
+            "--shell-completion: modulab has no shell completion, and Hydra's does not know commands such as train. "
             "modulab train --help GROUP lists options and keys."
         )
     if "--hydra-help" in given:
@@ -586,9 +638,9 @@ def _report(folder: Path, planned: Collection[str], searched: bool) -> int:
     print(f"Results: {folder / RESULTS if (folder / RESULTS).exists() else folder}")
     others = len(set(results["run_id"]).difference(planned))
     if others and not searched:  # a stored search has trials of earlier commands
-        are = "is" if others == 1 else "are"
+        have = "has" if others == 1 else "have"
         print(
-            f"{others} of these {len(results)} networks {are} of other settings: {folder} held them before."
+            f"{others} of these {len(results)} networks {have} other settings; {folder} contained them before."
         )
     if lost := set(planned).difference(results["run_id"]):
         print(
@@ -606,7 +658,7 @@ def _how_to_go_on(job: TrainTask, given: Sequence[str]) -> str:
     key = "hydra.sweep.dir" if job.multirun else "hydra.run.dir"
     words = [word for word in given if not word.startswith(f"{key}=")]
     command = shlex.join(["modulab", "train", *words, f"{key}={job.folder}"])
-    return f"Interrupted. What is finished is kept in {job.folder}. To go on:\n  {command}"
+    return f"Interrupted. Finished results are in {job.folder}. To resume:\n  {command}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class EnergyRegulariser(Regulariser):
     weights from growing so that activity can shrink.
     """
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     energy: float = Field(ge=0, description="factor of half the mean squared activity, summed over units")
     nonnegativity: float = Field(ge=0, description="factor of mean negative activity, summed over units")
     weights: float = Field(ge=0, description="factor of half the summed squared weights")

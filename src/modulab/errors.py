@@ -1,4 +1,4 @@
-"""Errors that users can cause, and those of other people's code."""
+"""Errors that users can cause, and errors of code that is not part of modulab."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class _Short(BaseException):
 
 
 class ConfigError(ValueError, _Short):
-    """Something a user asked for cannot be done; the message says what, where, and how to fix it."""
+    """A setting or argument is invalid; the message says what is wrong, where, and how to fix it."""
 
 
 class Interrupted(KeyboardInterrupt, _Short):
-    """Ctrl-C, or a notebook's interrupt; the message says where what is finished is kept, and how to go on."""
+    """Ctrl-C, or a notebook's interrupt; the message says where finished results are, and how to resume."""
 
 
 class ForeignError(Exception):
-    """Other people's code failed: a task, measure, regulariser or logger. The message holds the error's type."""
+    """Code outside modulab failed: a task, measure, regulariser or logger. The message names the type of the error."""
 
 
 class MeasureFailed(ForeignError):

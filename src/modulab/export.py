@@ -37,8 +37,8 @@ def write_weights(groups: Sequence[TrainedMembers], folder: Path, kind: str = "n
     for group in groups:
         if len(group.run_ids) != len(group.configs):
             raise ConfigError(
-                f"{group.file}: the list of its networks (*.members.json.gz) is gone, so that their run_ids are not "
-                "known. Restore it from a copy."
+                f"{group.file}: the list of its networks (*.members.json.gz) is missing, so their run_ids are "
+                "not known. Restore it from a copy."
             )
         weights = {name: values.numpy() for name, values in group.weights.items()}
         for place, (name, config) in enumerate(zip(group.run_ids, group.configs, strict=True)):

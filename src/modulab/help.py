@@ -26,10 +26,10 @@ _LEAST_WIDTH, _MOST_WIDTH = 40, 120
 
 _EXAMPLES = (
     ("modulab train noise.scale=0.2", "one network"),
-    ("modulab train population.seeds=16", "the same at seeds 0 to 15, trained at once"),
+    ("modulab train population.seeds=16", "the same with seeds 0 to 15, trained together"),
     (
         "modulab train 'population.grid={noise.scale: [0, 0.1, 0.2]}'",
-        "every value of a grid, trained at once",
+        "every value of a grid, trained together",
     ),
     ("modulab train experiment=regression", "a prepared experiment"),
     (
@@ -38,16 +38,17 @@ _EXAMPLES = (
     ),
 )
 _OPTIONS = (
-    ("hydra.run.dir=FOLDER", "where to write; the same folder again goes on where it stopped"),
+    ("hydra.run.dir=FOLDER", "where to write; the same command with the same folder resumes"),
     ("hydra.sweep.dir=FOLDER", "the same for a sweep"),
-    ("logger=wandb", "also log to W&B, each network as a run; or csv, tensorboard, '[csv,wandb]'"),
-    ("sweep.dry_run=true", "print how much there is to train, and train nothing"),
-    ("hydra/launcher=population_slurm", "train a sweep on a SLURM cluster; its keys are those of hydra.launcher"),
-    ("hydra/launcher=population_ray", "the same on a cluster of Ray"),
-    ("--config-dir FOLDER", "a folder of further configs; modules in the current folder can be named as _target_"),
-    ("MODULAB_CONFIG_DIR, modulab.toml", "name such folders once: config_dir = \"configs\", in the file"),
+    ("logger=wandb", "also log to W&B, with one run per network; or csv, tensorboard, '[csv,wandb]'"),
+    ("sweep.dry_run=true", "print what would be trained, but train nothing"),
+    ("hydra/launcher=population_slurm", "train a sweep on a SLURM cluster, with the keys of hydra.launcher"),
+    ("hydra/launcher=population_ray", "the same on a Ray cluster"),
+    ("--config-dir FOLDER", "a folder with additional configs; modules in the current folder can be used as "
+                            "_target_"),
+    ("MODULAB_CONFIG_DIR, modulab.toml", 'set such folders permanently; in the file: config_dir = "configs"'),
     ("--cfg job", "print the composed config and train nothing"),
-    ("--help GROUP", "the options and keys of one group alone"),
+    ("--help GROUP", "the options and keys of one group"),
     ("--hydra-help", "Hydra's own options"),
 )  # fmt: skip
 
@@ -80,7 +81,7 @@ def list_options(group: str | None, folders: Sequence[Path] = (), width: int | N
     width = min(max(width or shutil.get_terminal_size().columns - 1, _LEAST_WIDTH), _MOST_WIDTH)
     lines = _definitions(listed(group, folders), width)
     if group is None:
-        lines += ["", "modulab list GROUP says what the options of a group are."]
+        lines += ["", "modulab list GROUP prints the options of a group."]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
-"""Losses: what a module's outputs are judged by, in training, in tables and in measures.
+"""Losses: how the outputs of a module are evaluated, in training, in tables and in measures.
 
-A task states its loss. A loss gives one value for each module and member; training minimises their mean over modules.
+A task names its loss. A loss has one value per module and member; training minimises the mean over modules.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from modulab.schema import suggest
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """What every loss states. Derive from it, with numbers as fields; equal fields must give equal values."""
+    """The base class of losses. Derived classes have numbers as fields; equal fields must give equal values."""
 
     @property
     def error_label(self) -> str:
-        """Return what axes and tables call `errors`."""
+        """Return the label of `errors` on axes and in tables."""
         return "Error"
 
     @property
     def takes_logits(self) -> bool:
-        """Return whether a module's outputs count by their differences alone: adding to all of them changes nothing."""
+        """Return whether adding a constant to all outputs of a module changes nothing, as for logits."""
         return False
 
     @abstractmethod
@@ -50,7 +50,7 @@ class Loss(ABC):
         targets: Float[Tensor, "member batch target"],
         partition: Partition,
     ) -> Float[Tensor, " member"]:
-        """Return what training minimises: the mean of `by_module` over modules, in any form of equal value."""
+        """Return the quantity that training minimises: the mean of `by_module` over modules, in any equivalent form."""
         return self.by_module(outputs, targets, partition).mean(dim=1)
 
     def errors(

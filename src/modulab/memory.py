@@ -30,7 +30,7 @@ def check_plan(members: int, what: str) -> None:
     if needed > _NOTICEABLE and needed > (room := free_bytes()):
         raise ConfigError(
             f"{what} gives {members:,} networks, and planning them takes about {needed / 2**30:,.0f} GiB of memory, "
-            f"where {room / 2**30:,.1f} GiB are free. Give fewer, and others in a command of their own."
+            f"where {room / 2**30:,.1f} GiB are free. Give fewer, and the others in a separate command."
         )
 
 

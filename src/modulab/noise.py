@@ -41,40 +41,41 @@ class Noise(Settings):
     a is what the noise is added to: a hidden activity or, as `sites` says, a pre-activation or an input.
     """
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     scale: float = Field(ge=0, description="sigma; 0 switches noise off")
     constant: float = Field(ge=0, description="c0, the variance that does not depend on activity")
-    linear: float = Field(ge=0, description="c1, the variance in proportion to activity (Poisson-like)")
-    quadratic: float = Field(ge=0, description="c2, the variance in proportion to squared activity")
+    linear: float = Field(ge=0, description="c1, the variance proportional to activity (Poisson-like)")
+    quadratic: float = Field(ge=0, description="c2, the variance proportional to squared activity")
     distribution: Distribution = Field(
-        description="what noise is drawn from: normal, or bernoulli, which with quadratic alone is dropout"
+        description="distribution of the noise: normal, or bernoulli, which is dropout if only quadratic is "
+        "not 0"
     )
     sites: Literal["all", "first", "last", "pre_activation", "input"] = Field(
-        description="where noise acts: activities of all hidden layers, or of the first or last alone; "
-        "pre_activation of all hidden layers; or input of the network"
+        description="where noise acts: on the activity of all hidden layers, or only of the first or last; "
+        "on the pre_activation of all hidden layers; or on the input"
     )
 
     @property
     def has_variance(self) -> bool:
-        """Return whether the law gives noise at any activity."""
+        """Return whether the law has noise at any activity."""
         return self.constant + self.linear + self.quadratic > 0
 
     def coefficients(self) -> dict[str, float]:
-        """Return the numbers that `NoiseLaw` takes, of which each member of a program has its own."""
+        """Return the coefficients for `NoiseLaw`; each member of a population has its own."""
         return {field.name: getattr(self, field.name) for field in fields(NoiseLaw)}
 
     @property
     def is_on(self) -> bool:
-        """Return whether there is any noise, wherever it acts."""
+        """Return whether there is any noise."""
         return self.scale > 0 and self.has_variance
 
     @property
     def acts_on_inputs(self) -> bool:
-        """Return whether there is noise, and on the inputs of the network."""
+        """Return whether there is noise on the inputs of the network."""
         return self.is_on and self.sites == "input"
 
     def choose(self, sites: Sequence[str], pre_activations: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return at which of the places of a pass noise acts; none where it is off or acts on the inputs."""
+        """Return the places of a forward pass at which noise acts; none if it is off or acts on the inputs."""
         if not self.is_on:
             return ()
         places: dict[str, Sequence[str]] = {
@@ -111,8 +112,8 @@ def add_activity_noise(
 ) -> Float[Tensor, "member hidden_features batch"]:
     """Return noisy activity; `keys` are those of this site and step.
 
-    Where the variance is 0 the standard deviation's derivative is taken as 0 as well, so that a silent unit
-    is noiseless and receives no infinite gradient.
+    If the variance is 0, the derivative of the standard deviation is also set to 0, so a silent unit has no noise and
+    no infinite gradient.
     """
     variance = relative_variance(activity, law)
     silent = variance <= 0

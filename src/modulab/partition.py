@@ -11,11 +11,11 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 SHARED = -1
-"""The label of what belongs to no module: an input that all read, or an output that depends on all."""
+"""The label of inputs and outputs that belong to no module, because several modules share them."""
 
 
 def even_shares(num_features: int, modules: int) -> tuple[int, ...]:
-    """Return the module of each of `num_features` units that are shared out evenly, in order."""
+    """Return the module of each of `num_features` units that are divided evenly among modules, in order."""
     return tuple(feature * modules // num_features for feature in range(num_features))
 
 
@@ -30,7 +30,7 @@ class Partition:
     def __post_init__(self) -> None:
         """Check the labels.
 
-        Raises: ValueError for one that is not a module's, or a module without an output where others have some.
+        Raises: ValueError for an unknown label, or a module without outputs if others have outputs.
         """
         labels = {*self.inputs, *self.outputs}
         if not labels <= {SHARED, *range(self.modules)}:
@@ -48,7 +48,7 @@ class Partition:
     @staticmethod
     @functools.cache
     def of_equal_shares(modules: int, inputs_per_module: int, outputs_per_module: int) -> Partition:
-        """Return the partition in which each module has as many inputs and outputs as the others, in order."""
+        """Return the partition with equal numbers of inputs and outputs for each module, in order."""
         return Partition(
             modules,
             even_shares(modules * inputs_per_module, modules),
@@ -60,7 +60,7 @@ class Partition:
         return tuple(output for output, label in enumerate(self.outputs) if label == module)
 
     def judged_outputs(self, module: int) -> tuple[int, ...]:
-        """Return the outputs that a module's error is of: its own or, where all are shared, all of them."""
+        """Return the outputs that count for a module's error: its own or, if all outputs are shared, all of them."""
         return self.outputs_of(module) or tuple(range(len(self.outputs)))
 
     def inputs_of(self, module: int) -> tuple[int, ...]:
@@ -69,12 +69,12 @@ class Partition:
 
     @property
     def outputs_per_module(self) -> int | None:
-        """Return how many outputs each module has where they are equal shares in order, else None."""
+        """Return the number of outputs of each module if they are equal and in order, else None."""
         return _equal_share(self.outputs, self.modules)
 
     @property
     def inputs_per_module(self) -> int | None:
-        """Return how many inputs each module has where they are equal shares in order, else None."""
+        """Return the number of inputs of each module if they are equal and in order, else None."""
         return _equal_share(self.inputs, self.modules)
 
 
@@ -84,7 +84,7 @@ def _equal_share(labels: Sequence[int], modules: int) -> int | None:
 
 
 def within_modules(targets: Sequence[int], sources: Sequence[int]) -> Bool[Tensor, "target source"]:
-    """Return which pairs of units belong to one module; what is shared belongs to all of them."""
+    """Return which pairs of units belong to the same module; shared units belong to all modules."""
     rows, columns = _labels(targets)[:, None], _labels(sources)[None, :]
     return (rows == columns) | (rows == SHARED) | (columns == SHARED)
 

@@ -52,7 +52,7 @@ def mean_activity_power(
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass of a population, and what it ran on."""
+    """A forward pass of a population, with its network, parameters and inputs."""
 
     network: Network
     parameters: Float[Tensor, "member parameter"]
@@ -60,57 +60,57 @@ class Pass:
     inputs: Float[Tensor, "member batch in_features"]
     recording: Recording
     step: Int32[Tensor, ""] = field(default_factory=lambda: torch.zeros((), dtype=torch.int32))
-    """The training step, from 0: a penalty may change in training."""
+    """The training step, from 0, for penalties that change during training."""
 
     def edges(self) -> tuple[Edges, ...]:
         """Return the weighted connections of the network."""
         return self.network.edges(self.parameters)
 
     def masks(self) -> tuple[Edges, ...]:
-        """Return, in the form of `edges`, 1 for each connection that the mask leaves and 0 for the others."""
+        """Return, in the form of `edges`, 1 for each connection that exists and 0 for masked ones."""
         return self.network.edges(self.mask)
 
     def read_by(self, edges: Edges) -> Float[Tensor, "member source_unit _batch"]:
-        """Return the activity that edges read, without noise."""
+        """Return the activity that these edges read, without noise."""
         return self.network.activity_read((edges.source, edges.target), self.inputs, self.recording)
 
 
 @dataclass(frozen=True)
 class Rearrangement:
-    """Parameters after units were rearranged, and whose moments each goes on with."""
+    """Parameters after units were rearranged, and the moments with which training continues."""
 
     parameters: Float[Tensor, "member parameter"]
     moments_of: Int64[Tensor, "member parameter"] | None = None
-    """The parameter whose moments of the optimiser each has from then on; None where each keeps its own."""
+    """For each parameter, the index of the parameter whose optimiser moments it takes; None if each keeps its own."""
 
 
 class Regulariser(Settings):
-    """What every regulariser shares: a strength, and a penalty computed from a forward pass."""
+    """The base class of regularisers: a strength, and a penalty computed from a forward pass."""
 
     strength: float = Field(ge=0, description="lambda, the factor before the penalty; 0 switches it off")
 
     @property
     def variant(self) -> str:
-        """Return which of a class's formulas a member needs; members of one variant are computed together."""
+        """Return which formula of the class a member needs; members of one variant are computed together."""
         return ""
 
     def coefficients(self) -> dict[str, float]:
-        """Return the numbers that `penalty` needs of this member: by default every numeric field."""
+        """Return the numbers of this member that `penalty` needs: by default every numeric field."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
-        """Return each member's penalty, before the strength; `coefficients` holds each numeric field as (member,)."""
+        """Return each member's penalty without the strength; `coefficients` are (member,) tensors of numeric fields."""
         raise NotImplementedError
 
     def lacking(self, network: Network) -> str | None:
-        """Return what a network lacks without which the penalty is 0 whatever the weights, or None."""
+        """Return what a network lacks if its penalty is 0 for all weights, or None."""
         del network
         return None
 
     def check_training(self, curve_every: int) -> None:
-        """Raise ConfigError where a network cannot be trained with `curve_every` steps between points of curves.
+        """Raise ConfigError if training with `curve_every` steps between points of curves is not supported.
 
         For regularisers that act at these points (see `rearranged`).
         """
@@ -123,26 +123,24 @@ class Regulariser(Settings):
         coefficients: Mapping[str, Tensor],
         step: int,
     ) -> Rearrangement | None:
-        """Return the parameters with units rearranged after `step` steps, or None where nothing changes: the default.
+        """Return the parameters with units rearranged after `step` steps, or None, the default, if nothing changes.
 
-        Called at each point of the curves, every training.curve_every steps. It is for changes that no gradient can
-        make and that leave every output as it is. Like all that takes part in training it must be a pure function of
-        each member's own row. Training calls it and knows nothing else of it, so that a regulariser that moves units is
-        a file like any other.
+        Called at each point of the curves, every training.curve_every steps. It is for changes that gradients cannot
+        make and that do not change outputs. It must be a pure function of each member's own row.
         """
         del network, parameters, coefficients, step
         return None
 
 
 class PowerRegulariser(Regulariser):
-    """R_pq, the family of products of weight and activity powers."""
+    """R_pq, the family of penalties on powers of weights times powers of activity."""
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     weight_power: float = Field(ge=0, description="p, 0 or at least 1")
     activity_power: float = Field(ge=0, description="q, 0 or at least 1")
     sites: Literal["hidden", "all"] | None = Field(
-        description="the weight matrices penalised: those that leave hidden layers, or all; "
-        "null means hidden where q > 0 and all where q = 0"
+        description="which weight matrices are penalised: those that leave hidden layers (hidden), or all; "
+        "null means hidden if q > 0 and all if q = 0"
     )
 
     @field_validator("weight_power", "activity_power")
@@ -166,14 +164,14 @@ class PowerRegulariser(Regulariser):
         return {**super().coefficients(), "first_layer": float(sites == "all")}
 
     def lacking(self, network: Network) -> str | None:
-        """Return that a network states no edges that are penalised, if so."""
+        """Return that a network has no edges that are penalised, if so."""
         everywhere = self.coefficients()["first_layer"] > 0
         penalised = [source for source, _ in network.connections if everywhere or source != INPUT]
         return None if penalised else "weighted connections from hidden units that it states as edges"
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
-        """Return R_pq; |W|^0 counts the connections that the mask leaves."""
+        """Return R_pq; |W|^0 counts the connections that are not masked."""
         weight_power = coefficients["weight_power"][:, None, None]
         total = torch.zeros_like(coefficients["weight_power"])
         means: dict[tuple[str, str], Tensor] = {}
@@ -190,19 +188,19 @@ class PowerRegulariser(Regulariser):
 
 
 class JacobianRegulariser(Regulariser):
-    """The second-order exact penalty of activity noise: sum_l E_x sum_j v(a_j) |dy/da_j|^2, summed over outputs.
+    """The penalty that equals activity noise to second order: sum_l E_x sum_j v(a_j) |dy/da_j|^2, summed over outputs.
 
-    j runs over the units of a site and over the positions and visits at which they are active.
+    j runs over the units of a site, and over the positions and visits at which they are active.
 
-    v(a) = c0 + c1 |a| + c2 a^2. Expanding the outputs to first order in small noise at every site
-    gives output variance sigma^2 times this, so strength sigma^2 / K matches noise of scale sigma under
-    mean squared error over K outputs. With one hidden layer it equals c0 R_20 + c1 R_21 + c2 R_22.
+    v(a) = c0 + c1 |a| + c2 a^2. An expansion of the outputs to first order in small noise at every site gives an output
+    variance of sigma^2 times this sum. Strength sigma^2 / K therefore matches noise of scale sigma under mean squared
+    error over K outputs. With one hidden layer the penalty equals c0 R_20 + c1 R_21 + c2 R_22.
     """
 
-    name: str = Field(description="how tables call it")
-    constant: float = Field(ge=0, description="c0 of the noise law that it stands for")
-    linear: float = Field(ge=0, description="c1 of the noise law that it stands for")
-    quadratic: float = Field(ge=0, description="c2 of the noise law that it stands for")
+    name: str = Field(description="name in tables and figures")
+    constant: float = Field(ge=0, description="c0 of the equivalent noise law")
+    linear: float = Field(ge=0, description="c1 of the equivalent noise law")
+    quadratic: float = Field(ge=0, description="c2 of the equivalent noise law")
 
     def lacking(self, network: Network) -> str | None:
         """Return that a network has no sites, if so."""

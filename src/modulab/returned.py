@@ -1,4 +1,4 @@
-"""What calls of modulab return, and how a notebook shows it."""
+"""What functions of the Python interface return, and how a notebook displays it."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def _safe(text: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is shown, with what is said below it, and every number in it."""
+    """A table as it is displayed, with the lines below it, and a data frame of all its numbers."""
 
     frame: pd.DataFrame
-    """Of a summary: settings, how many networks ended how, and of a measure NAME its mean in the column NAME, its 95%
-    interval in NAME.low and NAME.high, and of how many values they are in NAME.n."""
+    """For a summary: settings, numbers of networks by status, and for each measure NAME its mean in the column NAME,
+    its 95% interval in NAME.low and NAME.high, and the number of values in NAME.n."""
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    """The cells of the table that is shown, as texts."""
+    """The cells of the displayed table, as texts."""
     lines: tuple[str, ...] = ()
-    """What is said below it."""
+    """The lines below the table."""
 
     def __repr__(self) -> str:
         from modulab.results.layout import plain_text
@@ -58,7 +58,7 @@ class Table:
         return "\n".join([plain_text(self.headings, self.rows), *self.lines])
 
     def html(self) -> str:
-        """Return the table as a notebook shows it."""
+        """Return the table as a notebook displays it."""
         return html_table(self.headings, self.rows, self.lines)
 
     _repr_html_ = html
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Results:
-    """What a call trained, or found trained: one row per member, curves, and their folder."""
+    """The results of a call: one row per member, curves, and their folder."""
 
     table: pd.DataFrame
     """One row per network: its run_id, status, settings (`config.KEY`) and measures."""
@@ -76,7 +76,7 @@ class Results:
 
     @property
     def shown(self) -> Table:
-        """Return the table that a notebook shows of these results."""
+        """Return the table that a notebook displays for these results."""
         return summary_table(self.table, [f"Results: {self.folder}"])
 
     def __repr__(self) -> str:
@@ -88,9 +88,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Figures(Mapping[str, "ReportFigure"]):
-    """The figures of a report by name; a notebook shows all of them, or one: `figures["measures"]`.
+    """The figures of a report by name; a notebook displays all of them, or one: `figures["measures"]`.
 
-    Each has its `figure`, of matplotlib, and its `data`, a table of every number in it.
+    Each has a matplotlib `figure`, and `data`, a table of every number in it.
     """
 
     by_name: Mapping[str, ReportFigure]
@@ -122,7 +122,7 @@ def _figure_html(figure: ReportFigure) -> str:
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """A page that was written; what opens files takes it as a path."""
+    """A page that was written; it can be used as a path."""
 
     path: Path
 
@@ -133,7 +133,7 @@ class WrittenPage:
         return str(self.path)
 
     def link(self) -> str:
-        """Return a link to the page, as a notebook shows it."""
+        """Return a link to the page, as a notebook displays it."""
         # A notebook's links start at its own folder, which is the one that its kernel works in.
         return f"<a href='{escape(os.path.relpath(self.path))}' target='_blank'>{_safe(str(self.path))}</a>"
 
@@ -142,13 +142,13 @@ class WrittenPage:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What was found of claims."""
+    """The verdicts on claims."""
 
     table: pd.DataFrame
-    """One row per claim: its verdict, the quantity that it rests on, the effect, and how many networks it took."""
+    """One row per claim: its verdict, its first quantity, the effect, and the number of networks."""
     page: WrittenPage
     lines: tuple[str, ...]
-    """What is said below the table: of presets that decide nothing, and of experiments that failed."""
+    """The lines below the table: about presets that decide nothing, and experiments that failed."""
 
     def __repr__(self) -> str:
         return "\n".join([self.table.to_string(index=False), *self.lines, f"Report: {self.page}"])

@@ -17,6 +17,9 @@ LARGEST_COUNT = 2**31 - 1
 """The largest whole number that a setting may have, unless it is a seed."""
 
 
+_MOST_SUGGESTED = 12
+"""Number of names that a message lists; of more it lists the groups."""
+
 _HASH = "_hash"
 """Where settings keep their hash, beside the values of their fields."""
 
@@ -108,7 +111,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
     Upper and lower case do not matter.
     """
-    candidates = sorted(known)
+    candidates = sorted(set(known))
     by_lower = {each.lower(): each for each in reversed(candidates)}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     if close:
@@ -131,6 +134,16 @@ def suggest_key(key: str, known: Iterable[str]) -> str:
     return close if close.startswith("Did") else suggest(group, groups)
 
 
+def suggest_measure(name: str, names: Iterable[str]) -> str:
+    """Return a sentence that names the closest measure or, where none is close, the first parts of all."""
+    known = sorted(set(names))
+    close = suggest(name, known)
+    if close.startswith("Did") or len(known) <= _MOST_SUGGESTED:
+        return close
+    first = dict.fromkeys(each.partition("/")[0] for each in known)
+    return suggest(name.partition("/")[0], first).replace("'?", "/*'?")
+
+
 def import_target(path: object, key: str) -> Any:
     """Return the object that a dotted path names. Raises ConfigError where there is none; `key` says where it stood."""
     if not isinstance(path, str) or "." not in path:
@@ -144,7 +157,7 @@ def import_target(path: object, key: str) -> Any:
             except ImportError as error:
                 raise ConfigError(
                     f"{key}={path}: cannot import '{module_name}' ({error}). "
-                    "Check the spelling; a module of your own must lie on PYTHONPATH or, for modulab train, in the "
+                    "Check the spelling; your own module must be on PYTHONPATH or, for modulab train, in the "
                     "current folder."
                 ) from error
     except ForeignError as error:

@@ -1,9 +1,9 @@
 """Counter-based random streams: every draw is a pure function of a member's key and the draw's place.
 
-A serial generator hands its numbers out in order, so what a network gets depends on who asked before it.
-Here a number is a hash of (key, counter), where the key is the member's own and the counter says which
-draw is meant. A member therefore sees the same data, minibatches and noise alone, packed, resumed,
-on a CPU or on a GPU.
+A serial generator returns its numbers in order, so the numbers of a network depend on all earlier draws.
+Here a number is a hash of (key, counter), where the key belongs to the member and the counter is the index
+of the draw. A member therefore sees the same data, minibatches and noise whether it is trained alone, packed,
+resumed, on a CPU or on a GPU.
 
 A key is a pair of 32-bit words, folded together from the member's seed, the stream and, for noise, the
 step and the layer. The hash is the two-multiply finaliser `lowbias32` (C. Wellons, "Prospecting for Hash
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class Stream(IntEnum):
-    """What a draw is for. The numbers are part of every result: never change or reuse one."""
+    """The purpose of a draw. The numbers are part of every result: never change or reuse one."""
 
     INITIALISATION = 1
     DATA = 2
@@ -88,7 +88,7 @@ def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int
 def fold_in(
     keys: Int32[Tensor, "member 2"], word: int | Int32[Tensor, ""] | Int32[Tensor, " member"]
 ) -> Int32[Tensor, "member 2"]:
-    """Return new keys that depend on the old ones and on `word` (a stream, a step, a layer), or on each its own."""
+    """Return new keys that depend on the old ones and on `word`: a stream, a step or a layer, or one word per key."""
     if isinstance(word, int):
         word = _signed(word)
     first, second = keys[:, 0], keys[:, 1]

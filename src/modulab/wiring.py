@@ -42,29 +42,31 @@ _LEAST_GAIN = 1e-9
 class WiringCost(Regulariser):
     """lambda (sum |w| (A d + l0) + l0 sum |b|), with a factor on lambda from one step to another, and exchanges."""
 
-    name: str = Field(description="how tables call it")
-    distance_cost: float = Field(ge=0, description="A, the cost of a weight of 1 for each unit of length")
+    name: str = Field(description="name in tables and figures")
+    distance_cost: float = Field(ge=0, description="A, the cost of a weight of 1 per unit of length")
     base_cost: float = Field(
-        ge=0, description="l0, the cost of a weight of 1 between units at equal places, and of a bias of 1"
+        ge=0, description="l0, the cost of a weight of 1 between units at the same place, and of a bias of 1"
     )
-    raised_by: float = Field(ge=0, description="factor of the cost between the steps that follow")
+    raised_by: float = Field(ge=0, description="factor of the cost from raised_from to raised_until")
     raised_from: int = Field(ge=0, description="first step at which the factor applies")
     raised_until: int = Field(ge=0, description="first step at which it no longer applies")
-    biases_from: int = Field(ge=0, description="first step at which biases cost anything")
+    biases_from: int = Field(ge=0, description="first step at which biases have a cost")
     swap_every: int = Field(
         ge=0,
-        description="steps from one round of exchanges to the next, a multiple of training.curve_every; 0 for none",
+        description="steps between rounds of exchanges, a multiple of training.curve_every; 0 for no "
+        "exchanges",
     )
     swap_candidates: int = Field(
-        ge=1, description="strongest units of each layer for which better places are sought in a round"
+        ge=1,
+        description="number of strongest units of each layer for which better places are sought in a round",
     )
     swap_moments: Literal["units", "places"] = Field(
-        description="what moments of the optimiser stay with when two units exchange places: units, to whose weights "
-        "they belong, or places, as in the published code, so that each unit goes on with those of the other"
+        description="whether moments of the optimiser stay with the units that exchange places, or at the "
+        "places as in the published code, so that each unit continues with the moments of the other"
     )
     swap_turns: Literal["units", "places"] = Field(
-        description="what takes turns in a round: the strongest units, or the places where they stand as the round "
-        "comes to their layer, as in the published code, whichever unit stands there in turn"
+        description="whether a round visits the strongest units, or, as in the published code, the places at "
+        "which they stood when the round reached their layer, whichever unit is there now"
     )
 
     def coefficients(self) -> dict[str, float]:
@@ -78,10 +80,10 @@ class WiringCost(Regulariser):
     def lacking(self, network: Network) -> str | None:
         """Return that a network states no edges, has no places to exchange, or no weights of their own."""
         if not network.connections:
-            return "weighted connections that it states as edges"
+            return "weighted connections (edges)"
         if self.swap_every and not has_places(network):
             return (
-                f"places, which its units would exchange every regulariser.swap_every={self.swap_every} steps "
+                f"places, which its units could exchange every regulariser.swap_every={self.swap_every} steps "
                 "(architecture=placed has them; regulariser.swap_every=0 needs none)"
             )
         if self.swap_every and self.swap_moments == "places" and bias_places(network) is None:

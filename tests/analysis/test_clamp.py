@@ -62,5 +62,5 @@ def test_units_of_a_dense_network_change_others_as_well() -> None:
 
 @pytest.mark.parametrize("factors", [[2.0, 1.0], [0.0, 0.0], [-0.5], [2.5]])
 def test_factors_rise_from_0_to_2(factors: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"clamp\.factors: .*from 0 to 2 and rise"):
+    with pytest.raises(ValueError, match=r"clamp\.factors: .*factors must be from 0 to 2"):
         shipped("clamp", factors=factors)

@@ -100,7 +100,7 @@ def test_members_are_analysed_once_and_those_of_an_extended_sweep_afterwards(
     taken.clear()
     code, out, err = command("analyse", "sweep", "--with", "cut", *FAST, "--dry-run")
     assert code == 0, err
-    assert "2 have it and 2 are to be analysed, about " in out
+    assert "2 are analysed and 2 will be, about " in out
     assert "(measured on a few networks)" in out
     assert len(modulab.load_results(sweep)["cut/rise_random"].dropna()) == 2  # the few are not kept
     assert command(*SWEEP, "seed=0,1,2", "hydra.sweep.dir=sweep")[0] == 0
@@ -138,7 +138,7 @@ def test_an_interrupted_analysis_keeps_what_it_found_and_goes_on_to_the_same_end
     monkeypatch.setattr(Cut, "take", interrupted)
     code, _, err = command("analyse", "sweep", "--with", "cut", *FAST)
     assert code == 130
-    assert "What is found is kept in sweep. The same command goes on." in err
+    assert "Values found so far are in sweep. Repeat the command to resume." in err
     assert modulab.load_results(sweep)["cut/rise"].notna().sum() == 2
     assert command("analyse", "sweep", "--with", "cut", *FAST)[0] == 0
     assert len(calls) == 3
@@ -199,7 +199,7 @@ def test_members_without_what_it_needs_are_skipped_and_the_reason_is_in_their_ro
     _, out, _ = command(
         "analyse", "sweep", "--with", "modulab.metrics.extrapolation.measure_combination", "--dry-run"
     )
-    assert "4 have it and 0 are to be analysed" in out
+    assert "4 are analysed and 0 will be" in out
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_folder_that_another_process_works_in_without_networks_or_with_links_i
 ) -> None:
     with FolderLock(sweep):
         code, _, err = command("analyse", "sweep", "--with", "cut")
-        assert (code, "is at work in this folder" in err) == (2, True)
+        assert (code, "is using this folder" in err) == (2, True)
     (sweep / "analyses").symlink_to(tmp_path)
     code, _, err = command("analyse", "sweep", "--with", "cut", *FAST)
     assert (code, "leads out of" in err) == (2, True)
@@ -249,7 +249,7 @@ def test_a_network_in_two_folders_is_counted_once(command: Command, sweep: Path)
     code, out, err = command("analyse", "all", "--with", "cut", *FAST, "--dry-run")
     assert code == 0, err
     assert "networks     4\n" in out
-    assert "0 have it and 4 are to be analysed" in out
+    assert "0 are analysed and 4 will be" in out
 
 
 def test_files_of_analyses_that_are_damaged_or_changed_are_refused(command: Command, sweep: Path) -> None:

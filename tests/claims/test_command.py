@@ -109,6 +109,13 @@ def test_every_claim_has_a_verdict_its_criteria_and_commands_that_made_it(smoke)
 
 
 @pytest.mark.slow
+def test_a_table_that_two_claims_show_is_on_the_page_once(smoke) -> None:
+    page = (smoke[0] / "report.html").read_text("utf-8")
+    assert page.count("all arms of contest, mean [95% interval]</summary>") == 2
+    assert "<p>The same table as C4a: all arms of contest, mean [95% interval].</p>" in page
+
+
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_says_the_same(smoke) -> None:
     folder, _ = smoke
     kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
@@ -134,7 +141,7 @@ def test_interrupted_claims_go_on_where_they_stopped(tmp_path: Path) -> None:
     begun.send_signal(signal.SIGINT)
     _, told = begun.communicate()
     assert begun.returncode == 130, told
-    assert "goes on" in told
+    assert "to resume" in told
     assert not (tmp_path / "report.html").exists()
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

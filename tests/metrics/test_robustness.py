@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from populations import make_network, make_settings, make_shape, make_task, probe_of
 from scipy import stats
 
+from modulab.metrics.activity import measure_activity
 from modulab.metrics.errors import mean_errors
 from modulab.metrics.robustness import (
     ablate_units,
@@ -271,6 +272,26 @@ def test_noise_at_equal_energy_does_not_see_the_scale_of_a_relu_layer(exponents:
         assert torch.equal(found[name], values), name
     before, plain = (measure_poisson(probe)["error_under/poisson@0.3"] for probe in probes)
     assert torch.equal(before, plain) == (exponents == [0, 0])
+
+
+@pytest.mark.parametrize("exponent", [66, 120])
+def test_noise_at_equal_energy_is_finite_where_sums_or_squares_of_activity_are_not(exponent: int) -> None:
+    task = make_task()
+    plain = make_network(task, 12, members=2)
+    scale = torch.tensor([2.0**exponent, 1.0])[:, None]
+    (first, last), (bias, shift) = plain.weights, plain.biases
+    large = planted([first * scale[..., None], last / scale[..., None]], [bias * scale, shift], "relu")
+    for measure, names in (
+        (measure_poisson_energy, None),
+        (measure_multiplicative, None),
+        (measure_activity, ["activity/active_units"]),
+    ):
+        found, expected = (measure(probe_of(task, each)) for each in (large, plain))
+        for name in names or expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=0)
+            assert found[name][1] == expected[name][1]
+    means = [measure_activity(probe_of(task, each))["activity/mean"] for each in (large, plain)]
+    torch.testing.assert_close(means[0], means[1] * scale[:, 0], rtol=1e-5, atol=0)
 
 
 def test_noise_at_equal_energy_sees_the_scale_of_one_unit_among_others() -> None:

@@ -62,6 +62,26 @@ class Dropped(Plain):
         return self.write(nn.functional.dropout(self.hidden(self.read(inputs)), 0.2))
 
 
+class DroppedInLargeBatches(Plain):
+    """Draws from NumPy where it is called with more than a few samples."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.hidden(self.read(inputs))
+        return self.write(hidden * np.random.uniform() if len(inputs) > 3 else hidden)  # noqa: NPY002
+
+
+class DrawnInLargeBatches(Plain):
+    """Draws from a generator of its own where it is called with more than a few samples."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.hidden(self.read(inputs))
+        return self.write(hidden * self.generator.uniform() if len(inputs) > 3 else hidden)
+
+
 class Remembering(Plain):
     """Keeps running statistics."""
 

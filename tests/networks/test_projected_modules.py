@@ -238,7 +238,7 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         ConfigError, match=r"architecture\.projections=known: .*module_features=1 inputs each"
     ):
         make(architecture__projections="known", architecture__module_features=1)
-    with pytest.raises(ConfigError, match=r"architecture\.projections=kernel fits values"):
+    with pytest.raises(ConfigError, match=r"architecture\.projections=kernel fits numbers"):
         make_member(
             {"task": "parity", "architecture": "projected_modules"}, architecture__projections="kernel"
         )

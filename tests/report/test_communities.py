@@ -61,7 +61,7 @@ def test_report_has_pictures_where_modules_were_searched_for(trained: Path) -> N
 def test_data_of_a_picture_are_the_edges_between_sorted_nodes() -> None:
     weights = np.array([[0.0, 2.0, 0.0], [2.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     graph = SortedGraph(weights, np.array([4, 7, 5]), np.array([0, 0, 1]))
-    pictured = PicturedModules("louvain", graph, graph, np.eye(3))
+    pictured = PicturedModules("louvain", graph, graph, np.eye(3), [f"unit {number}" for number in range(8)])
     assert pictured.between().tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)]] * 1 + [
         [pytest.approx(1 / 3), 0]
     ]

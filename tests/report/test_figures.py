@@ -156,6 +156,12 @@ def test_panels_of_one_value_of_a_setting_stand_in_one_row_on_a_page() -> None:
     assert [panel.title[-1] for panel in chart.panels] == ["2", "2", "4", "4"]
 
 
+def test_panels_of_arms_are_called_by_their_settings_alone() -> None:
+    results = sweep_results(**GRID).assign(arm="dense, N = 64")
+    titles = {axes.get_title() for axes in lines(results, row="arm").figure.axes}
+    assert titles == {"dense, N = 64"}
+
+
 def test_a_map_prints_the_mean_of_each_cell_in_its_place() -> None:
     results = sweep_results(noise__scale=[0.0, 0.2, 0.4], data__num_samples=[10, 100, 1000])
     axes = grid_map(results).figure.axes[0]

@@ -379,7 +379,7 @@ def test_a_large_sweep_lists_a_random_sample_and_says_so(monkeypatch: pytest.Mon
     section = networks.networks_section(table, Path("folder"), [ERROR], most=10)
     [listed] = section.tables
     assert list(listed.networks) == sorted(table["run_id"])[:10]
-    assert section.paragraphs[0].startswith("10 of 36 networks, a random sample.")
+    assert listed.hints[0].startswith("10 of 36 networks, a random sample.")
 
 
 def test_figures_show_the_listed_networks_and_no_more_than_a_panel_holds() -> None:

@@ -25,9 +25,7 @@ def test_second_process_is_told_who_is_at_work_and_gets_the_folder_when_the_firs
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(
-            ConfigError, match=rf"process {holder.pid} on .+, since .+ is at work in this folder"
-        ):
+        with pytest.raises(ConfigError, match=rf"process {holder.pid} on .+, since .+ is using this folder"):
             FolderLock(tmp_path)
         holder.send_signal(signal.SIGKILL)
     with FolderLock(tmp_path):
@@ -35,7 +33,7 @@ def test_second_process_is_told_who_is_at_work_and_gets_the_folder_when_the_firs
 
 
 def test_lock_is_free_again_after_release(tmp_path: Path) -> None:
-    with FolderLock(tmp_path), pytest.raises(ConfigError, match="at work"):
+    with FolderLock(tmp_path), pytest.raises(ConfigError, match="is using this folder"):
         FolderLock(tmp_path)
     FolderLock(tmp_path).release()
 
@@ -43,7 +41,7 @@ def test_lock_is_free_again_after_release(tmp_path: Path) -> None:
 def test_holder_that_left_no_name_is_another_process(tmp_path: Path) -> None:
     with FolderLock(tmp_path):
         (tmp_path / LOCK).write_text("")
-        with pytest.raises(ConfigError, match="another process is at work"):
+        with pytest.raises(ConfigError, match="another process is using"):
             FolderLock(tmp_path)
 
 

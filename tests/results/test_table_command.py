@@ -216,7 +216,7 @@ def test_pooled_settings_are_paired_too(results: pd.DataFrame) -> None:
             {"noise.name": "poisson", "noise.scale": "0"},
             "no network of these results has all of these settings",
         ),
-        ({"noise.name": "poisson"}, "a pair is not determined. Name one of them, as in"),
+        ({"noise.name": "poisson"}, "pairs are not unique. Name one of them, as in"),
     ],
 )
 def test_a_baseline_that_cannot_be_is_refused(
@@ -277,7 +277,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, command: Co
         (["--json", "--markdown"], "give one of them"),
         (["--json", "--csv", "-"], "give one of them"),
         (["--transpose", "--json"], "Leave out --transpose"),
-        (["--ascending"], "say what to sort by"),
+        (["--ascending"], "needs --sort"),
         (["--ratio"], "--baseline noise.scale=0 --ratio"),
         (["--baseline", "noise.scale"], "give a setting and its value"),
         (["--baseline", "noise.scale=0,noise.scale=0.1"], "noise.scale is given twice"),

@@ -91,7 +91,7 @@ def test_a_dry_run_counts_and_trains_nothing(command: Command) -> None:
     assert not list(Path("sweep").rglob("*.parquet"))
     assert command(*sweep)[0] == 0
     code, out, _ = command(*sweep, "sweep.dry_run=true")
-    assert "networks     24, of which 24 have their results and 0 are to be trained" in out
+    assert "networks     24, of which 24 have results and 0 will be trained" in out
     code, out, err = command("train", *SMALL, "sweep.dry_run=true", "hydra.run.dir=run")
     assert (code, "networks     1" in out) == (0, True)
     assert not list(Path("run").rglob("*.parquet"))
@@ -159,7 +159,7 @@ def test_a_second_process_in_the_same_folder_says_so_and_stops(command: Command,
     with FolderLock(tmp_path / "sweep"):
         code, _, err = command("train", "-m", *SMALL, "noise.scale=0,0.1", "hydra.sweep.dir=sweep")
     assert code == 2
-    assert re.search(r"error: sweep: process \d+ on .* is at work in this folder", err)
+    assert re.search(r"error: sweep: process \d+ on .* is using this folder", err)
     assert command("train", "-m", *SMALL, "noise.scale=0,0.1", "hydra.sweep.dir=sweep")[0] == 0
 
 

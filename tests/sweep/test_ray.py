@@ -15,7 +15,7 @@ from modulab.errors import ConfigError
 from modulab.results.store import load_results
 from modulab.results.versions import versions
 from modulab.sweep.node_shard import NodeShard
-from modulab.sweep.ray_tasks import Ended, RaySettings, RayTask, train_shard
+from modulab.sweep.ray_tasks import Ended, RaySettings, RayTask, _left_behind, train_shard
 from tests.command_line import SMALL, Command
 from tests.members import EAGER, EAGERLY, member_config
 
@@ -43,6 +43,20 @@ def test_a_task_takes_what_its_settings_ask_for_and_nothing_else() -> None:
     assert RaySettings(**SETTINGS).demand == {"CPU": 2, "memory": 4 * 2**30}
     asked = RaySettings(**SETTINGS | {"gpus": 0.5, "resources": {"big_node": 1}})
     assert asked.demand == {"CPU": 2, "GPU": 0.5, "memory": 4 * 2**30, "big_node": 1}
+
+
+def test_an_address_that_a_crashed_cluster_left_is_told_from_that_of_one_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert _left_behind() is None
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        file.write_text(f"{address}\n")
+        assert _left_behind() is None
+    assert _left_behind() == address
 
 
 def test_a_dry_run_tells_of_the_shards_and_starts_nothing(command: Command) -> None:

@@ -140,9 +140,9 @@ def test_a_shard_whose_node_dies_goes_on_elsewhere_and_a_members_own_error_fails
     code, out, err = end(waiting)
     assert code == 1, err
     assert re.search(
-        r"^shard \w+_\d was lost \(.*node.*\); it goes on from what it saved, retry 1 of 3$", err, re.M
+        r"^shard \w+_\d was lost \(.*node.*\); it resumes from its last checkpoint, retry 1 of 3$", err, re.M
     )
-    assert "shards: 2 at work, 0 waiting, 0 ended" in err
+    assert "shards: 2 running, 0 waiting, 0 ended" in err
     assert "(raylet)" not in out + err
     assert len(list(Path("sweep/ray").glob("*/*.log"))) == 4  # of shards, a retry and Ray itself
     rows = load_results("sweep").set_index("config.task.function_seed").sort_index()
@@ -177,7 +177,7 @@ def test_a_shard_without_retries_left_is_missing_and_ctrl_c_saves_all_that_is_tr
     waiting.send_signal(signal.SIGINT)
     code, _, err = end(waiting)
     assert code == 130
-    assert "stopping 1 shard; what is trained is saved first, unless Ctrl-C is pressed again\n" in err
+    assert "stopping 1 shard after saving; press Ctrl-C again to stop without saving\n" in err
     Path("slow").unlink()
     train_here()
     assert set(Counter((each.member, each.first) for each in drawn()).values()) == {1}
@@ -189,6 +189,9 @@ def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(t
     (block,) = re.findall(r"```sh\n([^`]*population_ray[^`]*)```", page)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        crashed = Path(folder, "ray", "ray_current_cluster")  # Ray itself would try it for many minutes
+        crashed.parent.mkdir()
+        crashed.write_text("127.0.0.1:1")
         ran = subprocess.run(
             block,
             shell=True,
@@ -199,5 +202,7 @@ def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(t
             check=False,
         )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
+    told = ran.stderr.splitlines()
+    assert told[0] == "Ray's last cluster on this machine, 127.0.0.1:1, does not answer: one is started here"
+    assert told[1].startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
     assert load_results(tmp_path / "outputs/ray")["status"].tolist() == ["completed"] * 8

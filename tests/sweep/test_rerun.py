@@ -30,7 +30,9 @@ def test_every_row_of_a_packed_sweep_comes_out_again_bit_for_bit(command: Comman
     for member in ("0", "5", found["run_id"][3], found["run_id"][2][:8]):
         code, out, err = command("rerun", "sweep", "--member", member)
         assert code == 0, err
-        match = re.search(r"(\w+): trained alone it agrees bit for bit: (\d+) measures and (\d+) points", out)
+        match = re.search(
+            r"(\w+): trained alone, it agrees bit for bit: (\d+) measures and (\d+) points", out
+        )
         assert match is not None
         assert match[1].startswith(member) or match[1] == found["run_id"][int(member)]
         assert int(match[2]) > 30

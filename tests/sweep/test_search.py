@@ -333,7 +333,7 @@ def test_second_start_in_a_folder_leaves_the_search_at_work_there_alone(command:
     with FolderLock(Path("search")):
         code, _, err = command(*STORED_SEARCH, "hydra.sweeper.n_trials=4")
     assert code == 2
-    assert "is at work in this folder" in err
+    assert "is using this folder" in err
     assert stored().trials[at_work.number].state == TrialState.RUNNING
 
 

@@ -109,7 +109,7 @@ def test_members_whose_network_fails_are_in_a_shard_all_the_same() -> None:
 def test_shards_are_counted_by_state_with_reasons_to_wait() -> None:
     states = [("RUNNING", ""), ("COMPLETING", ""), ("PENDING", "Resources"), ("PENDING", "None"), ("", "")]
     shards = [Shard(f"7_{place}", [], "", *state) for place, state in enumerate(states)]
-    assert describe_states(shards) == "shards: 2 at work, 2 waiting (Resources), 1 ended"
+    assert describe_states(shards) == "shards: 2 running, 2 waiting (Resources), 1 ended"
 
 
 @pytest.mark.parametrize("strike", [1, 2])

@@ -83,7 +83,7 @@ def test_a_dry_run_tells_of_the_shards_and_needs_no_slurm(
     assert code == 0, err
     told = dict(line.split(maxsplit=1) for line in out.splitlines()[1:])
     assert told["jobs"] == "7"
-    assert told["networks"] == "7, of which 0 have their results and 7 are to be trained"
+    assert told["networks"] == "7, of which 0 have results and 7 will be trained"
     assert told["shards"] == "3 tasks of one array job, 2 at once, the largest of 3 networks"
     assert told["each"] == "4 CPUs, 0 GPUs and 1.5 GiB for 30 min at a time"
     assert told["in"].startswith("all       about ")
@@ -126,7 +126,7 @@ def test_a_refusal_is_told_once_and_leaves_no_files_of_what_was_not_submitted(
         code, _, err = command(*SLURM, sweep, "hydra.sweep.dir=sweep")
         assert code == 2
         assert err == (
-            "error: hydra/launcher=population_slurm: SLURM did not take the job: no such account; Submission failed. "
+            "error: hydra/launcher=population_slurm: SLURM rejected the job: no such account; Submission failed. "
             "Check hydra.launcher.partition and the other keys of hydra.launcher against `sinfo`.\n"
         )
         assert not Path("sweep/slurm").exists()
@@ -152,7 +152,7 @@ def test_waiting_outlasts_a_squeue_that_is_away_and_tells_of_it_once(
     fake("squeue", "echo >>asked; [ $(wc -l <asked) -gt 3 ] || { echo 'squeue: error: away' >&2; exit 1; }")
     code, out, err = command(*SLURM, "seed=0,1", "hydra.sweep.dir=sweep", "trainer.progress=lines")
     assert Path("asked").read_text() == "\n" * 4
-    assert err.count("SLURM does not answer: away. Try: squeue --me; its shards go on meanwhile\n") == 1
+    assert err.count("SLURM does not answer: away. Try: squeue --me; its shards continue meanwhile\n") == 1
     # By then the array has gone from the queue, and nothing has been trained.
     assert code == 1
     table = load_results("sweep")

@@ -233,10 +233,7 @@ def test_an_array_outlives_the_command_that_waits_for_it_and_the_same_command_fi
     code, _, err = end(waiting)
     assert code == 130
     assert "Traceback" not in err
-    assert (
-        f"SLURM goes on with job {job}; the same command again waits for it. To stop it: scancel {job}\n"
-        in err
-    )
+    assert f"SLURM job {job} continues; repeat the command to wait for it. To stop it: scancel {job}\n" in err
     assert re.search(
         r"^  modulab train -m .* hydra/launcher=population_slurm .* hydra.sweep.dir=sweep$", err, re.M
     )
@@ -245,7 +242,7 @@ def test_an_array_outlives_the_command_that_waits_for_it_and_the_same_command_fi
     waiting = start(*train)
     assert waiting.stderr is not None
     assert waiting.stderr.readline() == (
-        f"SLURM job {job} is still there; waiting for the 2 shards that it has left\n"
+        f"SLURM job {job} is still running; waiting for its remaining 2 shards\n"
     )
     waiting.kill()
     assert end(waiting)[0] == -signal.SIGKILL

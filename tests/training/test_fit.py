@@ -164,7 +164,7 @@ def test_engine_is_native_only_where_the_work_repays_it() -> None:
     )  # fmt: skip
     assert (short.engine, short.instead_of_native) == ("native", "eager")
     assert (alone.engine, alone.instead_of_native) == ("native", "compiled")
-    assert (many.engine, many.instead_of_native) == ("native", "compiled")
+    assert (many.engine, many.instead_of_native) == ("native_measures", "compiled")
     elsewhere = choose_execution(auto, [make_member()], torch.device("cuda"))
     assert elsewhere.engine == "compiled"
 
@@ -197,7 +197,7 @@ def test_a_machine_without_a_compiler_trains_what_was_chosen_elsewhere_or_says_w
     say_once.cache_clear()
     there = chosen[0].on_this_machine()
     assert (there.engine, there.threads) == ("eager", 1)
-    assert "no C++ compiler is installed" in capsys.readouterr().err
+    assert "no C++ compiler (g++) is installed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"trainer\.engine=native needs a C\+\+ compiler"):
         chosen[1].on_this_machine()
 

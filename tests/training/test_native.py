@@ -20,6 +20,7 @@ from modulab.training import engine
 from modulab.training.execution import choose_execution
 from modulab.training.fit import fit_population
 from modulab.training.libraries import CannotCompile
+from modulab.training.native import building
 from modulab.training.native import step as native
 from modulab.training.native.emitting import PRELUDE
 from modulab.training.native.statements import Unsupported
@@ -140,7 +141,7 @@ def test_a_machine_without_a_compiler_says_what_to_install(monkeypatch: pytest.M
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_FLAGS", ("-std=no-such-standard",))
+    monkeypatch.setattr(building, "_FLAGS", ("-std=no-such-standard",))
     with pytest.raises(CannotCompile, match=r"no-such-standard.*trainer\.engine=eager"):
         native_step(program_of(members(1, architecture__width=3)[0]))
 
@@ -178,7 +179,8 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     )
     (folder / "functions.cpp").write_text("\n".join([PRELUDE.read_text(), loops, remainders, ""]))
     subprocess.run(
-        ["g++", *native._FLAGS, "-o", str(folder / "functions.so"), str(folder / "functions.cpp")], check=True
+        ["g++", *building._FLAGS, "-o", str(folder / "functions.so"), str(folder / "functions.cpp")],
+        check=True,
     )
     return ctypes.CDLL(str(folder / "functions.so"))
 

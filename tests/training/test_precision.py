@@ -80,5 +80,5 @@ def test_results_of_float64_are_measured_and_kept_and_name_the_eager_engine(tmp_
 
 @pytest.mark.parametrize("engine", ["compiled", "native"])
 def test_an_engine_that_cannot_train_in_float64_is_refused(engine: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"training\.precision=float64 trains with the eager engine alone"):
+    with pytest.raises(ConfigError, match=r"training\.precision=float64 needs the eager engine"):
         modulab.train(["training.precision=float64", f"trainer.engine={engine}"], folder=tmp_path)

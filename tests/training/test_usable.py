@@ -104,7 +104,8 @@ def test_a_program_without_native_step_is_compiled_with_a_notice_where_native_is
     asked = replace(EAGERLY, engine="native")
     assert fit(members(), asked).engines == ["native", "compiled"]
     assert (
-        "no native training step, for it has an unknown operation; it is compiled" in capsys.readouterr().err
+        "no native training step, because it has an unknown operation; it uses the compiled engine"
+        in capsys.readouterr().err
     )
 
 

@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 @dataclass
 class PopulationRayLauncherConf:
-    """Which cluster of Ray trains, what each task takes of a node, and how many tasks there are."""
+    """The Ray cluster, the resources of each task, and the number of tasks."""
 
     _target_: str = "hydra_plugins.modulab_launchers.population_ray_launcher.PopulationRayLauncher"
     _convert_: str = "all"
     address: str | None = None
-    """The cluster, as in 10.0.0.5:6379; null takes that of RAY_ADDRESS or of this machine, else starts one here, and
-    local always starts one."""
+    """The cluster, as in 10.0.0.5:6379; null uses that of RAY_ADDRESS or of this machine, or starts one if there is
+    none; local always starts one."""
     shards: int = 8
-    """Tasks at most; as many run at once as the cluster has room for."""
+    """Maximum number of tasks; as many run at once as the cluster has room for."""
     cpus: int = 2
     gpus: float = 0.0
-    """GPUs of a task; a task uses one at most, and several share one where this is below 1."""
+    """GPUs of a task; a task uses at most one, and tasks share a GPU if this is below 1."""
     memory_gib: float = 4.0
     max_retries: int = 3
-    """How often a task whose process or node was lost is restarted; it resumes from what it saved."""
+    """How often a task is restarted after its process or node was lost; it resumes from its last checkpoint."""
     resources: Any = None  # A dict: declared as one, Hydra would not let a whole dict be given for it.
-    """Further resources of a task by the names that the cluster's nodes give them, such as {big_node: 1}."""
+    """Additional resources of a task, named as on the cluster's nodes, such as {big_node: 1}."""
     runtime_env: Any = None
     """What Ray prepares on nodes, such as {env_vars: {NAME: value}} or {pip: [my-package]}."""
     poll_seconds: float = 1.0
-    """Time between checks of the tasks."""
+    """Seconds between checks of the tasks."""
 
 
 class PopulationRayLauncher(PopulationLauncher):
-    """Runs the jobs of a batch as tasks of Ray, waits for them, and returns what each job gave."""
+    """Runs the jobs of a batch as tasks of Ray, waits for them, and returns the result of each job."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()

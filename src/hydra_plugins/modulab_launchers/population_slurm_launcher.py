@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass
 class PopulationSlurmLauncherConf:
-    """What each task of the array asks SLURM for, and how many tasks there are."""
+    """Resources of each task of the array, and the number of tasks."""
 
     _target_: str = "hydra_plugins.modulab_launchers.population_slurm_launcher.PopulationSlurmLauncher"
     shards: int | None = None
-    """Tasks of the array at most; null takes as many as run at once."""
+    """Maximum number of tasks; null means as many as run at once."""
     array_parallelism: int = 8
-    """Tasks that run at once."""
+    """Number of tasks that run at once."""
     partition: str | None = None
     time_minutes: int = 240
-    """Time limit of a task. At its end the task saves and goes back into the queue."""
+    """Time limit of a task, after which the task saves its state and is requeued."""
     memory_gib: float = 8.0
     cpus: int = 2
     gpus: int = 0
     """GPUs of a task; a task uses one."""
     signal_seconds: int = 90
-    """How long before a time-out or preemption SLURM warns a task."""
+    """Seconds before a time-out or preemption at which SLURM signals a task."""
     max_requeues: int = 100
-    """How often a task that timed out goes back into the queue."""
+    """Maximum number of times that a task is requeued after a time-out."""
     setup: list[str] = field(default_factory=list[str])
-    """Shell lines that the node runs first, such as `module load python/3.11`."""
+    """Shell lines to run on the node first, such as `module load python/3.11`."""
     sbatch: Any = None  # A dict: declared as one, Hydra would not let a whole dict be given for it.
-    """Further options of sbatch by their long names, such as {account: brains, qos: night}."""
+    """Additional options of sbatch by their long names, such as {account: brains, qos: night}."""
     poll_seconds: float = 5.0
-    """Time between checks of the tasks."""
+    """Seconds between checks of the tasks."""
 
 
 class PopulationSlurmLauncher(PopulationLauncher):
-    """Submits the jobs of a batch as one array job, waits for it, and returns what each job gave."""
+    """Submits the jobs of a batch as one array job, waits for it, and returns the result of each job."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()

@@ -18,42 +18,42 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 @dataclass
 class OptunaSweeperConf:
-    """How to search for the values that make `sweep.objective` best."""
+    """Settings of a search for the values that optimise `sweep.objective`."""
 
     _target_: str = "hydra_plugins.modulab_launchers.search_sweeper.OptunaSweeper"
     _recursive_: bool = False  # A new sampler is made for every batch.
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
     sampler: Any = MISSING
-    """What proposes trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii, qmc or map_elites, with own keys."""
+    """The sampler of trials: hydra/sweeper/sampler=tpe, random, cmaes, gp, nsgaii, qmc or map_elites."""
     direction: Any = "minimize"
-    """Whether small or large objectives are good: minimize or maximize; of several, a list."""
+    """minimize or maximize; a list for several objectives."""
     n_trials: int = 20
-    """Trials in all, those of an earlier start among them."""
+    """Total number of trials, including those of an earlier run."""
     n_jobs: int = 10
-    """Trials of a batch: they are drawn together and trained together."""
+    """Number of trials that are drawn and trained together, as a batch."""
     storage: str | None = None
-    """Where Optuna keeps the study: an address such as sqlite:///study.db, or a file for its journal. null keeps none:
-    the same command draws the same trials again, and finds their results in its folder."""
+    """Where Optuna stores the study: an address such as sqlite:///study.db, or a file for its journal. With null it is
+    not stored: the same command draws the same trials again, and finds their results in its folder."""
     study_name: str = "modulab"
     """Name of the study in its storage."""
     rungs: list[int] = field(default_factory=list[int])
-    """Fewer training.steps, growing, at which trials are trained first; the pruner drops those that look bad there."""
+    """Rising numbers of steps below training.steps; trials stop there if the pruner rejects them."""
     pruner: Any = field(
         default_factory=lambda: {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 4}
     )
-    """What decides at each rung which trials are dropped."""
+    """The Optuna pruner that decides at each rung which trials stop."""
     params: dict[str, str] = field(default_factory=dict[str, str])
-    """Values to search, by key, for those that the command line does not give."""
+    """Values to search, by key, unless the command line gives them."""
 
 
 @dataclass
 class EvolveSweeperConf(OptunaSweeperConf):
-    """How to fill an archive of elites; sweep.objective names what should be best, and two measures."""
+    """Settings of an archive of elites; sweep.objective names the measure to optimise, and two for the cells."""
 
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "map_elites"}])
     n_trials: int = 640
     n_jobs: int = 64
-    """Trials of a generation: they are drawn from the archive as it is, and trained together."""
+    """Number of trials of a generation, which are drawn from the present archive and trained together."""
 
 
 SAMPLERS: dict[str, dict[str, Any]] = {

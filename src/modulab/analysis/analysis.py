@@ -1,8 +1,8 @@
-"""What an analysis is: a function of trained networks, with its parameters, needs, cost, and words for its values.
+"""The contract of an analysis: a function of trained networks, with parameters, needs, cost, and labels of values.
 
 A config names an analysis by `_target_`, a class derived from `Analysis`, with its parameters. It must be pure, and
-draw what is random from streams folded from `trained.probe.keys`, so that a member analysed with others gives what it
-gives alone, bit for bit. A measure (`metrics/measure.py`) can be taken as an analysis, too.
+draw random numbers only from streams folded from `trained.probe.keys`, so that the values of a member do not depend on
+which others are analysed. A measure (`metrics/measure.py`) can also be used as an analysis.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Trained:
 
 
 class Analysis(Settings):
-    """An analysis with its parameters. Derive from it, add fields, and return values by name from `take`."""
+    """An analysis with parameters. Derive a class from it, add fields, and return values by name from `take`."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -51,15 +51,15 @@ class Analysis(Settings):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Return the words for its values, under the names that `take` gives them."""
+        """Return names and labels of the values that `take` returns."""
         return ()
 
     def lacking(self, network: Network, member: Member) -> str | None:
-        """Return why a member of this network cannot be analysed, or None where it can."""
+        """Return why a member with this network cannot be analysed, or None if it can."""
         return unmet(self.needs, network, member.task)
 
     def seconds(self, network: Network, member: Member) -> float:
-        """Return about how long it takes for a network."""
+        """Return the approximate time for a network."""
         del network, member
         return 0.0
 
@@ -68,7 +68,7 @@ class Analysis(Settings):
         raise NotImplementedError
 
     def column_name(self, key: str, name: str) -> str:
-        """Return the column of results that a value stands in, where the analysis is called `key`."""
+        """Return the column of results for a value, if the analysis is called `key`."""
         return f"{key}/{name}"
 
 

@@ -37,9 +37,11 @@ class BalancedClusters(LabelMethod):
     """
 
     experts: int = Field(ge=2, description="number of experts at each site")
-    rows: str = Field(description="dotted path of the function of a probe that says what is clustered")
+    rows: str = Field(
+        description="dotted path of a function that takes a probe and returns the rows to cluster"
+    )
     restarts: int = Field(
-        ge=1, description="random starts, of which the one with the least sum of squares counts"
+        ge=1, description="number of random starts; the result with the smallest sum of squares is used"
     )
 
     @field_validator("rows")

@@ -59,7 +59,7 @@ def choose_analyses(wanted: Sequence[str], overrides: Sequence[str] = ()) -> lis
         name, node = _read(each)
         if name in nodes:
             raise ConfigError(
-                f"--with {each}: '{name}' is asked for twice. Name one of them: OTHER_NAME={each}."
+                f"--with {each}: '{name}' is named twice. Give one of them another name: OTHER_NAME={each}."
             )
         nodes[name] = node
     check_given_once(overrides)
@@ -114,7 +114,7 @@ def _set(nodes: Mapping[str, dict[str, Any]], override: str) -> None:
     if not sign or not dot or not field:
         raise ConfigError(f"{override}: settings of an analysis are given as NAME.FIELD=VALUE.")
     if name not in nodes:
-        raise ConfigError(f"{override}: --with does not ask for '{name}'. {suggest(name, nodes)}")
+        raise ConfigError(f"{override}: --with does not name '{name}'. {suggest(name, nodes)}")
     try:
         changed: Any = OmegaConf.to_container(
             OmegaConf.merge(OmegaConf.create(nodes[name]), OmegaConf.from_dotlist([override])[name])

@@ -31,20 +31,21 @@ _SECONDS_PER_VALUE = 6e-9
 class Clamp(Analysis):
     """Which outputs change when one module's units are scaled, or clamped to a multiple of their mean."""
 
-    labels: LabelSource = Field(description="dotted path of the function that says which unit is whose")
+    labels: LabelSource = Field(description="dotted path of the function that assigns units to modules")
     operation: Literal["scale", "clamp"] = Field(
         description="scale multiplies activity by the factor; clamp fixes it at the factor times its mean"
     )
-    factors: list[float] = Field(min_length=1, description="factors, rising, each from 0 to 2")
+    factors: list[float] = Field(min_length=1, description="factors from 0 to 2, in rising order")
     sites: Literal["last", "all"] = Field(
-        description="where: at the last site, whose units are a module's output, or at all of them"
+        description="the sites at which units are disturbed: only the last one, whose units the outputs "
+        "read, or all"
     )
 
     @field_validator("factors")
     @classmethod
     def _rising(cls, factors: list[float]) -> list[float]:
         if sorted(set(factors)) != factors or not all(0 <= factor <= 2 for factor in factors):
-            raise ValueError(f"{factors}: factors must lie from 0 to 2 and rise, each once.")
+            raise ValueError(f"{factors}: factors must be from 0 to 2, in rising order without repetition.")
         return factors
 
     @property

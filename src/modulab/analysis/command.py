@@ -14,19 +14,22 @@ from modulab.arguments import ArgumentParser, given_path
 from modulab.config.project_file import own_modules
 from modulab.errors import ConfigError
 
-IMPORT_HELP = "your own modules that the results may name, with commas between; others are not imported"
+IMPORT_HELP = "your own modules that may be imported if the results name them, separated by commas"
 _DESCRIPTION = (
-    "Analyse finished networks of a folder of results, and add what is found to their rows. Existing results are not "
-    "changed. Members that have been analysed are left out, so that the same command goes on where it stopped, or "
-    "where a sweep has been extended."
+    "Analyse finished networks in a folder of results, and add the values to their rows. Existing results "
+    "are not changed. Members that have already been analysed are skipped, so the same command resumes, and "
+    "analyses members added to a sweep."
 )
 _EXAMPLES = (
-    ("--with cut", "what is lost when modules are cut apart"),
+    ("--with cut", "cut all connections between modules"),
     ("--with cut,interaction", "two analyses"),
-    ("--with cut cut.partitions=500", "with a field of its own"),
-    ("--with long=transplant long.steps=2000", "under another name, beside the first"),
-    ("--with my_analysis.yaml", "your own analysis: _target_ and fields, in a file"),
-    ("--with modulab.metrics.modularity.measure_structural", "a measure, taken afterwards"),
+    ("--with cut cut.partitions=500", "with another setting"),
+    (
+        "--with long=transplant long.steps=2000",
+        "under another name, so that its columns appear beside the first",
+    ),
+    ("--with my_analysis.yaml", "your own analysis: a file with _target_ and settings"),
+    ("--with modulab.metrics.modularity.measure_structural", "a measure, computed afterwards"),
 )
 _LEAST_WIDTH = 40
 
@@ -38,20 +41,27 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
     """
     parser = ArgumentParser(prog="modulab analyse", description=_DESCRIPTION)
     parser.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
-    parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="fields of analyses")
+    parser.add_argument("overrides", nargs="*", metavar="NAME.FIELD=VALUE", help="settings of the analyses")
     parser.add_argument(
-        "--with", dest="names", required=True, metavar="NAMES", help="analyses, with commas between"
+        "--with",
+        dest="names",
+        values=_analyses,
+        required=True,
+        metavar="NAMES",
+        help="analyses, separated by commas",
     )
     parser.add_argument(
         "--members",
         metavar="ROWS",
-        help="rows by number, from 0, ranges of them (0-9), or first letters of run_ids, with commas between",
+        help="row numbers from 0, ranges (0-9), or first letters of run_ids, separated by commas",
     )
-    parser.add_argument("--again", action="store_true", help="also members that have been analysed")
+    parser.add_argument(
+        "--again", action="store_true", help="also analyse members that have already been analysed"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="analyse a few networks, print how long all will take, and keep nothing",
+        help="analyse a few networks, print how long all networks will take, and store nothing",
     )
     parser.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
     if any(word in ("-h", "--help") for word in given) or not given:
@@ -60,6 +70,12 @@ def analyse(given: Sequence[str], meaning: Callable[[Path], str]) -> int:
         return 0 if given else 2
     options = parser.parse_intermixed_args(given)
     return _perform(options)
+
+
+def _analyses() -> list[str]:
+    from modulab.config.composing import config_folder
+
+    return [file.stem for file in sorted((config_folder() / "analysis").glob("*.yaml"))]
 
 
 def _more_help(meaning: Callable[[Path], str]) -> list[str]:
@@ -104,7 +120,7 @@ def _perform(options: argparse.Namespace) -> int:
         run_analyses(plan, modules)
     except KeyboardInterrupt:
         print(
-            f"Interrupted. What is found is kept in {printable(str(options.path))}. The same command goes on.",
+            f"Interrupted. Values found so far are in {printable(str(options.path))}. Repeat the command to resume.",
             file=sys.stderr,
         )
         return 130
@@ -144,5 +160,5 @@ def _show(path: Path, names: Sequence[str], wanted: frozenset[str]) -> int:
             print(printable_lines(f"{name}: {count} skipped, as {reason}"))
         for error, count in each.errors.items():
             print(printable_lines(f"error: {name}: it failed with {count}: {error}"), file=sys.stderr)
-    print(f"Kept in {path / ANALYSES}; modulab table {path} --metric '{names[0]}/*' shows all of it.")
+    print(f"Saved in {path / ANALYSES}. To print all values: modulab table {path} --metric '{names[0]}/*'")
     return 1 if any(each.errors for each in found.values()) else 0

@@ -37,11 +37,12 @@ class Curriculum(Analysis):
 
     stages: list[dict[str, Any]] = Field(
         min_length=1,
-        description="settings that change at each stage, as in {task.recent: 3}; they stay from then on",
+        description="settings that change at each stage, as in {task.recent: 3}; they also apply to later "
+        "stages",
     )
-    steps: int = Field(ge=1, description="training steps of a stage, at most")
-    every: int = Field(ge=1, description="steps between looks at the error")
-    level: float = Field(gt=0, description="a stage is passed once the test error is below it")
+    steps: int = Field(ge=1, description="maximum number of training steps of a stage")
+    every: int = Field(ge=1, description="steps between evaluations of the error")
+    level: float = Field(gt=0, description="a stage is passed when the test error is below this")
 
     @property
     def columns(self) -> tuple[Column, ...]:

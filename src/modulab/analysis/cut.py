@@ -28,8 +28,8 @@ _SECONDS_PER_VALUE = 6e-9
 class Cut(Analysis):
     """The rise of test error when all connections between modules are cut, against random partitions."""
 
-    labels: LabelSource = Field(description="dotted path of the function that says which unit is whose")
-    partitions: int = Field(ge=1, description="random partitions of equal sizes to compare with")
+    labels: LabelSource = Field(description="dotted path of the function that assigns units to modules")
+    partitions: int = Field(ge=1, description="number of random partitions of equal sizes for comparison")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class Cut(Analysis):
             Column("z", "Rise when cut apart, against random modules (z)"),
             Column("p", "Rise when cut apart, against random modules (p)", ends_at_one=True),
             Column("rise_module_{module}", "Rise of error of module {module} when cut off"),
-            Column("rise_random_module_{module}", "The same in random partitions, module {module}"),
+            Column("rise_random_module_{module}", "Rise of error of module {module} in random partitions"),
             Column("z_module_{module}", "Rise of module {module}, against random modules (z)"),
             Column(
                 "p_module_{module}", "Rise of module {module}, against random modules (p)", ends_at_one=True

@@ -31,14 +31,14 @@ _SECONDS_PER_PARTITION = 1e-3
 class ExpertEnrichment(Analysis):
     """How many experts hold more units predictive of a module's target than chance, and how many more."""
 
-    labels: LabelSource = Field(description="function or method that says which unit belongs to which expert")
+    labels: LabelSource = Field(description="function or method that assigns units to experts")
     top_fraction: float = Field(
         gt=0, lt=1, description="share of the units that count as predictive of a function"
     )
     level: float = Field(
-        gt=0, lt=1, description="of tests whether experts are enriched, corrected for their number"
+        gt=0, lt=1, description="significance level of the tests for enrichment, corrected for their number"
     )
-    partitions: int = Field(ge=1, description="random partitions of equal sizes to compare with")
+    partitions: int = Field(ge=1, description="number of random partitions of equal sizes for comparison")
 
     @property
     def needs(self) -> tuple[str, ...]:

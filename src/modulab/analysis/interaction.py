@@ -36,7 +36,7 @@ _SECONDS_PER_VALUE = 6e-9
 class Interaction(Analysis):
     """The share of an output's variance that depends on the inputs of two modules jointly."""
 
-    pairs: int = Field(ge=2, description="pairs of points that each mixed second difference is taken of")
+    pairs: int = Field(ge=2, description="number of pairs of points for each mixed second difference")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -49,8 +49,8 @@ class Interaction(Analysis):
         return (
             Column("share", "Variance due to interactions of modules", ends_at_one=True),
             Column("largest", "Variance due to interactions, largest", ends_at_one=True),
-            Column("on_support", "The same on the training support"),
-            Column("off_support", "The same off the training support"),
+            Column("on_support", "Variance due to interactions, on the training support"),
+            Column("off_support", "Variance due to interactions, off the training support"),
             Column("modules_{one}_{other}", "Interaction of modules {one} and {other}", ends_at_one=True),
         )
 

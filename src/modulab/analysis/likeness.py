@@ -35,9 +35,12 @@ class Likeness(Analysis):
     """Linear CKA of each site with the same site of another network: its own before training, or a given one."""
 
     folder: str | None = Field(
-        description="folder of results that holds the network of reference; null for each network before training"
+        description="folder of results with the reference network; null compares each network with itself "
+        "before training"
     )
-    row: int | str | None = Field(description="its row in that folder, or the first letters of its run_id")
+    row: int | str | None = Field(
+        description="row of the reference network in that folder, or the first letters of its run_id"
+    )
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Likeness:
@@ -54,9 +57,9 @@ class Likeness(Analysis):
     def columns(self) -> tuple[Column, ...]:
         """Return the words for the mean over sites, and for each site."""
         return (
-            Column("cka", "Linear CKA with the network of reference", ends_at_one=True),
+            Column("cka", "Linear CKA with the reference network", ends_at_one=True),
             Column(
-                "cka_site_{site}", "Linear CKA with the network of reference at site {site}", ends_at_one=True
+                "cka_site_{site}", "Linear CKA with the reference network at site {site}", ends_at_one=True
             ),
         )
 

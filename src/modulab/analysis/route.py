@@ -34,20 +34,22 @@ _SECONDS_PER_VALUE = 4e-8
 class Route(Analysis):
     """The rise of test error when each input is routed to a share of the experts, against random experts."""
 
-    labels: LabelSource = Field(description="function or method that says which unit belongs to which expert")
+    labels: LabelSource = Field(description="function or method that assigns units to experts")
     routers: dict[str, str] = Field(
-        min_length=1, description="dotted paths of routers, by the names of their columns"
+        min_length=1, description="dotted paths of routers, by the names used in columns"
     )
     shares: list[float] = Field(
-        min_length=1, description="shares of the experts kept, rounded up to whole ones"
+        min_length=1, description="shares of the experts that are kept, rounded up to whole experts"
     )
-    partitions: int = Field(ge=1, description="random partitions of equal sizes to compare with")
+    partitions: int = Field(ge=1, description="number of random partitions of equal sizes for comparison")
 
     @field_validator("shares")
     @classmethod
     def _rising(cls, shares: list[float]) -> list[float]:
         if sorted(set(shares)) != shares or not all(0 < share <= 1 for share in shares):
-            raise ValueError(f"{shares}: shares must lie above 0, rise, each once, and end at 1 at most.")
+            raise ValueError(
+                f"{shares}: shares must be above 0 and at most 1, in rising order without repetition."
+            )
         return shares
 
     @field_validator("routers")

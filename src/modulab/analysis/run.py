@@ -200,7 +200,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
 
     Raises: ConfigError as `TrainedMembers.members` does.
     """
-    lines = ["dry run: nothing is kept", f"networks     {len(plan.wanted)}", *describe_left_out(plan)]
+    lines = ["dry run: nothing is stored", f"networks     {len(plan.wanted)}", *describe_left_out(plan)]
     for each in plan.chosen:
         seconds = 0.0
         reasons: dict[str, int] = {}
@@ -230,7 +230,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
         if count:
             how = "a guess" if measured is None else "measured on a few networks"
             time_taken = f", about {duration(_START_SECONDS + seconds * (measured or 1.0))} ({how})"
-        lines.append(f"{each.name:<12} {done} have it and {count} are to be analysed{time_taken}")
+        lines.append(f"{each.name:<12} {done} are analysed and {count} will be{time_taken}")
         lines += [f"             {number} will be skipped: {reason}" for reason, number in reasons.items()]
     return "\n".join(lines)
 
@@ -266,7 +266,7 @@ def _measured_factor(
 def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
     """Take the analyses that are planned. What is found is written every few seconds, at the end, and on Ctrl-C.
 
-    Raises: ConfigError where another process is at work in a folder, a file cannot be used, or code that its results
+    Raises: ConfigError where another process is using in a folder, a file cannot be used, or code that its results
     name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same goes on where this stopped.
     """
     for folder in {*(part.folder for part in plan.parts), *plan.left_out}:

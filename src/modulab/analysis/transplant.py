@@ -53,18 +53,20 @@ class Transplant(Analysis):
     """The test error of fresh networks with a part of a trained one, against random and shuffled parts."""
 
     labels: LabelSource = Field(
-        description="dotted path of the function that says which unit is whose; modules are the task's"
+        description="dotted path of the function that assigns units to the task's modules"
     )
     parts: list[str] | None = Field(
-        description="names of parameters to transplant, such as [weight.0, bias.0], or ['*'] for everything; null "
-        "takes one module after another"
+        description="names of parameters to transplant, such as [weight.0, bias.0], or ['*'] for all; null "
+        "transplants one module after another"
     )
     changes: dict[str, Any] = Field(
-        description="settings in which fresh networks differ from the donor, as in {task.rule: sort}; they cannot "
-        "change the structure"
+        description="settings of the new networks that differ from the donor, as in {task.rule: sort}; they "
+        "cannot change the structure"
     )
     steps: int = Field(ge=0, description="training steps after the transplant")
-    frozen: bool = Field(description="whether the transplant stays as it is while the rest is trained")
+    frozen: bool = Field(
+        description="whether the transplanted parameters are kept constant while the others are trained"
+    )
 
     @property
     def columns(self) -> tuple[Column, ...]:

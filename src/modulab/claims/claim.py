@@ -104,7 +104,7 @@ def connectivity_of(
     run_ids = {arm: str(rows["run_id"].iloc[0]) for arm, rows in chosen.items() if len(rows)}
     trained = trained_connectivity(table.folder, list(run_ids.values()))
     shown = {arm: trained[run_id] for arm, run_id in run_ids.items() if run_id in trained}
-    return [connectivity_figure(shown, name=name, title=title)] if shown else []
+    return [connectivity_figure(shown, name=name, title=title, run_ids=run_ids)] if shown else []
 
 
 def front_figures(arms: pd.DataFrame, name: str, of_what: str) -> list[ReportFigure]:

@@ -50,6 +50,10 @@ def _regularised(depth: int, name: str) -> Condition:
     return {**_arm(depth, 0.0), "regulariser.name": name, "regulariser.strength": MATCHED_STRENGTH}
 
 
+def _layers(depth: int) -> str:
+    return f"{depth} hidden layer{'s' if depth > 1 else ''}"
+
+
 def _gain(depth: int, changes: Condition | None = None) -> tuple[Condition, Condition]:
     return _arm(depth, TESTED_SCALE, changes), _arm(depth, 0.0, changes)
 
@@ -67,7 +71,7 @@ def _criteria() -> list[Criterion]:
     ]
     learned = [
         Criterion(
-            f"Networks with {depth} hidden layers learn the task",
+            f"Networks with {_layers(depth)} learn the task",
             f"clean error at noise {TESTED_SCALE}",
             level("depth", ERROR, _arm(depth, TESTED_SCALE)),
             Region(high=thresholds.learned("regression")),
@@ -77,7 +81,7 @@ def _criteria() -> list[Criterion]:
     ]
     penalised = [
         Criterion(
-            f"The {name} regulariser with {depth} hidden layers",
+            f"The {name} regulariser with {_layers(depth)}",
             f"structural modularity at strength {MATCHED_STRENGTH} minus that without",
             contrast("depth", MODULARITY, _regularised(depth, name), _arm(depth, 0.0)),
         )

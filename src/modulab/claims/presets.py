@@ -42,7 +42,7 @@ REPLICATION = 1000
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
-        "a few steps at two seeds: shows that everything runs, decides nothing",
+        "a few steps at two seeds: tests that everything runs, decides nothing",
         ("population.seeds=2", *HARDLY_TRAINED),
         {"duration": "duration_smoke"},
         decides=False,
@@ -85,7 +85,7 @@ def banner(name: str, preset: Preset) -> str:
     if preset.decides:
         return ""
     return (
-        f"The preset {name} only shows that everything runs. Its networks are hardly trained, so that nothing is "
+        f"The preset {name} only tests that everything runs. Its networks are hardly trained, so nothing is "
         "decided, and the numbers mean nothing. For verdicts, use --preset quick or full."
     )
 

@@ -207,6 +207,7 @@ def _networks(parts: Sequence[_Part], results: Mapping[str, pd.DataFrame]) -> Se
                 measures[name],
                 title=f"Networks of {name}",
                 most=MOST_LISTED // len(experiments),
+                most_printed=0,
                 folded=True,
             )
             for name, experiment in experiments.items()
@@ -230,7 +231,11 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str, network
             ("Made with", made_with),
             ("All again", facts["command"]),
         ],
-        sections=[_verdicts(parts), *(_section(part, PRESETS[preset].decides) for part in parts), networks],
+        sections=[
+            _verdicts(parts),
+            *(_section(part, PRESETS[preset].decides, parts[:place]) for place, part in enumerate(parts)),
+            networks,
+        ],
         banner=facts["banner"],
     )
 
@@ -278,7 +283,20 @@ def _findings(findings: Sequence[Finding]) -> PageTable:
     return PageTable(_FINDINGS, rows, f"{key}." if key else "")
 
 
-def _section(part: _Part, decided: bool) -> Section:
+def _arms(claim: str, table: TableOfArms, earlier: Sequence[_Part]) -> Section:
+    """Return the table of an experiment's arms under a claim, or under which claim before the same table is."""
+    title = f"all arms of {table.experiment}, mean [95% interval]"
+    for part in earlier:
+        if table in part.tables:
+            words = f"The same table as {part.judgement.claim.name}: {title}."
+            return Section(f"{claim}: {title}", [words], folded=True)
+    return Section(
+        f"{claim}: {title}", tables=[PageTable(table.headings, table.rows, table.key)], folded=True
+    )
+
+
+def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
+    """Return a claim's section; what the `earlier` ones have shown is not shown again."""
     claim = part.judgement.claim
     troubled = [
         f"Of {counts['networks']} networks of {name}, "
@@ -320,14 +338,7 @@ def _section(part: _Part, decided: bool) -> Section:
                 if reported
                 else []
             ),
-            *(
-                Section(
-                    f"{claim.name}: all arms of {table.experiment}, mean [95% interval]",
-                    tables=[PageTable(table.headings, table.rows, table.key)],
-                    folded=True,
-                )
-                for table in part.tables
-            ),
+            *(_arms(claim.name, table, earlier) for table in part.tables),
         ],
         badge=part.judgement.verdict,
     )

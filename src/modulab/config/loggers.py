@@ -28,36 +28,37 @@ _MODES: dict[str, Literal["auto", "online", "offline", "disabled"]] = {
 class CsvLogger(Settings):
     """One folder per member below csv/: metrics.csv and hparams.yaml, by Lightning's CSVLogger."""
 
-    live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
+    live_up_to: int = Field(ge=0, description="largest population whose curves are written during training")
 
 
 class TensorboardLogger(Settings):
     """One folder of event files per member below tensorboard/, by Lightning's TensorBoardLogger."""
 
-    live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
+    live_up_to: int = Field(ge=0, description="largest population whose curves are written during training")
 
 
 class WandbLogger(Settings):
     """One W&B run per member and one of the whole sweep, with files below wandb/."""
 
     project: str | None = Field(
-        min_length=1, description="W&B project; null takes WANDB_PROJECT, else modulab"
+        min_length=1, description="W&B project; null uses WANDB_PROJECT, or else modulab"
     )
     entity: str | None = Field(
-        description="W&B user or team; null takes WANDB_ENTITY, else the default of the account"
+        description="W&B user or team; null uses WANDB_ENTITY, or else the default of the account"
     )
     group: str | None = Field(
-        description="group of the runs in W&B; null takes WANDB_RUN_GROUP, else the name of the folder"
+        description="group of the runs in W&B; null uses WANDB_RUN_GROUP, or else the name of the folder"
     )
     tags: list[str] = Field(
-        description="tags of every run besides those of its task and so on; none takes those of WANDB_TAGS"
+        description="additional tags of every run; if empty, those in WANDB_TAGS are used"
     )
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        description="auto takes WANDB_MODE, else it is online where there is an API key, else offline"
+        description="auto uses WANDB_MODE; without it, online if there is an API key, otherwise offline"
     )
-    live_up_to: int = Field(ge=0, description="members of a population up to which curves are written live")
+    live_up_to: int = Field(ge=0, description="largest population whose curves are written during training")
     patience_seconds: float = Field(
-        gt=0, description="how long W&B may be idle before logging is abandoned; training goes on"
+        gt=0,
+        description="seconds after which logging is given up if W&B does not respond; training continues",
     )
 
     def with_environment(self, environment: Mapping[str, str]) -> WandbLogger:

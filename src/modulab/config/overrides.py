@@ -48,7 +48,7 @@ _SENTENCES = (
     (r"Additional config directory '([^']+)' not found", "--config-dir {0}: there is no such folder."),
     (
         r"Primary config module '.+' not found",
-        "--config-path: modulab has one folder of configs of its own. Name further ones with --config-dir FOLDER.",
+        "--config-path: modulab has its own folder of configs. Name additional folders with --config-dir FOLDER.",
     ),
     (
         r"Could not append to config. An item is already at '([^']+)'",
@@ -79,13 +79,16 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises: ConfigError for options that are unknown or given twice, or whose values are missing or wrong.
     """
 
-    def refuse(message: str) -> NoReturn:
-        keys = " Keys are set without dashes, as in seed=1 or, to train nothing, sweep.dry_run=true."
-        raise ConfigError(
-            f"{message}.{keys if message.startswith('unrecognized') else ''} See modulab train --help."
-        )
-
     parser = arguments_parser()
+
+    def refuse(message: str) -> NoReturn:
+        keys = ""
+        if message.startswith("unrecognized"):
+            keys = " Keys are set without dashes, as in seed=1 or, to train nothing, sweep.dry_run=true."
+            unknown = message.partition(": ")[2].split()[0]
+            keys += f" {_meant_by_option(unknown, given, re.findall(r'--[a-z-]+', parser.format_usage()))}"
+        raise ConfigError(f"{message}.{keys.rstrip()} See modulab train --help.")
+
     parser.error = refuse
     # Objects of their own, which the parser passes on: the value of an option may read as an override does.
     words = [_Word(word) for word in given]
@@ -97,6 +100,41 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     if twice is not None:
         raise ConfigError(f"{twice} is given twice. Give it once.")
     return options, [str(override) for override in overrides]
+
+
+def _meant_by_option(unknown: str, given: Sequence[str], known: Sequence[str]) -> str:
+    """Return a sentence that says what an unknown option was meant for; empty where nothing is near."""
+    name, equals, value = unknown.partition("=")
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return _meant(name.lstrip("-"), value if equals else _word_after(unknown, given))
+
+
+def _word_after(word: str, given: Sequence[str]) -> str:
+    """Return the word after one of a command where it can be the value of a setting, else VALUE."""
+    place = given.index(word) + 1 if word in given else len(given)
+    after = given[place] if place < len(given) else ""
+    return after if re.fullmatch(r"[\w.-]+", after) and not after.startswith("--") else "VALUE"
+
+
+def _meant(word: str, value: str) -> str:
+    """Return a sentence with the setting that a word was meant for, with a value; empty where nothing is near."""
+    from modulab.config.composing import config_folder
+    from modulab.config.described import families, group_names, option_files
+
+    places = [config_folder()]
+    groups = group_names(places)
+    owners = [group for group in groups if word in option_files(group, places)]
+    if owners:
+        return f"Did you mean {' or '.join(f'{group}={word}' for group in owners)}?"
+    if word in groups:
+        return f"It is a group: {word}=NAME, of modulab list {word}."
+    keys = {key.name for group in groups for family in families(group, places) for key in family.keys}
+    if word in {"seed", *keys}:
+        return f"Did you mean {word}={value}?"
+    hint = suggest_key(word, {"seed", *keys})
+    return hint if hint.startswith("Did") and "." in hint else ""
 
 
 class _Word(str):
@@ -113,7 +151,7 @@ def check_given_once(overrides: Iterable[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if not key:
-            raise ConfigError(f"{override!r}: a setting is KEY=VALUE, as in seed=1.")
+            raise ConfigError(f"{override!r}: a setting is KEY=VALUE, as in seed=1, without spaces around =.")
         if override in ("hydra.run.dir=", "hydra.sweep.dir="):
             raise ConfigError(f"{override} names no folder. Give one, as in {override}outputs/mine.")
         if key in given:
@@ -218,7 +256,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
     if isinstance(error, OverrideParseException):
-        return _explain_unreadable(error)
+        return _explain_unreadable(error, overrides)
     for pattern, sentence in _SENTENCES:
         if match := re.match(pattern, text):
             of_groups = [
@@ -238,7 +276,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
     return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))
 
 
-def _explain_unreadable(error: OverrideParseException) -> str:
+def _explain_unreadable(error: OverrideParseException, overrides: Sequence[str]) -> str:
     """Return the message for an override that Hydra's grammar does not accept."""
     if evaluated := re.search(r"\w+ while evaluating '(.+)': (.+)", str(error)):
         return f"{error.override}: {evaluated[1]} cannot be evaluated: {evaluated[2].rstrip('.')}."
@@ -252,7 +290,11 @@ def _explain_unreadable(error: OverrideParseException) -> str:
             f"{key}: cannot be read. Write it in quotes, as in 'population.grid={{noise.scale: [0, 0.1]}}'."
         )
     if re.fullmatch(r"[\w./-]+", error.override):
-        return f"{error.override}: a setting is KEY=VALUE, as in seed=1."
+        hint = _meant(error.override, _word_after(error.override, overrides))
+        return f"{error.override}: a setting is KEY=VALUE, as in seed=1. {hint}".rstrip()
+    if match := re.fullmatch(r"([\w./-]+):\s*(\S+)", error.override):
+        hint = _meant(*match.groups())
+        return f"{error.override}: a setting is KEY=VALUE, as in seed=1. {hint}".rstrip()
     return f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
 
 

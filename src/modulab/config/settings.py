@@ -28,11 +28,11 @@ class Data(Settings):
     """How much a member sees, and which points."""
 
     num_samples: int | None = Field(
-        ge=1, description="number of distinct training points; null draws fresh points at every step"
+        ge=1, description="number of distinct training points; null draws new points at every step"
     )
     sampling: Literal["random", "grid"] = Field(
-        description="random draws a seed's own points; grid takes a regular grid over all coordinates, the same for "
-        "all seeds, of as many points along each"
+        description="random draws separate points for each seed; grid uses a regular grid over all "
+        "coordinates, the same for all seeds"
     )
 
 
@@ -44,8 +44,8 @@ class Training(Settings):
         ge=1, description="points per step, drawn with replacement", json_schema_extra=STRUCTURAL
     )
     precision: Literal["float32", "float64"] = Field(
-        description="of weights, gradients and optimiser state in training, eager in float64; points, initial weights "
-        "and noise are drawn, and networks measured, in float32",
+        description="precision of weights, gradients and optimiser state in training; float64 needs the "
+        "eager engine. Points, initial weights, noise and measures are always float32",
         json_schema_extra=STRUCTURAL,
     )
     optimiser: Literal["adam", "adamw", "sgd"] = Field(
@@ -54,15 +54,15 @@ class Training(Settings):
     )
     learning_rate: float = Field(gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
-        description="how the learning rate falls from its peak: to 0 at the last step, or, by plateau, wherever the "
-        "monitored curve has no new minimum"
+        description="how the learning rate falls from its peak: linear and cosine reach 0 at the last step, "
+        "plateau lowers it when the monitored curve has no new minimum"
     )
     warmup_steps: int = Field(
         ge=0, description="steps over which the learning rate first rises linearly to its peak"
     )
     weight_decay: float = Field(ge=0, description="coefficient of weight decay on weights and biases")
     gradient_clip: float | None = Field(
-        gt=0, description="largest gradient norm of a member; null never clips"
+        gt=0, description="largest gradient norm of a member; null switches clipping off"
     )
     momentum: float = Field(ge=0, lt=1, description="momentum of sgd")
     beta1: float = Field(ge=0, lt=1, description="decay of adam's mean gradient")
@@ -70,31 +70,39 @@ class Training(Settings):
     epsilon: float = Field(gt=0, description="added to adam's denominator")
     curve_every: int = Field(
         ge=1,
-        description="steps between points of the curves, which are also the resumable chunks",
+        description="steps between points of the curves; training can be resumed from these points",
         json_schema_extra=STRUCTURAL,
     )
     monitor: str = Field(
-        description="the curve that stops a network and lowers its learning rate: training/loss, or an error of "
+        description="the curve used for early stopping and schedule=plateau: training/loss, or an error of "
         "probes.curves"
     )
     stopping_threshold: float | None = Field(
-        ge=0, description="a network stops at the first point of its monitored curve that is not above this"
+        ge=0,
+        description="a network stops at the first point at which its monitored curve is at or below "
+        "this value",
     )
     patience: int | None = Field(
         ge=1,
-        description="a network stops once its monitored curve has had no new minimum for this many steps",
+        description="a network stops when its monitored curve has had no new minimum for this many steps",
     )
     plateau_steps: int = Field(
-        ge=1, description="plateau: steps without a new minimum after which the learning rate falls"
+        ge=1,
+        description="schedule=plateau: steps without a new minimum after which the learning rate is lowered",
     )
     plateau_factor: float = Field(
-        gt=0, lt=1, description="plateau: by what the learning rate is multiplied then"
+        gt=0, lt=1, description="schedule=plateau: factor by which the learning rate is multiplied then"
     )
 
     @property
     def may_stop(self) -> bool:
         """Return whether a network may stop before its last step."""
         return self.stopping_threshold is not None or self.patience is not None
+
+    @property
+    def is_monitored(self) -> bool:
+        """Return whether a curve stops a network or lowers its learning rate."""
+        return self.may_stop or self.schedule == "plateau"
 
 
 class Probes(Settings):
@@ -103,11 +111,14 @@ class Probes(Settings):
     num_samples: int = Field(ge=1, description="evaluation points per member", json_schema_extra=STRUCTURAL)
     repeats: int = Field(
         ge=1,
-        description="networks drawn for weight noise and ablation; points are shared out over them",
+        description="weight noise and ablation: number of perturbed networks, among which the points are "
+        "divided",
         json_schema_extra=STRUCTURAL,
     )
     levels: list[float] = Field(
-        min_length=1, description="levels of the noise perturbations, rising", json_schema_extra=STRUCTURAL
+        min_length=1,
+        description="levels of the noise perturbations, in rising order",
+        json_schema_extra=STRUCTURAL,
     )
     ablated_fractions: list[float] = Field(
         description="shares of hidden units to ablate, each in (0, 1)", json_schema_extra=STRUCTURAL
@@ -118,7 +129,8 @@ class Probes(Settings):
     )
     error_floor: float = Field(
         gt=0,
-        description="tolerance is the level where error reaches twice the larger of clean error and this",
+        description="the tolerance is the level at which the error reaches twice the larger of the clean "
+        "error and this value",
         json_schema_extra=STRUCTURAL,
     )
     adaptation_steps: int = Field(
@@ -127,7 +139,7 @@ class Probes(Settings):
         json_schema_extra=STRUCTURAL,
     )
     adaptation_batch_size: int = Field(
-        ge=1, description="forgetting: fresh points per step", json_schema_extra=STRUCTURAL
+        ge=1, description="forgetting: new points per step", json_schema_extra=STRUCTURAL
     )
     adaptation_learning_rate: float = Field(
         gt=0, description="forgetting: constant learning rate", json_schema_extra=STRUCTURAL
@@ -145,20 +157,21 @@ class Probes(Settings):
         json_schema_extra=STRUCTURAL,
     )
     curves: list[str] = Field(
-        description="measures recorded along training beside the loss; modularity/* stands for several",
+        description="measures recorded during training in addition to the loss; patterns such as "
+        "modularity/* are allowed",
         json_schema_extra=STRUCTURAL,
     )
     sparse_curves: list[str] = Field(
-        description="measures recorded along training at fewer points, because they take long",
+        description="slow measures, recorded during training at fewer points",
         json_schema_extra=STRUCTURAL,
     )
     sparse_every: int = Field(
         ge=1,
-        description="points of the curves from one of sparse_curves to the next; the last step always has one",
+        description="sparse_curves are recorded at every this many points of the curves, and at the last step",
         json_schema_extra=STRUCTURAL,
     )
     measures: dict[str, str | dict[str, Any] | None] = Field(
-        description="dotted path of a measure, or its _target_ and parameters; null leaves one out",
+        description="dotted path of a measure, or its _target_ and parameters; null omits the measure",
         json_schema_extra=STRUCTURAL,
     )
 
@@ -166,7 +179,7 @@ class Probes(Settings):
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
         if any(value <= 0 for value in values) or sorted(set(values)) != values:
-            raise ValueError(f"{values}: values must be above 0 and rise, each once.")
+            raise ValueError(f"{values}: values must be above 0, in rising order without repetition.")
         return values
 
     @field_validator("ablated_fractions")
@@ -181,7 +194,7 @@ class Member(Settings):
     """One run: a network to train, with everything that determines its result."""
 
     seed: int = Field(
-        ge=0, lt=_MOST_SEEDS, description="keys the data, initial weights, minibatches and noise"
+        ge=0, lt=_MOST_SEEDS, description="determines the data, initial weights, minibatches and noise"
     )
     task: Task
     architecture: Architecture
@@ -207,37 +220,47 @@ class Trainer(Settings):
     """How members are trained. Nothing here is part of a result, beyond rounding."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
-        description="device; auto takes CUDA where there is one"
+        description="device; auto uses CUDA if it is available"
     )
     engine: Literal["auto", "eager", "compiled", "native", "native_measures"] = Field(
-        description="native generates C++ for each step, native_measures for measures as well, compiled makes one "
-        "function of a step with TorchInductor; auto goes on with what began in the folder, else takes native or "
-        "native_measures on CPUs where the work repays compiling"
+        description="native generates C++ for each step, native_measures also for measures, compiled uses "
+        "TorchInductor, eager neither; auto continues with the engine that began the folder, otherwise selects "
+        "native or native_measures on CPUs if training is long enough to repay compiling"
     )
     threads: int | None = Field(
-        ge=1, description="CPU threads; null takes one for the eager engine, all cores for the others"
+        ge=1,
+        description="number of CPU threads; null means one for the eager engine, all cores for the others",
     )
     memory_gib: float | None = Field(
-        gt=0, description="memory that a population may use; null takes half of what is free"
+        gt=0, description="memory that a population may use, in GiB; null means half of the free memory"
     )
     largest_population: int | None = Field(
         ge=1,
-        description="networks that train and are written together; null takes what is fast on the device",
+        description="largest number of networks in a population; null chooses a number that is fast on the "
+        "device",
     )
-    checkpoint_seconds: float = Field(ge=0, description="least time between checkpoints of a population")
+    checkpoint_seconds: float = Field(
+        ge=0, description="minimum time between checkpoints of a population, in seconds"
+    )
     progress: Literal["auto", "bar", "lines", "off"] = Field(
-        description="a bar on a terminal, plain lines elsewhere; auto chooses between them"
+        description="how progress is shown; auto means a bar on a terminal, and lines elsewhere"
     )
 
 
 class Population(Settings):
     """Members that one run trains together, besides the one that its other settings describe."""
 
-    seeds: int = Field(ge=1, description="number of seeds: seed, seed + 1, and so on, for every grid point")
-    grid: list[dict[str, list[Any]]] = Field(
-        description="values for each key or group, all combinations; a list of such grids trains the union"
+    seeds: int = Field(
+        ge=1, description="number of seeds (seed, seed + 1, ...) for every combination of the grid"
     )
-    sobol: Sobol = Field(description="settings drawn over axes, each trained at every point of the grid")
+    grid: list[dict[str, list[Any]]] = Field(
+        description="values for each key or group, of which all combinations are trained; a list of grids "
+        "trains their union"
+    )
+    sobol: Sobol = Field(
+        description="settings drawn from a Sobol sequence over axes, each trained with "
+        "every combination of the grid"
+    )
 
     @field_validator("sobol", mode="before")
     @classmethod
@@ -248,11 +271,13 @@ class Population(Settings):
 class Sweep(Settings):
     """What a run or sweep does besides training. Nothing here is part of a result."""
 
-    dry_run: bool = Field(description="print what would be trained, and how long it may take; train nothing")
-    objective: str | list[str] | None = Field(
-        description="measures that each job returns to a search, as a mean over its members; null returns all"
+    dry_run: bool = Field(
+        description="print what would be trained and an estimate of the time, but train nothing"
     )
-    job_folders: bool = Field(description="also give each job of a packed sweep its own folder")
+    objective: str | list[str] | None = Field(
+        description="measures that each job returns to a search, averaged over its members; null returns all"
+    )
+    job_folders: bool = Field(description="also create a separate folder for each job of a packed sweep")
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -392,7 +417,7 @@ def _checked_seed(seed: Any) -> int:
 
 class _Seed(Settings):
     seed: int = Field(
-        ge=0, lt=_MOST_SEEDS, description="keys the data, initial weights, minibatches and noise"
+        ge=0, lt=_MOST_SEEDS, description="determines the data, initial weights, minibatches and noise"
     )
 
 
@@ -415,7 +440,7 @@ def _check_self_trained(member: Member, architecture: SelfTrained) -> None:
         if is_set:
             raise ConfigError(
                 f"{key} has no effect, because architecture={architecture.name} trains itself, by its own "
-                "training_step. Leave it out; noise, penalties and callbacks of its own are part of the module."
+                "training_step. Remove it, and write noise, penalties and callbacks in the module itself."
             )
 
 
@@ -430,9 +455,11 @@ def _check_combinations(member: Member) -> None:
     # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
     with suppress(ForeignError), foreign_code():
         network = member.architecture.network(member.task)
+        for samples in (member.training.batch_size, member.probes.num_samples):
+            network.check_batch(samples)
         if member.task.mixing and not network.turns_inputs:
             raise ConfigError(
-                f"task.code=mixed needs a network whose first weights can take up a rotation, and those of "
+                f"task.code=mixed needs a network whose first weights can absorb a rotation, and those of "
                 f"architecture={member.architecture.name} cannot. Choose another task.code or another architecture."
             )
         lacking = member.regulariser.lacking(network)
@@ -445,7 +472,7 @@ def _check_combinations(member: Member) -> None:
         if member.noise.is_on and member.noise.sites == "pre_activation" and not network.pre_activations:
             raise ConfigError(
                 f"noise.sites=pre_activation has no effect, because the network of "
-                f"architecture={member.architecture.name} states no pre-activations at which noise could act. Set "
+                f"architecture={member.architecture.name} has no pre-activations at which noise could act. Set "
                 "noise.sites to all, first, last or input, or choose another architecture."
             )
         if member.noise.is_on and not member.noise.acts_on_inputs and not network.sites:
@@ -474,7 +501,7 @@ def _check_combinations(member: Member) -> None:
 def _check_monitor(member: Member) -> None:
     """Raise ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
     training = member.training
-    if not training.may_stop and training.schedule != "plateau":
+    if not training.is_monitored:
         return
     name = training.monitor
     recorded = name == "training/loss" or any(stands_for(pattern, name) for pattern in member.probes.curves)

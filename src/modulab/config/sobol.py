@@ -29,15 +29,15 @@ _SHIFT_SEED = 2013
 class Axis(Settings):
     """What a key ranges over: a list of values, or a range on a linear or logarithmic scale."""
 
-    values: list[Any] | None = Field(default=None, description="the values that the key takes, equally often")
+    values: list[Any] | None = Field(default=None, description="the values of the key, drawn equally often")
     low: float | None = Field(default=None, description="the lower end of the key's range")
     high: float | None = Field(default=None, description="the upper end of the key's range")
     scale: Literal["linear", "log"] = Field(
-        default="linear", description="scale on which values are spread evenly over the range"
+        default="linear", description="scale on which values are distributed evenly"
     )
     integer: bool = Field(default=False, description="round values of a range to whole numbers")
     times: dict[str, int] = Field(
-        default={}, description="other axes by whose values this one is multiplied, each to a power"
+        default={}, description="other axes by whose values this one is multiplied, each raised to a power"
     )
 
     @model_validator(mode="after")

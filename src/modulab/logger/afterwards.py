@@ -38,7 +38,9 @@ def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> l
     load_results(folder)  # or a sentence that says why not
     inner = next((file.parent for file in sorted(folder.glob(f"*/{RESULTS}"))), None)
     if inner is not None and not any((folder / name).exists() for name in (RESULTS, PARTS)):
-        raise ConfigError(f"{folder} only holds folders of results. Log each by itself, such as {inner}.")
+        raise ConfigError(
+            f"{folder} only holds folders of results. Log each of them separately, such as {inner}."
+        )
     check_links(folder)
     with FolderLock(folder):
         gather(folder)
@@ -93,7 +95,7 @@ def _default_entity() -> str:
 
 def _unreachable(error: Exception) -> str:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"W&B did not take the dashboard: {reason} Set a key with wandb login, or print the definition with --json."
+    return f"W&B rejected the dashboard: {reason} Set a key with wandb login, or print the definition with --json."
 
 
 def _loggers(overrides: Sequence[str]) -> Loggers:

@@ -96,7 +96,7 @@ class RunLog:
         except (ForeignError, ConfigError) as error:  # Results do not depend on loggers.
             self._channels.pop(name, None)
             say(
-                f"logger={name} failed and is left out from here on ({error}). "
+                f"logger={name} failed and is not used any more ({error}). "
                 f"To log everything later: modulab log {self._folder} logger={name}"
             )
 

@@ -20,12 +20,23 @@ would do for relu, never occurs in a softplus or sigmoid unit however silent; a 
 layer's scale is arbitrary."""
 
 
+def finite_mean(values: Float[Tensor, "*values"], dim: int) -> Float[Tensor, "*means"]:
+    """Return means of values along an axis. A sum that is beyond float32 is taken in double precision.
+
+    Means of other members are as ever, to the bit.
+    """
+    means = values.mean(dim=dim)
+    if bool(means.isfinite().all()):
+        return means
+    return torch.where(means.isfinite(), means, values.double().mean(dim=dim).to(means.dtype))
+
+
 def mean_activity(
     activities: Sequence[Float[Tensor, "member _hidden _batch"]],
 ) -> Float[Tensor, " member"]:
     """Return mean |a| over all hidden units and inputs. Raises: IndexError without hidden layers."""
-    units = torch.cat([activity.abs().mean(dim=2) for activity in activities], dim=1)
-    return units.mean(dim=1)
+    units = torch.cat([finite_mean(activity.abs(), dim=2) for activity in activities], dim=1)
+    return finite_mean(units, dim=1)
 
 
 def active_units(
@@ -35,7 +46,7 @@ def active_units(
     counts: list[Tensor] = []
     for activity in activities:
         magnitude = activity.abs()
-        threshold = _SPEAKS_ABOVE * magnitude.mean(dim=2).mean(dim=1)
+        threshold = _SPEAKS_ABOVE * finite_mean(finite_mean(magnitude, dim=2), dim=1)
         share = (magnitude > threshold[:, None, None]).float().mean(dim=2)
         counts.append((share >= ACTIVE_SHARE_OF_INPUTS).float().sum(dim=1))
     return torch.stack(counts).sum(dim=0)

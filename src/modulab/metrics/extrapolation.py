@@ -16,7 +16,7 @@ from modulab.metrics.probe import Probe, evaluation_samples, outputs_on
 
 @measure(
     Column("error_beyond/combination", "Error on withheld combinations"),
-    Column("error_beyond/combination_ratio", "Error on withheld combinations / seen ones"),
+    Column("error_beyond/combination_ratio", "Error on withheld / seen combinations"),
     needs=("withheld",),
 )
 def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:

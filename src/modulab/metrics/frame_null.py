@@ -51,7 +51,9 @@ class FrameNull(Measure):
     Rotations are drawn from the member's own key: arms of one seed share them, and seeds average over them.
     """
 
-    rotations: int = Field(ge=1, description="rotations of the module axes over which the null is averaged")
+    rotations: int = Field(
+        ge=1, description="number of rotations of the module axes over which the null is averaged"
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:

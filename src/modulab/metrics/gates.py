@@ -83,8 +83,8 @@ class RobustMixture(Measure):
             Column("error/worst_domain", "Divergence of the worst domain (nats)"),
             Column("domains/capacity", "Capacity of the domains (nats)"),
             Column("domains/capacity_experts", "Effective number of experts at capacity"),
-            Column("domains/value", "Least divergence of the worst domain with these experts (nats)"),
-            Column("error/worst_domain_excess", "Worst divergence beyond the least (nats)"),
+            Column("domains/value", "Smallest possible worst divergence with these experts (nats)"),
+            Column("error/worst_domain_excess", "Worst divergence above the smallest possible (nats)"),
             Column("domains/specialisation", "Specialisation of experts", ends_at_one=True),
             Column("domains/alignment", "Alignment of experts and domains", ends_at_one=True),
         )

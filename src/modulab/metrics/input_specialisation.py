@@ -41,7 +41,7 @@ class InputSpecialisation(Measure):
     """S_in, its mean over random partitions of the inputs, and the excess of the first over the second."""
 
     partitions: int = Field(
-        ge=1, description="random partitions of the inputs over which the null is averaged"
+        ge=1, description="number of random partitions of the inputs over which the null is averaged"
     )
 
     @property

@@ -1,8 +1,8 @@
-"""What a measure is: a function of a probe, with its parameters, needs, cost, and the words for what it gives.
+"""The contract of a measure: a function of a probe, with parameters, needs, cost, and labels for its values.
 
 A config names a measure under `probes.measures`: a function or measure by its dotted path, or a class derived from
-`Measure` with its parameters (`_target_` and fields). It must be pure, and draw what is random from streams folded from
-`probe.keys`, so that a member measured with others scores what it scores alone, bit for bit.
+`Measure` with its parameters (`_target_` and fields). It must be pure, and draw random numbers only from streams folded
+from `probe.keys`, so that the values of a member do not depend on packing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from modulab.errors import ConfigError
 from modulab.measure_names import Better, current_measure, stands_for
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
-from modulab.schema import Settings, find_function, read_settings, suggest
+from modulab.schema import Settings, find_function, read_settings, suggest_measure
 from modulab.tasks.base import Task
 
 Values = Mapping[str, Float[Tensor, " member"]]
@@ -33,10 +33,10 @@ Values = Mapping[str, Float[Tensor, " member"]]
 
 @dataclass(frozen=True)
 class Column:
-    """The words for one of the values that a measure gives, or for a family of them.
+    """The name and label of one of the values that a measure returns, or of a family of values.
 
-    A part in braces stands for any text: "error_under/poisson@{level}". The label repeats it. `family` is the label of
-    all values of a family together, whose name ends before the @.
+    A part of the name in braces stands for any text, as in "error_under/poisson@{level}", and can be used in the label.
+    `family` is the label of all values of a family together, whose name ends before the @.
     """
 
     name: str
@@ -47,22 +47,22 @@ class Column:
 
     @property
     def better(self) -> Better | None:
-        """Return which way is better, which the first part of the name says; None where neither way is."""
+        """Return which way is better, which the first part of the name determines; None if neither is."""
         return measure_names.better(self.name)
 
     def describes(self, name: str) -> dict[str, str] | None:
-        """Return what stands for the parts in braces if `name` is one of these values, else None."""
+        """Return the texts of the parts in braces if `name` is one of these values, else None."""
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(self.name))
         found = re.fullmatch(pattern, name)
         return None if found is None else found.groupdict()
 
     def matches(self, pattern: str) -> bool:
-        """Return whether a name, or a pattern such as modularity/*, stands for some of these values."""
+        """Return whether a name, or a pattern such as modularity/*, matches some of these values."""
         example = re.sub(r"\{\w+\}", "0", self.name)
         return self.describes(current_measure(pattern)) is not None or stands_for(pattern, example)
 
     def label_of(self, name: str) -> str | None:
-        """Return the label of a value, or of the family that `name` stands for; None for any other."""
+        """Return the label of a value or family with this name; None for any other name."""
         parts = self.describes(name)
         if parts is not None:
             # Not str.format: braces of other text are text.
@@ -75,12 +75,12 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
     "edges": (lambda network, _: bool(network.connections), "its network has no weighted connections"),
     "layers": (
         lambda network, _: network.is_layered,
-        "the connections of its network do not lead through one layer after another",
+        "its network is not a sequence of layers",
     ),
     "sites": (
         # A layered network without hidden layers has no units that could be noisy or silent, which is an answer.
         lambda network, _: bool(network.sites) or network.is_layered,
-        "its network states no sites where units are active",
+        "its network defines no sites where units are active",
     ),
     "gate": (lambda network, _: network.gate_name is not None, "its network has no gate"),
     "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
@@ -95,48 +95,48 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
     ),
     "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
 }
-"""What a measure may need, and why a member without it lacks the measure."""
+"""What a measure may need, and the reason that is given if a member lacks it."""
 
 
 def unmet(needs: Sequence[str], network: Network, task: Task) -> str | None:
-    """Return why a network on a task lacks some of what is needed, or None where it has all of it."""
+    """Return what a network or its task lacks of these needs, as a reason, or None if it lacks nothing."""
     if network.unmeasured is not None:
         return network.unmeasured
     return next((reason for name in needs for has, reason in [_NEEDS[name]] if not has(network, task)), None)
 
 
 class Measure(Settings):
-    """A measure with parameters. Derive from it, add fields, and return values by name from `take`."""
+    """A measure with parameters. Derive a class from it, add fields, and return values by name from `take`."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what a member must have: of edges, layers, sites, gate, withheld, logits, input_modules,
-        output_modules and ranges."""
+        """Return what a member must have, from: edges, layers, sites, gate, withheld, logits, input_modules,
+        output_modules, ranges."""
         return ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Return the words for its values; a value without any is called by its name."""
+        """Return names and labels of its values; a value that is not listed is labelled with its name."""
         return ()
 
     def seconds(self, probes: Probes) -> float:
-        """Return about how long it takes for a network, beyond the usual time for each evaluation point."""
+        """Return the approximate time for a network, beyond the usual time for each evaluation point."""
         del probes
         return 0.0
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where it cannot be taken with these probes or on this machine; `where` is its key."""
+        """Raise ConfigError if it cannot be computed with these probes or on this machine; `where` is its key."""
 
     def take(self, probe: Probe) -> Values:
         """Return one value per member for each name."""
         raise NotImplementedError
 
     def lacking(self, network: Network, task: Task) -> str | None:
-        """Return why members of this network and task cannot be measured, or None where they can."""
+        """Return why members with this network and task cannot be measured, or None if they can."""
         return unmet(self.needs, network, task)
 
     def __call__(self, probe: Probe) -> Any:
-        """Return one value per member for each name; none for members that lack what it needs.
+        """Return one value per member for each name; an empty mapping for members that lack what it needs.
 
         What other people's code returns may be anything else: `taking.take_measures` checks it.
         """
@@ -173,7 +173,7 @@ class FunctionMeasure(Measure):
 def measure(
     *columns: Column, needs: tuple[str, ...] = (), seconds: Callable[[Probes], float] | None = None
 ) -> Callable[[Callable[[Probe], Values]], FunctionMeasure]:
-    """Return a decorator that makes a measure of a function; see `Measure` for its arguments."""
+    """Return a decorator that turns a function into a measure; see `Measure` for the arguments."""
 
     def decorate(function: Callable[[Probe], Values]) -> FunctionMeasure:
         return FunctionMeasure(function=function, needed=needs, described=columns, cost=seconds)
@@ -244,10 +244,54 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
         for pattern in getattr(probes, key):
             givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
             if not givers:
-                names = [column.name for each in shipped.values() for column in each.columns]
-                raise ConfigError(f"probes.{key}: no measure gives {pattern!r}. {suggest(pattern, names)}")
+                names = _names_of(own) + _names_of(shipped)
+                raise ConfigError(
+                    f"probes.{key}: no measure gives {pattern!r}. {suggest_measure(pattern, names)}"
+                )
             chosen |= {giver: probes.measures.get(giver) or named[giver] for giver in givers}
     return chosen
+
+
+def check_monitor(name: str, is_used: bool, probes: Probes) -> None:
+    """Raise ConfigError where `training.monitor` names no curve, whether or not training depends on it.
+
+    Where it does, a measure of `probes.curves` must give the curve; else any may that comes with modulab.
+    """
+    if name == "training/loss":
+        return
+    measures = find_measures(probes)
+    if is_used:
+        measures = {key: find_measure(value, key) for key, value in curve_measures(probes).items()}
+    if any(not each.columns for each in measures.values()) or _givers(measures, name):
+        return
+    if not is_used:
+        measures |= {path: find_measure(value, path) for path, value in shipped_measures().items()}
+    if not _givers(measures, name):
+        known = ["training/loss", *_names_of(measures)]
+        raise ConfigError(
+            f"training.monitor={name}: no measure gives a curve of this name. {suggest_measure(name, known)}"
+        )
+
+
+def check_objectives(names: Sequence[str], settings: Iterable[Probes]) -> None:
+    """Raise ConfigError for a name of `sweep.objective` that no measure of any member can give.
+
+    A measure that does not name its values is assumed to give every name.
+    """
+    given = [each for probes in settings for each in find_measures(probes).values()]
+    if any(not each.columns for each in given):
+        return
+    columns = [column for each in given for column in each.columns]
+    for name in names:
+        if not any(column.describes(current_measure(name)) is not None for column in columns):
+            raise ConfigError(
+                f"sweep.objective={name}: there is no such measure. "
+                f"{suggest_measure(name, [column.name for column in columns])}"
+            )
+
+
+def _names_of(measures: Mapping[str, Measure]) -> list[str]:
+    return [column.name for each in measures.values() for column in each.columns]
 
 
 def _givers(measures: Mapping[str, Measure], pattern: str) -> list[str]:

@@ -68,7 +68,7 @@ def _bytes_of(samples: Samples) -> int:
 
 @dataclass(frozen=True)
 class Probe:
-    """A block of members that share a task, their clean networks, and the points they are evaluated at."""
+    """A block of members that share a task: their networks, and the points at which they are evaluated."""
 
     task: Task
     settings: Probes
@@ -83,9 +83,9 @@ class Probe:
     samples: Samples
     """Evaluation points of `full` support, test split, in the task's code but unmixed."""
     mask: Float[Tensor, "member parameter"]
-    """1 for every parameter of `seen_network` that its architecture has, 0 for those that it masks."""
+    """1 for every parameter of `seen_network` that exists, 0 for masked ones."""
     asked: Asked | None = None
-    """Which values are asked for; None for all."""
+    """Which values are needed; None for all."""
     tell: Tell = field(default=tell_nobody, repr=False, compare=False)
     """A measure that takes seconds may report its progress here."""
     kernels: Kernels = field(default=NO_KERNELS, repr=False, compare=False)
@@ -93,7 +93,7 @@ class Probe:
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
-        """Return `compute(self, *arguments)`, computed when it is first asked for: measures share what is costly."""
+        """Return `compute(self, *arguments)`, computed only once: measures share costly results."""
         key = (compute, *arguments)
         if key not in self._kept:
             self._kept[key] = compute(self, *arguments)
@@ -110,7 +110,7 @@ class Probe:
         return self.once(_outputs)
 
     def asks(self, name: str) -> bool:
-        """Return whether a value is asked for: a measure may leave out others, which take time."""
+        """Return whether a value is needed; a measure may omit others to save time."""
         return self.asked is None or any(stands_for(pattern, name) for pattern in self.asked.values)
 
     def activities(self) -> list[Float[Tensor, "member _unit _batch"]]:

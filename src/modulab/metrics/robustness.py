@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
+from modulab.metrics.activity import finite_mean
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.native import module_errors
 from modulab.metrics.poisson import places_of, poisson_quantiles
@@ -178,7 +179,7 @@ def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     Draws are those of `error_under/poisson`, so that the two differ by abar alone.
     """
     sites = zip(probe.network.network.sites, probe.activities(), strict=True)
-    gains = {site.name: activity.abs().flatten(1).mean(dim=1).sqrt() for site, activity in sites}
+    gains = {site.name: finite_mean(activity.abs().flatten(1), dim=1).sqrt() for site, activity in sites}
     return _under_law(probe, "poisson_energy", ActivityNoise.POISSON, gains)
 
 

@@ -90,8 +90,8 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
         for name, value in named_values(where, values).items():
             if not isinstance(name, str) or not name or is_reserved(name):
                 raise ConfigError(
-                    f"{where}={probe.settings.measures.get(key)}: {name!r} cannot be the name of a measure, which is "
-                    "text and none of the other columns of results. Rename it, as in 'my/measure'."
+                    f"{where}={probe.settings.measures.get(key)}: {name!r} cannot be the name of a measure, "
+                    "which is text and not the name of another column of results. Rename it, as in 'my/measure'."
                 )
             if name in finder:
                 raise ConfigError(

@@ -33,7 +33,9 @@ class CrossTangent(Measure):
     With two modules it is |K_21|_F / |K_11|_F. Outputs are logits where the task classifies.
     """
 
-    points: int = Field(ge=1, description="evaluation points of the kernel, the first of probes.num_samples")
+    points: int = Field(
+        ge=1, description="number of evaluation points of the kernel, at most probes.num_samples"
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class WiringLength(Measure):
     def columns(self) -> tuple[Column, ...]:
         """Return the words for both."""
         return (
-            Column("wiring/length", "Wiring, sum of |w| d"),
+            Column("wiring/length", "Total length of connections, by |w|"),
             Column("wiring/mean", "Mean length of a connection, by |w|"),
         )
 

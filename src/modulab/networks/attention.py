@@ -188,7 +188,9 @@ class AttentionArchitecture(Architecture):
 
     width: int = Field(ge=1, description="units of a token's state", json_schema_extra=STRUCTURAL)
     heads: int = Field(
-        ge=1, description="heads of attention, among which width is divided", json_schema_extra=STRUCTURAL
+        ge=1,
+        description="number of attention heads, among which width is divided",
+        json_schema_extra=STRUCTURAL,
     )
     hidden: int = Field(
         ge=1, description="hidden units at each token after attention", json_schema_extra=STRUCTURAL
@@ -197,7 +199,8 @@ class AttentionArchitecture(Architecture):
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     readout: Readout = Field(
-        description="what outputs are read from: the states of all tokens, their mean, or the last token's",
+        description="what the readout reads: the states of all tokens, their mean, or the state of the last "
+        "token",
         json_schema_extra=STRUCTURAL,
     )
     initial_scale: float = Field(
@@ -239,7 +242,7 @@ def num_tokens(task: Task) -> int:
         )
     if task.partition.inputs_per_module != math.prod(shape):
         raise ConfigError(
-            f"task={task.name}: its inputs are not equal shares of {math.prod(shape)} in the order of modules, so that "
-            "they cannot be cut into tokens. Choose another architecture."
+            f"task={task.name}: its inputs are not equal shares of {math.prod(shape)} in the order of "
+            "modules, so they cannot be divided into tokens. Choose another architecture."
         )
     return task.modules * (shape[0] if len(shape) == 2 else 1)

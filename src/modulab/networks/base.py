@@ -1,12 +1,12 @@
-"""What a network is to the rest of modulab: a layout of parameters, sites where units are active, and a forward pass.
+"""The contract of a network: a layout of parameters, sites where units are active, and a forward pass.
 
-The parameters of one member are one row of a (member, parameter) tensor. A forward pass runs a block of members side
-by side and calls `tap` at each site, where noise, ablation and recording act; a member's results must not depend on
-the other members. Activity is (member, unit, batch): with the batch innermost, the loops that a compiler makes of
-noise, activation and gradients run over contiguous samples. Inputs and outputs are (member, batch, feature).
+The parameters of one member are one row of a (member, parameter) tensor. A forward pass runs a block of members
+together and calls `tap` at each site, where noise, ablation and recording act. A member's results must not depend on
+the other members. Activity has the shape (member, unit, batch): with the batch innermost, compiled loops over noise,
+activation and gradients run over contiguous samples. Inputs and outputs have the shape (member, batch, feature).
 
-A unit may be active at several positions of a sample, such as those of an image, and a pass may come to a site several
-times, as a recurrent network does: see `Site`.
+A unit may be active at several positions of a sample, such as those of an image, and a pass may visit a site several
+times, as in a recurrent network: see `Site`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from modulab.tasks.base import Task
 
 INPUT = "input"
 OUTPUT = "output"
-"""What edges from the inputs and to the outputs name in place of a site."""
+"""Used in place of a site's name by edges from the inputs and to the outputs."""
 
 Tap = Callable[[str, Tensor], Tensor]
-"""Takes a place in a forward pass, by name, and its values (member, unit, batch); returns the values passed on."""
+"""Takes the name of a place in a forward pass and its values (member, unit, batch); returns the values to pass on."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named part of a member's parameters; `is_weight` distinguishes weights of connections from biases and the like.
+    """A named part of a member's parameters; `is_weight` distinguishes weights of connections from biases and others.
 
-    A part that is not `trained` keeps the values that it begins with, whatever the optimiser and its weight decay.
+    A part that is not `trained` keeps its initial values; the optimiser and weight decay do not change it.
     """
 
     name: str
@@ -73,16 +73,16 @@ def split_parameters(
 class Site:
     """A named place where units are active.
 
-    At each visit `tap` is given (member, unit, batch x positions), in an order of the last axis that is the network's
-    own. Recordings hold the visits one after another along that axis.
+    At each visit, `tap` receives values of shape (member, unit, batch x positions); the network determines the order
+    along the last axis. Recordings concatenate the visits along that axis.
     """
 
     name: str
     units: int
     positions: int = 1
-    """Where in a sample each unit is active at a visit: the pixels that a channel covers, the tokens of a sequence."""
+    """Number of positions in a sample at which each unit is active at a visit: pixels of a channel, or tokens."""
     visits: int = 1
-    """How often a pass comes there: the steps of a recurrent network."""
+    """Number of visits in a pass: the steps of a recurrent network."""
 
     @property
     def values(self) -> int:
@@ -109,7 +109,7 @@ def of_visit(recorded: Tensor, values: Tensor, visit: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Edges:
-    """Weighted connections from the units of one site, or the inputs, to those of another, or the outputs."""
+    """Weighted connections from the units of one site, or the inputs, to those of another site, or the outputs."""
 
     source: str
     target: str
@@ -118,26 +118,26 @@ class Edges:
 
 @dataclass(frozen=True)
 class Recording:
-    """A forward pass: its outputs, and the values at each place that it tapped, before and after the tap.
+    """A forward pass: its outputs, and the values at each tapped place, before and after the tap.
 
-    Visits to one place follow one another along the last axis.
+    Visits to the same place are concatenated along the last axis.
     """
 
     outputs: Float[Tensor, "member batch out_features"]
     values: Mapping[str, Float[Tensor, "member _unit _batch"]]
     passed_on: Mapping[str, Float[Tensor, "member _unit _batch"]] = field(default_factory=dict)
-    """After the tap, where there was one; otherwise empty."""
+    """The values after the tap; empty if there was no tap."""
 
     def used(self, place: str) -> Float[Tensor, "member _unit _batch"]:
-        """Return the values that the pass went on with: those after the tap, where there was one."""
+        """Return the values that the pass continued with: those after the tap, if there was one."""
         return self.passed_on.get(place, self.values[place])
 
 
 class Network(ABC):
     """The structure that members of a population share. Derive a frozen dataclass from it: equal fields, equal network.
 
-    What must be stated: sizes, `layout`, `sites`, `initialise` and `forward`. Of the rest, what a network leaves out
-    is done in a general way, or measures that need it are skipped.
+    Required are sizes, `layout`, `sites`, `initialise` and `forward`. The other members are optional: without them,
+    modulab uses a general implementation, or skips measures that need them.
     """
 
     in_features: int
@@ -146,27 +146,27 @@ class Network(ABC):
     @property
     @abstractmethod
     def layout(self) -> tuple[Parameter, ...]:
-        """Return the parts of a member's parameters, in the order in which they lie in its row."""
+        """Return the parts of a member's parameters, in the order of its row."""
 
     @property
     @abstractmethod
     def sites(self) -> tuple[Site, ...]:
-        """Return the places where units are active, in the order in which a forward pass comes to them."""
+        """Return the places where units are active, in the order in which a forward pass visits them."""
 
     @property
     def pre_activations(self) -> Mapping[str, str]:
-        """Return, by site, the place at which a pass taps the sums that its units' activity is a function of.
+        """Return, by site, the name of the place at which a pass taps the pre-activations of the site's units.
 
-        None by default: such a network takes no noise on pre-activations. One that states them states them for all of
-        its sites, in order, and its `gates` and Jacobians are those at the values that the tap passes on.
+        Empty by default: such a network has no noise on pre-activations. Otherwise it must contain all sites, in order,
+        and `gates` and Jacobians must be those at the values that the tap returns.
         """
         return {}
 
     @property
     def gate_name(self) -> str | None:
-        """Return the place at which a pass taps shares of experts that add up to 1, (member, expert, batch); or None.
+        """Return the place at which a pass taps shares of experts, (member, expert, batch), which sum to 1; or None.
 
-        The last axis may hold several positions of a sample, as at sites.
+        The last axis may contain several positions of a sample, as at sites.
         """
         return None
 
@@ -174,9 +174,9 @@ class Network(ABC):
     def initialise(
         self, architectures: Sequence[Any], partition: Partition, keys: Int32[Tensor, "member 2"]
     ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
-        """Return each member's 0/1 mask and its parameters before training, which its architecture and key determine.
+        """Return each member's 0/1 mask and its initial parameters, which depend only on its architecture and key.
 
-        Masked parameters are 0 and stay 0. Parts that are not trained may be other than 0; their mask is 0.
+        Masked parameters are 0 and stay 0. Parts that are not trained have mask 0, and need not be 0.
         """
 
     @abstractmethod
@@ -186,7 +186,7 @@ class Network(ABC):
         inputs: Float[Tensor, "member batch in_features"],
         tap: Tap | None = None,
     ) -> Float[Tensor, "member batch out_features"]:
-        """Return every member's outputs; `tap` is called at each visit to a site, and may be elsewhere."""
+        """Return every member's outputs; `tap` is called at each visit to a site, and possibly at other places."""
 
     @property
     def num_parameters(self) -> int:
@@ -196,7 +196,7 @@ class Network(ABC):
     def with_untrained(
         self, parameters: Float[Tensor, "member parameter"], before: Float[Tensor, "member parameter"]
     ) -> Float[Tensor, "member parameter"]:
-        """Return the parameters after an update, with the parts that are not trained as they were before it."""
+        """Return the parameters after an update, with the untrained parts as they were before it."""
         if self._is_all_trained:
             return parameters
         pairs = zip(self.layout, self._columns(parameters), self._columns(before), strict=True)
@@ -205,7 +205,7 @@ class Network(ABC):
     def trained_parts(
         self, parameters: Float[Tensor, "member parameter"]
     ) -> Float[Tensor, "member _trained_parameter"]:
-        """Return the parameters that change in training."""
+        """Return the parameters that are trained."""
         if self._is_all_trained:
             return parameters
         pairs = zip(self.layout, self._columns(parameters), strict=True)
@@ -228,7 +228,7 @@ class Network(ABC):
         inputs: Float[Tensor, "member batch in_features"],
         tap: Tap | None = None,
     ) -> Recording:
-        """Return a forward pass with the values at each place, before `tap` changed them there."""
+        """Return a forward pass with the values at each place, before and after `tap`."""
         values: defaultdict[str, list[Tensor]] = defaultdict(list)
         passed_on: defaultdict[str, list[Tensor]] = defaultdict(list)
 
@@ -250,7 +250,7 @@ class Network(ABC):
     def edge_weights(
         self, parameters: Float[Tensor, "member parameter"]
     ) -> Sequence[Float[Tensor, "member _target_unit _source_unit"]]:
-        """Return the weights of each of `connections`; a network that has connections states both."""
+        """Return the weights of each of `connections`; a network with connections defines both."""
         del parameters
         return ()
 
@@ -266,17 +266,17 @@ class Network(ABC):
 
     @property
     def is_layered(self) -> bool:
-        """Return whether `edges` lead from layer to layer (see `layer_connections`), and nowhere else.
+        """Return whether all `edges` lead from one layer to the next (see `layer_connections`).
 
-        False by default. A network that says so states `gates` and stages as well. All that its outputs depend on is
-        in them, and its units have one value per sample.
+        False by default. A layered network also defines `gates` and stages. Its outputs depend on nothing else, and its
+        units have one value per sample.
         """
         return False
 
     def inputs_read(
         self, inputs: Float[Tensor, "member batch in_features"]
     ) -> Float[Tensor, "member source_unit _batch"]:
-        """Return the inputs in the form in which edges read them: by default as units with one value per sample."""
+        """Return the inputs as edges read them: by default as units with one value per sample."""
         return inputs.transpose(1, 2)
 
     def activity_read(
@@ -287,15 +287,15 @@ class Network(ABC):
     ) -> Float[Tensor, "member source_unit _batch"]:
         """Return the values that the edges of a connection read in a recorded pass, before the tap changed them.
 
-        By default those at all positions and visits of their source.
+        By default these are the values at all positions and visits of the source.
         """
         source, _ = connection
         return self.inputs_read(inputs) if source == INPUT else recording.values[source]
 
     def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit _batch"]]:
-        """Return, for each site that edges lead to, the derivative of its activity by the sum of what they bring.
+        """Return, for each site that is a target of edges, the derivative of its activity by its input sum.
 
-        Needed where edges are: paths through a network are products of weights and gates.
+        A network with edges needs it: paths through a network are products of weights and gates.
         """
         del recording
         return {}
@@ -306,10 +306,10 @@ class Network(ABC):
         inputs: Float[Tensor, "member batch in_features"],
         recording: Recording,
     ) -> Iterator[tuple[str, Float[Tensor, "member out_features unit _batch"]]]:
-        """Yield each site's derivative of the outputs by its activity, the last site first.
+        """Yield the derivative of the outputs with respect to each site's activity, beginning with the last site.
 
-        They are those of the recorded pass: what its tap added at each site is added again, as a constant. By default
-        one product with the transposed Jacobian is taken for each output, to all sites at once.
+        Derivatives are those of the recorded pass: what its tap added at each site is added again, as a constant. The
+        default implementation computes one vector-Jacobian product per output, for all sites at once.
         """
         zeros = {site.name: torch.zeros_like(recording.values[site.name]) for site in self.sites}
 
@@ -331,7 +331,7 @@ class Network(ABC):
         parameters: Float[Tensor, "member parameter"],
         inputs: Float[Tensor, "member batch in_features"],
     ) -> Float[Tensor, "member batch out_features in_features"]:
-        """Return the derivative of each output by each input, at every point."""
+        """Return the derivative of each output with respect to each input, at every point."""
 
         def outputs_of(seen: Tensor) -> Tensor:
             return self.forward(parameters, seen)
@@ -340,9 +340,9 @@ class Network(ABC):
 
     @property
     def num_stages(self) -> int:
-        """Return into how many stages a pass can be cut: stage 0 reads the inputs, stage k the site before it.
+        """Return the number of stages into which a pass can be divided: stage 0 reads the inputs, stage k site k - 1.
 
-        A network that cannot be cut is one stage, which reads the inputs as they are.
+        A network that cannot be divided has one stage, which reads the inputs.
         """
         return 1
 
@@ -353,7 +353,7 @@ class Network(ABC):
         values: Float[Tensor, "member source_unit batch"],
         biased: bool = True,
     ) -> Float[Tensor, "member target_unit batch"]:
-        """Return what a stage makes of the values that it reads: an affine map or, unless `biased`, its linear part."""
+        """Return a stage's affine map of the values that it reads or, unless `biased`, only its linear part."""
         del parameters, biased
         assert stage == 0
         return values
@@ -388,6 +388,13 @@ class Network(ABC):
         """
         return ()
 
+    def check_batch(self, samples: int) -> None:
+        """Raise ConfigError where a batch of this many samples cannot be computed as members need it.
+
+        Other people's modules are tried here with the sizes of batches that training and measuring take.
+        """
+        del samples
+
     @property
     def turns_inputs(self) -> bool:
         """Return whether `turn_inputs` can take a rotation of the inputs into the parameters."""
@@ -411,7 +418,7 @@ class Network(ABC):
 
     @property
     def unmeasured(self) -> str | None:
-        """Return why nothing can be measured of it on its task's points, or None where measures can be taken."""
+        """Return why the network cannot be measured on its task's points, or None if it can."""
         return None
 
     @property
@@ -426,12 +433,12 @@ class Network(ABC):
 
     @property
     def step_units(self) -> int:
-        """Return what the time of a step is in proportion to: the values of a sample at sites, or its inputs."""
+        """Return the size to which the time of a step is proportional: values of a sample at all sites, or inputs."""
         return max(self.total_values, self.in_features)
 
     @property
     def step_products(self) -> int:
-        """Return about how many products of weights and values a pass of a sample takes, by its visits on average."""
+        """Return approximately how many products of weights and values a pass of one sample computes."""
         weights = sum(part.size for part in self.layout if part.is_weight)
         values, units = (sum(getattr(site, of) for site in self.sites) for of in ("values", "units"))
         return weights * max(1, values // max(1, units))
@@ -443,7 +450,7 @@ class Network(ABC):
 
     @property
     def activation_cost(self) -> int:
-        """Return how many buffers of a site's activity an eager step holds for its nonlinearity and derivative."""
+        """Return how many buffers of a site's activity an eager step needs for its nonlinearity and derivative."""
         return 0
 
 
@@ -467,28 +474,28 @@ def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> li
 
 
 class Architecture(Settings):
-    """The settings of a network: the class that `architecture._target_` names derives from this."""
+    """The settings of a network. The class that `architecture._target_` names is derived from this class."""
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
 
     @property
     def structure(self) -> tuple[object, ...]:
-        """Return what members of a population must share beyond structural settings; nothing by default.
+        """Return what members of a population must share in addition to structural settings; nothing by default.
 
-        A setting that is one number per member, but sets sizes in combination with another, stands here.
+        For settings that have one value per member, but determine sizes in combination with others.
         """
         return ()
 
     @abstractmethod
     def network(self, task: Task) -> Network:
-        """Return the network for a task: members with equal structural settings and `structure` have an equal one.
+        """Return the network for a task; it is equal for members with equal structural settings and `structure`.
 
-        Raises: ConfigError where the settings do not suit the task.
+        Raises: ConfigError if the settings do not fit the task.
         """
 
     @property
     def points_read(self) -> int | None:
-        """Return how many of a member's training points `informed` reads, at most; None, the default, if none."""
+        """Return the maximum number of training points that `informed` reads; None, the default, if it is not used."""
         return None
 
     def informed(
@@ -498,10 +505,10 @@ class Architecture(Settings):
         task: Task,
         points: Float[Tensor, "point feature"],
     ) -> Float[Tensor, " parameter"]:
-        """Return a member's parameters before training, from those of `Network.initialise`, its task and first points.
+        """Return a member's initial parameters, from those of `Network.initialise`, its task and its first points.
 
-        Called where `points_read` is a number, 0 among them, for one member at a time, so that no other changes its
-        bits. Points are inputs as the network sees them, and targets.
+        Called if `points_read` is a number (it may be 0), for one member at a time, so that results do not depend on
+        packing. Each point consists of inputs as the network sees them, and targets.
         """
         del network, task, points
         return parameters
@@ -509,7 +516,7 @@ class Architecture(Settings):
 
 @dataclass(frozen=True)
 class NetworkPopulation:
-    """Members of one network: its structure, and the parameters of each."""
+    """Members with the same network: the network, and the parameters of each member."""
 
     network: Network
     parameters: Float[Tensor, "member parameter"]
@@ -524,7 +531,7 @@ class NetworkPopulation:
         return NetworkPopulation(self.network, self.parameters[members])
 
     def repeated(self, repeats: int) -> NetworkPopulation:
-        """Return each member `repeats` times, side by side."""
+        """Return each member `repeats` times, one after the other."""
         return NetworkPopulation(self.network, self.parameters.repeat_interleave(repeats, dim=0))
 
     def split(self) -> dict[str, Float[Tensor, "member ..."]]:
@@ -542,5 +549,5 @@ class NetworkPopulation:
         return self.network.forward(self.parameters, inputs, tap)
 
     def record(self, inputs: Float[Tensor, "member batch in_features"], tap: Tap | None = None) -> Recording:
-        """Return every member's outputs, and the values at each place of the pass."""
+        """Return every member's outputs, and the values at each place of the forward pass."""
         return self.network.record(self.parameters, inputs, tap)

@@ -92,7 +92,9 @@ class ConditionalsArchitecture(Architecture):
     """Conditionals for task=causal."""
 
     updated: int | None = Field(
-        ge=1, description="number of the one conditional that is trained, in the order shown; null trains all"
+        ge=1,
+        description="number of the only conditional that is trained, in the order in which variables "
+        "are shown; null trains all",
     )
 
     def network(self, task: Task) -> Conditionals:

@@ -339,11 +339,11 @@ class ConvolutionArchitecture(Architecture):
     depth: int = Field(ge=1, description="number of convolutions", json_schema_extra=STRUCTURAL)
     kernel: int = Field(
         ge=1,
-        description="rows and columns of a kernel, odd; on images of one row it has one row",
+        description="rows and columns of a kernel, an odd number; on images of one row the kernel has one row",
         json_schema_extra=STRUCTURAL,
     )
     stride: int = Field(
-        ge=1, description="every how many rows and columns a kernel is placed", json_schema_extra=STRUCTURAL
+        ge=1, description="stride of each convolution, in rows and columns", json_schema_extra=STRUCTURAL
     )
     pool: Literal["mean", "none"] = Field(
         description="what the readout reads: each channel's mean over positions, or every position",
@@ -353,7 +353,8 @@ class ConvolutionArchitecture(Architecture):
     cross_connections: float = Field(
         ge=0,
         le=1,
-        description="share of cross-module kernels kept: 1 dense, 0 premodular, between them partial",
+        description="share of cross-module kernels that is kept: 1 is dense, 0 premodular, values between "
+        "are partial",
     )
     initial_scale: float = Field(
         gt=0, description="initial weights are normal with standard deviation initial_scale / sqrt(fan-in)"
@@ -398,7 +399,7 @@ class ConvolutionArchitecture(Architecture):
         if any(len(image) < size or len(set(image)) > 1 for image in images):
             raise ConfigError(
                 f"architecture={self.name} reads images of {rows} x {columns} inputs that follow one another and "
-                f"belong to one module each, but task={task.name} shares its {len(labels)} inputs out otherwise. "
-                "Choose another architecture."
+                f"belong to one module each, but task={task.name} shares its {len(labels)} inputs in another "
+                "way. Choose another architecture."
             )
         return rows, columns

@@ -238,19 +238,19 @@ class ExpertsArchitecture(Architecture):
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     gate: Literal["dense", "top_k", "frozen"] = Field(
-        description="which experts have a share in a sample: all (dense), the top_k of the largest logits, or all by "
-        "weights that are drawn at the start and never trained (frozen)",
+        description="which experts have a share in a sample: all (dense), the top_k experts with the largest "
+        "logits, or all with a gate that is not trained (frozen)",
         json_schema_extra=STRUCTURAL,
     )
     top_k: int | None = Field(
         ge=1,
-        description="how many experts have a share in a sample with gate=top_k; null with other gates",
+        description="number of experts with a share in a sample for gate=top_k; null for other gates",
         json_schema_extra=STRUCTURAL,
     )
     gate_scale: float = Field(
         ge=0,
-        description="initial weights of the gate are normal with standard deviation gate_scale / sqrt(fan-in); "
-        "0 begins with equal logits",
+        description="initial weights of the gate are normal with standard deviation gate_scale / "
+        "sqrt(fan-in); with 0 all logits begin equal",
     )
     initial_scale: float = Field(
         gt=0,
@@ -287,11 +287,12 @@ class ExpertsArchitecture(Architecture):
             )
         elif self.top_k > self.experts:
             raise ConfigError(
-                f"architecture.top_k={self.top_k} experts cannot be chosen among architecture.experts={self.experts}. "
+                f"architecture.top_k={self.top_k} experts cannot be chosen among "
+                f"architecture.experts={self.experts}. "
                 f"Set architecture.top_k to {self.experts} or less."
             )
         elif self.top_k == 1 and self.experts > 1:
             raise ConfigError(
-                "architecture.top_k=1 leaves one expert with a share of 1, so that the gate has no gradient and is "
-                "never trained. Set architecture.top_k to 2 or more."
+                "architecture.top_k=1 leaves one expert with a share of 1, so the gate has no gradient and "
+                "is not trained. Set architecture.top_k to 2 or more."
             )

@@ -116,15 +116,15 @@ class GatedMixtureArchitecture(Architecture):
     """A gate over the experts of task=domains."""
 
     gate: Literal["constant", "symbol"] = Field(
-        description="whether shares are the same for all symbols, or each symbol has its own",
+        description="whether the shares are constant, or different for each symbol",
         json_schema_extra=STRUCTURAL,
     )
     densities: Literal["given", "trained"] = Field(
-        description="experts are those of the task and frozen (given), or trained beside the gate",
+        description="given: the task's experts, frozen; trained: experts are trained together with the gate",
         json_schema_extra=STRUCTURAL,
     )
     gate_scale: float = Field(
-        ge=0, description="standard deviation of the gate's initial logits; 0 begins with equal shares"
+        ge=0, description="standard deviation of the gate's initial logits; with 0 all shares begin equal"
     )
     density_scale: float = Field(
         ge=0, description="standard deviation of the initial logits of trained densities"

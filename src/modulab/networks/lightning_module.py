@@ -30,16 +30,18 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
     engine: ClassVar[str] = "lightning"
 
     submodule: str | None = Field(
-        description="submodule that maps inputs to outputs, which is measured; null takes the module's own forward",
+        description="submodule that is measured, which maps inputs to outputs; null measures the module's "
+        "own forward",
         json_schema_extra=STRUCTURAL,
     )
     data_module: dict[str, Any] | None = Field(
-        description="_target_ of a LightningDataModule and its arguments; null takes the module's own "
-        "train_dataloader or, where it has none, the task's points",
+        description="_target_ of a LightningDataModule and its arguments; null uses the module's own "
+        "train_dataloader or, if it has none, the task's points",
         json_schema_extra=STRUCTURAL,
     )
     measured: bool | None = Field(
-        description="measure the network on the task's points; null does so unless it trains on data of its own",
+        description="whether to measure the network on the task's points; null does unless it has its own "
+        "training data",
         json_schema_extra=STRUCTURAL,
     )
 
@@ -90,7 +92,7 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         kind, arguments = self._class()
         if self.measured is False or (self.measured is None and self.brings_data):
             reason = (
-                "architecture.measured is false" if self.measured is False else "it trains on data of its own"
+                "architecture.measured is false" if self.measured is False else "it has its own training data"
             )
             return self._unmeasured(task, reason)
         network = LightningNetwork(

@@ -30,6 +30,8 @@ from modulab.networks.module_recipe import (
 from modulab.schema import suggest
 
 _TRIAL_SAMPLES = 3
+_MOST_SAMPLES = 4096
+"""Number of samples of a batch above which a module is not expected to begin to draw."""
 
 _lock = threading.RLock()
 
@@ -57,6 +59,27 @@ def facts_of(network: ModuleRecipe) -> Facts:
         _check_independence(network, module, layout)
         _check_vectorises(network, module, layout)
         return Facts(layout, _sites(shapes, network.unit_axis), values)
+
+
+@functools.cache
+def check_batch(network: ModuleRecipe, samples: int) -> None:
+    """Raise ConfigError for a module whose outputs are not the same again in a batch of this size, or draws there.
+
+    The other trial calls have few samples, by which a module may branch.
+    """
+    inputs = torch.rand(
+        min(samples, _MOST_SAMPLES), network.in_features, generator=torch.Generator().manual_seed(1)
+    )
+    with _lock:
+        module = _copy(network)
+        with own_random_state(0), torch.no_grad():
+            state = random_state()
+            first, second = module(inputs), module(inputs)
+            drew = not same_random_state(state, random_state())
+    if drew:
+        raise ConfigError(_drawing(network, f"when it is called with {len(inputs)} samples"))
+    if not _equal(first, second):
+        raise ConfigError(_other_outputs(network, f"with the same {len(inputs)} inputs"))
 
 
 @functools.cache
@@ -89,8 +112,8 @@ def _copy(network: ModuleRecipe) -> nn.Module:
         return copy.deepcopy(template)
     except Exception as error:
         raise ConfigError(
-            f"{KEY}: {network.name} cannot be copied ({error}), as each thread needs one. Parameters must be made "
-            "in the constructor, and not computed from others there."
+            f"{KEY}: {network.name} cannot be copied ({error}), and each thread needs a copy. Create "
+            "parameters in the constructor, and do not compute them from others there."
         ) from error
 
 
@@ -104,8 +127,8 @@ def _layout(network: ModuleRecipe) -> tuple[Parameter, ...]:
         memory = value.untyped_storage().data_ptr()
         if memory in storages:
             raise ConfigError(
-                f"{KEY}: the parameters '{storages[memory]}' and '{name}' share memory, which two rows of numbers "
-                "cannot. Use one parameter in both places."
+                f"{KEY}: the parameters '{storages[memory]}' and '{name}' share memory, which is not "
+                "supported. Use one parameter in both places."
             )
         storages[memory] = name
         parts.append(Parameter(name, tuple(value.shape), value.dim() > 1, value.requires_grad))
@@ -115,8 +138,8 @@ def _layout(network: ModuleRecipe) -> tuple[Parameter, ...]:
             parts.append(Parameter(name, tuple(value.shape), is_weight=False, trained=False))
         elif not _equal(value, other.get_buffer(name)):
             raise ConfigError(
-                f"{KEY}: the buffer '{name}' holds whole numbers that its constructor draws, so that members would "
-                "differ in them. Make it a buffer of floating-point numbers."
+                f"{KEY}: the buffer '{name}' contains random whole numbers from its constructor, so members "
+                "would differ in them. Make it a buffer of floating-point numbers."
             )
     if not any(part.trained for part in parts):
         raise ConfigError(f"{KEY}: {network.name} has no parameters to train.")
@@ -126,8 +149,8 @@ def _layout(network: ModuleRecipe) -> tuple[Parameter, ...]:
 def _check_type(name: str, value: Tensor) -> None:
     if torch.nn.parameter.is_lazy(value):
         raise ConfigError(
-            f"{KEY}: '{name}' has no shape before the module is called. Use the layer that is not lazy; the task's "
-            "in_features is given to the constructor."
+            f"{KEY}: '{name}' has no shape before the module is called. Use a layer that is not lazy; the "
+            "constructor receives the task's in_features."
         )
     if value.dtype != torch.float32:
         raise ConfigError(
@@ -166,11 +189,7 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
     for handle in handles:
         handle.remove()
     if drew:
-        raise ConfigError(
-            f"{KEY}: {network.name} draws random numbers when it is called, as torch.nn.Dropout does, and they "
-            "would differ with the members trained beside it. Leave them out and use noise=dropout, or another noise, "
-            "at architecture.sites."
-        )
+        raise ConfigError(_drawing(network, "when it is called"))
     expected = (_TRIAL_SAMPLES, network.out_features)
     if isinstance(outputs, Tensor) and not outputs.is_floating_point():
         raise ConfigError(
@@ -180,10 +199,24 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ConfigError(
             f"{KEY}: {network.name} returns {got} for inputs of shape ({_TRIAL_SAMPLES}, {network.in_features}), "
-            f"and the task needs {expected}. Let its constructor take in_features and out_features, which are those of "
-            "the task."
+            f"and the task needs {expected}. Give its constructor the arguments in_features and out_features, "
+            "which modulab passes."
         )
     return returned, values
+
+
+def _drawing(network: ModuleRecipe, when: str) -> str:
+    return (
+        f"{KEY}: {network.name} draws random numbers {when}, as torch.nn.Dropout does, so its results would depend "
+        "on packing. Remove this, and use noise=dropout, or another noise, at architecture.sites."
+    )
+
+
+def _other_outputs(network: ModuleRecipe, how: str) -> str:
+    return (
+        f"{KEY}: {network.name} returns different outputs when it is called again {how}. It must not keep state "
+        "between calls, and not draw random numbers."
+    )
 
 
 def _trial_inputs(network: ModuleRecipe) -> Float[Tensor, "batch in_features"]:
@@ -217,7 +250,8 @@ def _sites(shapes: Mapping[str, Sequence[tuple[int, ...]]], unit_axis: int) -> t
         shape = visits[0]
         if not -len(shape) < unit_axis < len(shape) or unit_axis == 0:
             raise ConfigError(
-                f"architecture.unit_axis={unit_axis} is not an axis of units in the output of '{name}', whose shape is "
+                f"architecture.unit_axis={unit_axis} is not an axis of units in the output of '{name}', whose "
+                "shape is "
                 f"{shape}, the batch first."
             )
         if len(set(visits)) > 1:
@@ -240,18 +274,17 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
     for key, value in _values(module).items():
         if key not in before or not _equal(value, before[key]):
             raise ConfigError(
-                f"{whole} changes its parameter or buffer '{key}' when it is called, as batch normalisation does with "
+                f"{whole} changes its parameter or buffer '{key}' when it is called, as batch normalisation "
+                "does with "
                 "its running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm."
             )
     if not _equal(first, second):
-        raise ConfigError(
-            f"{whole} returns other outputs when it is called again with the same inputs. It must keep nothing of a "
-            "call for the next."
-        )
+        raise ConfigError(_other_outputs(network, "with the same inputs"))
     if not torch.allclose(fewer, first[:2], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
-            f"{whole} returns other outputs for a sample when others of its batch are left out, as batch normalisation "
-            "does. Each sample must have outputs of its own; torch.nn.LayerNorm normalises each by itself."
+            f"{whole} returns different outputs for a sample if other samples of its batch are missing, as batch "
+            "normalisation does. Outputs of a sample must not depend on other samples; torch.nn.LayerNorm normalises "
+            "each sample separately."
         )
     with torch.no_grad():
         one = construct(network, 1)
@@ -261,8 +294,8 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
         own = one(inputs)
     if not _equal(row, again):
         raise ConfigError(
-            f"{whole} begins otherwise when it is built again from the same seed of torch, NumPy and random: its "
-            "constructor draws from a generator that has no seed, or counts how often it ran."
+            f"{whole} has other initial values when it is built again from the same seed of torch, NumPy and random: "
+            "its constructor draws from a generator without that seed, or counts its calls."
         )
     if not torch.allclose(own, swapped, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
@@ -280,9 +313,8 @@ def _check_vectorises(network: ModuleRecipe, module: nn.Module, layout: tuple[Pa
     inputs = _trial_inputs(network).expand(2, -1, -1)
     rows = torch.stack([row_of(module), row_of(construct(network, 1))])
     advice = (
-        "Networks are trained side by side, as a batch that torch.vmap makes of calls of one. Use operations that it "
-        "takes, without branches on values, or let the module train itself in a process of its own: "
-        "architecture=lightning."
+        "torch.vmap calls the module for several networks at once. Use operations that it supports, without branches "
+        "on values, or train each network in a separate process: architecture=lightning."
     )
 
     def outputs_of(rows: Tensor) -> Tensor:
@@ -309,7 +341,8 @@ def _check_vectorises(network: ModuleRecipe, module: nn.Module, layout: tuple[Pa
     outputs, alone, first = outputs.float(), alone.float(), first.float()
     if not (torch.allclose(outputs, alone, **bounds) and torch.allclose(outputs[0], first, **bounds)):
         raise ConfigError(
-            f"{KEY}: {network.name} returns other outputs for a network when others are called beside it. {advice}"
+            f"{KEY}: {network.name} returns different outputs for a network when it is called together with others. "
+            f"{advice}"
         )
 
 

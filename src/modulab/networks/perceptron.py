@@ -288,8 +288,8 @@ class PerceptronArchitecture(Architecture):
 
     width: int = Field(ge=1, description="units in each hidden layer", json_schema_extra=STRUCTURAL)
     match: Literal["width", "parameters"] = Field(
-        description="what is as in a dense network of this width: the width; or parameters, the number of weights and "
-        "biases left by the mask, for which hidden layers are made wider",
+        description="what equals that of a dense network of this width: width, or parameters (the number of "
+        "weights and biases), for which hidden layers are made wider",
         json_schema_extra=STRUCTURAL,
     )
     depth: int = Field(
@@ -301,7 +301,8 @@ class PerceptronArchitecture(Architecture):
     cross_connections: float = Field(
         ge=0,
         le=1,
-        description="share of cross-module connections kept: 1 dense, 0 premodular, between them partial",
+        description="share of cross-module connections that is kept: 1 is dense, 0 premodular, values "
+        "between are partial",
     )
     initial_scale: float = Field(
         gt=0, description="initial weights are normal with standard deviation initial_scale / sqrt(fan-in)"
@@ -365,7 +366,7 @@ def check_shared_out(task: Task, cross_connections: float, key: str, units: int,
     if cross_connections < 1 and units < task.modules:
         raise ConfigError(
             f"architecture.{key}={units} cannot give each of task.modules={task.modules} {unit}, "
-            f"which architecture.cross_connections={cross_connections} asks for. "
+            f"which architecture.cross_connections={cross_connections} requires. "
             f"Set architecture.{key} to {task.modules} or more."
         )
 

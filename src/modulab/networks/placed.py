@@ -111,8 +111,8 @@ class PlacedArchitecture(PerceptronArchitecture):
     """A perceptron whose units have places."""
 
     initial_weights: Literal["normal", "uniform"] = Field(
-        description="normal, of the scale of initial_scale, and biases of 0; or weights and biases that are uniform "
-        "within 1 / sqrt(fan-in), as those of torch's nn.Linear"
+        description="normal: as initial_scale says, with biases of 0; uniform: weights and biases are "
+        "uniform within 1 / sqrt(fan-in), as in torch's nn.Linear"
     )
 
     def network(self, task: Task) -> PlacedPerceptron:

@@ -132,11 +132,11 @@ class ProjectedModulesArchitecture(Architecture):
     """Modules behind projections, and what these begin with."""
 
     num_modules: int = Field(
-        ge=1, description="number of modules, of the network", json_schema_extra=STRUCTURAL
+        ge=1, description="number of modules of the network", json_schema_extra=STRUCTURAL
     )
     module_features: int = Field(
         ge=1,
-        description="dimensions that the inputs of a module are projected to",
+        description="number of dimensions to which the inputs of a module are projected",
         json_schema_extra=STRUCTURAL,
     )
     width: int = Field(ge=1, description="hidden units of each module", json_schema_extra=STRUCTURAL)
@@ -144,17 +144,20 @@ class ProjectedModulesArchitecture(Architecture):
         description="nonlinearity of hidden units", json_schema_extra=STRUCTURAL
     )
     projections: Literal["random", "kernel", "known"] = Field(
-        description="what projections begin with: random ones, those that a kernel aligns with a network's training "
-        "points, or what the modules of the task read"
+        description="initial projections: random, aligned with the training points by a kernel, or known, "
+        "those that the task's modules read"
     )
     train_projections: bool = Field(
-        description="whether projections are trained with the rest, or kept", json_schema_extra=STRUCTURAL
+        description="whether projections are trained with the other weights, or kept constant",
+        json_schema_extra=STRUCTURAL,
     )
-    bandwidth: float = Field(gt=0, description="of the kernel, in units of inputs")
-    ridge: float = Field(gt=0, description="what is added to the diagonal of the kernel, which is 1")
-    kernel_steps: int = Field(ge=1, description="steps of descent on the kernel objective")
-    kernel_step_size: float = Field(gt=0, description="size of its first steps, before momentum")
-    kernel_points: int = Field(ge=1, description="training points that the kernel looks at, at most")
+    bandwidth: float = Field(gt=0, description="bandwidth of the kernel, in units of the inputs")
+    ridge: float = Field(gt=0, description="number added to the diagonal of the kernel, whose elements are 1")
+    kernel_steps: int = Field(ge=1, description="steps of gradient descent on the kernel objective")
+    kernel_step_size: float = Field(
+        gt=0, description="size of the first steps of this descent, before momentum"
+    )
+    kernel_points: int = Field(ge=1, description="maximum number of training points that the kernel uses")
     initial_scale: float = Field(
         gt=0, description="initial weights are normal with standard deviation initial_scale / sqrt(fan-in)"
     )
@@ -169,7 +172,7 @@ class ProjectedModulesArchitecture(Architecture):
             self._check_known(task)
         if self.projections == "kernel" and not isinstance(task.loss_function, SquaredLoss):
             raise ConfigError(
-                f"architecture.projections=kernel fits values, and the targets of task.name={task.name} are others. "
+                f"architecture.projections=kernel fits numbers, and the targets of task.name={task.name} are not. "
                 "Set architecture.projections=random, or choose a task with squared loss, such as task=projected."
             )
         return ProjectedModules(

@@ -220,26 +220,29 @@ class RecurrentArchitecture(Architecture):
     leak: float = Field(
         gt=0,
         le=1,
-        description="alpha, the share of a unit's activity that each step replaces; 1 keeps nothing",
+        description="alpha, the share of a unit's activity that is replaced at each step; with 1 nothing is "
+        "kept",
         json_schema_extra=STRUCTURAL,
     )
     steps: int = Field(
         ge=1,
-        description="for how many steps inputs without an order are shown; sequences have their own length",
+        description="number of steps for which inputs without an order are shown; sequences have their own "
+        "length",
         json_schema_extra=STRUCTURAL,
     )
     cross_connections: float = Field(
         ge=0,
         le=1,
-        description="share of cross-module connections kept: 1 dense, 0 premodular, between them partial",
+        description="share of cross-module connections that is kept: 1 is dense, 0 premodular, values "
+        "between are partial",
     )
     initial_scale: float = Field(
         gt=0,
-        description="initial weights from inputs and to outputs are normal with standard deviation "
-        "initial_scale / sqrt(fan-in)",
+        description="initial input and output weights are normal with standard deviation initial_scale / "
+        "sqrt(fan-in)",
     )
     recurrent_scale: float = Field(
-        ge=0, description="the same of weights between units: about the spectral radius of a dense network"
+        ge=0, description="the same for weights between units; about the spectral radius of a dense network"
     )
 
     def network(self, task: Task) -> Recurrent:

@@ -83,10 +83,14 @@ class RecurrentBlocksArchitecture(RecurrentArchitecture):
     """A recurrent network of blocks, of which the first `grown` are there."""
 
     blocks: int = Field(
-        ge=1, description="blocks that units are shared out over, in order", json_schema_extra=STRUCTURAL
+        ge=1,
+        description="number of blocks, among which units are divided in order",
+        json_schema_extra=STRUCTURAL,
     )
-    grown: int = Field(ge=1, description="number of blocks that have connections, from the first")
-    block_connections: float = Field(ge=0, le=1, description="share of connections between blocks kept")
+    grown: int = Field(ge=1, description="number of blocks that have connections, counted from the first")
+    block_connections: float = Field(
+        ge=0, le=1, description="share of connections between blocks that is kept"
+    )
 
     @model_validator(mode="after")
     def _check_blocks(self) -> RecurrentBlocksArchitecture:

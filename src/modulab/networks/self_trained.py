@@ -34,7 +34,7 @@ class SelfTrained(Architecture):
     @property
     @abstractmethod
     def brings_data(self) -> bool:
-        """Return whether it trains on data of its own, and not on the task's points."""
+        """Return whether it has its own training data, and not on the task's points."""
 
     @abstractmethod
     def build(self, task: Task) -> LightningModule:

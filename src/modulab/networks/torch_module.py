@@ -24,7 +24,7 @@ from modulab.errors import ConfigError
 from modulab.networks.base import INPUT, OUTPUT, Architecture, Network, Parameter, Site, Tap
 from modulab.networks.module_calls import parts_of, side_by_side, tapped
 from modulab.networks.module_recipe import KEY, ModuleRecipe, construct, module_class, row_of
-from modulab.networks.module_trials import copy_of_this_thread, facts_of
+from modulab.networks.module_trials import check_batch, copy_of_this_thread, facts_of
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, suggest
 from modulab.streams import Stream, fold_in
@@ -40,16 +40,17 @@ class TorchArchitecture(Architecture):
         json_schema_extra=STRUCTURAL,
     )
     sites: list[str] = Field(
-        description="names of submodules whose outputs are activity of units: noisy, ablated, recorded",
+        description="names of submodules whose outputs are the activity of units, where noise, ablation and "
+        "recording act",
         json_schema_extra=STRUCTURAL,
     )
     unit_axis: int = Field(
-        description="axis of these outputs that counts units: 1 for (batch, channel, ...), -1 for (batch, token, unit)",
+        description="axis of units in these outputs: 1 for (batch, channel, ...), -1 for (batch, token, unit)",
         json_schema_extra=STRUCTURAL,
     )
     edges: dict[str, list[str]] = Field(
-        description="weight matrices, a list of [name, source, target], of which each end is a site, input or output; "
-        "null states none",
+        description="weight matrices, a list of [name, source, target], where source and target are sites, "
+        "input or output; null for none",
         json_schema_extra=STRUCTURAL,
     )
 
@@ -146,6 +147,10 @@ class TorchNetwork(ModuleRecipe, Network):
                 f"{self.name} returned shape {tuple(outputs.shape[1:])}, and {expected} is needed"
             )
         return outputs
+
+    def check_batch(self, samples: int) -> None:
+        """Raise ConfigError for a module that draws random numbers in a batch of this many samples."""
+        check_batch(self, samples)
 
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:

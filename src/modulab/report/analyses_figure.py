@@ -65,9 +65,9 @@ class Course:
 COMPARED = (
     Arms(
         {"rise": "modules cut apart", "rise_random": "random modules cut apart"},
-        "What is lost when modules are cut apart",
-        "The rise of test error when all connections between modules are cut, and when those between random modules "
-        "of equal sizes are: modules that do their work alone lose less.",
+        "Rise of test error when modules are cut apart",
+        "The rise of test error when all connections between modules are cut, and when those between random "
+        "modules of equal sizes are cut. It is smaller for modules that work independently.",
     ),
     Arms(
         {
@@ -75,29 +75,29 @@ COMPARED = (
             "error_random": "an untrained module",
             "error_shuffled": "a trained module, shuffled",
         },
-        "What a transplanted module transfers",
-        "Test error of a module after a fresh network, with the module of a trained one in it, was trained further; "
-        "the controls have an untrained module, or one with permuted weights.",
+        "Test error with transplanted modules",
+        "Test error of a module that was copied from a trained network to a new one, which was then trained "
+        "further. The controls are an untrained module, and a module with permuted weights.",
     ),
     Arms(
         {"times": "experts found", "times_random": "random experts"},
-        "How far units of one function are gathered in one expert",
-        "The count of a function's first units in the expert that has most of them, over the count expected by chance; "
-        "beside it that of random experts of equal sizes.",
+        "Concentration of the units of one function in one expert",
+        "The number of a function's most predictive units in the expert that has most of them, divided by "
+        "the number expected by chance; for the experts found, and for random experts of equal sizes.",
     ),
     Arms(
         {"passed": "stages passed"},
-        "How far networks come in a curriculum",
-        "The number of stages that a network passed, each after all before it.",
+        "Stages passed in a curriculum",
+        "The number of stages that each network passed.",
     ),
 )
 COURSES = (
     Course(
         re.compile(r"rise_(?P<arm>(?!random_)\w+)@(?P<x>[\d.]+)"),
-        "What is lost when each input keeps a share of the experts",
+        "Rise of test error when each input keeps a share of the experts",
         along="Share of experts kept",
         value="Rise of test error",
-        caption="The rise of test error, by the router that chooses the experts.",
+        caption="The rise of test error for each router.",
         arms="Experts kept by",
     ),
 )
@@ -109,8 +109,8 @@ MATRICES = (
         "Outputs of module",
         "Blues",
         "Change / standard deviation of the outputs",
-        "Change of outputs in their standard deviations, a mean over factors and over networks. Modules that act on "
-        "their own outputs only have a diagonal.",
+        "Change of outputs in standard deviations, averaged over factors and networks. If modules act only "
+        "on their own outputs, only the diagonal differs from 0.",
     ),
     Matrix(
         re.compile(r"modules_(?P<row>\d+)_(?P<column>\d+)"),
@@ -119,8 +119,8 @@ MATRICES = (
         "Inputs of module",
         "Purples",
         "Share of the outputs' variance",
-        "The share of the outputs' variance that depends on both modules' inputs jointly, a mean over networks: 0 for "
-        "a sum of functions of one module each.",
+        "The share of the outputs' variance that depends on the inputs of both modules jointly, averaged "
+        "over networks. It is 0 for a sum of functions of one module each.",
         symmetric=True,
     ),
 )

@@ -18,16 +18,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator
 
+from modulab.report.matrices import Matrix, colour_stops
 from modulab.report.style import ArmStyle, arm_text, on_dark
 from modulab.report.vega import look, panel_spec
 
 COLUMNS = (
     "run_id", "arm", "shown", "x", "y", "x_low", "x_high", "y_low", "y_high", "value", "words", "part",
+    "x_half", "y_half", "size",
 )  # fmt: skip
 """Of a panel's rows, of which each form has those that it needs.
 
 `shown` is one of `SHOWN`. `words` are lines that say where a row is, in place of its x, where that is no value of the
-axis. Rows of one `part` of a guide are joined.
+axis. Rows of one `part` of a guide are joined. In a graph, links reach as far as `x_half` and `y_half` to both sides,
+and nodes are of a `size`.
 """
 
 SHOWN = {"member": 0, "mean": 1, "limit": 2, "guide": 3}
@@ -37,15 +40,18 @@ an estimate that is 0, which has no place on a logarithmic axis; a point of a li
 MOST_POINTS = 4000
 """Single networks' values in one panel of a page: of more, a sample is shown, so that the page stays responsive."""
 
-Form = Literal["band", "steps", "paths", "front", "strip", "cells", "regions"]
+Form = Literal["band", "steps", "paths", "front", "strip", "cells", "regions", "matrix", "graph"]
 """Means as a line with its interval shaded; the same, in steps; the same, with a line for each network; as marks with
 bars, joined; as marks with bars; as cells of a plane, coloured by their value; or by their arm, with lines and
-networks above them."""
+networks above them. And of one network, a `Matrix`; or nodes and the links between them."""
 
 FIELDS = {
     "x": "x", "y": "y", "xl": "x_low", "xh": "x_high", "yl": "y_low", "yh": "y_high", "v": "value", "p": "part",
+    "dx": "x_half", "dy": "y_half", "s": "size",
 }  # fmt: skip
 """What a page calls the columns of `COLUMNS` that hold numbers."""
+
+_PLANES = ("cells", "matrix")
 
 Swatch = Literal["area", "line", "mark"]
 
@@ -84,6 +90,12 @@ class Panel:
     """What a row is that is one, where that is no network."""
     absent: str = ""
     """What is said of a cell without a value."""
+    heading: str = ""
+    """Above this panel and all that follow it, where others are of something else."""
+    matrix: Matrix | None = None
+    """What the panel shows in place of rows."""
+    run_id: str = ""
+    """The network that all of the panel is of, if it is of one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,8 @@ class Chart:
     """Panels side by side where there is room, of a figure whose rows of panels are values of a setting; 0 for any."""
     on_white: bool = False
     """Whether its ground is white on dark screens too, for the sake of its colours."""
+    bars: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What colours from 0 to 1 mean, and the map of matplotlib that they are of."""
 
 
 def drawn_axis(axes: Axes, which: str, ticks: Mapping[float, str] | None = None) -> ChartAxis:
@@ -162,7 +176,7 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
     """
     shown = [_sampled(panel.rows, listed) for panel in chart.panels]
     # Cells show no marks of single networks.
-    marked = [place for place, panel in enumerate(chart.panels) if panel.form != "cells"]
+    marked = [place for place, panel in enumerate(chart.panels) if panel.form not in _PLANES]
     counts = [
         len({run_id for place in marked for run_id in parts[place]["run_id"].dropna()})
         for parts in (shown, [panel.rows for panel in chart.panels])
@@ -185,6 +199,7 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
         "columns": chart.columns,
         "onWhite": chart.on_white,
         "note": note,
+        "bars": [{"title": title, "colours": colour_stops(name)} for title, name in chart.bars.items()],
         "panels": [
             {
                 "title": panel.title,
@@ -195,13 +210,23 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
                 "means": panel.means,
                 "members": panel.members,
                 "absent": panel.absent,
+                "heading": panel.heading,
                 "ratio": panel.height,
+                "network": _number_of(panel.run_id, listed, numbers),
+                "matrix": None if panel.matrix is None else panel.matrix.as_json(),
                 "spec": panel_spec(panel, list(chart.styles.values())),
                 "rows": _columns(rows, panel, list(chart.styles), numbers),
             }
             for panel, rows in zip(chart.panels, shown, strict=True)
         ],
     }
+
+
+def _number_of(run_id: str, listed: Collection[str], numbers: dict[str, int]) -> int | None:
+    """Return the number of the network that a panel is of, if it is of one that the page lists."""
+    if not run_id or (listed and run_id not in listed):
+        return None
+    return numbers.setdefault(run_id, len(numbers))
 
 
 def _sampled(rows: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:

@@ -44,6 +44,8 @@ class PicturedModules:
     random: SortedGraph
     together: NDArray[np.float64]
     """In what share of the restarts two nodes were in one module, in the order of `own`."""
+    names: Sequence[str]
+    """What each node of the graph is, by its number: its site, and its place there."""
 
     def between(self) -> NDArray[np.float64]:
         """Return the share of all weight that lies between each two modules, or within one, on the diagonal."""
@@ -95,7 +97,8 @@ def _searched(pictured: Pictured) -> PicturedModules | None:
     restarts = [labels[own.nodes] for labels in found.partitions]
     together = np.mean([(each[:, None] == each) & (each >= 0) for each in restarts], axis=0)
     by_chance = search.search(MemberGraph(random, parts), member.seed)
-    return PicturedModules(search.name, own, _sorted(random, by_chance), together)
+    names = [f"{part.name} {place}" for part in graph.parts for place in range(part.size)]
+    return PicturedModules(search.name, own, _sorted(random, by_chance), together, names)
 
 
 def _sorted(adjacency: NDArray[np.float64], labels: NDArray[np.int64]) -> SortedGraph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import matplotlib as mpl
@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from modulab.report.chart import Chart, drawn_panel
+from modulab.report.chart import COLUMNS, Chart, ChartAxis, Panel, drawn_panel
 from modulab.report.communities import PicturedModules, SortedGraph, modules_data
 from modulab.report.figure import ReportFigure
+from modulab.report.matrices import MOST_CELLS, Matrix
 from modulab.report.panels import panel_grid
-from modulab.report.style import COLOURS, MARKERS, ArmStyle, drawing, set_measure_axis
+from modulab.report.style import COLOURS, MARKERS, ArmStyle, arm_styles, drawing, set_measure_axis
 
 HOW_TO_READ = (
     "Nodes of a network's graph by the module that was found, nearest to the inputs first in each; lines divide "
@@ -29,19 +30,27 @@ HOW_TO_READ = (
 )
 _PANEL, _HEADING = 2.35, 0.62
 _WEIGHTS, _SHARES = "Blues", "Greys"
+_WEIGHTS_TITLE, _SHARES_TITLE = "weight / network's largest", "Share of restarts in one module"
 _MOST_NAMED = 8
 """Number of modules drawn and named in a module graph; the smallest ones are left out."""
 
 
-def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) -> ReportFigure:
-    """Draw what was found in networks, by name: a row of four pictures for each."""
+def modules_figure(
+    found: dict[str, PicturedModules], *, name: str, title: str, run_ids: Mapping[str, str] | None = None
+) -> ReportFigure:
+    """Draw what was found in networks, by name: a row of four pictures for each.
+
+    With `run_ids`, by the same names, a page can tell how to train each network again.
+    """
     with drawing():
         figure = Figure(figsize=(4 * _PANEL + 0.9, len(found) * (_PANEL + _HEADING)), layout="constrained")
         rows = figure.subplots(len(found), 4, squeeze=False)
         for axes, (network, each) in zip(rows, found.items(), strict=True):
-            largest = float(np.quantile(each.own.adjacency[each.own.adjacency > 0], 0.98))
+            largest = _largest(each)
             _draw_graph(axes[0], each.own, largest)
-            heading = axes[0].set_title(f"{network}\n{each.search}: {_count(each.own)}", loc="left")
+            axes[0].set_title(f"\n{each.search}: {_count(each.own)}", loc="left")
+            # Not in the title: the middle of a long one, beyond its picture, would push the next one away.
+            heading = axes[0].annotate(network, (0, 1), (0, 19), textcoords="offset points", va="bottom")
             heading.set_in_layout(False)  # long ones run on above the pictures beside
             _draw_graph(axes[1], each.random, largest)
             axes[1].set_title(f"\nRandom graph: {_count(each.random)}", loc="left")
@@ -50,10 +59,94 @@ def modules_figure(found: dict[str, PicturedModules], *, name: str, title: str) 
             _draw_modules(axes[3], each)
         weights = ScalarMappable(Normalize(0, 1), mpl.colormaps[_WEIGHTS])
         figure.colorbar(
-            weights, ax=rows[:, 3], label="weight / network's largest", extend="max",
+            weights, ax=rows[:, 3], label=_WEIGHTS_TITLE, extend="max",
             location="right", fraction=0.08, shrink=min(1.0, 1.6 / len(found)), aspect=18,
         )  # fmt: skip
-    return ReportFigure(name, title, HOW_TO_READ, figure, modules_data(found))
+    cells = sum(2 * each.own.adjacency.size + each.random.adjacency.size for each in found.values())
+    chart = _chart(found, run_ids or {}) if cells <= MOST_CELLS else None
+    return ReportFigure(name, title, HOW_TO_READ, figure, modules_data(found), chart)
+
+
+def _largest(found: PicturedModules) -> float:
+    """Return the weight that has the darkest colour; the few beyond it would leave the others pale."""
+    return float(np.quantile(found.own.adjacency[found.own.adjacency > 0], 0.98))
+
+
+def _chart(found: dict[str, PicturedModules], run_ids: Mapping[str, str]) -> Chart:
+    """Return the same pictures as panels, four of each network."""
+    panels: list[Panel] = []
+    for network, each in found.items():
+        of_weights = (_WEIGHTS, _largest(each), "Weight")
+        own = _matrix_panel(_count(each.own), each.own, each.own.adjacency, each.names, of_weights)
+        random = _matrix_panel(
+            f"Random graph: {_count(each.random)}", each.random, each.random.adjacency, each.names, of_weights
+        )
+        together = _matrix_panel(
+            "In one module over restarts", each.own, each.together, each.names, (_SHARES, 1.0, _SHARES_TITLE)
+        )
+        own = replace(own, heading=f"{network}. {each.search}")
+        run_id = run_ids.get(network, "")
+        panels += [replace(panel, run_id=run_id) for panel in (own, random, together, _graph_panel(each))]
+    modules = arm_styles([f"module {number + 1}" for number in range(_MOST_NAMED)])
+    styles = {"": ArmStyle(COLOURS[1], MARKERS[-1]), **modules}
+    bars = {_WEIGHTS_TITLE: _WEIGHTS, _SHARES_TITLE.lower(): _SHARES}
+    return Chart(panels, styles, legend=False, columns=4, bars=bars)
+
+
+def _matrix_panel(
+    title: str,
+    graph: SortedGraph,
+    values: NDArray[np.float64],
+    names: Sequence[str],
+    look: tuple[str, float, str],
+) -> Panel:
+    """Return numbers for each two nodes of a graph as a panel; `look` is their colours, largest and title."""
+    colours, largest, words = look
+    nodes = [
+        f"{names[node]}, module {module + 1}"
+        for node, module in zip(graph.nodes.tolist(), graph.modules.tolist(), strict=True)
+    ]
+    dividers = (np.nonzero(np.diff(graph.modules))[0] + 1.0).tolist()
+    places = np.arange(len(nodes)) + 0.5
+    numbers = sorted(set(graph.modules.tolist()))
+    ticks = {float(places[graph.modules == number].mean()): str(number + 1) for number in numbers}
+    extent = float(len(nodes))
+    return Panel(
+        title,
+        ChartAxis("Nodes by module", "linear", (0.0, extent), ticks),
+        ChartAxis("", "linear", (extent, 0.0), ticks),
+        pd.DataFrame(columns=list(COLUMNS)),
+        "matrix",
+        1.0,
+        words,
+        means="",
+        matrix=Matrix(values, nodes, nodes, largest, colours, dividers, dividers),
+    )
+
+
+def _graph_panel(found: PicturedModules) -> Panel:
+    """Return modules as nodes on a circle, and what lies between them as links."""
+    sizes, places, shares = _on_circle(found)
+    rows: list[dict[str, object]] = [
+        {
+            "arm": f"module {module + 1}", "x": place[0], "y": place[1], "value": shares[module, module],
+            "size": size, "words": f"{size} nodes",
+        }
+        for module, (place, size) in enumerate(zip(places.tolist(), sizes.tolist(), strict=True))
+    ]  # fmt: skip
+    for one, other in zip(*np.nonzero(np.tril(shares[: len(sizes), : len(sizes)], -1)), strict=True):
+        middle, half = (places[one] + places[other]) / 2, (places[one] - places[other]) / 2
+        rows.append(
+            {
+                "arm": "", "x": middle[0], "y": middle[1], "x_half": half[0], "y_half": half[1],
+                "value": shares[one, other], "words": f"between modules {other + 1} and {one + 1}",
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "part"])
+    circle = ChartAxis("", "linear", (-1.7, 1.7))
+    return Panel(
+        "Modules", circle, circle, table.assign(shown="mean"), "graph", 1.0, "Share of all weight", means=""
+    )
 
 
 def _count(graph: SortedGraph) -> str:
@@ -77,12 +170,19 @@ def _draw_matrix(
         axes.axvline(divider, color=COLOURS[1], lw=0.7)
 
 
-def _draw_modules(axes: Axes, found: PicturedModules) -> None:
-    """Draw modules on a circle, joined by lines as wide as the weight between them."""
+def _on_circle(
+    found: PicturedModules,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sizes of the modules that are drawn, their places on a circle, and the shares of all weight."""
     sizes = np.bincount(found.own.modules)[:_MOST_NAMED]
-    shares = found.between()
     angles = np.pi / 2 + 2 * np.pi * np.arange(len(sizes)) / len(sizes)
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (0 if len(sizes) == 1 else 1)
+    return sizes, places, found.between()
+
+
+def _draw_modules(axes: Axes, found: PicturedModules) -> None:
+    """Draw modules on a circle, joined by lines as wide as the weight between them."""
+    sizes, places, shares = _on_circle(found)
     for one in range(len(sizes)):
         for other in (other for other in range(one) if shares[one, other] > 0):
             ends = places[[one, other]]
@@ -98,7 +198,7 @@ def _draw_modules(axes: Axes, found: PicturedModules) -> None:
                 zorder=4,
             )
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
-    areas = 2200 * sizes / sizes.sum()
+    areas = 2500 * sizes / sizes.sum()
     colours = [COLOURS[module % len(COLOURS)] for module in range(len(sizes))]
     axes.scatter(places[:, 0], places[:, 1], s=areas, c="white", zorder=2)
     axes.scatter(places[:, 0], places[:, 1], s=areas, c=colours, alpha=0.6, zorder=2)

@@ -173,7 +173,7 @@ def _before_and_after(pictured: Pictured) -> tuple[Connectivity, Connectivity]:
 def _connectivity_lacking(member: Member, network: Network) -> str | None:
     """Return why a network's connectivity cannot be drawn: it has no layers, or its task no modules."""
     if not network.is_layered:
-        return "its network has no layers of weighted connections"
+        return "its network is not a sequence of layers of weighted connections"
     return measure_structural.lacking(network, member.task)
 
 
@@ -189,7 +189,7 @@ def _drawable_network(
     if reason is not None:
         raise ConfigError(f"{reason}.")
     if network.layout != trained.layout:
-        raise ConfigError("its checkpoint holds other parameters than its settings ask for.")
+        raise ConfigError("its checkpoint contains different parameters than its settings require.")
     return network
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -13,9 +14,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from modulab.report.chart import COLUMNS, Chart, ChartAxis, Panel
 from modulab.report.connectivity import SILENT, STATES, Connectivity, connectivity_data
 from modulab.report.figure import ReportFigure
-from modulab.report.style import drawing
+from modulab.report.matrices import MOST_CELLS, Matrix
+from modulab.report.style import ArmStyle, drawing
 
 HOW_TO_READ = (
     "Absolute weights, each layer relative to its 99.5% quantile over all pictures. Hidden units are sorted by the "
@@ -23,6 +26,8 @@ HOW_TO_READ = (
     "inputs and outputs by module. S is structural modularity."
 )
 _COLOURS = "Blues"
+_BAR_TITLE = "|weight| / layer's largest"
+_DIVIDER = "#7f7f7f"
 _SHARE = 0.995
 """Share of a layer's weights within the range of colours; the few beyond it would leave the others pale."""
 
@@ -37,11 +42,13 @@ def connectivity_figure(
     name: str,
     title: str,
     caption: str = HOW_TO_READ,
+    run_ids: Mapping[str, str] | None = None,
 ) -> ReportFigure:
     """Draw networks, by name, before and after training: a row of two pictures per network.
 
     A picture has one matrix per layer, below one another: hidden units along its width; the first layer's
-    inputs, or the next layer's units, along its height.
+    inputs, or the next layer's units, along its height. With `run_ids`, by the same names, a page can tell how to train
+    each again.
     """
     data = connectivity_data(networks)
     norms = _norms(data)
@@ -61,8 +68,81 @@ def connectivity_figure(
         right = figure.get_figwidth() - _BAR + 0.15
         (beside,) = _stack(figure, right, sum(blocks) - _ABOVE, [height], [0], 0.12)
         bar = ScalarMappable(Normalize(0, 1), mpl.colormaps[_COLOURS])
-        figure.colorbar(bar, cax=beside, label="|weight| / layer's largest", extend="max")
-    return ReportFigure(name, title, caption, figure, data)
+        figure.colorbar(bar, cax=beside, label=_BAR_TITLE, extend="max")
+    chart = _chart(networks, norms, run_ids or {}) if len(data) <= MOST_CELLS else None
+    return ReportFigure(name, title, caption, figure, data, chart)
+
+
+def _chart(
+    networks: dict[str, tuple[Connectivity, Connectivity]],
+    norms: dict[int, Normalize],
+    run_ids: Mapping[str, str],
+) -> Chart:
+    """Return the same matrices as panels: of each network one row per layer, with one panel per state."""
+    panels: list[Panel] = []
+    for network, states in networks.items():
+        for layer in range(1, len(states[0].weights) + 1):
+            for state, drawn in zip(STATES, states, strict=True):
+                heading = network if layer == 1 and state == STATES[0] else ""
+                of_layer = f": S = {_two_digits(drawn.structural)}" if layer == 1 else f", layer {layer}"
+                words = f"{state.capitalize()}{of_layer}"
+                panels.append(_panel(drawn, layer, norms, words, heading, run_ids.get(network, "")))
+    return Chart(
+        panels, {"": ArmStyle(_DIVIDER, "o")}, legend=False, columns=len(STATES), bars={_BAR_TITLE: _COLOURS}
+    )
+
+
+def _panel(
+    drawn: Connectivity, layer: int, norms: dict[int, Normalize], title: str, heading: str, run_id: str
+) -> Panel:
+    """Return one layer's matrix with the axes of its drawing."""
+    last = len(drawn.weights)
+    along, up = _along(drawn)[layer - 1]
+    weights = drawn.weights[layer - 1]
+    matrix = Matrix(
+        weights.T if along > up else weights,
+        [_unit(drawn, up, place, last) for place in range(len(drawn.units[up]))],
+        [_unit(drawn, along, place, last) for place in range(len(drawn.units[along]))],
+        float(norms[layer].vmax or 1.0),
+        _COLOURS,
+        [divider + 0.5 for divider in _dividers(drawn.modules[up])],
+        [divider + 0.5 for divider in _dividers(drawn.modules[along])],
+    )
+    across = _panel_axis(drawn, along, (0.0, float(len(matrix.columns))))
+    down = _panel_axis(drawn, up, (float(len(matrix.rows)), 0.0))
+    height = _heights(drawn)[layer - 1] / _WIDTH
+    nothing = pd.DataFrame(columns=list(COLUMNS))
+    return Panel(
+        title, across, down, nothing, "matrix", height, "|Weight|", means="", heading=heading, matrix=matrix,
+        run_id=run_id,
+    )  # fmt: skip
+
+
+def _panel_axis(drawn: Connectivity, layer: int, ends: tuple[float, float]) -> ChartAxis:
+    """Return the axis of a layer's units, at which the middle of each module is named."""
+    last = len(drawn.weights)
+    middles, texts = _ticks(drawn.modules[layer], _letter(layer, last))
+    ticks = {middle + 0.5: text for middle, text in zip(middles, texts, strict=True)}
+    return ChartAxis(_units_of(layer, last), "linear", ends, ticks)
+
+
+def _units_of(place: int, last: int) -> str:
+    """Return the title of an axis of inputs, of hidden units or of outputs, sorted by module."""
+    if place in (0, last):
+        return "Outputs" if place else "Inputs"
+    return "Hidden units by module" if last == 2 else f"Units of layer {place} by module"
+
+
+def _unit(drawn: Connectivity, layer: int, place: int, last: int) -> str:
+    """Return what is at a place of the drawing: an input, a hidden unit or an output, and its module."""
+    module = int(drawn.modules[layer][place])
+    number = int(drawn.units[layer][place])
+    if layer in (0, last):
+        letter = _letter(layer, last)
+        own = f"{letter} shared" if module == SILENT else f"{letter}{module + 1}"
+        return f"{'Output' if layer else 'Input'} {number}, {own}"
+    kind = "Hidden unit" if last == 2 else f"Layer {layer}, unit"
+    return f"{kind} {number}, {'silent' if module == SILENT else f'serves module {module + 1}'}"
 
 
 def _two_digits(value: float) -> str:
@@ -125,8 +205,7 @@ def _draw(panels: list[Axes], drawn: Connectivity, norms: dict[int, Normalize]) 
             axes.set_ylabel(f"Layer {up}", labelpad=2)
         if gap == _LABELS:
             axes.set_xticks(*_ticks(drawn.modules[along], _letter(along, last)))
-            layer_name = "Hidden units" if last == 2 else f"Units of layer {along}"
-            axes.set_xlabel("Inputs" if along == 0 else f"{layer_name} by module", labelpad=2)
+            axes.set_xlabel(_units_of(along, last), labelpad=2)
         else:
             axes.set_xticks([])
 

@@ -93,7 +93,8 @@ def lines_figure(
             beyond |= keep_marks_in_view(axes, axis_values(shown))
             axes.set_xlabel(label(x))
             if row is not None:
-                axes.set_title(f"{label(row)}: {arm_text(level)}")
+                # Arms are named by their settings, which speak for themselves.
+                axes.set_title(arm_text(level) if row == "arm" else f"{label(row)}: {arm_text(level)}")
         share_ends(panels, len(measures))
         texts = [arm_text(each) for each in arms]
         arm_title = None if arm in (None, "arm") else label(str(arm))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pandas as pd
 
 from modulab.report.page import PageTable, Section
 from modulab.report.style import arm_text
+from modulab.results.parquet import RESULTS
 from modulab.results.summary import choose_settings
 
 MOST_LISTED = 2000
 """Networks on one page: of more, a sample is listed, so that the page stays a few megabytes."""
+MOST_PRINTED = 40
+"""Networks on a page of paper: of more, it says where their rows are."""
 
 
 def networks_section(
@@ -24,19 +28,22 @@ def networks_section(
     *,
     title: str = "Networks",
     most: int = MOST_LISTED,
+    most_printed: int = MOST_PRINTED,
     folded: bool = False,
 ) -> Section:
     """Return the table of the networks of a folder, of at most `most`, and a sentence on those left out.
+
+    On paper it is printed if there are no more than `most_printed`.
 
     The networks listed are those of the least run_ids, which are hashes of settings: a random sample that is the
     same each time.
     """
     listed = results
-    paragraphs = ["Select a network in a figure or here, and the command that trains it again is shown."]
+    hints = ["Select a network in a figure or here, and the command that trains it again is shown."]
     if len(results) > most:
         kept = sorted(results["run_id"].map(str))[:most]
         listed = results.loc[results["run_id"].map(str).isin(kept), :]
-        paragraphs.insert(
+        hints.insert(
             0,
             f"{most:,} of {len(results):,} networks, a random sample. Means and intervals in tables and figures are "
             "over all of them.",
@@ -65,8 +72,20 @@ def networks_section(
         networks=listed["run_id"].map(str).tolist(),
         settings=[name for name in columns if f"config.{name}" in results],
         repeat=shlex.join(["modulab", "rerun", str(folder), "--member"]),
+        hints=hints,
+        on_paper=_on_paper(results, folder) if len(results) > most_printed else "",
     )
-    return Section(title, paragraphs, tables=[table], folded=folded)
+    return Section(title, tables=[table], folded=folded)
+
+
+def _on_paper(results: pd.DataFrame, folder: Path) -> str:
+    """Return what is printed in place of many networks: how they ended, and where each has its row."""
+    counts = Counter(results["status"].tolist())
+    states = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    return (
+        f"{len(results):,} networks: {states}. Their rows are not printed: {folder / RESULTS} has one for each, and "
+        f"{shlex.join(['modulab', 'table', str(folder)])} prints their means by setting."
+    )
 
 
 def _number(value: float) -> str:

@@ -205,9 +205,31 @@
 
   const tip = make("div", { class: "tip", role: "status", hidden: "" });
 
-  const MEMBER = 0, GUIDE = 3; // what a row is, as modulab.report.chart.SHOWN numbers it
+  const MEMBER = 0, MEAN = 1, GUIDE = 3; // what a row is, as modulab.report.chart.SHOWN numbers it
 
   const ends = (low, high) => (low == null ? "" : ` [${short(low)}, ${short(high)}]`);
+
+  // A cell of a matrix as a row, by its number from the top left.
+  function matrixCell({ values, rows, columns }, place) {
+    const [across, down] = [place % columns.length, Math.floor(place / columns.length)];
+    return { o: place, m: MEAN, a: 0, n: null, x: across + 0.5, y: down + 0.5, v: values[place], w: `${columns[across]}\n${rows[down]}` };
+  }
+
+  // A matrix as an image of one pixel per cell, by colours at equal steps, between which it is linear.
+  function matrixImage({ values, columns, largest, colours }, darkly) {
+    const stops = colours[darkly ? "dark" : "light"].map((text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)));
+    const canvas = make("canvas", { width: columns.length, height: values.length / columns.length });
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(canvas.width, canvas.height);
+    values.forEach((value, place) => {
+      const at = Math.min(1, value / largest) * (stops.length - 1);
+      const [below, above] = [stops[Math.floor(at)], stops[Math.ceil(at)]];
+      below.forEach((low, channel) => (image.data[4 * place + channel] = low + (at % 1) * (above[channel] - low)));
+      image.data[4 * place + 3] = 255;
+    });
+    context.putImageData(image, 0, 0);
+    return canvas.toDataURL();
+  }
 
   // Where a row is: in its own words, by the texts of the ticks of cells, or by its number on the axis.
   function placeOf(row, panel) {
@@ -268,11 +290,16 @@
       this.figure = figure;
       this.hidden = figure.hidden;
       this.rows = [];
-      const words = `${panel.title ? `${panel.title}: ` : ""}${panel.value || panel.y} against ${panel.x}. `;
+      // Of the network that the panel is of, or of any row, Enter selects.
+      this.isPlane = panel.form === "cells" || panel.form === "matrix";
+      const axes = [panel.value || panel.y, panel.x].filter(Boolean).join(" against ");
+      const steps = { cells: "cell to cell", matrix: "cell to cell", graph: "module to module" }[panel.form] ?? "network to network";
+      const words = `${[panel.title, axes].filter(Boolean).join(": ")}. Arrow keys go from ${steps}`;
       this.box = make("div", {
         class: "view", tabindex: "0", role: "application",
-        "aria-label": `${words}Arrow keys go from network to network, Enter selects.`,
+        "aria-label": panel.matrix && panel.network === null ? `${words}.` : `${words}, Enter selects.`,
       });
+      this.box.style.minHeight = `${Math.round(60 + 200 * panel.ratio)}px`; // until it is drawn, about its room
       this.brush = make("div", { class: "brush", hidden: "" });
       this.box.append(this.brush);
       new IntersectionObserver((entries, observer) => {
@@ -289,12 +316,12 @@
     }
 
     async draw() {
-      const { figure, panel } = this;
+      const { panel } = this;
       this.rows = expand(panel.rows);
       const [width, height] = this.size;
       const spec = vegaLite.compile({ ...panel.spec, width, height, config }, { logger: vega.logger(vega.Error) }).spec;
       this.view = new vega.View(vega.parse(spec), { renderer: "svg", container: this.box.appendChild(make("div")) });
-      this.view.data("rows", this.rows);
+      if (!panel.matrix) this.view.data("rows", this.rows);
       await this.follow();
       this.box.classList.add("drawn");
       new ResizeObserver(() => {
@@ -311,6 +338,7 @@
       return this.view
         .signal("seeds", shown.seeds).signal("intervals", shown.intervals)
         .signal("hidden", { ...this.hidden })
+        .signal("image", this.panel.matrix ? matrixImage(this.panel.matrix, dark.matches) : "")
         .signal("picked", picked.size ? networks : null).runAsync();
     }
 
@@ -341,7 +369,15 @@
 
     // The row that the pointer is on: a mark, or of a plane the cell or place about it, if no mark is as near.
     nearest(x, y) {
-      const { form } = this.panel;
+      const { form, matrix } = this.panel;
+      if (matrix) {
+        const [left, top] = this.view.origin();
+        const padding = this.view.padding();
+        const across = Math.floor(this.view.scale("x").invert(x - left - padding.left));
+        const down = Math.floor(this.view.scale("y").invert(y - top - padding.top));
+        return this.cellAt(across, down);
+      }
+      if (form === "graph") return this.closest(x, y, 30, () => true);
       if (form === "regions") {
         return this.closest(x, y, 8, (row) => row.m === MEMBER) ?? this.closest(x, y, 40, (row) => row.m !== MEMBER);
       }
@@ -351,6 +387,12 @@
         const [across, up] = this.place(row);
         return Math.abs(across - x) <= wide / 2 && Math.abs(up - y) <= high / 2;
       });
+    }
+
+    cellAt(across, down) {
+      const { matrix } = this.panel;
+      const inside = across >= 0 && across < matrix.columns.length && down >= 0 && down < matrix.rows.length;
+      return inside ? matrixCell(matrix, down * matrix.columns.length + across) : null;
     }
 
     point(row) {
@@ -370,6 +412,7 @@
 
     // The networks that a row stands for: itself, or those that a mean is over where its place tells them.
     networksOf(row) {
+      if (this.panel.network !== null) return [data.networks[this.panel.network]];
       if (!row.m) return row.n === null ? [] : [data.networks[row.n]];
       const same = {
         band: (each) => each.x === row.x,
@@ -379,6 +422,8 @@
         front: () => false,
         steps: () => false,
         regions: () => false,
+        matrix: () => false,
+        graph: () => false,
       }[this.panel.form];
       const members = this.rows.filter((each) => !each.m && each.a === row.a && each.n !== null && same(each));
       return members.map((each) => data.networks[each.n]);
@@ -402,7 +447,7 @@
         });
       });
       this.box.addEventListener("pointerdown", (event) => {
-        if (!this.view || event.button !== 0 || event.pointerType === "touch") return;
+        if (!this.view || this.panel.network !== null || event.button !== 0 || event.pointerType === "touch") return;
         start = at(event);
         this.box.setPointerCapture(event.pointerId);
       });
@@ -432,16 +477,35 @@
       this.box.addEventListener("keydown", (event) => this.press(event));
     }
 
+    // The cell beside another as they are drawn; null at the edge, and where there is none.
+    beside(row, across, down) {
+      const [first, last] = this.view.scale("y").domain();
+      const [x, y] = [row.x + across, row.y + (first > last ? down : -down)];
+      if (this.panel.matrix) return this.cellAt(Math.floor(x), Math.floor(y));
+      return this.rows.find((each) => this.visible(each) && Math.hypot(each.x - x, each.y - y) < 0.1) ?? null;
+    }
+
+    // Where an arrow key leads to: beside a cell; else to the next mark from left to right, and to the first after the last.
+    next(here, across, down) {
+      if (this.isPlane && here) return this.beside(here, across, down);
+      if (this.panel.matrix) return this.cellAt(0, 0);
+      const order = this.rows.filter((row) => this.visible(row)).sort((one, other) => one.x - other.x || one.y - other.y);
+      const place = order.indexOf(here) + across + down;
+      return order.at(here || place >= 0 ? place % order.length : -1) ?? null;
+    }
+
     press(event) {
       if (!this.view) return;
-      const order = this.rows.filter((row) => this.visible(row)).sort((one, other) => one.x - other.x || one.y - other.y);
-      const here = order.findIndex((row) => row.o === this.view.signal("hover"));
-      const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-      if (event.key in steps && order.length) {
+      const { matrix } = this.panel;
+      const hover = this.view.signal("hover");
+      const here = hover < 0 ? null : matrix ? matrixCell(matrix, hover) : this.rows[hover];
+      const arrows = { ArrowRight: [1, 0], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowUp: [0, -1] };
+      if (event.key in arrows) {
         event.preventDefault();
-        this.point(order[(Math.max(here, here < 0 && steps[event.key] < 0 ? 0 : here) + steps[event.key] + order.length) % order.length]);
-      } else if (event.key === "Enter" && here >= 0) {
-        pick(this.networksOf(order[here]), event.shiftKey);
+        const found = this.next(here, ...arrows[event.key]);
+        if (found) this.point(found);
+      } else if (event.key === "Enter" && here) {
+        pick(this.networksOf(here), event.shiftKey);
       } else if (event.key === "Escape") {
         this.point(null);
       }
@@ -481,6 +545,29 @@
     return legend;
   }
 
+  // A matrix with its headings, for readers who do not see it.
+  function matrixTable({ heading, title, value, matrix: { values, rows, columns } }) {
+    const head = make("tr", {}, make("td"), ...columns.map((name) => make("th", { scope: "col" }, name)));
+    const lines = rows.map((name, down) => {
+      const own = values.slice(down * columns.length, (down + 1) * columns.length);
+      return make("tr", {}, make("th", { scope: "row" }, name), ...own.map((each) => make("td", { class: "number" }, short(each))));
+    });
+    const caption = make("caption", {}, make("span", {}, `${[heading, title].filter(Boolean).join(". ")}. ${value}.`));
+    return make("table", { class: "matrix" }, caption, make("thead", {}, head), make("tbody", {}, ...lines));
+  }
+
+  // What colours mean, from 0 on: a bar for each map of colours, as wide as its words.
+  function colourBars(figure) {
+    const bars = figure.bars.map(({ title, colours }) => {
+      const bar = make("span", { class: "bar", "aria-hidden": "true" });
+      const paint = () => (bar.style.background = `linear-gradient(to right, ${colours[dark.matches ? "dark" : "light"].join(", ")})`);
+      paint();
+      dark.addEventListener("change", paint);
+      return make("span", {}, `${title}: 0 `, bar, " 1");
+    });
+    return make("div", { class: "bars" }, ...bars);
+  }
+
   // All values of a figure that are no single network's, for readers who do not see it; made when it is opened.
   function valuesOf(figure) {
     const details = make("details", { class: "values" }, make("summary", {}, "Values of this figure as a table"));
@@ -489,7 +576,8 @@
       const headings = ["panel", figure.armTitle || "arm", "place", "value", "low", "high"];
       const table = make("table", {}, make("thead", {}, make("tr", {}, ...headings.map((each) => make("th", { scope: "col" }, each)))));
       const body = table.appendChild(make("tbody"));
-      for (const panel of figure.panels) {
+      const matrices = figure.panels.filter((panel) => panel.matrix);
+      for (const panel of figure.panels.filter((each) => !each.matrix)) {
         const named = panel.title || panel.value || panel.y;
         for (const row of expand(panel.rows).filter((each) => each.m !== MEMBER && each.m !== GUIDE)) {
           const interval = panel.form === "strip" ? [row.xl, row.xh] : [row.yl, row.yh];
@@ -498,6 +586,8 @@
           body.append(make("tr", {}, ...texts.map((text) => make("td", {}, typeof text === "number" ? short(text) : text ?? "-"))));
         }
       }
+      for (const each of matrices) details.append(make("div", { class: "table" }, matrixTable(each)));
+      if (!body.rows.length) return;
       details.append(make("div", { class: "table" }, table));
       interactiveTable(table);
     });
@@ -509,8 +599,10 @@
     figure.hidden = {};
     const own = figure.panels.map((panel) => new View(panel, figure));
     views.push(...own);
-    const panels = make("div", { class: "panels" }, ...own.map((view) =>
-      make("div", { class: "panel" }, ...(view.panel.title ? [make("p", { class: "title" }, view.panel.title)] : []), view.box)));
+    const panels = make("div", { class: "panels" }, ...own.flatMap((view) => [
+      ...(view.panel.heading ? [make("p", { class: "heading" }, view.panel.heading)] : []),
+      make("div", { class: "panel" }, ...(view.panel.title ? [make("p", { class: "title" }, view.panel.title)] : []), view.box),
+    ]));
     if (own.length === 1) panels.classList.add("single");
     if (figure.columns) {
       panels.classList.add("rows");
@@ -518,12 +610,13 @@
     }
     const chart = make("div", { class: figure.onWhite ? "chart white" : "chart" }, panels);
     if (figure.legend) chart.append(legendOf(figure, () => own.forEach((view) => view.follow())));
+    if (figure.bars.length) chart.append(colourBars(figure));
     if (figure.note) chart.append(make("p", { class: "note" }, figure.note));
     const paint = () => figure.arms.forEach((arm, place) => {
       chart.style.setProperty(`--arm-${place}`, arm.colour[dark.matches && !figure.onWhite ? "dark" : "light"]);
     });
     paint();
-    dark.addEventListener("change", paint);
+    dark.addEventListener("change", () => (paint(), own.forEach((view) => view.follow())));
     element.querySelector(".drawing").after(chart);
     element.append(valuesOf(figure));
     element.classList.add("interactive");

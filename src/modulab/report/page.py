@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -23,8 +23,20 @@ else:
 
 _LONG_TEXT = 24
 """Letters from which on a cell of a table is given room for several words on a line."""
-_LETTERS_ON_PAPER = 122
-"""So many find room side by side in a table on paper, two of them between columns."""
+_LETTERS_AT_ONE_POINT = 858
+"""So many of one point find room side by side in a table on paper, two of them between columns."""
+_LARGEST_PRINT, _SMALLEST_PRINT = 7.0, 5.2
+"""Points, in which tables are printed."""
+_WORDY_LETTERS = 20
+"""Of a line of a cell of several words."""
+_MOST_UNBROKEN = 24
+"""Rows of a table that is printed on one page."""
+_INTERVAL = re.compile(r" (\[[^\]]*\])")
+"""In the text of a cell, which may stand below the number before it."""
+_DIVISIONS: dict[str, Callable[[str], Sequence[str]]] = {
+    "level": lambda cell: [cell], "stacked": _INTERVAL.split, "divided": str.split,
+}  # fmt: skip
+"""Into which lines a cell with a number is divided on paper, in the order in which this is tried."""
 _JOINTS = re.compile(r"(?<=[./_@])(?=\w)")
 """Where the parts of a name meet, at which its lines may be broken."""
 LARGEST_SVG = 1_500_000
@@ -48,6 +60,10 @@ class PageTable:
     """Of such a table, the headings of settings."""
     repeat: str = ""
     """Of such a table, the command that trains one of them again, less its run_id at the end."""
+    hints: Sequence[str] = ()
+    """Sentences above the table, on screens alone."""
+    on_paper: str = ""
+    """What is printed in place of the table, if something is."""
 
     @cached_property
     def numeric(self) -> list[bool]:
@@ -65,12 +81,34 @@ class PageTable:
             for column in range(len(self.headings))
         ]
 
+    def _letters(self, divide: Callable[[str], Sequence[str]]) -> int:
+        """Return how many letters side by side the columns need on paper, cells with numbers divided into lines."""
+        total = 0
+        for place, (heading, *cells) in enumerate(zip(self.headings, *self.rows, strict=True)):
+            lines = divide if self.numeric[place] else str.split
+            parts = [*_JOINTS.split(heading), *(part for cell in cells for part in lines(cell))]
+            total += 2 + max(
+                _WORDY_LETTERS if self.wordy[place] else 0, *(len(part.strip()) for part in parts)
+            )
+        return total
+
     @cached_property
-    def fits_paper(self) -> bool:
-        """Return whether all columns find room on paper without breaks inside of words."""
-        columns = zip(self.headings, *self.rows, strict=True)
-        words = [[*_JOINTS.split(heading), *" ".join(cells).split()] for heading, *cells in columns]
-        return sum(2 + max(map(len, each)) for each in words) <= _LETTERS_ON_PAPER
+    def print_look(self) -> tuple[str, float]:
+        """Return a class of the table on paper, and the size in which all columns find room, in points.
+
+        The class is `level` where intervals stand beside their numbers, `stacked` where they are below them, `divided`
+        where they have two lines there, and `wide` where no size that can be read leaves words whole.
+        """
+        for name, divide in _DIVISIONS.items():
+            size = _LETTERS_AT_ONE_POINT / self._letters(divide)
+            if size >= _SMALLEST_PRINT:
+                return name, min(_LARGEST_PRINT, size)
+        return "wide", _SMALLEST_PRINT
+
+    @property
+    def unbroken(self) -> bool:
+        """Return whether the table is short enough to be printed on one page."""
+        return len(self.rows) <= _MOST_UNBROKEN
 
 
 @dataclass(frozen=True)
@@ -151,6 +189,7 @@ def render_page(page: Page, folder: Path | None = None) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = _breakable
+    environment.filters["with_interval"] = _with_interval
     template = environment.from_string(_own_file("template.html"))
     charts = page_charts(page)
     return template.render(
@@ -171,12 +210,23 @@ def _breakable(name: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in _JOINTS.split(name))
 
 
+def _with_interval(text: str) -> Markup:
+    """Return the text of a cell, with its interval marked, if it has one."""
+    from markupsafe import Markup, escape
+
+    before, *rest = _INTERVAL.split(text, maxsplit=1)
+    if not rest:
+        return escape(text)
+    return Markup('{} <span class="interval">{}</span>{}').format(before, *rest)
+
+
 def _singles(charts: Mapping[str, Any]) -> str:
     """Return what the small marks of charts are, or nothing where there are none."""
     panels = [panel for figure in charts["figures"].values() for panel in figure["panels"]]
-    if charts["networks"]:
+    own = [panel["rows"] for panel in panels if SHOWN["member"] in panel["rows"]["m"]]
+    if any(number is not None for rows in own for number in rows["n"]):
         return "networks"
-    return "settings" if any(SHOWN["member"] in panel["rows"]["m"] for panel in panels) else ""
+    return "settings" if own else ""
 
 
 def _own_file(name: str) -> str:

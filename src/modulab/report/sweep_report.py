@@ -276,7 +276,7 @@ def _front_section(layout: Layout) -> Section | None:
         title="Structural modularity against test error", arm=layout.arm, order=layout.x,
         styles=_page_styles(layout, layout.arm),
     )  # fmt: skip
-    words = "A score of modularity at unequal error says little: compare networks of about the same error."
+    words = "Compare modularity only between networks with about the same error."
     return Section("Modularity at matched error", [words], [figure])
 
 
@@ -331,10 +331,13 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
         return Section("Connectivity", [f"No picture can be made. {error}"])
     networks = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if not networks:
-        words = "No picture can be made: see what the command printed."
+        words = "This figure could not be drawn; the output of the command says why."
         return Section("Connectivity", [words]) if pictures and _has_checkpoints(folder) else None
     figure = connectivity_figure(
-        networks, name="connectivity", title="Connectivity before and after training"
+        networks,
+        name="connectivity",
+        title="Connectivity before and after training",
+        run_ids=pictures,
     )
     return Section("Connectivity", figures=[figure])
 
@@ -376,7 +379,9 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
         return Section("Modules found", [f"No picture can be made. {error}"], figures)
     drawn = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if drawn:
-        figures.append(modules_figure(drawn, name="modules", title="Modules found in networks"))
+        figures.append(
+            modules_figure(drawn, name="modules", title="Modules found in networks", run_ids=pictures)
+        )
     return Section("Modules found", figures=figures) if figures else None
 
 
@@ -418,11 +423,11 @@ def _repeating(results: pd.DataFrame, folder: Path) -> Section:
     except ConfigError as error:
         words = str(error)
     if commands:
-        words = "The command that trained these networks; in an empty folder it trains them again."
+        words = "The command that trained these networks. In an empty folder, it trains them again."
         if len(commands) > 1:
-            words = "The commands that trained these networks; in empty folders they train them again."
+            words = "The commands that trained these networks. In empty folders, they train them again."
     elif not words:
-        words = "The folder keeps no command: it was written from Python, or copied without one."
+        words = "The folder contains no command: it was written from Python, or copied without the command."
     done = [row for row, status in enumerate(results["status"]) if status == "completed"]
     if not done:
         return Section("How to repeat it", [words], commands=commands)

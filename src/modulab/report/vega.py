@@ -2,8 +2,8 @@
 
 Rows have a field for each number of a panel, `a` for the arm, `n` for the network, `m` for what they are (`SHOWN` of
 modulab.report.chart) and `o` for their order. The page sets the parameters: `seeds` and `intervals` for what shows,
-`hidden` arms, `picked` networks, and `hover` for the row under the pointer. Colours are variables of its style, for
-they differ on light and dark screens.
+`hidden` arms, `picked` networks, `hover` for the row under the pointer, and the `image` of a matrix. Colours are
+variables of its style, for they differ on light and dark screens.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LONGEST_LINE = 34
 _MOST_WRITTEN = 8
 """So many cells side by side have room for their values."""
 
-_PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1}
+_PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1, "image": ""}
 _SINGLE, _MEAN, _LIMIT, _GUIDE = (f"datum.m === {number} && !hidden[datum.a]" for number in range(4))
 _FADED = {"test": "picked && !picked[datum.n]", "value": 0.06}
 
@@ -74,6 +74,8 @@ def panel_spec(panel: Panel, styles: Sequence[ArmStyle]) -> Spec:
         "strip": lambda: [plane.bars("x", 3), plane.marks(), plane.means()],
         "cells": plane.cells,
         "regions": plane.regions,
+        "matrix": plane.matrix,
+        "graph": plane.graph,
     }
     parameters = [{"name": name, "value": value} for name, value in (_PARAMETERS | plane.names).items()]
     return {
@@ -83,6 +85,7 @@ def panel_spec(panel: Panel, styles: Sequence[ArmStyle]) -> Spec:
         "layer": [*forms[panel.form](), *plane.guides(), plane.pointed()],
         "autosize": {"type": "fit", "contains": "padding"},
         "background": None,
+        **({"view": {"stroke": "currentColor", "strokeOpacity": 0.4}} if panel.form == "matrix" else {}),
     }
 
 
@@ -119,6 +122,8 @@ class _Plane:
     def along(self, which: str, field: str | None = None) -> Spec:
         """Return the position of marks along an axis."""
         axis = self.axes[which]
+        if self.panel.form == "graph":
+            return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": None}
         # An arrow at the end is on one line with the word before it.
         title = re.sub(r" (\S)$", "\N{NO-BREAK SPACE}\\1", axis.title)
         drawn: Spec = {"title": textwrap.wrap(title, _LONGEST_LINE), "labelOverlap": "greedy"}
@@ -130,7 +135,7 @@ class _Plane:
             drawn["grid"] = False
         if self.panel.form == "strip" and which == "y":
             drawn["labelOverlap"] = False  # each line of marks needs its name, and has room for it
-        if self.panel.form == "cells" or (self.panel.form == "strip" and which == "y"):
+        if self.panel.form in ("cells", "matrix") or (self.panel.form == "strip" and which == "y"):
             drawn |= {"grid": False, "ticks": False, "domain": False}
         return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": drawn}
 
@@ -295,9 +300,56 @@ class _Plane:
             },
         ]
 
+    def matrix(self) -> list[Spec]:
+        """Return a matrix as an image with lines between its parts."""
+        assert self.panel.matrix is not None
+        return self.panel.matrix.layers(self.along("x"), self.along("y"))
+
+    def graph(self) -> list[Spec]:
+        """Return links as lines as wide as their value, nodes with areas by their size, and the values of both."""
+        ends = [
+            {"calculate": f"datum.{axis} {sign} datum.d{axis}", "as": f"{axis}{place}"}
+            for axis in ("x", "y")
+            for place, sign in (("0", "-"), ("1", "+"))
+        ]
+        width: Spec = {"domain": [0, 1], "range": [0.4, 22]}
+        nodes_in_all = float(np.nansum(self.panel.rows["size"].to_numpy(dtype=float)))
+        area: Spec = {"domain": [0, nodes_in_all], "range": [0, 6000]}
+        links: Spec = {
+            "transform": [{"filter": "isValid(datum.dx)"}, *ends],
+            "mark": {"type": "rule", "color": "currentColor", "opacity": 0.35},
+            "encoding": {
+                "x": self.along("x", "x0"), "x2": {"field": "x1"},
+                "y": self.along("y", "y0"), "y2": {"field": "y1"},
+                "strokeWidth": {"field": "v", "type": "quantitative", "scale": width, "legend": None},
+            },
+        }  # fmt: skip
+        nodes: Spec = {
+            "transform": [{"filter": "isValid(datum.s)"}],
+            "encoding": {"size": {"field": "s", "type": "quantitative", "scale": area, "legend": None}},
+        }  # fmt: skip
+        # Pale, so that the shares in them can be read, and opaque: links end at the middles of nodes.
+        opaque, pale = (
+            {
+                **nodes,
+                "mark": {"type": "circle", "opacity": opacity},
+                "encoding": {**nodes["encoding"], "color": colour},
+            }
+            for opacity, colour in ((1, {"value": "var(--card)"}), (0.5, self.colour))
+        )
+        shares: Spec = {
+            "mark": {"type": "text", "fontSize": 11, "color": "currentColor"},
+            "encoding": {"text": {"field": "v", "type": "quantitative", "format": ".0%"}},
+        }
+        of_links = {"type": "text", "fontSize": 11, "stroke": "var(--card)", "strokeWidth": 4}
+        ground: Spec = {**shares, "transform": [{"filter": "isValid(datum.dx)"}], "mark": of_links}
+        return [links, opaque, pale, ground, shares]
+
     def pointed(self) -> Spec:
         """Return what shows the row under the pointer: a ring about a mark, or the edge of a cell."""
         line: Spec = {"strokeWidth": 2, "stroke": "currentColor"}
+        if self.panel.matrix is not None:
+            return self.panel.matrix.pointed(self.along("x"), self.along("y"), line)
         if self.panel.form == "cells":
             return self._rectangles("datum.o === hover", 0.5, {}, {**line, "fill": "none"})
         return {

@@ -74,8 +74,7 @@ def _take(folder: Path) -> IO[str]:
         holder = _holder(file)
         file.close()
         raise ConfigError(
-            f"{folder}: {holder} is at work in this folder. Wait until it ends, stop it, "
-            "or choose another folder."
+            f"{folder}: {holder} is using this folder. Wait until it ends, stop it, or choose another folder."
         ) from None
     except OSError as error:
         # Some network file systems have no locks; refusing to run there would not help.

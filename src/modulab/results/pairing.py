@@ -170,8 +170,8 @@ def _refuse(
     example = {name: setting_text(several[name].iloc[0]) for name in differing}
     hint = f" Name one of them, as in --baseline '{_words({**named, **example})}'." if example else ""
     raise ConfigError(
-        f"--baseline {_words(named)}: {len(rows)} networks of one seed have these settings, so that a pair is not "
-        f"determined.{hint}"
+        f"--baseline {_words(named)}: {len(rows)} networks of one seed have these settings, so pairs are not "
+        f"unique.{hint}"
     )
 
 

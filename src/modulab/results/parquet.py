@@ -140,7 +140,7 @@ def _in_words(path: Path) -> Generator[None]:
             raise ConfigError(_FOREIGN.format(path)) from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
+            f"{path} is damaged and cannot be read ({reason}). It was not changed. "
             "Restore it from a copy, or move it away and run the same command again."
         ) from error
 
@@ -160,7 +160,7 @@ def _understood(path: Path, file: pq.ParquetFile, table: pa.Table, columns: list
         )
     if metadata.get(_SHAPE_KEY, shape) != shape:
         raise ConfigError(
-            f"{path} is damaged: its columns are not those that were written. It is left as it is. "
+            f"{path} is damaged: its columns are not those that were written. It was not changed. "
             "Restore it from a copy, or move it away and run the same command again."
         )
     kind = next((kind for kind in (CURVES, ANALYSIS) if path.name.endswith(kind)), RESULTS)

@@ -15,7 +15,7 @@ from modulab.errors import ConfigError
 from modulab.measure_names import better, chosen_measures, with_arrow
 from modulab.results.intervals import mean_interval, pooled_interval
 from modulab.results.tables import failed_measures
-from modulab.schema import current_name, is_reserved, suggest, suggest_key
+from modulab.schema import current_name, is_reserved, suggest_key, suggest_measure
 
 DEFAULT_METRICS = (
     "error/test",
@@ -32,7 +32,6 @@ DEFAULT_METRICS = (
 _STRENGTHS = ("config.noise.scale", "config.regulariser.strength")
 """Leaves shown whenever they vary, even where the name beside them determines the value."""
 
-_MOST_SUGGESTED = 12
 _MEASURES = "config.probes.measures."
 
 
@@ -75,19 +74,10 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
             reasons = sorted(set(results["skipped"].dropna())) if "skipped" in results else []
             skipped = f" Measures that were skipped: {reasons[0]}." if reasons else ""
             raise ConfigError(
-                f"--metric {pattern}: these results have no such measure. {_suggest_measure(pattern, names)}{skipped}"
+                f"--metric {pattern}: these results have no such measure. {suggest_measure(pattern, names)}{skipped}"
             )
         chosen += [name for name in found if name not in chosen]
     return chosen
-
-
-def _suggest_measure(name: str, names: Sequence[str]) -> str:
-    """Return a sentence that names the closest measure or, where none is close, the first parts of all."""
-    close = suggest(name, names)
-    if close.startswith("Did") or len(names) <= _MOST_SUGGESTED:
-        return close
-    first = dict.fromkeys(each.partition("/")[0] for each in names)
-    return suggest(name.partition("/")[0], first).replace("'?", "/*'?")
 
 
 def choose_settings(results: pd.DataFrame, keys: Sequence[str] | None, option: str = "--by") -> list[str]:
@@ -349,9 +339,9 @@ def unfinished(results: pd.DataFrame) -> list[str]:
         else f"None of these {len(statuses)} networks has completed"
     )
     words += (
-        f", so that there are no measures. The first error: {errors[0]}."
+        f", so there are no measures. The first error: {errors[0]}."
         if errors
-        else ", so that there are no measures."
+        else ", so there are no measures."
     )
     if set(statuses) == {"diverged"}:
         return [

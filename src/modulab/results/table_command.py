@@ -32,15 +32,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         metavar="KEYS",
-        help="settings to group by, with commas between; '' for none; default: all that vary",
+        help="settings to group by, separated by commas; '' for none; default: all that vary",
     )
     parser.add_argument(
         "--metric",
         metavar="NAMES",
-        help="measures to show, with commas between; error_under/* takes them all",
+        help="measures to show, separated by commas; error_under/* selects all of these",
     )
     parser.add_argument(
-        "--sort", metavar="NAME", help="sort by a measure, the best first, or by a setting or count"
+        "--sort", metavar="NAME", help="sort by a measure, with the best first, or by a setting or count"
     )
     order = parser.add_mutually_exclusive_group()
     order.add_argument("--ascending", action="store_true", help="with --sort: the smallest first")
@@ -48,17 +48,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="KEY=VALUE",
-        help="show differences from networks of this setting, or of several with commas between, and of equal seed; or "
-        "from one of several folders",
+        help="show differences from networks with equal seed and this setting (or several, separated by "
+        "commas), or from one of several folders",
     )
     parser.add_argument("--ratio", action="store_true", help="with --baseline: ratios instead of differences")
     parser.add_argument(
         "--transpose", action="store_true", help="one row per measure, one column per setting"
     )
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    parser.add_argument("--json", action="store_true", help="print every measure as JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print only JSON, with every measure")
     parser.add_argument(
-        "--csv", metavar="FILE", help="also write every measure to a CSV file; - prints it, and nothing else"
+        "--csv", metavar="FILE", help="also write every measure to a CSV file; - prints only CSV"
     )
 
 
@@ -197,9 +197,9 @@ def _check(options: argparse.Namespace) -> None:
         )
     if (options.ascending or options.descending) and options.sort is None:
         way = "--ascending" if options.ascending else "--descending"
-        raise ConfigError(f"{way}: say what to sort by, as in --sort error/test {way}.")
+        raise ConfigError(f"{way} needs --sort, as in --sort error/test {way}.")
     if options.ratio and options.baseline is None:
-        raise ConfigError("--ratio: say to what, as in --baseline noise.scale=0 --ratio.")
+        raise ConfigError("--ratio needs a baseline, as in --baseline noise.scale=0 --ratio.")
 
 
 def _names(given: str | None) -> list[str] | None:

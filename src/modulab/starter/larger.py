@@ -1,4 +1,4 @@
-"""A task of your own: each module reads two numbers and gives the larger one."""
+"""A task of your own: each module reads two numbers and outputs the larger one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The experiment as shards on a SLURM cluster: ./slurm.sh PARTITION. The same command again submits what is missing.
+# The experiment as shards on a SLURM cluster: ./slurm.sh PARTITION. Repeat the command to submit what is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 modulab train -m experiment=noise hydra/launcher=population_slurm \

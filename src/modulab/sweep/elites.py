@@ -49,14 +49,14 @@ class MapElites(BaseSampler):
         if len(set(objectives)) != 3 or len(objectives) != 3:
             raise ConfigError(
                 f"sweep.objective={list(objectives)}: an archive needs three measures, as in sweep.objective="
-                "[error/test,modularity/structural_excess,activity/active_units]: what should be best, and the two "
-                "measures whose cells are filled."
+                "[error/test,modularity/structural_excess,activity/active_units]: the measure to optimise, "
+                "and the two measures that span the cells."
             )
         ranges = None if self._ranges is None else [list(each) for each in self._ranges]
         if ranges is None or [len(each) for each in ranges] != [2, 2] or not all(map(_rises, ranges)):
             raise ConfigError(
-                f"{where}.ranges={ranges}: give the ranges of {objectives[1]} and {objectives[2]} that cells are cut "
-                f"from, as in {where}.ranges=[[0,1],[0,48]]."
+                f"{where}.ranges={ranges}: give the ranges of {objectives[1]} and {objectives[2]} that are "
+                f"divided into cells, as in {where}.ranges=[[0,1],[0,48]]."
             )
         if len(self._cells) != 2 or min(self._cells) < 1:
             raise ConfigError(f"{where}.cells={list(self._cells)}: give two numbers of 1 or more.")

@@ -58,7 +58,7 @@ def describe_counts(plan: Plan, work: Work) -> list[str]:
     return [
         "dry run: nothing is trained",
         f"jobs         {len(plan.jobs)}",
-        f"networks     {len(work.runs)}, of which {done} have their results and {work.pending} are to be trained",
+        f"networks     {len(work.runs)}, of which {done} have results and {work.pending} will be trained",
         f"groups       {len(groups)} of equal structural settings",
         f"populations  {len(work.populations)}, the largest of {largest}",
         *_describe_self_trained(work),

@@ -26,7 +26,7 @@ from modulab.results.files import write_whole
 from modulab.results.lock import FolderLock
 from modulab.results.store import check_folder, copy_rows, load_results, statuses
 from modulab.results.summary import metric_names
-from modulab.schema import suggest
+from modulab.schema import suggest_measure
 from modulab.sweep.hydra_files import remove_empty
 from modulab.text import say_once
 
@@ -142,6 +142,7 @@ class TrainTask:
         with working("planning"):
             plan = plan_run(config, overrides, lambda given: hydra.compose(name, overrides=list(given)))
         self.planned.update(plan.run_ids)
+        _check_objectives(plan)
         if plan.sweep.dry_run:
             from modulab.sweep.estimate import describe_work
 
@@ -200,6 +201,7 @@ def run_jobs(
         with working("planning"):
             plan = plan_sweep(jobs, compose_job)
         task.planned.update(plan.run_ids)
+        _check_objectives(plan)
         job_configs: list[DictConfig] = []
         if plan.sweep.job_folders:
             for place, overrides in enumerate(jobs):
@@ -256,6 +258,18 @@ class EachJob(Sequence[Any]):
         return self._make(chosen) if isinstance(chosen, int) else [self._make(each) for each in chosen]
 
 
+def _check_objectives(plan: Plan) -> None:
+    """Raise ConfigError where `sweep.objective` names what no measure gives: before anything is trained."""
+    objective = plan.sweep.objective
+    if objective is None:
+        return
+    with working("starting"):
+        from modulab.metrics.measure import check_objectives
+
+    settings = dict.fromkeys(run.condition.example.probes for run in plan.runs)
+    check_objectives([objective] if isinstance(objective, str) else objective, settings)
+
+
 def return_values(plan: Plan, folder: Path) -> Sequence[Any]:
     """Return the value of each job for its caller: its objective, or every measure by name.
 
@@ -273,7 +287,9 @@ def return_values(plan: Plan, folder: Path) -> Sequence[Any]:
     done = (results["status"] == "completed").to_numpy()
     for name in names if done.any() else []:
         if name not in known:
-            raise ConfigError(f"sweep.objective={name}: there is no such measure. {suggest(name, known)}")
+            raise ConfigError(
+                f"sweep.objective={name}: there is no such measure. {suggest_measure(name, known)}"
+            )
     present = results.reindex(columns=names).to_numpy(dtype=float, na_value=math.nan)
     troubles = results.reindex(columns=["status", "error"])
     rows = {run_id: row for row, run_id in enumerate(results["run_id"].tolist())}
@@ -371,7 +387,8 @@ def _say_of_others(folder: Path, plan: Plan, given: str) -> None:
         count = "1 network" if others == 1 else f"{others} networks"
         key, _, name = given.partition("=")
         say_once(
-            f"{name} holds {count} of other settings, to which this command adds. Another folder: {key}=FOLDER."
+            f"{name} contains {count} with other settings, and this command adds to them. "
+            f"To use another folder: {key}=FOLDER."
         )
 
 

@@ -175,7 +175,7 @@ class RayTasks:
     def _stop(self, left: Sequence[Shard]) -> None:
         import ray
 
-        tell(f"stopping {count_words(left)}; what is trained is saved first, unless Ctrl-C is pressed again")
+        tell(f"stopping {count_words(left)} after saving; press Ctrl-C again to stop without saving")
         references = [self._references[task.name] for task in left]
         try:
             for reference in references:
@@ -230,7 +230,9 @@ class RayTasks:
         if ended.how == "interrupted" and self._retries[task.name] < self._settings.max_retries:
             self._retries[task.name] += 1
             count = f"{self._retries[task.name]} of {self._settings.max_retries}"
-            tell(f"shard {task.name} was lost ({ended.reason}); it goes on from what it saved, retry {count}")
+            tell(
+                f"shard {task.name} was lost ({ended.reason}); it resumes from its last checkpoint, retry {count}"
+            )
             self._start(task)
             return
         task.state, task.failure = "", ended.reason
@@ -288,7 +290,7 @@ def _train(shard: NodeShard) -> Ended:
     try:
         count = shard.train()
     except KeyboardInterrupt:
-        print("This shard was asked to end. What it has trained is saved.")
+        print("This shard was asked to stop. Its state is saved.")
         return Ended("interrupted", "its node asked it to end")
     except Exception as error:
         traceback.print_exc()
@@ -330,6 +332,10 @@ def _connect(settings: RaySettings) -> str:
             _check_answers(address)
             ray.init(address=address, **options)
             return address
+        if left := _left_behind():
+            tell(f"Ray's last cluster on this machine, {left}, does not answer: one is started here")
+            ray.init(address="local", **starting)
+            return _STARTED
         try:
             ray.init(**starting)
             return _STARTED
@@ -341,6 +347,24 @@ def _connect(settings: RaySettings) -> str:
             f"hydra/launcher=population_ray: Ray cannot be reached: {_first_sentence(error)}. Check "
             "hydra.launcher.address against `ray status`; with hydra.launcher.address=local one is started here."
         ) from error
+
+
+def _left_behind() -> str | None:
+    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None where it answers.
+
+    Ray itself would try it for many minutes.
+    """
+    temporary = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    file = Path(temporary, "ray", "ray_current_cluster")
+    try:
+        address = file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    try:
+        _check_answers(address)
+    except OSError:
+        return address
+    return None
 
 
 def _check_answers(address: str) -> None:

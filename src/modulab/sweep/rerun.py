@@ -83,8 +83,8 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
         fresh = _row(load_results(folder), 0)
         if fresh["status"] not in _RESULTS_OF:
             raise ConfigError(
-                f"--member {member}: training it again failed: {fresh['error']}. The code of its config has changed, "
-                "or fails at times."
+                f"--member {member}: training it again failed: {fresh['error']}. The code that its config names has "
+                "changed, or fails intermittently."
             )
         curves_again = load_curves(folder)
     return Comparison(
@@ -191,7 +191,7 @@ def report(comparison: Comparison, shown: int = 12) -> tuple[list[str], list[lis
     rows: list[list[str]] = []
     if comparison.agrees:
         sentences.append(
-            f"{comparison.run_id}: trained alone it agrees bit for bit: {len(comparison.measures)} measures and "
+            f"{comparison.run_id}: trained alone, it agrees bit for bit: {len(comparison.measures)} measures and "
             f"{len(comparison.curves)} points of its curves."
         )
     else:

@@ -15,7 +15,7 @@ from modulab.config.loggers import Loggers
 from modulab.config.settings import Condition, Member, Run, Trainer, structural_key
 from modulab.errors import ForeignError, foreign_code
 from modulab.logger.run_log import RunLog, logged_so_far, open_log, say
-from modulab.metrics.measure import curve_measures
+from modulab.metrics.measure import check_monitor, curve_measures
 from modulab.progress import ProgressReport, Style
 from modulab.results.manifest import (
     checkpoint_path,
@@ -163,8 +163,13 @@ def plan_work(
 
     Raises: ConfigError for a measure, device or file that cannot be used.
     """
-    for probes in dict.fromkeys(condition.example.probes for condition in _conditions(runs)):
+    examples = [condition.example for condition in _conditions(runs)]
+    for probes in dict.fromkeys(example.probes for example in examples):
         curve_measures(probes)  # which refuses what is no measure, and names that no measure gives
+    for monitor in dict.fromkeys(
+        (each.training.monitor, each.training.is_monitored, each.probes) for each in examples
+    ):
+        check_monitor(*monitor)
     check_differences(runs)
     done = completed(folder)
     pending = [run for run in runs if run.run_id not in done]

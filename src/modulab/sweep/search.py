@@ -275,8 +275,8 @@ class Search:
 def _check(settings: SearchSettings, objectives: Sequence[str], keys: Sequence[str]) -> None:
     if not objectives:
         raise ConfigError(
-            "sweep.objective is not given: say what to search for, as in sweep.objective=error/test, "
-            "or by a list of several."
+            "sweep.objective: a value is missing. Name the measure to optimise, as in sweep.objective=error/test, "
+            "or a list of several."
         )
     for direction in settings.directions:
         if direction not in ("minimize", "maximize"):
@@ -392,4 +392,4 @@ def _optuna(key: str) -> Generator[None]:
         raise
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), "")
-        raise ConfigError(f"{key}: Optuna answers {type(error).__name__}: {reason}") from error
+        raise ConfigError(f"{key}: Optuna raised {type(error).__name__}: {reason}") from error

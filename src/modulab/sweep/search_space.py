@@ -56,7 +56,7 @@ def split_search(overrides: Sequence[Override]) -> tuple[list[Dimension], list[s
     dimensions = [dimension_of(override) for override in last.values() if override.is_sweep_override()]
     if not dimensions:
         raise ConfigError(
-            "hydra/sweeper: there is nothing to search. Give values to choose from, as in "
+            "hydra/sweeper: there is nothing to search. Give ranges or values, as in "
             "'noise.scale=interval(0,1)' or 'architecture=dense,premodular'."
         )
     fixed = [

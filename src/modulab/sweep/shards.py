@@ -265,7 +265,7 @@ def _watch(
                 carrier.refresh(shards)
                 silent_since = None
             except NoAnswer as error:
-                label = f"{error}; its shards go on meanwhile"
+                label = f"{error}; its shards continue meanwhile"
                 if silent_since is None:
                     silent_since = time.monotonic()
                     progress.say(label, at_once=True)
@@ -295,7 +295,7 @@ def describe_states(shards: Sequence[Shard]) -> str:
     waiting = [shard for shard in shards if shard.alive and not shard.running]
     reasons = ", ".join(sorted({shard.reason for shard in waiting} - {"", "None"}))
     return (
-        f"shards: {running} at work, {len(waiting)} waiting{f' ({reasons})' if reasons else ''}, "
+        f"shards: {running} running, {len(waiting)} waiting{f' ({reasons})' if reasons else ''}, "
         f"{len(shards) - running - len(waiting)} ended"
     )
 

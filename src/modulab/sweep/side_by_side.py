@@ -57,7 +57,7 @@ def check_differences(runs: Sequence[Run]) -> None:
             key = next((each for each in differing if each.startswith("training.")), differing[0])
             raise ConfigError(
                 f"{key} differs between members whose training does not read it: a module under architecture="
-                f"{run.member.architecture.name} has optimisers, schedules and data of its own. Pass the value to its "
+                f"{run.member.architecture.name} has its own optimisers, schedules and data. Pass the value to its "
                 f"constructor, as in 'architecture.module.ARGUMENT=${{{key}}}', or give one value."
             )
 

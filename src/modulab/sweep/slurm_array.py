@@ -100,7 +100,7 @@ class SlurmArrays:
         ]
         if there:
             tell(
-                f"SLURM job {_arrays(there)} is still there; waiting for the {count_words(there)} that it has left"
+                f"SLURM job {_arrays(there)} is still running; waiting for its remaining {count_words(there)}"
             )
         return there
 
@@ -117,9 +117,7 @@ class SlurmArrays:
     def leave(self, shards: Sequence[Shard]) -> None:
         """Report that the array continues, if it does, and how to stop it."""
         if left := _arrays([task for task in shards if task.alive]):
-            tell(
-                f"SLURM goes on with job {left}; the same command again waits for it. To stop it: scancel {left}"
-            )
+            tell(f"SLURM job {left} continues; repeat the command to wait for it. To stop it: scancel {left}")
 
 
 def submit(shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: SlurmSettings) -> list[Shard]:
@@ -148,7 +146,7 @@ def submit(shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: 
     except (RuntimeError, ValueError, OSError) as error:
         _remove_unsubmitted(place)
         raise ConfigError(
-            f"hydra/launcher=population_slurm: SLURM did not take the job: {_one_sentence(error)}. "
+            f"hydra/launcher=population_slurm: SLURM rejected the job: {_one_sentence(error)}. "
             "Check hydra.launcher.partition and the other keys of hydra.launcher against `sinfo`."
         ) from error
     tasks = [

@@ -69,7 +69,7 @@ class ShardTask(NodeShard):
                 signal.signal(number, signal.SIG_IGN)
             if callable(requeue) and (warned or _is_preempted()):
                 requeue(signal.SIGUSR2, None)
-            raise SystemExit("This shard was asked to end. What it has trained is saved.") from None
+            raise SystemExit("This shard was asked to stop. Its state is saved.") from None
 
     def checkpoint(self) -> Any:
         """Return what runs once the task comes out of the queue again: the same, which skips what is done."""

@@ -1,4 +1,4 @@
-"""Trained members read back from disk: their weights, their configs, and the networks that both make."""
+"""Trained members loaded from disk: their weights, their configs, and the networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from modulab.training.program import initialise, network_of
 
 @dataclass(frozen=True)
 class TrainedMembers:
-    """Members read back from disk: their configs, and their parameters in the same order."""
+    """Members loaded from disk: their configs, and their parameters in the same order."""
 
     configs: list[dict[str, Any]]
     parameters: Float[Tensor, "member parameter"]
@@ -38,15 +38,15 @@ class TrainedMembers:
     file: Path
     """The checkpoint."""
     steps: int
-    """How many steps they were trained for when it was written."""
+    """Number of steps for which they had been trained when it was written."""
     run_ids: tuple[str, ...] = ()
-    """What names their rows in the table of results; empty where the manifest beside the checkpoint is gone."""
+    """The run_ids of their rows in the table of results; empty if the manifest of the checkpoint is missing."""
 
     def __repr__(self) -> str:
         return f"<{len(self.configs)} trained members of {self.file}, {self.steps} steps>"
 
     def only(self, run_ids: Collection[str]) -> TrainedMembers:
-        """Return those of the members that have one of these run_ids, in their order here."""
+        """Return the members that have one of these run_ids, in their present order."""
         places = [place for place, name in enumerate(self.run_ids) if name in run_ids]
         return replace(
             self,
@@ -61,18 +61,18 @@ class TrainedMembers:
         return split_parameters(self.parameters, self.layout)
 
     def members(self, modules: Collection[str] = ()) -> list[Member]:
-        """Return the members' settings. `modules` are the user's own whose code the configs may name.
+        """Return the members' settings. `modules` are your own modules that may be imported if the configs name them.
 
-        Raises: ConfigError where a config names other code, which is not imported, or cannot be read.
+        Raises: ConfigError if a config names other code, which is not imported, or cannot be read.
         """
         for config in self.configs:
             check_named_code(config, self.file, modules)
         return [run.member for run in read_runs(self.configs)]
 
     def population(self, modules: Collection[str] = ()) -> NetworkPopulation:
-        """Return the networks, which can be run and measured. `modules` are as in `members`.
+        """Return the networks, which can be run and measured. `modules` is as in `members`.
 
-        Raises: ConfigError as `members` does, and where the configs ask for networks of other parameters.
+        Raises: ConfigError as `members` does, and if the configs describe networks with different parameters.
         """
         return self._population(self.members(modules))
 
@@ -81,8 +81,8 @@ class TrainedMembers:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return test points of the members' tasks: inputs (member, point, feature) as networks see them, and targets.
 
-        Those of `full` support, of the `train` region, or those that were `withheld`. With `full` they are the points
-        by which `error/test` is measured, as many as `probes.num_samples`. `modules` are as in `members`.
+        `region` is `full`, `train` (the training support) or `withheld`. The first `probes.num_samples` points of
+        `full` are those on which `error/test` is measured. `modules` is as in `members`.
 
         Raises: ConfigError as `members` does.
         """
@@ -98,8 +98,8 @@ class TrainedMembers:
     def outputs(self, inputs: ArrayLike, modules: Collection[str] = ()) -> NDArray[np.float32]:
         """Return the networks' outputs (member, point, output), without noise, as a NumPy array.
 
-        `inputs` are points (point, feature) for all networks, or (member, point, feature) for each its own, as
-        `points` gives them. `modules` are as in `members`.
+        `inputs` has the shape (point, feature) for all networks, or (member, point, feature) with separate points for
+        each network, as `points` returns them. `modules` is as in `members`.
 
         Raises: ConfigError as `population` does, and for inputs of another shape.
         """
@@ -111,15 +111,15 @@ class TrainedMembers:
         if given.dim() != 3 or given.shape[::2] != (networks.num_members, features):
             raise ConfigError(
                 f"inputs of shape {tuple(np.shape(inputs))}: give points of shape (point, {features}) for all "
-                f"networks, or ({networks.num_members}, point, {features}) for each its own."
+                f"networks, or ({networks.num_members}, point, {features}) with separate points for each."
             )
         with torch.inference_mode(), foreign_code():
             return networks.forward(given).numpy()
 
     def measures(self, modules: Collection[str] = ()) -> dict[str, list[float]]:
-        """Measure the networks as they were measured after training; return one value per member by name, NaN for none.
+        """Measure the networks as after training; return one value per member by name, NaN for missing values.
 
-        Raises: ConfigError as `population` does; ForeignError where a measure or task fails.
+        Raises: ConfigError as `population` does; ForeignError if a measure or task fails.
         """
         members = self.members(modules)
         networks = self._population(members)
@@ -139,7 +139,9 @@ class TrainedMembers:
         if len(networks) != 1 or [_kept(part) for part in layouts.pop()] != [
             _kept(part) for part in self.layout
         ]:
-            raise ConfigError(f"{self.file}: it holds other parameters than its members' settings ask for.")
+            raise ConfigError(
+                f"{self.file}: it contains different parameters than its members' settings require."
+            )
         return NetworkPopulation(networks.pop(), self.parameters)
 
 

@@ -1,4 +1,4 @@
-"""What a task is: modules, each with its inputs, function and outputs, and the inputs seen in training."""
+"""The contract of a task: modules with their inputs, functions and outputs, and the distribution of training points."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from modulab.schema import STRUCTURAL, Settings
 from modulab.streams import Stream, fold_in, member_keys, orthogonal_matrices
 
 Region = Literal["train", "full", "withheld"]
-"""`train`: the training support. `full`: independent modules. `withheld`: combinations never trained on."""
+"""`train`: the training support. `full`: independent modules. `withheld`: combinations withheld from training."""
 Split = Literal["train", "test"]
-"""Which images or other recorded examples may be drawn; synthetic inputs are the same in both."""
+"""Which images or other recorded examples are drawn; for synthetic inputs both splits are the same."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Points of a task. What `targets` are, the task's loss says: outputs, or a class's number for each module."""
+    """Points of a task. The loss determines what `targets` are: outputs, or a class number for each module."""
 
     inputs: Float[Tensor, "member batch in_features"]
     targets: Float[Tensor, "member batch target"]
 
 
 class Task(Settings):
-    """A modular task. Derive from it, state its sizes, loss and `draw`, and name the class in a config."""
+    """A modular task. Derive a class from it, define sizes, `loss` and `draw`, and name the class in a config."""
 
-    name: str = Field(description="how tables call it")
+    name: str = Field(description="name in tables and figures")
     modules: int = Field(ge=1, description="d, the number of modules", json_schema_extra=STRUCTURAL)
     code: Literal["coordinate", "mixed", "bump"] = Field(
-        description="how the network sees inputs: x itself, Qx with Q a fixed random rotation, or the responses of "
-        "Gaussian tuning curves on a grid over all coordinates jointly",
+        description="how the network sees inputs: coordinate is x itself, mixed is Qx with a fixed random "
+        "rotation Q, bump the responses of Gaussian tuning curves on a grid over all coordinates jointly",
         json_schema_extra=STRUCTURAL,
     )
-    mixing_seed: int = Field(ge=0, lt=2**63, description="which rotation mixed code uses")
+    mixing_seed: int = Field(ge=0, lt=2**63, description="seed of the rotation for mixed code")
 
     @model_validator(mode="after")
     def _check_code(self) -> Task:
@@ -54,7 +54,7 @@ class Task(Settings):
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Return the values that `code` may have; `bump` only where `encode` knows it."""
+        """Return the values that `code` may have; `bump` only if `encode` implements it."""
         return ("coordinate", "mixed")
 
     @property
@@ -65,13 +65,13 @@ class Task(Settings):
     @property
     @abstractmethod
     def inputs_per_module(self) -> int:
-        """Return how many inputs each module reads."""
+        """Return the number of inputs of each module."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Return how the inputs of one module are arranged: by default they are features without an order.
+        """Return the shape of the inputs of one module: by default they are features without an order.
 
-        (step, feature) is a sequence, and (row, column) an image: what recurrent and convolutional networks read.
+        (step, feature) is a sequence, for recurrent networks, and (row, column) an image, for convolutional ones.
         """
         return (self.inputs_per_module,)
 
@@ -87,22 +87,22 @@ class Task(Settings):
 
     @property
     def loss_function(self) -> Loss:
-        """Return `loss` as an object. Raises: ConfigError where it names none."""
+        """Return `loss` as an object. Raises: ConfigError if no loss has this name."""
         return find_loss(self.loss)
 
     @property
     def partition(self) -> Partition:
-        """Return which module each input and output belongs to: equal shares in order, unless a task says otherwise."""
+        """Return the module of each input and output: by default equal numbers for each module, in order."""
         return Partition.of_equal_shares(self.modules, self.inputs_per_module, self.outputs_per_module)
 
     @property
     def withholds(self) -> bool:
-        """Return whether the training support leaves out combinations, so that a `withheld` region exists."""
+        """Return whether combinations are withheld from training, so that the region `withheld` exists."""
         return False
 
     @property
     def ranges(self) -> bool:
-        """Return whether inputs can range beyond the training range, as `draw`'s scales ask."""
+        """Return whether inputs can exceed the training range, with `scales` of `draw`."""
         return False
 
     @property
@@ -121,18 +121,19 @@ class Task(Settings):
         return self.loss_function.num_targets(self.partition)
 
     def changed(self, samples: Samples, module: int = 0) -> Samples | None:
-        """Return the same points with another function for a module, or None for a task that has no other.
+        """Return the same points with another function for a module, or None if the task has no other function.
 
-        Inputs and the other modules' targets stay, so that the functions of several modules are changed one after the
-        other. Modules count from 0. A user's task need not change, or may take no `module` and change the first.
+        Inputs and the targets of other modules do not change, so the functions of several modules can be changed one
+        after the other. Modules are numbered from 0. Your own task need not define this, or may define it without
+        `module` for the first module only.
         """
         del samples, module
         return None
 
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
-        """Raise ConfigError where a network cannot be trained on this many points, None if fresh, or such minibatches.
+        """Raise ConfigError if the task does not support this number of points (None: new ones) or this batch size.
 
-        For tasks whose points depend on their place in training.
+        For tasks whose points depend on their index in training.
         """
         del num_samples, batch_size
 
@@ -147,16 +148,16 @@ class Task(Settings):
     ) -> Samples:
         """Return one point for each key and counter, a pure function of both, before it is encoded or mixed.
 
-        How many others are drawn with it must not change a point, not even its rounding: members of the same task
-        and seed read their points from one data set, the largest, which is drawn in parts.
+        A point must not depend on how many others are drawn with it, not even in its rounding: members with the same
+        task and seed share one data set, which is drawn in parts.
 
-        `scales` multiplies each module's inputs by a factor; only where `ranges` says that it can.
+        `scales` multiplies each module's inputs by a factor; it is only used if `ranges` is true.
         """
 
     def covers(self, inputs: Float[Tensor, "member batch coordinate"]) -> Bool[Tensor, "member batch"] | None:
-        """Return which inputs, as `draw` gives them in the `full` region, lie on the training support.
+        """Return which inputs, drawn from the `full` region, lie on the training support.
 
-        None for a task that does not say.
+        None if the task does not implement this.
         """
         if self.withholds:
             return None
@@ -165,13 +166,13 @@ class Task(Settings):
     def encode(
         self, inputs: Float[Tensor, "member batch coordinate"]
     ) -> Float[Tensor, "member batch in_features"]:
-        """Return what `draw` gives as inputs in the task's `code`, before any mixing. A pure function of each point."""
+        """Return drawn inputs in the task's `code`, before any mixing. A pure function of each point."""
         return inputs
 
     def points_per_coordinate(self, num_samples: int) -> int:
-        """Return how many values of each coordinate a grid of `num_samples` points has, for data.sampling=grid.
+        """Return the number of values of each coordinate in a grid of `num_samples` points, for data.sampling=grid.
 
-        Raises: ConfigError where the task has no grids, or none of this size.
+        Raises: ConfigError if the task has no grids, or no grid of this size.
         """
         del num_samples
         raise ConfigError(
@@ -180,7 +181,7 @@ class Task(Settings):
         )
 
     def grid(self, counters: Int32[Tensor, "member batch"], points_per_coordinate: int) -> Samples:
-        """Return points of the grid by their numbers, before they are encoded or mixed."""
+        """Return points of the grid by their indices, before they are encoded or mixed."""
         raise NotImplementedError
 
 

@@ -32,7 +32,7 @@ class BitMemoryTask(Task):
     """Module m reads `length` bits and must give the class, 0 or 1, that the last `recent` of them have."""
 
     length: int = Field(ge=2, description="length of each module's sequence", json_schema_extra=STRUCTURAL)
-    recent: int = Field(ge=2, description="N, the number of last bits that count")
+    recent: int = Field(ge=2, description="N, the number of last bits that the question is about")
     question: Literal["parity", "match"] = Field(
         description="parity: is the sum of the last N bits odd? match: are the first and last of them equal?"
     )
@@ -41,7 +41,7 @@ class BitMemoryTask(Task):
     def _check_recent(self) -> BitMemoryTask:
         if self.recent > self.length:
             raise ConfigError(
-                f"task.recent={self.recent} is more than the bits that there are, task.length={self.length}. Set "
+                f"task.recent={self.recent} is more than the number of bits, task.length={self.length}. Set "
                 f"task.length={self.recent} or more."
             )
         return self

@@ -33,11 +33,12 @@ class BumpPositionTask(Task):
     )
     width: float = Field(gt=0, description="standard deviation of the bump, in pixels")
     direction: Literal["to_position", "to_image"] = Field(
-        description="whether the network reads the image and gives the position, or the other way round",
+        description="whether the network reads the image and outputs the position, or the reverse",
         json_schema_extra=STRUCTURAL,
     )
     support: Literal["full", "corner"] = Field(
-        description="joint distribution of x and y in training; corner withholds positions far along both"
+        description="joint distribution of x and y in training; corner withholds positions at which both are "
+        "large"
     )
     corner: float = Field(
         gt=0, description="c, in pixels: corner support trains where x < c or y < c and withholds the rest"
@@ -51,7 +52,7 @@ class BumpPositionTask(Task):
             )
         if self.support == "corner" and self.corner >= self.side - 1:
             raise ConfigError(
-                f"task.corner={self.corner} withholds nothing, as positions end at {self.side - 1} in an image of "
+                f"task.corner={self.corner} withholds nothing, because positions end at {self.side - 1} in an image of "
                 f"task.side={self.side} pixels. Lower it, or set task.support=full."
             )
         return self

@@ -29,7 +29,7 @@ def check_size(grid: int, coordinates: int) -> None:
     lower = f"task.bump_grid to {largest} or less, or " if largest > 1 else ""
     raise ConfigError(
         f"task.bump_grid={grid}: with {coordinates} coordinates the network would have {grid}^{coordinates} inputs, "
-        f"and {MOST_CELLS} is the most that bump code may have. Set {lower}task.modules lower, or choose another "
+        f"and bump code allows at most {MOST_CELLS}. Set {lower}task.modules lower, or choose another "
         "task.code."
     )
 

@@ -117,14 +117,14 @@ class CausalTask(Task):
     """Module i is the conditional of variable i given those before it, in the order in which the task shows them."""
 
     intervened: int = Field(
-        ge=1, description="number of the variable whose mechanism changes, as they are made"
+        ge=1, description="number of the variable whose mechanism changes, in causal order"
     )
     order: Literal["causal", "reversed"] = Field(
-        description="whether variables are shown in the order in which they are made, or in its reverse"
+        description="whether variables are shown in causal order or in reverse"
     )
-    observations: int = Field(ge=2, description="observations after the change that a data set has")
+    observations: int = Field(ge=2, description="number of observations after the change in a data set")
     coupling: float = Field(ge=0, description="standard deviation of the weights between variables")
-    mechanism_seed: int = Field(ge=0, lt=2**63, description="which mechanisms, and which change")
+    mechanism_seed: int = Field(ge=0, lt=2**63, description="seed of the mechanisms and of the change")
 
     @model_validator(mode="after")
     def _check_intervened(self) -> CausalTask:

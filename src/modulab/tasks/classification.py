@@ -44,22 +44,21 @@ class ClassificationTask(Task):
         min_length=1, description="the modules' labels, repeated in order when there are more modules"
     )
     support: Literal[supports.ContinuousSupport, "labels"] = Field(
-        description="joint distribution of the modules' inputs in training; all but full withhold some"
+        description="joint distribution of the modules' inputs in training; all except full withhold "
+        "combinations"
     )
     band_width: float = Field(
         ge=0,
         lt=0.5,
-        description="w of band support: in each coordinate modules differ by 2w at most, which must stay "
-        "below the 1 where the withheld region begins",
+        description="w of band support: modules differ by at most 2w in each coordinate; the withheld region "
+        "begins at 1",
     )
-    cells: int = Field(
-        ge=2, description="cells that cells support cuts each coordinate into; a module has their square"
-    )
+    cells: int = Field(ge=2, description="cells support: number of cells along each coordinate")
     withheld_fraction: float = Field(
-        gt=0, lt=1, description="share of the combinations that cells or labels support withholds"
+        gt=0, lt=1, description="cells and labels support: share of the combinations that is withheld"
     )
     withheld_seed: int = Field(
-        ge=0, lt=2**63, description="which combinations cells or labels support withholds"
+        ge=0, lt=2**63, description="cells and labels support: seed of the withheld combinations"
     )
 
     @model_validator(mode="after")

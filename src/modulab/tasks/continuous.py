@@ -19,27 +19,29 @@ class ContinuousTask(Task):
     """Each module reads numbers in [-1, 1] and must give values of its own. State sizes and `targets_at`."""
 
     support: supports.ContinuousSupport = Field(
-        description="joint distribution of the modules' inputs in training; all but full withhold some"
+        description="joint distribution of the modules' inputs in training; all except full withhold "
+        "combinations"
     )
     band_width: float = Field(
         ge=0,
         lt=0.5,
-        description="w of band support: modules differ by 2w at most, which must stay below the 1 where "
-        "the withheld region begins",
+        description="w of band support: modules differ by at most 2w; the withheld region begins at 1",
     )
-    cells: int = Field(ge=2, description="cells that cells support cuts each input's range into")
+    cells: int = Field(
+        ge=2, description="cells support: number of cells into which each input's range is divided"
+    )
     withheld_fraction: float = Field(
-        gt=0, lt=1, description="share of the combinations that cells support withholds"
+        gt=0, lt=1, description="cells support: share of the combinations that is withheld"
     )
-    withheld_seed: int = Field(ge=0, lt=2**63, description="which combinations cells support withholds")
+    withheld_seed: int = Field(ge=0, lt=2**63, description="cells support: seed of the withheld combinations")
     bump_grid: int = Field(
         ge=2,
-        description="bump code: tuning curves along each coordinate; the network has this to the power of all "
-        "coordinates inputs",
+        description="bump code: number of tuning curves along each coordinate; the number of inputs is this "
+        "to the power of the number of coordinates",
         json_schema_extra=STRUCTURAL,
     )
     bump_width: float = Field(
-        gt=0, description="bump code: standard deviation of a tuning curve, in spacings of the grid"
+        gt=0, description="bump code: standard deviation of a tuning curve, in units of the grid spacing"
     )
 
     @model_validator(mode="after")

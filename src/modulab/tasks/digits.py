@@ -69,12 +69,14 @@ class DigitsTask(Task):
     """Module m reads an 8 by 8 image of a digit and must name the digit."""
 
     support: Literal["full", "labels"] = Field(
-        description="joint distribution of the modules' digits in training; labels withholds some"
+        description="joint distribution of the modules' digits in training; labels withholds combinations"
     )
     withheld_fraction: float = Field(
-        gt=0, lt=1, description="share of the 10^modules joint labels that labels support withholds"
+        gt=0, lt=1, description="labels support: share of the 10^modules joint labels that is withheld"
     )
-    withheld_seed: int = Field(ge=0, lt=2**63, description="which joint labels labels support withholds")
+    withheld_seed: int = Field(
+        ge=0, lt=2**63, description="labels support: seed of the withheld joint labels"
+    )
 
     @model_validator(mode="after")
     def _check_support(self) -> DigitsTask:

@@ -92,18 +92,21 @@ class WorstDivergence(Loss):
 class DomainsTask(Task):
     """Module k is a domain, a distribution over symbols; its inputs are the density of its expert at each symbol."""
 
-    symbols: int = Field(ge=2, description="symbols of a channel", json_schema_extra=STRUCTURAL)
+    symbols: int = Field(ge=2, description="number of symbols of a channel", json_schema_extra=STRUCTURAL)
     contrast: float = Field(
         ge=0,
-        description="how far domains differ: the standard deviation of their log densities before they are normalised",
+        description="how much domains differ: the standard deviation of their log densities before "
+        "normalisation",
     )
     expert_error: float = Field(
         ge=0,
-        description="standard deviation of the error of an expert's log density; 0: experts are their domains",
+        description="standard deviation of the error of an expert's log density; with 0 experts equal their "
+        "domains",
     )
-    channel_seed: int = Field(ge=0, lt=2**63, description="which domains, and which errors of experts")
+    channel_seed: int = Field(ge=0, lt=2**63, description="seed of the domains and of the errors of experts")
     channel: list[list[float]] | None = Field(
-        description="rows of a channel of your own, the probability of each symbol in each domain; null draws one"
+        description="your own channel, rows with the probability of each symbol in a domain; null draws a "
+        "channel"
     )
 
     @model_validator(mode="after")
@@ -118,7 +121,8 @@ class DomainsTask(Task):
         for row in self.channel:
             if min(row) < 0 or abs(sum(row) - 1) > _SUM_ERROR:
                 raise ConfigError(
-                    f"task.channel has the row {row}, which is not a distribution. Give numbers from 0 that sum to 1."
+                    f"task.channel has the row {row}, which is not a distribution. Give numbers of 0 or more "
+                    "that sum to 1."
                 )
         return self
 

@@ -75,13 +75,13 @@ class FormulaTask(Task):
     )
     full_batch: int | None = Field(
         ge=1,
-        description="training points, all of which are seen at every step: as many as training.batch_size; needs "
-        "data.num_samples=null. null for minibatches as in other tasks",
+        description="number of training points that are all used at every step, equal to "
+        "training.batch_size; needs data.num_samples=null. null means minibatches as in other tasks",
     )
 
     points: Literal["drawn", "published"] = Field(
-        description="drawn for each seed, or those of the published network: the same 100 in training, and 100 in "
-        "tests, for all seeds",
+        description="drawn for each seed, or those of the published network: the same 100 training points "
+        "and 100 test points for all seeds",
     )
 
     @model_validator(mode="after")
@@ -89,7 +89,7 @@ class FormulaTask(Task):
         modules = FORMULAS[self.formula].partition.modules
         if self.modules != modules:
             raise ConfigError(
-                f"task.modules={self.modules}: the formula {self.formula} has parts of its own. Set "
+                f"task.modules={self.modules}: the formula {self.formula} has a fixed number of parts. Set "
                 f"task.modules={modules}."
             )
         return self

@@ -109,13 +109,18 @@ def _parts(
 class GridWorldTask(Task):
     """Two modules, the axes x and y of a grid: which of four steps leads to the goal, or what is each worth?"""
 
-    size: int = Field(ge=1, le=1000, description="n, the most squares between start and goal along an axis")
+    size: int = Field(
+        ge=1, le=1000, description="n, the largest distance between start and goal along an axis"
+    )
     flags: int = Field(
-        ge=0, le=16, description="inputs of 1 or -1 that mean nothing", json_schema_extra=STRUCTURAL
+        ge=0,
+        le=16,
+        description="number of irrelevant inputs with values 1 or -1",
+        json_schema_extra=STRUCTURAL,
     )
 
     imitate: Literal["actions", "values"] = Field(
-        description="what a network learns: which action is best, or the values of all four",
+        description="what a network learns: the best action, or the values of all four",
         json_schema_extra=STRUCTURAL,
     )
 

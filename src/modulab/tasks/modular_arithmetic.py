@@ -33,16 +33,16 @@ class ModularArithmeticTask(Task):
     modulus: int = Field(
         ge=2,
         le=1024,
-        description="p: numbers are below it, and so are sums modulo it",
+        description="p, the modulus; numbers are below it",
         json_schema_extra=STRUCTURAL,
     )
     support: Literal["full", "pairs"] = Field(
-        description="which pairs of numbers a module sees in training; pairs withholds some"
+        description="which pairs of numbers a module sees in training; pairs withholds some of them"
     )
     withheld_fraction: float = Field(
-        gt=0, lt=1, description="share of the modulus^2 pairs that pairs support withholds"
+        gt=0, lt=1, description="pairs support: share of the modulus^2 pairs that is withheld"
     )
-    withheld_seed: int = Field(ge=0, lt=2**63, description="which pairs pairs support withholds")
+    withheld_seed: int = Field(ge=0, lt=2**63, description="pairs support: seed of the withheld pairs")
 
     @model_validator(mode="after")
     def _check_support(self) -> ModularArithmeticTask:

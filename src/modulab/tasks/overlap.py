@@ -23,11 +23,13 @@ class OverlapTask(RegressionTask):
     specialization in neural modules under resource constraints", 2025, whose modules' inputs covary by a ratio.
     """
 
-    inputs: int = Field(ge=1, description="K, inputs of each module", json_schema_extra=STRUCTURAL)
+    inputs: int = Field(
+        ge=1, description="K, the number of inputs of each module", json_schema_extra=STRUCTURAL
+    )
     share: float = Field(
         ge=0,
         le=1,
-        description="share of each module's inputs that the next module reads too",
+        description="share of each module's inputs that the next module also reads",
         json_schema_extra=STRUCTURAL,
     )
 

@@ -26,9 +26,11 @@ class ParityTask(Task):
         description="joint distribution of the modules' sequences in training; labels withholds joint parities"
     )
     withheld_fraction: float = Field(
-        gt=0, lt=1, description="share of the 2^modules joint parities that labels support withholds"
+        gt=0, lt=1, description="labels support: share of the 2^modules joint parities that is withheld"
     )
-    withheld_seed: int = Field(ge=0, lt=2**63, description="which joint parities labels support withholds")
+    withheld_seed: int = Field(
+        ge=0, lt=2**63, description="labels support: seed of the withheld joint parities"
+    )
 
     @model_validator(mode="after")
     def _check_support(self) -> ParityTask:

@@ -98,7 +98,7 @@ ANSWERS: dict[Rule, Callable[[Tensor, int], Tensor]] = {
 class ProceduralTask(TokenTask):
     """Module m reads `length` one-hot symbols, and must name those that the rule makes of them."""
 
-    rule: Rule = Field(description="what is done with the symbols")
+    rule: Rule = Field(description="rule that maps the symbols to the targets")
     length: int = Field(ge=2, description="number of symbols a module reads", json_schema_extra=STRUCTURAL)
     symbols: int = Field(ge=3, description="number of different symbols", json_schema_extra=STRUCTURAL)
 

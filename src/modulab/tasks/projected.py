@@ -68,16 +68,16 @@ class ProjectedTask(Task):
     features: int = Field(ge=1, description="m, the number of inputs", json_schema_extra=STRUCTURAL)
     module_features: int = Field(
         ge=1,
-        description="b, how many directions of the inputs each module reads",
+        description="b, the number of directions of the inputs that each module reads",
         json_schema_extra=STRUCTURAL,
     )
-    sines: int = Field(ge=1, description="J, how many sines the function of a module adds up")
+    sines: int = Field(ge=1, description="J, the number of sines that the function of a module sums")
     frequency: float = Field(
-        gt=0, description="length of w of the last sine of each module; those before it have j / J of it"
+        gt=0,
+        description="length of the frequency vector w of the last sine of each module; sine j has j / "
+        "J of it",
     )
-    function_seed: int = Field(
-        ge=0, lt=2**63, description="which directions and phases the sines of each module have"
-    )
+    function_seed: int = Field(ge=0, lt=2**63, description="seed of the directions and phases of the sines")
 
     @model_validator(mode="after")
     def _check_features(self) -> ProjectedTask:

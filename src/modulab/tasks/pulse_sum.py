@@ -25,13 +25,13 @@ class PulseSumTask(Task):
     """Module m reads pulses in p channels and names the sum of their channels modulo p."""
 
     modulus: int = Field(
-        ge=2, le=64, description="p: the number of channels, and of classes", json_schema_extra=STRUCTURAL
+        ge=2, le=64, description="p, the number of channels and of classes", json_schema_extra=STRUCTURAL
     )
-    length: int = Field(ge=1, description="steps of a sequence", json_schema_extra=STRUCTURAL)
+    length: int = Field(ge=1, description="number of steps of a sequence", json_schema_extra=STRUCTURAL)
     pulses: int = Field(ge=1, le=64, description="number of pulses")
-    pulse_steps: int = Field(ge=1, description="steps that a pulse lasts")
-    gap: int = Field(ge=0, description="least number of steps between the end of a pulse and the next one")
-    window: int = Field(ge=1, description="steps within which all pulses lie, from the first")
+    pulse_steps: int = Field(ge=1, description="number of steps that a pulse lasts")
+    gap: int = Field(ge=0, description="minimum number of steps between the end of a pulse and the next one")
+    window: int = Field(ge=1, description="all pulses lie within this many first steps")
     amplitude: float = Field(gt=0, description="input during a pulse; 0 otherwise")
 
     @model_validator(mode="after")

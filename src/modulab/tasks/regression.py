@@ -116,15 +116,14 @@ class RegressionTask(ContinuousTask):
     functions: list[FunctionName] = Field(
         min_length=1, description="the modules' functions, repeated in order when there are more modules"
     )
-    degree: int = Field(ge=1, le=20, description="degree of the Legendre polynomial that legendre stands for")
+    degree: int = Field(ge=1, le=20, description="degree of the Legendre polynomial for legendre")
     nonlinearity: float = Field(
         ge=0,
         le=1,
-        description="b of the targets (1 - b) x + b f(x): 0 is a linear task, 1 the functions themselves",
+        description="b of the targets (1 - b) x + b f(x): with 0 the task is linear, with 1 targets are the "
+        "functions themselves",
     )
-    function_seed: int = Field(
-        ge=0, lt=2**63, description="which random functions fourier and teacher stand for"
-    )
+    function_seed: int = Field(ge=0, lt=2**63, description="seed of the random functions fourier and teacher")
 
     @property
     def inputs_per_module(self) -> int:

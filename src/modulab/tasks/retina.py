@@ -57,18 +57,20 @@ class RetinaTask(Task):
     """Two modules: the left and the right side of an image. The network says whether the goal is met, class 1 or 0."""
 
     goal: Literal["and", "or"] = Field(
-        description="joint outputs: whether there must be objects on both sides, or on one at least; what is measured"
+        description="joint outputs: whether there must be objects on both sides, or on at least one; "
+        "measures use this goal"
     )
     goals: Literal["fixed", "modular", "random"] = Field(
-        description="in every second period of training, the same goal, the other of and and or, or a random set of "
-        "images, a new one each time"
+        description="goal in every second period of training: the same goal (fixed), the other one of and/or "
+        "(modular), or a random set of images that changes each time (random)"
     )
     goal_period: int = Field(
         ge=1,
-        description="training points of a period: a multiple of training.batch_size; needs data.num_samples=null",
+        description="number of training points of a period, a multiple of training.batch_size; varying goals "
+        "need data.num_samples=null",
     )
     outputs: Literal["joint", "separate"] = Field(
-        description="whether the network answers for both sides together, or for each side by itself",
+        description="whether the network answers for both sides jointly, or for each side separately",
         json_schema_extra=STRUCTURAL,
     )
 

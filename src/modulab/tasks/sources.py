@@ -26,11 +26,13 @@ _CORNERS = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
 class SourcesTask(Task):
     """Module m reads source m and must give it back. The joint values of the sources are a set of points."""
 
-    points: int = Field(ge=3, description="points of a source set, drawn uniformly from the unit square")
-    corners: int = Field(
-        ge=0, le=4, description="corners of the square that the set has in place of its first points"
+    points: int = Field(
+        ge=3, description="number of points of a source set, drawn uniformly from the unit square"
     )
-    source_seed: int = Field(ge=0, lt=2**63, description="which source set")
+    corners: int = Field(
+        ge=0, le=4, description="number of corners of the square that replace the first points of the set"
+    )
+    source_seed: int = Field(ge=0, lt=2**63, description="seed of the source set")
 
     @model_validator(mode="after")
     def _check_corners(self) -> SourcesTask:

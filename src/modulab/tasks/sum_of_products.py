@@ -18,7 +18,9 @@ class SumOfProductsTask(ContinuousTask):
     """
 
     products: int = Field(
-        ge=1, description="K, products of two inputs that a module adds up", json_schema_extra=STRUCTURAL
+        ge=1,
+        description="K, the number of products of two inputs that a module averages",
+        json_schema_extra=STRUCTURAL,
     )
 
     @property

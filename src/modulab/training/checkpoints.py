@@ -42,7 +42,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # torch.load raises a different kind for each way a file can be broken
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"{path} is damaged and cannot be read ({reason}). It is left as it is. "
+            f"{path} is damaged and cannot be read ({reason}). It was not changed. "
             "Restore it from a copy, or move it away and run the same command again to train its members again."
         ) from error
     saved = content.get("modulab") if isinstance(content, dict) else None
@@ -129,8 +129,8 @@ def check_layout(path: Path, checkpoint: Mapping[str, Any], network: Network) ->
     if there != wanted:
         name = next(one or other for one, other in zip_longest(there, wanted) if one != other)[0]
         raise ConfigError(
-            f"{path}: holds other parameters than the network has now, from '{name}' on: its code has changed. "
-            "Undo the change, or train in another folder."
+            f"{path}: it contains different parameters than the network has now, from '{name}' on, because "
+            "its code has changed. Undo the change, or train in another folder."
         )
 
 

@@ -99,7 +99,9 @@ class CompiledStep:
         self._container = ctypes.c_void_p()
         created = functions.create(ctypes.byref(self._container), ctypes.c_size_t(callers), b"cpu", None)
         if created != 0:
-            raise RuntimeError(f"The compiled step {library} does not load; delete it, and it is made again.")
+            raise RuntimeError(
+                f"The compiled step {library} does not load. Delete it, and it is compiled again."
+            )
         functions.check(self._container, inputs=len(fields(Block)) + 4, outputs=_NUM_OUTPUTS)
         self._delete = functions.free
         self._run = functions.run
@@ -221,8 +223,8 @@ def explained(program: Program) -> Generator[None]:
     except DependsOnValues as error:
         regulariser = "its step" if program.regulariser is None else program.regulariser.__name__
         raise RuntimeError(
-            f"{regulariser} cannot be compiled, for what it does next depends on a tensor's values (if, while, "
-            "item()). Write it with torch.where, or use trainer.engine=eager."
+            f"{regulariser} cannot be compiled, because its control flow depends on a tensor's values (if, "
+            "while, item()). Write it with torch.where, or use trainer.engine=eager."
         ) from error
     except InterfaceChanged:
         raise
@@ -283,13 +285,11 @@ def compiling_in(folder: Path) -> Generator[None]:
                 yield
     except Exception as error:
         if full_folder(error, folder):
-            raise CannotCompile(
-                f"{folder} is full, so that no training step can be compiled. {ADVICE}"
-            ) from error
+            raise CannotCompile(f"{folder} is full, so no training step can be compiled. {ADVICE}") from error
         causes = _causes(error)
         if any(isinstance(cause, (*missing, FileNotFoundError)) for cause in causes):
             raise CannotCompile(
-                f"No training step can be compiled, as the C++ compiler is missing ({error}). "
+                f"No training step can be compiled, because the C++ compiler is missing ({error}). "
                 "Install g++ or use trainer.engine=eager."
             ) from error
         if any(isinstance(cause, (*failing, OSError, subprocess.SubprocessError)) for cause in causes):

@@ -84,7 +84,7 @@ class GraphedSteps:
                 self._can_be_captured = False
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 say_once(
-                    f"steps are launched one by one, as they cannot be captured in a CUDA graph: {reason}"
+                    f"steps are launched one by one, because they cannot be captured in a CUDA graph: {reason}"
                 )
         return [self._advance] * num_steps
 

@@ -52,7 +52,7 @@ class Execution:
             )
         if self.device.type != "cpu" and steps_natively(self.engine):
             raise ConfigError(
-                f"trainer.engine={self.engine} trains on the CPU alone. Use trainer.accelerator=cpu or "
+                f"trainer.engine={self.engine} trains only on the CPU. Use trainer.accelerator=cpu or "
                 "trainer.engine=compiled."
             )
         return _with_usable_engine(self)
@@ -92,8 +92,8 @@ def choose_execution(
     asked = trainer.engine
     if asked not in ("auto", "eager") and any(_is_double(member) for member in members):
         raise ConfigError(
-            f"training.precision=float64 trains with the eager engine alone, and trainer.engine={asked}. Use "
-            "trainer.engine=auto, which trains such networks eagerly, or eager."
+            f"training.precision=float64 needs the eager engine, and trainer.engine={asked}. Use "
+            "trainer.engine=auto or eager."
         )
     chosen = _automatic(chosen, members, begun) if asked == "auto" else chosen.with_engine(asked)
     return chosen.on_this_machine() if device is None else chosen
@@ -137,5 +137,5 @@ def _with_usable_engine(execution: Execution) -> Execution:
             f"trainer.engine={execution.engine} needs a C++ compiler, and none is installed. "
             "Install g++ or use trainer.engine=eager."
         )
-    say_once("training with the eager engine, as no C++ compiler is installed (g++).")
+    say_once("training with the eager engine, because no C++ compiler (g++) is installed.")
     return execution.with_engine("eager")

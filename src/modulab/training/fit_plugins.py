@@ -69,7 +69,7 @@ class FitCheckpoints(TorchCheckpointIO):
         except Exception as error:  # pickle and torch raise many kinds
             if not self._refused:
                 self._kept.say(
-                    "cannot be saved before its end, and is trained from the start if it is interrupted: its state, "
+                    "no checkpoint can be saved, so it starts from the first step again if interrupted: its state, "
                     f"such as what on_save_checkpoint adds, holds more than tensors, numbers, text and "
                     f"lists ({describe(error)})"
                 )

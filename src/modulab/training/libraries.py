@@ -20,7 +20,7 @@ from modulab.training.cache import VARIABLES, cache_folder, unsafe_file
 from modulab.training.processor import processor_fact
 
 ADVICE = (
-    "Name a folder of your own, with room and from which programs may be run, in the environment variable "
+    "Name another folder, with free space and from which programs may be run, in the environment variable "
     f"{' or '.join(VARIABLES)}, or use trainer.engine=eager."
 )
 SEAL = b"modulab\1"

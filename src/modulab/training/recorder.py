@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from modulab.config.settings import Member, Probes
-from modulab.errors import ConfigError, describe
+from modulab.errors import ConfigError, ForeignError, describe
 from modulab.lightning import Callback, LightningModule
 from modulab.lightning import Trainer as LightningTrainer
 from modulab.measure_names import current_measure, stands_for
@@ -25,6 +25,7 @@ from modulab.metrics.measure import curve_measures
 from modulab.metrics.probe import Asked
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
+from modulab.schema import suggest_measure
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, member_engines, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
@@ -195,19 +196,19 @@ class Recorder(Callback):
 
     def _find_stops(self) -> bool:
         """Note which members stop at the last point, and return whether anything of how members go on may change."""
-        monitored = [
-            member.training.may_stop or member.training.schedule == "plateau" for member in self._members
-        ]
+        monitored = [member.training.is_monitored for member in self._members]
         for place, member in enumerate(self._members):
             if monitored[place] and self.stopped_at[place] is None:
                 self.stopped_at[place] = stopping_step(self.steps, self._monitored(place), member.training)
         return any(monitored)
 
     def _monitored(self, place: int) -> list[float]:
-        """Return the monitored curve of a member."""
+        """Return the monitored curve of a member. Raises: ForeignError where its measures give no such curve."""
         name = self._members[place].training.monitor
         if name not in self.curves:
-            raise ConfigError(f"training.monitor={name}: no measure gives a curve of this name.")
+            raise ForeignError(
+                f"training.monitor={name}: no measure gives a curve of this name. {suggest_measure(name, self.curves)}"
+            )
         return [values[place] for values in self.curves[name]]
 
     def going_on(self) -> list[Member | None]:

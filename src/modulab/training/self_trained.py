@@ -181,8 +181,9 @@ class _OwnRecorder(Recorder):
         has_none = not any(id(parameter) in own for group in groups for parameter in group["params"])
         if pl_module.automatic_optimization and has_none:
             raise ConfigError(
-                "architecture.module: its configure_optimizers returns no optimiser of its parameters, so that nothing "
-                "would be trained. Return one, or set self.automatic_optimization = False and step in training_step."
+                "architecture.module: its configure_optimizers returns no optimiser of its parameters, so "
+                "nothing would be trained. Return one, or set self.automatic_optimization = False and step "
+                "in training_step."
             )
 
     def on_train_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -234,8 +235,10 @@ class _OwnRecorder(Recorder):
         step = trainer.global_step
         if not done and step == (self.steps or [0])[-1]:
             raise ConfigError(
-                "architecture.module: a whole epoch took no optimiser step, so that training.steps is never reached. "
-                "Return an optimiser from configure_optimizers, and a loss from training_step or call the optimiser's "
+                "architecture.module: a whole epoch took no optimiser step, so training.steps would never be "
+                "reached. "
+                "Return an optimiser from configure_optimizers, and a loss from training_step or call the "
+                "optimiser's "
                 "step."
             )
         if not self.steps or step > self.steps[-1]:

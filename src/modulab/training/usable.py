@@ -48,7 +48,7 @@ def usable_engines(
         engines[program] = making.usable(program, wanted)
         if engines[program] == wanted != execution.engine and not execution.engine_may_change:
             say_once(
-                f"networks that the {wanted} engine began to train go on with it, and not with "
+                f"networks that the {wanted} engine began to train continue with it, and not with "
                 f"trainer.engine={execution.engine}."
             )
     return engines
@@ -76,7 +76,9 @@ class _Making:
             self._make(program, engine)
         except Unsupported as error:
             if not self.may_change:
-                say_once(f"{_name(program)}: no native training step, for it has {error}; it is compiled.")
+                say_once(
+                    f"{_name(program)}: no native training step, because it has {error}; it uses the compiled engine."
+                )
             return self.usable(program, self.execution.instead_of_native)
         except (InterfaceChanged, NoCompiler) as error:  # which the user cannot fix
             return self._other(program, engine, str(error))
@@ -94,7 +96,8 @@ class _Making:
         """Return the engine that takes the place of one whose step cannot be made, and say why."""
         if steps_natively(engine) and self.execution.instead_of_native == "compiled":
             say_once(
-                f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); it is compiled."
+                f"{_name(program)}: no native training step ({next(iter(reason.splitlines()), '')}); "
+                "it uses the compiled engine."
             )
             return self.usable(program, "compiled")
         say_once(f"training with the eager engine: {reason}")
@@ -112,7 +115,7 @@ class _Making:
         try:
             if device.type != "cpu" or not is_built(program):
                 self.progress.say(
-                    f"compiling training step {self.number}, {seconds}, kept for later runs", at_once=True
+                    f"compiling training step {self.number}, {seconds}, cached for later runs", at_once=True
                 )
             with self.progress.aside():
                 step_function(engine, program, device)

@@ -20,8 +20,8 @@ def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing
     ran = whole_command(command, tmp_path)
     assert ran.returncode == 0, ran.stderr
     page, record = (tmp_path / "map.html").read_text(), json.loads((tmp_path / "map.json").read_text())
-    assert "The preset smoke only shows that everything runs." in page
-    assert "The preset smoke only shows that everything runs." in ran.stdout
+    assert "The preset smoke only tests that everything runs." in page
+    assert "The preset smoke only tests that everything runs." in ran.stdout
     assert all(each["opening"].endswith(": not decided (smoke).") for each in record["maps"])
     assert [each["claim"] for each in record["maps"]] == ["C6a", "C6a"]
     for each in record["maps"]:

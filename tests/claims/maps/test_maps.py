@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from modulab.claims.maps.analysis import draw_map
 from modulab.claims.maps.boundary import prediction_shares
 from modulab.claims.maps.command import map_overrides, read_axes
 from modulab.claims.maps.definitions import MAPS, PRESETS, ClaimMap, choose_maps
 from modulab.claims.maps.effects import Effect
-from modulab.claims.maps.figure import map_figure
+from modulab.claims.maps.figure import map_figure, name_region
 from modulab.claims.maps.front import front_figure, front_words, not_dominated
 from modulab.claims.maps.places import RESOLUTION, Plan, place_of, value_at
 from modulab.claims.maps.predictions import (
@@ -33,6 +34,7 @@ from modulab.claims.maps.words import as_record, boundary_words, facts, opening,
 from modulab.config.composing import config_folder
 from modulab.config.sobol import Axis, Sobol
 from modulab.errors import ConfigError
+from modulab.report.style import drawing
 
 AXES = {
     "data.num_samples": Axis(low=10.0, high=1000.0, scale="log", integer=True),
@@ -137,7 +139,7 @@ def test_a_plan_takes_the_first_two_axes_as_its_plane_and_lists_as_panels() -> N
 @pytest.mark.parametrize(
     ("axes", "complaint"),
     [
-        ({"noise.scale": Axis(low=0.0, high=1.0)}, "needs two axes"),
+        ({"noise.scale": Axis(low=0.0, high=1.0)}, "needs at least two axes"),
         ({"a": Axis(values=["x", "y"]), "b": Axis(low=0.0, high=1.0)}, "rising numbers"),
         (
             {"a": Axis(low=0.0, high=1.0), "b": Axis(low=0.0, high=1.0), "c": Axis(values=list(range(13)))},
@@ -188,7 +190,9 @@ def test_words_name_the_axis_the_boundary_and_every_region(drawn: Any) -> None:
 def test_a_figure_names_each_region_and_keeps_every_place_and_setting(drawn: Any) -> None:
     figure = map_figure(drawn)
     texts = [text.get_text() for axes in figure.figure.axes for text in axes.texts]
-    assert {"supported", "not supported", "undecided"} <= set(texts)
+    assert {"supported", "not supported"} <= set(texts)
+    [legend] = figure.figure.legends
+    assert {"supported", "not supported", "undecided"} <= {text.get_text() for text in legend.get_texts()}
     assert (figure.data["shown"] == "place").sum() == len(drawn.regions)
     assert (figure.data["shown"] == "setting").sum() == 96
     # Every place is in one of the regions, none left blank.
@@ -440,3 +444,19 @@ def test_a_page_says_of_a_map_whether_modularity_has_settled(drawn: Any) -> None
     np.testing.assert_allclose(means["y"], found.curves["mean"])
     assert means["words"].tolist()[0] == "Training step: 100\n16 networks"
     assert len(figure.svg()) > 1000
+
+
+def test_names_of_regions_lie_in_them_and_narrow_regions_have_none() -> None:
+    ticks = np.linspace(0, 1, RESOLUTION)
+    with drawing():
+        figure = Figure(figsize=(3.4, 3.0))
+        axes = figure.add_axes((0.15, 0.15, 0.8, 0.8))
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        across = np.broadcast_to(ticks, (RESOLUTION, RESOLUTION))
+        for low, high, named in ((0.0, 0.1, False), (0.1, 0.3, False), (0.3, 1.0, True)):
+            name_region(axes, ticks, (across >= low) & (across < high), "not supported")
+            assert len(axes.texts) == named
+        [text] = axes.texts
+        box = text.get_window_extent().transformed(axes.transData.inverted())
+    assert 0.3 < box.x0 < box.x1 < 1
+    assert 0 < box.y0 < box.y1 < 1

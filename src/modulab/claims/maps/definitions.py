@@ -155,7 +155,7 @@ MAPS = (
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
-        "a few settings, hardly trained: shows that everything runs, decides nothing",
+        "a few settings, hardly trained: tests that everything runs, decides nothing",
         ("population.sobol.settings=16", *HARDLY_TRAINED),
         resized={
             "digits": (

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withTickedStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from modulab.claims.maps.analysis import DrawnMap
 from modulab.claims.maps.boundary import NOT_SUPPORTED, SUPPORTED, UNDECIDED, WORDS
@@ -104,7 +105,7 @@ def _draw_panel(axes: Axes, drawn: DrawnMap, panel: Panel) -> pd.DataFrame:
         line.set(path_effects=[withTickedStroke(angle=-90, spacing=9, length=0.6)])
     _draw_settings(axes, drawn, panel)
     for region, words in WORDS.items():
-        _name_region(axes, ticks, found == region, words)
+        name_region(axes, ticks, found == region, words)
     _set_axis(axes, "x", drawn.plan.axes[drawn.plan.x])
     _set_axis(axes, "y", drawn.plan.axes[drawn.plan.y])
     axes.set_title("\n".join([*level_words(panel), *_all_predicted(margins)]))
@@ -204,17 +205,26 @@ def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
         axes.plot(x[which], y[which], ls="", marker="o", ms=2.6, mfc=fill, mec="black", mew=0.5, alpha=0.75)
 
 
-def _name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str) -> None:
-    """Write a region's name in its middle: at the place of it that is farthest from all that is not of it."""
-    if inside.mean() < 0.03:
+_LETTER_WIDTH, _LETTER_HEIGHT = 0.022, 0.08
+"""Of the names of regions, as shares of a plane."""
+
+
+def name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str) -> None:
+    """Write a region's name where all of it has room, at the place that is farthest from all that is not of the region.
+
+    A region that is too narrow for its name has none: words across a boundary would hide it, and the legend has all.
+    """
+    size = np.array([_LETTER_HEIGHT, _LETTER_WIDTH * len(words)]) * len(ticks)
+    room = binary_erosion(inside, np.ones(2 * np.ceil(size / 2).astype(int) + 1))
+    if not room.any():
         return
-    rows, columns = np.nonzero(inside)
+    rows, columns = np.nonzero(room)
     # The edge of the plane bounds a region too, and words are wider than high.
     others = np.argwhere(~np.pad(inside, 1)) - 1
     stretch = np.array([2.0, 1.0])
     apart = (np.stack([rows, columns], axis=1)[:, None] - others[None]) * stretch
     best = int(np.abs(apart).max(axis=2).min(axis=1).argmax())
-    x, y = float(np.clip(ticks[columns[best]], 0.2, 0.8)), float(np.clip(ticks[rows[best]], 0.05, 0.95))
+    x, y = float(ticks[columns[best]]), float(ticks[rows[best]])
     frame = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.9}
     axes.text(x, y, words, ha="center", va="center", size=7.5, bbox=frame)
 

@@ -21,7 +21,7 @@ from modulab.claims.maps.surface import Surface, fit_surface
 from modulab.report.chart import COLUMNS, Chart, drawn_panel
 from modulab.report.figure import ReportFigure
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.style import arm_styles, arm_text, drawing, label
+from modulab.report.style import arm_styles, arm_text, drawing, label, measure_label
 
 Array = NDArray[np.float64]
 
@@ -136,8 +136,8 @@ def front_figure(effect: Effect, front: Front, names: Sequence[str], name: str) 
             )
             parts += [_charted(own, "mean", arm, price), _charted(marks, "member", arm, price)]
         axes.axhline(effect.least, color="black", lw=0.8, ls=":")
-        axes.set_xlabel(price)
-        axes.set_ylabel("Effect")
+        axes.set_xlabel(measure_label(effect.price))
+        axes.set_ylabel(_gain(effect))
         legend_below(figure, list(names), styles, None)
         least = pd.DataFrame(
             {"arm": names[0], "shown": "guide", "x": axes.get_xlim(), "y": effect.least, "part": 0}
@@ -159,6 +159,14 @@ def front_figure(effect: Effect, front: Front, names: Sequence[str], name: str) 
     )
     chart = Chart([charted], styles)
     return ReportFigure(f"{name}_front", "Effect by its price", caption, figure, data, chart)
+
+
+def _gain(effect: Effect) -> str:
+    """Return the title of the axis of an effect."""
+    if effect.arm is None or effect.scale != "difference":
+        return "Effect"
+    words = label(effect.measure)
+    return f"Gain in {words[:1].lower()}{words[1:]}"
 
 
 def _charted(found: pd.DataFrame, shown: str, arm: str, price: str) -> pd.DataFrame:

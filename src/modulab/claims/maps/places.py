@@ -56,7 +56,7 @@ class Plan:
         fixed = {key: axis for key, axis in axes.items() if axis.values is not None and len(axis.values) == 1}
         plan = cls({key: axis for key, axis in axes.items() if key not in fixed}, fixed)
         if len(plan.axes) < 2:
-            raise ConfigError("population.sobol.axes: a map needs two axes that vary, or more.")
+            raise ConfigError("population.sobol.axes: a map needs at least two axes that vary.")
         for key in (plan.x, plan.y):
             if not is_ordered(plan.axes[key]):
                 raise ConfigError(

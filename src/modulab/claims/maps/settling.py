@@ -54,7 +54,7 @@ class Settling:
         most = max(self.by_arm.values())
         at_mean = most / self.learning_rate
         if most > STILL_RISING:
-            return "it is still rising, so that longer training may move the boundary"
+            return "it is still rising, so longer training may move the boundary"
         if at_mean > STILL_RISING:
             return (
                 f"it slowed only as the learning rate fell, which was {self.learning_rate:.2f} of its mean over all of "

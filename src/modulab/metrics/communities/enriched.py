@@ -29,11 +29,11 @@ class Enrichment(Measure):
     the mean over functions of the predictivity of the best unit, at least a half. See `predictivity`.
     """
 
-    of: str = Field(description="which modules: the key under probes.measures of the measure that finds them")
+    of: str = Field(description="key under probes.measures of the measure that finds the modules")
     top_fraction: float = Field(
         gt=0, lt=1, description="share of the units that count as predictive of a function"
     )
-    level: float = Field(gt=0, lt=1, description="of significance, after Holm's correction")
+    level: float = Field(gt=0, lt=1, description="significance level, after Holm's correction")
 
     @property
     def needs(self) -> tuple[str, ...]:

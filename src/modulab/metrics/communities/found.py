@@ -85,13 +85,13 @@ class FoundModules(Measure):
     `_null`, `_z` and `_p` what it is in random graphs.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="what its values are called")
-    graph: str = Field(description="dotted path of the function that makes graphs, such as weight_graph")
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="name used in the names of the values")
+    graph: str = Field(description="dotted path of the function that returns graphs, such as weight_graph")
     restarts: int = Field(
-        ge=1, description="searches in each graph, from seeds of their own; the best is kept"
+        ge=1, description="number of searches in each graph with different seeds; the best result is used"
     )
     randomised: int = Field(
-        ge=0, description="random graphs that are searched once each; 0 for no comparison"
+        ge=0, description="number of random graphs, each searched once; 0 for no comparison"
     )
 
     @field_validator("randomised")
@@ -149,7 +149,7 @@ class FoundModules(Measure):
         if not isinstance(kind, GraphKind):
             raise ConfigError(
                 f"{where}.graph={self.graph} makes no graphs of units. Name weight_graph, co_activation_graph or "
-                "influence_graph of modulab.metrics.communities.unit_graphs, or a GraphKind of your own."
+                "influence_graph of modulab.metrics.communities.unit_graphs, or your own GraphKind."
             )
 
     @property

@@ -32,7 +32,9 @@ class _ScoredByModularity(FoundModules):
 class Louvain(_ScoredByModularity):
     """Modules of highest modularity, by the algorithm of Louvain; its score is Newman's modularity."""
 
-    resolution: float = Field(gt=0, description="above 1 for smaller modules, below 1 for larger ones")
+    resolution: float = Field(
+        gt=0, description="resolution: above 1 for smaller modules, below 1 for larger ones"
+    )
 
     def search(self, graph: MemberGraph, seed: int) -> Labels:
         """Return the partition that is found."""
@@ -90,9 +92,9 @@ class Spectral(_ScoredByModularity):
     """Clusters of the leading eigenvectors of the normalised Laplacian; its score is Newman's modularity."""
 
     modules: int | None = Field(
-        ge=1, description="how many modules to make, or null for the number that the largest eigengap gives"
+        ge=1, description="number of modules; null uses the number given by the largest eigengap"
     )
-    most_modules: int = Field(ge=1, description="numbers of modules up to which the eigengap is sought")
+    most_modules: int = Field(ge=1, description="largest number of modules considered for the eigengap")
 
     def search(self, graph: MemberGraph, seed: int) -> Labels:
         """Return the partition that is found."""

@@ -39,7 +39,7 @@ class LayerSimilarity(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that there are no two sites with as many values of a sample for each unit."""
         if len(network.sites) > 1 and not _pairs(network):
-            return "no two of its sites have units with as many values per sample"
+            return "no two of its sites have units with the same number of values per sample"
         return super().lacking(network, task) or (
             "its network has no two sites to compare" if len(network.sites) < 2 else None
         )

@@ -75,17 +75,14 @@ def _edges_lacking(network: Network) -> str | None:
 def _layers_lacking(network: Network) -> str | None:
     if network.is_layered:
         return None
-    return (
-        "the connections of its network do not lead through one layer after another, so that derivatives of "
-        "units by units are not known"
-    )
+    return "its network is not a sequence of layers, so that derivatives of units by units are not known"
 
 
 def _values_lacking(network: Network) -> str | None:
     if not network.sites:
-        return "its network states no sites where units are active"
+        return "its network defines no sites where units are active"
     if any(site.positions * site.visits > 1 for site in network.sites):
-        return "its units have several values per sample, which inputs and outputs do not correspond to"
+        return "its units have several values per sample, which do not correspond to inputs and outputs"
     return None
 
 

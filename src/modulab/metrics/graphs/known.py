@@ -48,10 +48,10 @@ class KnownModules(Measure):
     """Scores of the task's partition of one kind of graph: `graph/KIND/SCORE`, and for each null, with the same name
     before them, `NULL_mean`, `NULL_z` and `NULL_p`. Also how many units are dead or isolated, which are left out."""
 
-    graph: GraphKind = Field(description="what edges weigh")
-    scores: list[ScoreName] = Field(min_length=1, description="which scores of the partition are taken")
-    nulls: list[NullName] = Field(min_length=1, description="what each score is compared with")
-    shuffles: int = Field(ge=2, description="shuffled graphs or random partitions of each null")
+    graph: GraphKind = Field(description="which weights the edges have")
+    scores: list[ScoreName] = Field(min_length=1, description="which scores of the partition are computed")
+    nulls: list[NullName] = Field(min_length=1, description="nulls with which each score is compared")
+    shuffles: int = Field(ge=2, description="number of shuffled graphs or random partitions for each null")
 
     @field_validator("scores", "nulls")
     @classmethod

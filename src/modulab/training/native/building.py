@@ -87,7 +87,7 @@ def _compiled(source: str, folder: Path) -> bytes:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise CannotCompile(
-            "Nothing can be compiled, as there is no C++ compiler. Install g++ or use trainer.engine=eager."
+            "Nothing can be compiled, because there is no C++ compiler. Install g++ or use trainer.engine=eager."
         )
     check_runnable(folder)
     remove_abandoned(folder)
@@ -102,5 +102,5 @@ def _compiled(source: str, folder: Path) -> bytes:
             return made.read_bytes()
     said = next(iter(finished.stderr.strip().splitlines()), f"it ends with {finished.returncode}")
     if full_folder(OSError(finished.stderr), folder):
-        raise CannotCompile(f"{folder} is full, so that nothing can be compiled. {ADVICE}")
+        raise CannotCompile(f"{folder} is full, so nothing can be compiled. {ADVICE}")
     raise CannotCompile(f"The C++ compiler {compiler} fails in {folder}: {said}. {ADVICE}")
