@@ -112,8 +112,8 @@ def load_results(path: str | Path | Results, columns: str | Sequence[str] | None
     The table has one row per network, with `run_id`, `status`, settings as `config.KEY`, measures by name, and values
     of `modulab analyse`.
 
-    `columns` are names of the columns to read, in this order, or patterns such as `"error_under/*"`. With many networks,
-    reading some columns takes a small part of the time and memory.
+    `columns` are names of the columns to read, in this order, or patterns such as `"error_under/*"`. With many
+    networks, reading some columns takes a small part of the time and memory.
 
     Raises: ConfigError if there are no results, if a file is damaged or from another version, or if there is no such
     column.
