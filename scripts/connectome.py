@@ -29,7 +29,7 @@ try:
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         wiring = json.loads(wheel.read(DATA))
 except (OSError, zipfile.BadZipFile, KeyError) as error:
-    sys.exit(f"error: {sys.argv[1]}: it is not the wheel that is meant ({error}).\n\n{__doc__}")
+    sys.exit(f"error: {sys.argv[1]}: it is not the wheel of cect ({error}).\n\n{__doc__}")
 chemical, gap = (np.array(wiring["connections"][kind]) for kind in ("Generic_CS", "Generic_GJ"))
 directed = chemical + gap / 2  # each gap junction leads half of itself in either direction
 np.fill_diagonal(directed, 0.0)

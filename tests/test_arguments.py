@@ -25,7 +25,7 @@ ANSWERED = [
     ("claims --prest smoke", "there is no option --prest. Did you mean --preset PRESET?"),
     ("claims noise.scale=0", "Settings are given to modulab train, as in modulab train noise.scale=0."),
     ("claims --noise.scale 0", "Settings are given to modulab train, as in modulab train noise.scale=0."),
-    ("claims --only", "--only: a value is missing. It means: claims to test, with commas between"),
+    ("claims --only", "--only: a value is missing. It means: claims to test, separated by commas"),
     ("claims --processes x", "--processes: x is not a whole number of 1 or more."),
     ("claims --map=3", "--map takes no value."),
     ("table", "modulab table: PATH is missing: folders that modulab train wrote, or files."),
@@ -48,7 +48,7 @@ ANSWERED = [
     ("clean a b", "b is one argument too many."),
     ("export a safetensors", "Did you mean --format safetensors?"),
     ("export a --to=", "--to: it is empty. Name a folder or file"),
-    ("analyse a cut", "--with is missing: analyses, with commas between. Did you mean --with cut?"),
+    ("analyse a cut", "--with is missing: analyses, separated by commas. Did you mean --with cut?"),
     ("analyse a --cut", "there is no option --cut. Did you mean --with cut?"),
     ("train --seeds 4", "Did you mean 'population.seeds'?"),
     ("train --noise.scale 0.2", "Did you mean noise.scale=0.2?"),
@@ -58,7 +58,7 @@ ANSWERED = [
     ("train noise.scale = 0.2", "without spaces around =."),
     ("train poisson", "Did you mean noise=poisson?"),
     ("train experiment", "It is a group: experiment=NAME, of modulab list experiment."),
-    ("train -s", "modulab has no completion of shells"),
+    ("train -s", "modulab has no shell completion"),
 ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from modulab.cli import main
 from modulab.config.composing import config_folder
 from modulab.config.overrides import split_words
 from modulab.results.store import load_curves, load_results
-from tests.command_line import SMALL, Command
+from tests.command_line import MODULAB, SMALL, Command
 
 Fails = Callable[..., str]
 
@@ -591,3 +593,48 @@ def test_modules_of_ones_own_that_are_not_there_are_refused(fails: Fails, comman
     assert "--import nets.py: name the module without .py: nets." in said
     assert "--import is given twice" in fails("report", "run", "--import", "a", "--import", "b")
     assert "--with is given twice" in fails("analyse", "run", "--with", "cut", "--with", "clamp")
+
+
+MISTAKES = [
+    (
+        "table out nope --metric error/test",
+        "nope: there is no such path. Several names are one argument, with commas",
+    ),
+    ("table out seed --by noise.scale", "as in --by noise.scale,seed."),
+    (
+        "analyse out --with cut --members ,",
+        "--members: name rows, as in --members 0-9, or leave it out for all.",
+    ),
+    ("claims --only ,", "--only: name a claim, as in --only C5."),
+    ("train probes.levels=[0.1,1e300]", "probes.levels: [0.1, 1e+300]: the largest value here is 1e+30."),
+    ("train trainer.memory_gib=1e-9", "and 1e-09 GiB may be used."),
+    ("train hydra.run.dir=\udcfcx", "it is not text in the encoding of this terminal."),
+    ("table \udcfcx", "it is not text in the encoding of this terminal."),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[ascii(words) for words, _ in MISTAKES])
+def test_a_mistake_that_people_make_is_answered(fails: Fails, words: str, message: str) -> None:
+    assert message in fails(*words.split())
+
+
+def test_a_value_that_needs_quotes_is_shown_with_them(fails: Fails, command: Command) -> None:
+    err = fails("train", *SMALL, "hydra.run.dir=ünï [x]")
+    assert "Quote a text with spaces or signs: " in err
+    quoted = shlex.split(err.partition("signs: ")[2].rstrip().rstrip("."))
+    assert command("train", *SMALL, *quoted)[0] == 0
+    assert load_results(Path("ünï [x]"))["status"].tolist() == ["completed"]
+    assert "put commas between names: --metric 'error/test,error_under/*'" in fails(
+        "table", "ünï [x]", "--metric", "error/test error_under/*"
+    )
+
+
+def test_a_config_in_another_encoding_is_explained(fails: Fails) -> None:
+    Path("mine/noise").mkdir(parents=True)
+    Path("mine/noise/wide.yaml").write_bytes("name: wide\n".encode("utf-16"))
+    assert "a config file is not UTF-8 text" in fails("train", "--config-dir", "mine", "noise=wide")
+
+
+def test_an_output_that_is_closed_is_no_error(tmp_path: Path) -> None:
+    ended = subprocess.run(f"{shlex.join(MODULAB)} list >&- 2>&-", shell=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 0

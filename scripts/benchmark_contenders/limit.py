@@ -26,13 +26,14 @@ from modulab.arguments import ArgumentParser
 from modulab.training.data import PopulationData
 from modulab.training.engine import keep_freed_memory, run_chunk, step_function
 from modulab.training.learner import PopulationLearner
+from modulab.training.native.building import VECTORS
 from modulab.training.native.emitting import PRELUDE
 from modulab.training.program import program_of
 
 _CPU = torch.device("cpu")
 _IN_ONE_BLOCK = 7
 _KERNEL = Path(__file__).with_name("limit_kernel.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp-simd", "-shared", "-fPIC")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp-simd", "-shared", "-fPIC", *VECTORS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -43,6 +43,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if members lack a result, 2 for a user's error, 130 on Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # As under a shell's >&-, where there is nobody to read.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     _leave_imports_alone()
     try:
         return _answer(given)
@@ -64,6 +67,12 @@ def _answer(given: Sequence[str]) -> int:
     try:
         if given[:1] == ["help"]:
             given = [*given[1:], "--help"]
+        for word in given:
+            if any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise ConfigError(
+                    f"{word}: it is not text in the encoding of this terminal. Set LANG to one with UTF-8, such as "
+                    "C.UTF-8, or rename the folder."
+                )
         if given[:1] == ["train"]:
             # Only here: the other commands read folders, whose code must not be imported.
             from modulab.config.project_file import add_own_folders, find_project
@@ -109,6 +118,10 @@ def _system_error(error: OSError, command: str) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         advice = _OTHER_FOLDER.get(command, "Work on a copy of the folder, or write elsewhere.")
         return f"{place}cannot write there ({error.strerror}). {advice}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{place}{error.strerror}. Make room, and give the same command again: what is finished is kept."
+        )
     return f"{place}{error.strerror or error}."
 
 
@@ -314,7 +327,7 @@ def _init(options: argparse.Namespace) -> int:
 
     folder = printable(str(options.folder))
     written = begin_project(options.folder)
-    print(f"Wrote {len(written)} files to {folder}. See README.md there for the next steps.")
+    print(f"Wrote {len(written)} files to the folder {folder}. See README.md there for the next steps.")
     return 0
 
 
@@ -365,7 +378,11 @@ def _claims(options: argparse.Namespace) -> int:
     from modulab.text import printable
 
     folder = options.folder or Path("outputs", "claims", options.preset)
-    names = None if options.only is None else [name.strip() for name in options.only.split(",")]
+    names = (
+        None if options.only is None else [name for name in map(str.strip, options.only.split(",")) if name]
+    )
+    if names == []:
+        raise ConfigError("--only: name a claim, as in --only C5.")
     presets = PRESETS
     if options.dry_run:
         from modulab.claims.dry_run import count_map_networks, count_networks

@@ -24,6 +24,12 @@ def free_bytes(root: Path = Path("/")) -> float:
     return min(_machine_bytes(root), *_container_bytes(root), math.inf)
 
 
+def gibibytes(number: float) -> str:
+    """Return a number of bytes in GiB, with a digit or more that is not 0."""
+    size = number / 2**30
+    return f"{size:,.1f} GiB" if size >= 0.05 or size == 0 else f"{size:.1g} GiB"
+
+
 def check_plan(members: int, what: str) -> None:
     """Raise ConfigError where the plan of this many members does not fit in memory; `what` names their keys."""
     needed = members * _BYTES_OF_A_PLANNED_MEMBER

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from modulab.cli import main
-from modulab.config.composing import hydra_composer
+from modulab.config.composing import config_folder, hydra_composer
 from modulab.config.project_file import (
     CONFIG_VARIABLE,
     PROJECT_FILE,
     command_folders,
     find_project,
+    folders_in_order,
     modules_for,
     own_folders_added,
     own_modules,
@@ -131,3 +133,28 @@ def test_modules_that_are_not_there_are_refused_and_folders_are_added_for_a_whil
     (tmp_path / "runs").mkdir()
     with pytest.raises(ConfigError, match=r"modulab\.toml, import: nrms: there is no module"):
         own_modules(None, tmp_path / "runs")
+
+
+def test_a_config_that_modulab_has_itself_is_said_not_to_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "regression.yaml").write_text("# Mine.\nname: mine\n")
+    (tmp_path / "task" / "mine.yaml").write_text("# Mine.\nname: mine\n")
+    shutil.copy(config_folder() / "task" / "parity.yaml", tmp_path / "task")  # the same either way
+    with command_folders([tmp_path]):
+        folders_in_order()
+        folders_in_order()
+    assert capsys.readouterr().err == (
+        f"notice: {tmp_path / 'task' / 'regression.yaml'}: not used, because modulab has a config of this name, which "
+        "comes first. Give it another name.\n"
+    )
+
+
+def test_a_file_that_begins_with_a_mark_of_its_encoding_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "modulab.toml").write_bytes(b'\xef\xbb\xbfconfig_dir = "mine"\r\n')
+    monkeypatch.chdir(tmp_path)
+    assert find_project().config_dirs == (tmp_path / "mine",)

@@ -88,7 +88,8 @@ def test_where_ray_is_missing_the_message_names_the_extra(
 @pytest.fixture
 def task(tmp_path: Path) -> RayTask:
     """Give the task of one member, with its log in a folder that is there."""
-    shard = NodeShard([member_config()], EAGER, str(tmp_path), [str(tmp_path)], EAGERLY)
+    config = member_config(training__steps=20, training__curve_every=10, probes__num_samples=64)
+    shard = NodeShard([config], EAGER, str(tmp_path), [str(tmp_path)], EAGERLY)
     programs = {name: versions()[name] for name in ("modulab", "torch")}
     (tmp_path / "logs").mkdir()
     return RayTask(shard, str(tmp_path / "logs" / "0.log"), str(tmp_path), {}, programs)

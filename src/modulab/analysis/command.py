@@ -112,6 +112,8 @@ def _perform(options: argparse.Namespace) -> int:
         sys.path.append(os.getcwd())
     chosen = choose_analyses(names, options.overrides)
     members = None if options.members is None else _words(options.members)
+    if members == []:
+        raise ConfigError("--members: name rows, as in --members 0-9, or leave it out for all.")
     plan = plan_analyses(options.path, chosen, members, options.again)
     if options.dry_run:
         print(printable_lines(describe_analyses(plan, modules)))

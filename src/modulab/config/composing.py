@@ -201,7 +201,7 @@ class _Planner:
         points = sum(math.prod(map(len, grid.values())) for grid in population.grid or [{}])
         check_plan(
             points * population.seeds * population.sobol.settings,
-            "population.grid and population.seeds"
+            "population.grid with population.seeds"
             + (" and population.sobol" if population.sobol.axes else ""),
         )
         own_seeds = "seed" in population.sobol.axes or any("seed" in grid for grid in population.grid)

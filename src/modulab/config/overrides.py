@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -61,6 +62,10 @@ _SENTENCES = (
     (
         r"(?:Sweep parameters|Ambiguous value for argument) '(.+)'",
         "{0} is a sweep. Add -m, or give the values to population.grid.",
+    ),
+    (
+        r"'utf-8' codec can't decode .+: (.+)",
+        "{overrides}: a config file is not UTF-8 text ({0}). Save it as UTF-8.",
     ),
     (r"Could not delete '([^']+)'", "~{0}: there is no such group to remove."),
     (
@@ -289,12 +294,13 @@ def _explain_unreadable(error: OverrideParseException, overrides: Sequence[str])
         return (
             f"{key}: cannot be read. Write it in quotes, as in 'population.grid={{noise.scale: [0, 0.1]}}'."
         )
-    if re.fullmatch(r"[\w./-]+", error.override):
-        hint = _meant(error.override, _word_after(error.override, overrides))
+    if match := re.fullmatch(r"([\w./-]+)(?::\s*(\S+))?", error.override):
+        hint = _meant(match[1], match[2] or _word_after(error.override, overrides))
         return f"{error.override}: a setting is KEY=VALUE, as in seed=1. {hint}".rstrip()
-    if match := re.fullmatch(r"([\w./-]+):\s*(\S+)", error.override):
-        hint = _meant(*match.groups())
-        return f"{error.override}: a setting is KEY=VALUE, as in seed=1. {hint}".rstrip()
+    key, equals, value = error.override.partition("=")
+    if equals and re.fullmatch(r"[\w./@+~-]+", key) and "'" not in value:
+        quoted = shlex.quote(f"{key}='{value}'")
+        return f"{error.override}: cannot be read as KEY=VALUE. Quote a text with spaces or signs: {quoted}."
     return f"{error.override}: cannot be read as KEY=VALUE. Put it in quotes if it holds spaces or brackets."
 
 

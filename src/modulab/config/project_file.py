@@ -11,6 +11,8 @@ those of the environment (`MODULAB_CONFIG_DIR`, folders with colons between), th
 
 from __future__ import annotations
 
+import filecmp
+import functools
 import importlib.util
 import os
 import re
@@ -25,6 +27,7 @@ from typing import Any, cast
 
 from modulab.errors import ConfigError
 from modulab.schema import suggest
+from modulab.text import say_once
 
 PROJECT_FILE = "modulab.toml"
 CONFIG_VARIABLE = "MODULAB_CONFIG_DIR"
@@ -78,7 +81,32 @@ def command_folders(folders: Sequence[Path]) -> Generator[None]:
 def folders_in_order() -> list[Path]:
     """Return the folders of own configs, in the order in which configs are looked for."""
     named = [Path(os.path.abspath(folder)) for folder in _named_by_command.get()]
-    return list(dict.fromkeys([*named, *find_project().config_dirs]))
+    folders = list(dict.fromkeys([*named, *find_project().config_dirs]))
+    for folder in folders:
+        _say_what_is_hidden(folder)
+    return folders
+
+
+@functools.cache
+def _say_what_is_hidden(folder: Path) -> None:
+    """Say which configs of a folder are not used, because modulab has others of the same name, which come first."""
+    from modulab.config.composing import config_folder
+
+    shipped = config_folder()
+    if not folder.is_dir() or folder.samefile(shipped):
+        return
+    hidden = [
+        file
+        for file in sorted(folder.glob("*/**/*.yaml"))
+        if (known := shipped / file.relative_to(folder)).is_file()
+        and not filecmp.cmp(file, known, shallow=False)
+    ]
+    if hidden:
+        more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+        say_once(
+            f"{hidden[0]}{more}: not used, because modulab has a config of this name, which comes first. Give it "
+            "another name."
+        )
 
 
 def modules_for(results: Path) -> tuple[str, ...]:
@@ -147,7 +175,7 @@ def own_modules(given: str | Collection[str] | None, results: Path) -> list[str]
 def _read(file: Path) -> tuple[Mapping[str, Any], list[str]]:
     text = ""
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8-sig")  # some editors begin a file with a mark
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         last = text.count("\n") + 1

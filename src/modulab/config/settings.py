@@ -22,6 +22,8 @@ from modulab.schema import STRUCTURAL, Settings, read_settings, suggest
 from modulab.tasks.base import Task
 
 _MOST_SEEDS = 2**63
+_LARGEST_LEVEL = 1e30
+"""Far within what single precision holds, squared levels of activity included."""
 
 
 class Data(Settings):
@@ -180,6 +182,8 @@ class Probes(Settings):
     def _rising(cls, values: list[float]) -> list[float]:
         if any(value <= 0 for value in values) or sorted(set(values)) != values:
             raise ValueError(f"{values}: values must be above 0, in rising order without repetition.")
+        if any(value > _LARGEST_LEVEL for value in values):
+            raise ValueError(f"{values}: the largest value here is {_LARGEST_LEVEL:g}.")
         return values
 
     @field_validator("ablated_fractions")

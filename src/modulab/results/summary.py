@@ -73,6 +73,11 @@ def choose_metrics(results: pd.DataFrame, patterns: Sequence[str] | None) -> lis
         if not found:
             reasons = sorted(set(results["skipped"].dropna())) if "skipped" in results else []
             skipped = f" Measures that were skipped: {reasons[0]}." if reasons else ""
+            words = pattern.split()
+            if len(words) > 1 and any(chosen_measures(word, names) for word in words):
+                raise ConfigError(
+                    f"--metric '{pattern}': put commas between names: --metric '{','.join(words)}'."
+                )
             raise ConfigError(
                 f"--metric {pattern}: these results have no such measure. {suggest_measure(pattern, names)}{skipped}"
             )

@@ -177,6 +177,14 @@ def _say(lines: Sequence[str], options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    """Raise ConfigError for options that do not go together, or that were meant for others."""
+    for option, given in (("--metric", options.metric), ("--by", options.by)):
+        lost = next((path for path in options.paths[1:] if given and not path.exists()), None)
+        if lost is not None:
+            raise ConfigError(
+                f"{lost}: there is no such path. Several names are one argument, with commas between, as in "
+                f"{option} {given},{lost}."
+            )
     if options.metric is not None and not _names(options.metric):
         raise ConfigError("--metric: name a measure, as in --metric error/test.")
     if options.csv not in (None, "-") and (folder := Path(options.csv).parent) and not folder.is_dir():

@@ -13,7 +13,7 @@ import torch
 
 from modulab.config.settings import Member, Run, Trainer, structural_values
 from modulab.errors import ConfigError
-from modulab.memory import free_bytes
+from modulab.memory import free_bytes, gibibytes
 from modulab.metrics.probe import BLOCK_BYTES, bytes_per_member
 from modulab.tasks.base import Task
 from modulab.training.data import DRAWN_AT_ONCE, DataSet, data_set, num_points, points_of_data_sets
@@ -147,7 +147,7 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
         raise ConfigError(
             f"A single network with {sizes}, task.modules={task.modules}, "
             f"training.batch_size={training.batch_size}{samples} needs about "
-            f"{needed / 2**30:,.1f} GiB of memory, and {room / 2**30:,.1f} GiB may be used. Lower one of these."
+            f"{gibibytes(needed)} of memory, and {gibibytes(room)} may be used. Lower one of these."
         )
 
 

@@ -25,16 +25,20 @@ from modulab.training.libraries import (
     writing,
 )
 from modulab.training.native.statements import Unsupported
+from modulab.training.processor import processor_fact
 
 COMPILERS = ("g++", "clang++", "c++")
 _REASON = ".unsupported"
 """What the file ends in, beside a library that cannot be made, that holds the reason."""
+VECTORS = ("-mprefer-vector-width=512",) if "avx512f" in processor_fact("flags").split() else ()
+"""GCC uses half of such vectors by default. With whole ones, steps with Poisson noise take a fifth less time."""
 _FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-fopenmp-simd",
     # Neither changes a number: loops with square roots and conditions are vectorised only if nothing reads errno or
     # for floating-point exceptions.
     "-fno-math-errno", "-fno-trapping-math",
     "-fwrapv", "-fno-strict-aliasing",
+    *VECTORS,
 )  # fmt: skip
 
 
