@@ -112,11 +112,11 @@ def load_results(path: str | Path | Results, columns: str | Sequence[str] | None
     The table has one row per network, with `run_id`, `status`, settings as `config.KEY`, measures by name, and values
     of `modulab analyse`.
 
-    `columns` are names of the columns to read, in this order, or patterns such as `"error_under/*"`. With many
-    networks, reading some columns takes a small part of the time and memory.
+    `columns` names the columns to read, in their order, or gives patterns such as `"error_under/*"`. Reading a few
+    columns of many networks takes much less time and memory than reading all.
 
-    Raises: ConfigError if there are no results, if a file is damaged or from another version, or if there is no such
-    column.
+    Raises: ConfigError if there are no results, if a file is damaged or from another version, or if a column does not
+        exist.
     """
     from modulab.results import store
 
@@ -134,10 +134,10 @@ def load_curves(
 ) -> pd.DataFrame:
     """Return measures during training under a path as a table of run_id, step, measure and value.
 
-    `run_ids` are the networks and `metrics` the measures, or patterns of them, whose curves to read. Default: all.
+    `run_ids` are the networks, and `metrics` the measures, or patterns of them, whose curves to read; by default all.
 
-    Raises: ConfigError if there are no curves, if a file is damaged or from another version, or if no curve has such a
-    name.
+    Raises: ConfigError if there are no curves, if a file is damaged or from another version, or if a measure has no
+        curve.
     """
     from modulab.results import store
 
