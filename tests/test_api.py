@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,9 @@ MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda run: modulab.load_results("nowhere"), "Give the folder of the results."),
     (lambda run: modulab.load_results(run, columns=["eror/test"]), "has no such column. Did you mean 'error/test'?"),
     (lambda run: modulab.load_curves(run, metrics="eror/test"), "has no curve of this name. Did you mean"),
+    (lambda run: modulab.load_results(""), "path='': give a folder, as text or as a pathlib.Path."),
+    (lambda run: modulab.train(folder=""), "folder='': give a folder, as text or as a pathlib.Path."),
+    (lambda run: modulab.analyse(run, []), "with_=[]: name an analysis, such as 'cut', or several in a list."),
     (lambda run: modulab.load_members("nowhere"), "Give the folder of the results."),
     (lambda run: modulab.load_members(run, 99), "members=99: no row has that number or run_id."),
     (lambda run: modulab.figures(run, modules=["no_such"]), "modules=['no_such']: there is no module of that name"),
@@ -275,3 +280,27 @@ def test_a_table_is_shown_with_its_cells_and_sentences(results: modulab.Results)
     assert shown.html().count("<tr>") == 1 + 2
     assert "n is the number of completed networks" in shown.html()
     assert results._repr_html_().endswith(f"<div>Results: {results.folder}</div>")
+
+
+WRONG_TYPES = [
+    ("load_results(3)", "path=3: give a folder, as text or as a pathlib.Path."),
+    ("load_curves(['a', 'b'])", "path=['a', 'b']: give a folder"),
+    ("train((), folder=3)", "folder=3: give a folder"),
+    ("train(None)", "None: an override is a text, as in 'noise.scale=0.2'."),
+    ("train((), config_dirs=[3])", "config_dirs=3: give a folder"),
+    ("analyse('a', None)", "with_=None: name an analysis"),
+    ("analyse('a', [3])", "with_=[3]: name an analysis"),
+]
+
+
+def test_values_of_a_wrong_type_are_answered_in_one_sentence() -> None:
+    """In a process without checks of annotations, as users have it."""
+    program = (
+        "import modulab\nfor call in %r:\n    try:\n        eval('modulab.' + call)\n"
+        % [call for call, _ in WRONG_TYPES]
+        + "    except modulab.ConfigError as error:\n        print(error)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    for line, (_, words) in zip(ended.stdout.splitlines(), WRONG_TYPES, strict=True):
+        assert line.startswith(words)

@@ -629,6 +629,12 @@ def test_a_value_that_needs_quotes_is_shown_with_them(fails: Fails, command: Com
     )
 
 
+@pytest.mark.parametrize("target", ["nowhere", "link"], ids=["lost", "loop"])
+def test_a_link_that_leads_nowhere_is_said_to_be_one(fails: Fails, target: str) -> None:
+    Path("link").symlink_to(target)
+    assert "it is a link that leads nowhere. Choose another folder" in fails("train", "hydra.run.dir=link/x")
+
+
 def test_a_config_in_another_encoding_is_explained(fails: Fails) -> None:
     Path("mine/noise").mkdir(parents=True)
     Path("mine/noise/wide.yaml").write_bytes("name: wide\n".encode("utf-16"))

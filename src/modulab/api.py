@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -82,11 +83,18 @@ def _trained(
                 "to modulab.train_grid, and leave searches, SLURM and Ray to the command line."
             )
     check_given_once(overrides)
-    dirs = [Path(each) for each in ([config_dirs] if isinstance(config_dirs, str | Path) else config_dirs)]
+    dirs = [
+        _folder("config_dirs", each)
+        for each in ([config_dirs] if isinstance(config_dirs, str | Path) else config_dirs)
+    ]
     missing = next((each for each in dirs if not each.is_dir()), None)
     if missing is not None:
         raise ConfigError(f"--config-dir {missing}: there is no such folder.")
-    path = Path(folder) if folder is not None else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+    path = (
+        _folder("folder", folder)
+        if folder is not None
+        else Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+    )
     with settings_kept(), command_folders(dirs), own_folders_added():
         from modulab.results.store import load_curves, load_results
         from modulab.sweep.planned import train_planned
@@ -146,7 +154,14 @@ def load_curves(
 
 
 def _path(source: str | Path | Results) -> Path:
-    return source.folder if isinstance(source, Results) else Path(source)
+    return source.folder if isinstance(source, Results) else _folder("path", source)
+
+
+def _folder(name: str, given: Any) -> Path:
+    """Return the folder that an argument names. Raises: ConfigError for an empty text, and for other values."""
+    if not isinstance(given, str | PathLike) or not str(given):
+        raise ConfigError(f"{name}={given!r}: give a folder, as text or as a pathlib.Path.")
+    return Path(cast("str | PathLike[str]", given))
 
 
 def load_members(
@@ -319,7 +334,10 @@ def analyse(
         from modulab.analysis.choosing import choose_analyses
         from modulab.analysis.run import plan_analyses, run_analyses
 
-        chosen = choose_analyses([with_] if isinstance(with_, str) else with_, overrides_of(settings, {}))
+        names: list[Any] = [with_] if isinstance(with_, str) else [*(with_ or ())]
+        if not names or not all(isinstance(each, str) for each in names):
+            raise ConfigError(f"with_={with_!r}: name an analysis, such as 'cut', or several in a list.")
+        chosen = choose_analyses(names, overrides_of(settings, {}))
         wanted = None if members is None else [str(each) for each in members]
         own = own_modules(modules, folder)
         with _resumable(f"{folder}. Repeat the call to resume."):
@@ -346,7 +364,7 @@ def run_claims(
 
     with python_errors():
         choose_preset(preset, processes)
-        target = Path(folder) if folder is not None else Path("outputs", "claims", preset)
+        target = _folder("folder", folder) if folder is not None else Path("outputs", "claims", preset)
         with settings_kept(), _resumable(f"{target}. Repeat the call to resume."):
             from modulab.claims import command
 

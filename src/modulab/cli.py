@@ -115,12 +115,15 @@ _OTHER_FOLDER = {
 
 def _system_error(error: OSError, command: str) -> str:
     place = f"{error.filename}: " if error.filename else ""
+    lost = error.filename and os.path.islink(error.filename) and not os.path.exists(error.filename)
+    if lost or error.errno == errno.ELOOP:
+        return f"{place}it is a link that leads nowhere. {_OTHER_FOLDER.get(command, 'Mend it.')}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         advice = _OTHER_FOLDER.get(command, "Work on a copy of the folder, or write elsewhere.")
         return f"{place}cannot write there ({error.strerror}). {advice}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{place}{error.strerror}. Make room, and give the same command again: what is finished is kept."
+            f"{place}{error.strerror}. Free some space, then repeat the command: finished results are kept."
         )
     return f"{place}{error.strerror or error}."
 

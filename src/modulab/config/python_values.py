@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,8 @@ def overrides_of(given: str | Sequence[str] | Mapping[str, Any], settings: Mappi
         given = [given]
     if isinstance(given, Mapping):
         return [*_overrides(given), *_overrides(settings)]
-    for each in cast("Sequence[object]", given):
+    anything: Any = given
+    for each in cast("Iterable[object]", anything) if isinstance(anything, Iterable) else [anything]:
         if not isinstance(each, str):
             raise ConfigError(
                 f"{each!r}: an override is a text, as in 'noise.scale=0.2'. Settings as Python values are a "
