@@ -15,11 +15,13 @@ from torch import Tensor
 
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import Member
+from modulab.losses import SquaredLoss
 from modulab.metrics.native import NO_KERNELS
 from modulab.metrics.robustness import poisson_count_rates
-from modulab.metrics.row_functions import Normals
+from modulab.metrics.row_functions import ModuleErrors, Normals
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
+from modulab.partition import Partition
 from modulab.streams import drawn_normals, member_keys
 from modulab.training.execution import choose_execution
 from modulab.training.libraries import CannotCompile
@@ -191,6 +193,25 @@ def test_what_has_no_native_code_is_measured_by_torch(monkeypatch: pytest.Monkey
     for cached in (kernels._run_of, kernels._count_function):
         cached.cache_clear()
     assert all(torch.equal(found[name].nan_to_num(-1), expected[name].nan_to_num(-1)) for name in expected)
+
+
+@dataclass(frozen=True)
+class LeavesTorch(SquaredLoss):
+    """A loss whose errors are computed by NumPy, which cannot be traced."""
+
+    def errors(self, outputs: Tensor, targets: Tensor, partition: Partition) -> Tensor:
+        return torch.from_numpy(super().errors(outputs, targets, partition).numpy().copy())
+
+
+def test_a_loss_that_cannot_be_traced_is_computed_by_torch() -> None:
+    partition = Partition(2, (0, 1), (0, 1))
+    outputs, targets = torch.randn(2, 3, 2, 40, generator=torch.Generator().manual_seed(0)).unbind()
+    function = ModuleErrors(LeavesTorch(), partition)
+    assert NativeKernels().compiled(function, outputs, targets) is None
+    by_torch = ModuleErrors(SquaredLoss(), partition)
+    run = NativeKernels().compiled(by_torch, outputs, targets)
+    assert run is not None
+    torch.testing.assert_close(run(outputs, targets), function(outputs, targets))
 
 
 def test_measures_of_networks_that_were_not_trained_natively_are_untouched() -> None:

@@ -1,8 +1,8 @@
-"""Functions that measures may have run as native code, a row at a time, and what runs them.
+"""The interface between measures and native code.
 
-Measures are written in torch's operations on all members of a probe. What takes most of their time, such as passes
-with noise, draws and derivatives, is stated as functions of a row as well, from which native code can be generated.
-Whether it is decides the engine that trains the networks; results agree to rounding.
+Measures are written in torch operations on all members of a probe. The parts that take most of their time, such as
+passes with noise, draws and derivatives, are also stated as functions of a row, from which native code can be
+generated. The engine that trains the networks decides which of the two is used. Results agree up to rounding.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from modulab.metrics.row_functions import ModuleErrors
 from modulab.tasks.base import Task
 
 RowFunction = Callable[..., Tensor]
-"""A pure function of tensors with a row for each pass, draw or derivative, which gives one such tensor: a frozen
-dataclass with `__call__`, so that equal fields are an equal function. A row must not depend on other rows, and what is
-computed not on the values of tensors."""
+"""A pure function of tensors that have one row per pass, draw or derivative. It returns one such tensor. It is a frozen
+dataclass with `__call__`, so two functions with equal fields are equal. A row must not depend on other rows, and the
+operations must not depend on the values of tensors."""
 
 Run = Callable[..., Tensor]
-"""The same as native code. A tensor of fewer rows serves several rows of the others with each of its own, in
-succession."""
+"""A row function as native code. If a tensor has fewer rows than the others, each of its rows is used for several
+consecutive rows of the others."""
 
 
 class Kernels:
-    """What takes the place of torch's operations where measures are native. This one has nothing to offer."""
+    """Native code for parts of measures. This base class has none, so measures are computed by torch."""
 
     def compiled(self, function: RowFunction, *tensors: Tensor) -> Run | None:
-        """Return native code of a function, for rows of the shapes of these tensors; None where there is none."""
+        """Return native code for a function and rows of the shapes of these tensors, or None if there is none."""
         del function, tensors
         return None
 
     def count_rates(
         self, activity: Float[Tensor, "*draws"], window: float, scores: Float[Tensor, "*draws"]
     ) -> Float[Tensor, "*draws"] | None:
-        """Return `robustness.poisson_count_rates` over a window, to the same bits; None where there is no code."""
+        """Return the same bits as `robustness.poisson_count_rates` for a window, or None if there is no native code."""
         del activity, window, scores
         return None
 
     def is_ready(self, task: object) -> bool:
-        """Return whether a task of measuring, by any name, was begun before: at the first time code may be compiled."""
+        """Return whether this was called with an equal `task` before. If not, measuring may compile code."""
         del task
         return True
 
@@ -56,9 +56,9 @@ def module_errors(
     kernels: Kernels,
     of_loss: bool = False,
 ) -> Float[Tensor, "row module"]:
-    """Return each module's error, or its loss, by native code where there is any.
+    """Return each module's error, or its loss, by native code if there is any.
 
-    Several rows of outputs in succession may share a member's targets.
+    Consecutive rows of outputs can share the targets of one member.
     """
     function = ModuleErrors(task.loss_function, task.partition, of_loss)
     given = outputs.transpose(1, 2), targets.transpose(1, 2)

@@ -1,9 +1,7 @@
-"""Functions of a row of tensors, of which native code can be generated: passes, draws, derivatives and errors.
+"""Row functions: passes, draws, derivatives and errors, from which native code can be generated.
 
-A row function is pure, and gives one tensor with as many rows as its arguments have; equal fields are an equal
-function. A row must not depend on other rows, and what is computed not on the values of tensors. Points lie along the
-last axis. They stand apart from measures, as the code that a function may run, which is what this module imports, names
-its library.
+`metrics.native.RowFunction` says what they must be. Points lie along the last axis. They are not in the modules of the
+measures, because the name of a compiled library depends on the source code of all modules that its function imports.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class NativeKernels(Kernels):
         self._begun: set[object] = set()
 
     def compiled(self, function: RowFunction, *tensors: Tensor) -> Run | None:
-        """Return native code of a function, for rows of the shapes of these tensors; None where there is none."""
+        """Return native code for a function and rows of the shapes of these tensors, or None if there is none."""
         if any(each.device.type != "cpu" for each in tensors):
             return None
         shapes = tuple((each.shape[1:], each.dtype) for each in tensors)
@@ -50,7 +50,7 @@ class NativeKernels(Kernels):
     def count_rates(
         self, activity: Float[Tensor, "*draws"], window: float, scores: Float[Tensor, "*draws"]
     ) -> Float[Tensor, "*draws"] | None:
-        """Return `robustness.poisson_count_rates` over a window, to the same bits; None where there is no code."""
+        """Return the same bits as `robustness.poisson_count_rates` for a window, or None if there is no native code."""
         both = (activity, scores)
         if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in both):
             return None
@@ -59,7 +59,7 @@ class NativeKernels(Kernels):
         return None if count is None else count(activity.contiguous(), window, scores.contiguous())
 
     def is_ready(self, task: object) -> bool:
-        """Return whether a task of measuring was begun before: at the first time code may be compiled."""
+        """Return whether this was called with an equal `task` before. If not, measuring may compile code."""
         was_begun = task in self._begun
         self._begun.add(task)
         return was_begun
@@ -79,6 +79,11 @@ def _run_of(function: RowFunction, shapes: Shapes) -> Run | None:
         return None
     except CannotCompile as error:
         say_once(f"measuring with torch: {error}")
+        return None
+    except Exception:
+        # Other people's losses and networks may do what cannot be traced, such as to leave torch for NumPy.
+        if is_own(function):
+            raise
         return None
 
 
