@@ -96,7 +96,7 @@ def test_logged_values_and_measures_are_in_rows_and_curves(sweep: tuple[dict[str
     for name in ("own loader", "data module"):
         row = rows.loc[runs[name].run_id]
         assert row.isna()["error/test"]
-        assert "data of its own" in row["skipped"]
+        assert "its own training data" in row["skipped"]
 
 
 def test_callbacks_of_the_users_own_log_and_save(sweep: tuple[dict[str, Run], Path]) -> None:

@@ -108,5 +108,5 @@ def test_configs_that_ask_for_other_parameters_are_refused(folder: Path) -> None
     group = modulab.load_members(folder)[0]
     wider = [each | {"architecture": each["architecture"] | {"width": 40}} for each in group.configs]
     changed = TrainedMembers(wider, group.parameters, group.layout, group.file, group.steps)
-    with pytest.raises(ConfigError, match="other parameters"):
+    with pytest.raises(ConfigError, match="different parameters"):
         changed.population()
