@@ -24,6 +24,7 @@ from modulab.report.style import (
     choose_setting_scale,
     drawing,
     label,
+    set_setting_axis,
 )
 from modulab.results.intervals import mean_interval
 from tests.report.figure_rules import broken_rules
@@ -332,3 +333,10 @@ def test_a_map_over_decades_has_no_formula_and_no_interval_beyond_its_cell() -> 
     assert broken_rules(figure.figure) == []
     width = figure.figure.axes[0].get_window_extent().width / 3
     assert all(text.get_window_extent().width < width for text in figure.figure.axes[0].texts)
+
+
+def test_a_measure_that_has_values_only_where_a_setting_is_zero_has_an_axis() -> None:
+    axes = Figure().subplots()
+    set_setting_axis(axes, [0.0, 0.0], "symlog", 4.0)
+    assert axes.get_xscale() == "linear"
+    assert list(axes.get_xticks()) == [0.0]

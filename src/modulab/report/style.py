@@ -261,6 +261,8 @@ def set_setting_axis(axes: Axes, values: ArrayLike, scale: Scale, inches: float,
     rising = np.unique(np.asarray(values, dtype=np.float64))
     positive = rising[rising > 0]
     which = axes.xaxis if axis == "x" else axes.yaxis
+    if scale == "symlog" and positive.size == 0:
+        scale = "linear"  # Of a measure that has values only where the setting is 0.
     if scale == "symlog":
         options: dict[str, Any] = {"linthresh": float(positive.min()), "linscale": 0.6}
         axes.set_xscale(scale, **options) if axis == "x" else axes.set_yscale(scale, **options)
