@@ -40,6 +40,16 @@ HOW_TO_READ = {
 }
 _MANY = 2000
 
+_MOST_BESIDE = 4
+"""Panels that have room beside one another, with their labels."""
+
+
+def _columns(measures: int) -> int:
+    """Return how many panels stand side by side where each level of a setting has a panel for each measure."""
+    if measures <= _MOST_BESIDE:
+        return measures
+    return next((count for count in range(_MOST_BESIDE, 2, -1) if measures % count == 0), _MOST_BESIDE)
+
 
 def lines_figure(
     results: pd.DataFrame,
@@ -75,7 +85,9 @@ def lines_figure(
     parts: list[pd.DataFrame] = []
     beyond = False
     with drawing():
-        figure, panels = panel_grid(len(measures) * len(rows), None if row is None else len(measures))
+        figure, panels = panel_grid(
+            len(measures) * len(rows), None if row is None else _columns(len(measures))
+        )
         inches = 0.7 * figure.get_figwidth() / max(1, round(figure.get_figwidth() / PANEL_WIDTH))
         for place, axes in enumerate(panels):
             level, measure = rows[place // len(measures)], measures[place % len(measures)]
@@ -101,7 +113,7 @@ def lines_figure(
         legend_below(figure, texts, styles, arm_title)
         form = "paths" if members == "lines" else "band"
         drawn = [drawn_panel(axes, rows, form) for axes, rows in zip(panels, parts, strict=True)]
-    columns = len(measures) if row is not None and len(measures) > 1 else 0
+    columns = _columns(len(measures)) if row is not None and len(measures) > 1 else 0
     chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "", columns=columns)
     caption = caption if caption is not None else HOW_TO_READ[members]
     caption += f" {BEYOND}" if beyond else ""
