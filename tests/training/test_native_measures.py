@@ -16,7 +16,9 @@ from torch import Tensor
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import Member
 from modulab.losses import SquaredLoss
+from modulab.metrics.modularity import ablation_loss_rises
 from modulab.metrics.native import NO_KERNELS
+from modulab.metrics.probe import make_probe
 from modulab.metrics.robustness import poisson_count_rates
 from modulab.metrics.row_functions import ModuleErrors, Normals
 from modulab.metrics.taking import measure_population
@@ -92,6 +94,20 @@ def test_native_measures_are_those_of_torch_to_rounding(kind: str, monkeypatch: 
         torch.testing.assert_close(native[name], values, rtol=2e-5, atol=2e-6, equal_nan=True, msg=name)
     assert {"Outputs", "ModuleErrors", "Normals"} <= counted.found.keys()
     assert all(counted.found.values()), counted.found
+
+
+@pytest.mark.parametrize("kind", ["3 hidden layers", "dense, classification", "experts"])
+def test_units_that_are_never_active_raise_no_loss_by_rounding(kind: str) -> None:
+    members = composed(kind, 2)
+    learner, _ = prepared_learner(members)
+    network = learner.member_networks().network
+    silent = NetworkPopulation(network, torch.zeros(2, network.num_parameters))
+    probe = make_probe(
+        members[0].task, silent, member_keys([0, 1]), members[0].probes, kernels=NativeKernels()
+    )
+    assert all(activity.abs().max() == 0 for activity in probe.activities())
+    rises = ablation_loss_rises(silent, probe.samples, probe.clean, probe.task, probe.kernels)
+    assert torch.equal(rises, torch.zeros_like(rises))
 
 
 def test_company_and_threads_leave_the_bits_of_native_measures(monkeypatch: pytest.MonkeyPatch) -> None:

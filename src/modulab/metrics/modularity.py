@@ -374,12 +374,21 @@ def ablation_loss_rises(
     `recording` is the forward pass of `network` on `samples`. Units are taken a few at a time, about 4 MiB per member.
     """
     loss, partition = task.loss_function, task.partition
-    clean = loss.by_module(recording.outputs, samples.targets, partition)
     structure = network.network
+
+    def losses_of(outputs: Tensor) -> Tensor:
+        return module_errors(task, outputs, samples.targets, kernels, of_loss=True)
+
+    clean = losses_of(recording.outputs)
     # Made at first: small results made between large ones that go would leave holes that no large one fits.
     rises = clean.new_empty(len(clean), structure.total_units, clean.shape[1])
     weights = [edges.weights for edges in network.edges()] if structure.is_layered else []
     batch = samples.inputs.shape[1]
+    by_kept = _outputs_by_kept(network, samples, kernels)
+    # Of the same code as losses without a unit, so that a unit that is never active raises no loss by rounding.
+    clean_by_kept = (
+        clean if by_kept is None else losses_of(by_kept(torch.ones(len(clean), structure.total_units)))
+    )
     first = 0
     for layer, site in enumerate(structure.sites):
         own = rises[:, first : first + site.units]
@@ -393,7 +402,8 @@ def ablation_loss_rises(
             if closed is not None:
                 own.copy_(closed)
                 continue
-        run = None if weights and last else _outputs_by_kept(network, samples, kernels)
+        run = None if weights and last else by_kept
+        base = clean if run is None else clean_by_kept
         run_again = [] if run is not None else structure.sites[layer + 1 :] if weights else structure.sites
         widest = max((*(other.values for other in run_again), structure.out_features))
         size = max(1, BATCH_ELEMENTS // (widest * batch))
@@ -406,8 +416,7 @@ def ablation_loss_rises(
             else:
                 outputs = _general_outputs_without(network, samples, site.name, silenced)
             count = len(silenced)
-            losses = module_errors(task, outputs, samples.targets, kernels, of_loss=True)
-            own[:, start : start + count] = losses.unflatten(0, (-1, count)) - clean[:, None]
+            own[:, start : start + count] = losses_of(outputs).unflatten(0, (-1, count)) - base[:, None]
     return rises
 
 
