@@ -75,6 +75,9 @@ class Counted(NativeKernels):
         return run
 
 
+RELATIVE_ERRORS = {"modularity/ablation": 1e-4}
+"""Of measures in which rounding is large: a unit of a wide network raises the loss by a 200th of it, and less."""
+
 FAST = ("dense", "3 hidden layers", "experts")
 
 
@@ -91,7 +94,8 @@ def test_native_measures_are_those_of_torch_to_rounding(kind: str, monkeypatch: 
     torchs = measured(members, "native")
     assert native.keys() == torchs.keys()
     for name, values in torchs.items():
-        torch.testing.assert_close(native[name], values, rtol=2e-5, atol=2e-6, equal_nan=True, msg=name)
+        rtol = RELATIVE_ERRORS.get(name, 2e-5)
+        torch.testing.assert_close(native[name], values, rtol=rtol, atol=2e-6, equal_nan=True, msg=name)
     assert {"Outputs", "ModuleErrors", "Normals"} <= counted.found.keys()
     assert all(counted.found.values()), counted.found
 
