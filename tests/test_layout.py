@@ -18,6 +18,7 @@ LEVELS = [
         "arguments",
         "errors",
         "extras",
+        "foreign",
         "lightning",
         "measure_names",
         "memory",

@@ -344,7 +344,7 @@ def unfinished(results: pd.DataFrame) -> list[str]:
         else f"None of these {len(statuses)} networks has completed"
     )
     words += (
-        f", so there are no measures. The first error: {errors[0]}."
+        f", so there are no measures. The first error: {errors[0].rstrip('.')}."
         if errors
         else ", so there are no measures."
     )
