@@ -89,9 +89,9 @@ RESULTS: dict[str, tuple[Callable[[Probe], object], str]] = {
     "a list": (lambda probe: [1.0], "it is of type list. Return a dict"),
     "nothing": (lambda probe: None, "it is None. Return a dict"),
     "one number": (lambda probe: {"own/x": 1.0}, "'own/x' is of type float, for 3 networks"),
-    "another shape": (lambda probe: {"own/x": torch.zeros(len(probe.keys), 1)}, r"'own/x' is of shape \(3, 1\)"),
+    "another shape": (lambda probe: {"own/x": torch.zeros(len(probe.keys), 1)}, r"Tensor, shape \(3, 1\), for"),
     "texts": (lambda probe: {"own/x": ["a"] * len(probe.keys)}, "'own/x' is of type list"),
-    "complex numbers": (lambda probe: {"own/x": 1j * _squares(probe)}, r"'own/x' is of complex shape \(3,\)"),
+    "complex numbers": (lambda probe: {"own/x": 1j * _squares(probe)}, r"Tensor, complex shape \(3,\)"),
     "a name of a setting": (lambda probe: {"config.seed": _squares(probe)}, "a wrong name: 'config.seed' is"),
     "no name": (lambda probe: {3: _squares(probe)}, "a wrong name: 3 is no text"),
     "the name of another": (lambda probe: {"error/test": _squares(probe)}, "is measured by probes.measures.errors"),
@@ -206,9 +206,9 @@ class OwnTask(RegressionTask):
     ("wrong", "message"),
     [
         ("tuple", "OwnTask.draw: it is of type tuple. Return modulab.tasks.base.Samples(inputs, targets)."),
-        ("wide", "OwnTask.draw: targets is of shape (1, 16, 4)."),
-        ("inputs", "OwnTask.draw: inputs is of shape (1, 16, 1)."),
-        ("later", "OwnTask.draw: targets is of shape (2, 64, 1)."),
+        ("wide", "OwnTask.draw: targets is of type Tensor, shape (1, 16, 4)."),
+        ("inputs", "OwnTask.draw: inputs is of type Tensor, shape (1, 16, 1)."),
+        ("later", "OwnTask.draw: targets is of type Tensor, shape (2, 64, 1)."),
         ("torch", "a draw by tests.test_foreign.OwnTask from the global random generator of torch. Results would"),
     ],
 )  # fmt: skip
@@ -272,8 +272,8 @@ class OwnMoves(OwnPenalty):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("sum", "OwnPenalty.penalty: it is of shape (). Return a torch.Tensor of real numbers of shape (3,)."),
-        ("column", "OwnPenalty.penalty: it is of shape (3, 1)."),
+        ("sum", "OwnPenalty.penalty: it is of type Tensor, shape ()."),
+        ("column", "OwnPenalty.penalty: it is of type Tensor, shape (3, 1)."),
         ("number", "OwnPenalty.penalty: it is of type float."),
         ("mean", "OwnPenalty: the loss of a network depends on the other networks of its block."),
         ("draws", "a draw by tests.test_foreign.OwnPenalty from the global random generator of torch."),
@@ -312,7 +312,7 @@ def test_units_rearranged_into_something_else_fail_their_members(tmp_path: Path)
         member["regulariser"] = own
     table = trained(members, tmp_path)
     assert table["status"].tolist() == ["failed", "failed"]
-    assert "OwnMoves.rearranged: parameters is of shape (1," in table.loc[0, "error"]
+    assert "OwnMoves.rearranged: parameters is of type Tensor, shape (1," in table.loc[0, "error"]
 
 
 @dataclass(frozen=True)
@@ -364,10 +364,10 @@ def _own(wrong: str) -> Callable[[Any, Any], Any]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("outputs", "OwnNetwork.forward: it is of shape (3, 8, 1). Return a torch.Tensor of real numbers"),
-        ("initial", "OwnNetwork.initialise: parameters is of shape (22,). Return a torch.Tensor of real numbers"),
+        ("outputs", "OwnNetwork.forward: it is of type Tensor, shape (3, 8, 1)."),
+        ("initial", "OwnNetwork.initialise: parameters is of type Tensor, shape (22,)."),
         ("random initial", "a draw by tests.test_foreign.OwnNetwork from the global random generator of torch."),
-        ("loss", "OwnLoss.total: it is of shape (). Return a torch.Tensor of real numbers of shape (3,)."),
+        ("loss", "OwnLoss.total: it is of type Tensor, shape ()."),
     ],
 )  # fmt: skip
 def test_a_network_or_a_loss_with_a_wrong_result_says_so(

@@ -35,12 +35,12 @@ def wrong_result(got: str, expected: str, source: str = "") -> ForeignError:
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, in words: its shape, or its type."""
+    """Return what a value is, in words: its type, and its shape if it has one."""
     if value is None:
         return "None"
     shape = getattr(value, "shape", None)
     numbers = "complex " if "complex" in str(getattr(value, "dtype", "")) else ""
-    return f"of type {type(value).__name__}" if shape is None else f"of {numbers}shape {tuple(shape)}"
+    return f"of type {type(value).__name__}{'' if shape is None else f', {numbers}shape {tuple(shape)}'}"
 
 
 def check_tensor(value: object, shape: Sequence[int | None], source: str, part: str = "") -> None:

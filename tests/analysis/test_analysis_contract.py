@@ -116,7 +116,7 @@ def test_members_that_an_analysis_fails_with_or_cannot_take_do_not_keep_it_from_
     ("values", "message"),
     [
         ([1.0], "it is of type list"),
-        ({"x": torch.zeros(3)}, r"'x' is of shape \(3,\), for 2 networks"),
+        ({"x": torch.zeros(3)}, r"'x' is of type Tensor, shape \(3,\), for 2 networks"),
         ({"": torch.zeros(2)}, "'' cannot be that of a value"),
         ({"x": 1.0}, "'x' is of type float"),
     ],
