@@ -28,6 +28,7 @@ LEVELS = [
         "project",
         "python_words",
         "schema",
+        "signals",
         "streams",
         "text",
         "workers",
