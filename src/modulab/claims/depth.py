@@ -151,7 +151,7 @@ CLAIM = Claim(
     draw=_draw,
     caveats=(
         "Not one of the paper's claims: a question that its first claim leaves open.",
-        "Path strength passes through every layer, so that chance mixing multiplies with depth.",
+        "Path strength passes through every layer, so mixing by chance multiplies with depth.",
     ),
     tables=(("depth", {}, (ERROR, UNDER_NOISE, MODULARITY, "modularity/functional", "activity/mean")),),
 )

@@ -222,14 +222,14 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str, network
     return Page(
         title="When and why neural networks become modular, and what they gain by it: claims and verdicts",
         lead=[
-            f"Claims of {SOURCE}, each decided by a rule that was written before its experiment was run.",
+            f"Claims of {SOURCE}, each decided by a rule that was fixed before its experiment was run.",
             RULE,
         ],
         facts=[
             ("Preset", f"{preset}: {PRESETS[preset].meaning}"),
             ("Networks", str(facts["networks"])),
             ("Made with", made_with),
-            ("All again", facts["command"]),
+            ("Repeat with", facts["command"]),
         ],
         sections=[
             _verdicts(parts),
@@ -334,7 +334,7 @@ def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
         commands=[shlex.join(each.command) for each in part.experiments],
         sections=[
             *(
-                [Section(f"{claim.name}: reported beside it", tables=[_findings(reported)], folded=True)]
+                [Section(f"{claim.name}: other quantities", tables=[_findings(reported)], folded=True)]
                 if reported
                 else []
             ),

@@ -400,15 +400,15 @@ CLAIM = Claim(
     name="solutions",
     title="Training finds modular solutions by noise, not by chance",
     hypothesis=(
-        "Modular solutions take up a share of the space of networks that vanishes as modules are added, so that "
-        "training does not find them by chance; under noise it does."
+        "Modular solutions take up a share of the space of networks that vanishes as modules are added, so "
+        "training does not find them by chance. Under noise it finds them."
     ),
     measure=(
         f"The share of networks with a scaled excess of structural modularity above {MODULAR} and a test error below "
         f"{thresholds.LEARNED_SHARE:.0%} of the best constant answer's."
     ),
     comparison=(
-        f"Dense networks of {MODULES[-1]} modules against {MODULES[0]} at equal units for each module, trained "
+        f"Dense networks of {MODULES[-1]} modules against {MODULES[0]} at equal numbers of units per module, trained "
         f"without noise and under Poisson noise {NOISES[1]}."
     ),
     experiments=("solutions",),
@@ -423,7 +423,7 @@ CLAIM = Claim(
     prediction=(
         "Without noise the probability is at least that of isotropic aligned units, exp(-H I) with a rate I that grows "
         "with the number of modules d; since the targets are functions of single inputs it is expected to lie above. "
-        "In any case it is exponential in the units H, so that twice as many units square it, and "
+        "In any case it is exponential in the number of units H, so twice as many units square it, and "
         "each further module at least halves it. Under noise more than half of all networks are modular, however many "
         "modules there are."
     ),

@@ -37,7 +37,7 @@ _DIVISIONS: dict[str, Callable[[str], Sequence[str]]] = {
     "level": lambda cell: [cell], "stacked": _INTERVAL.split, "divided": str.split,
 }  # fmt: skip
 """Into which lines a cell with a number is divided on paper, in the order in which this is tried."""
-_JOINTS = re.compile(r"(?<=[./_@])(?=\w)")
+_JOINTS = re.compile(r"(?<=[./_@])(?=\w)(?<!\d\.)")
 """Where the parts of a name meet, at which its lines may be broken."""
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""

@@ -303,6 +303,10 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
     elif bounded and finite.size:
         # Marks at 0 and at 1 are whole.
         set_limits(min(0.0, float(finite.min())) - 0.04, 1.04)
+    elif scale == "linear" and finite.size and finite.min() == finite.max():
+        # Ticks next to one value, such as a count of 1, would be 0.98 and 1.02.
+        half = 0.5 * abs(float(finite.min())) or 0.5
+        set_limits(float(finite.min()) - half, float(finite.min()) + half)
     which.set_label_text(measure_label(name))
 
 
