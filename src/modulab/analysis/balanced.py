@@ -56,7 +56,7 @@ class BalancedClusters(LabelMethod):
         if reason := unmet(("layers",), network, task):
             return reason
         if not network.sites:
-            return "its network has no hidden units"
+            return "the network has no hidden units"
         narrow = [site.units for site in network.sites if site.units < self.experts]
         return f"it has {narrow[0]} units at a site, fewer than experts" if narrow else None
 

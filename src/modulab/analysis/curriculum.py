@@ -58,7 +58,7 @@ class Curriculum(Analysis):
         """Return why a network cannot go through the stages."""
         reason = super().lacking(network, member)
         if reason is None and isinstance(member.architecture, SelfTrained):
-            reason = "its networks train themselves"
+            reason = "the networks train themselves"
         for stage, changes in enumerate(self.stages, 1):
             if reason is not None:
                 break
@@ -143,7 +143,7 @@ def structure_kept(network: Network, member: Member, changes: Mapping[str, Any])
         same = network_of(changed(member, changes)) == network
     except ConfigError as error:
         return str(error)
-    return None if same else "its network would have another structure"
+    return None if same else "the network would have another structure"
 
 
 def changed(member: Member, changes: Mapping[str, Any]) -> Member:

@@ -56,7 +56,7 @@ class Interaction(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why there are no interactions."""
-        alone = "its task has one module" if member.task.modules == 1 else None
+        alone = "the task has one module" if member.task.modules == 1 else None
         return super().lacking(network, member) or alone
 
     def seconds(self, network: Network, member: Member) -> float:

@@ -67,7 +67,7 @@ class Likeness(Analysis):
         """Return why sites cannot be compared with those of the reference."""
         reason = super().lacking(network, member)
         if reason is None and not network.sites:
-            reason = "its network has no hidden units"
+            reason = "the network has no hidden units"
         if reason is None and self.folder is not None:
             other = _reference(self.folder, f"{self.row}").network
             if [values_per_unit(site) for site in network.sites] != [

@@ -153,7 +153,7 @@ def _finished(folder: Path) -> Finished:
 
 def _not_there(status: str) -> str:
     """Return why a member of this status has no network to analyse."""
-    return "its network is not kept in the folder" if status == "completed" else f"it is {status}"
+    return "the network is not kept in the folder" if status == "completed" else f"it is {status}"
 
 
 def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str]) -> set[str]:

@@ -172,7 +172,7 @@ def _at_budget(
 
 
 def shortfall(experiment: str, sweep: Sweep, reference: Sweep, task: str) -> Find:
-    """Take by how much a sweep falls short of a reference at matched clean error, relative to the smallest that matters.
+    """Take by how much a sweep falls short of a reference at matched clean error, relative to the least that matters.
 
     The greater of two: structural modularity that it lacks, over the difference that matters, and the
     logarithm of its error under Poisson noise over the reference's, over that of the factor that matters.

@@ -50,7 +50,7 @@ class Adaptation(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a network does not model variables of a causal task, if so."""
         if not isinstance(task, CausalTask) or not isinstance(network, Conditionals):
-            return "its network does not model causal mechanisms"
+            return "the network does not model causal mechanisms"
         return super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:

@@ -76,7 +76,7 @@ class FrameNull(Measure):
         if missing is not None:
             return missing
         if partition.modules == 1:
-            return "its task has one module"
+            return "the task has one module"
         if any(equal_features(partition, side) is None for side in ("inputs", "outputs")):
             return "its modules differ in their numbers of inputs or outputs"
         return None

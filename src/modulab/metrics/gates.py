@@ -92,7 +92,7 @@ class RobustMixture(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a network mixes no densities of domains, if so."""
         if not isinstance(task, DomainsTask) or not isinstance(network, GatedMixture):
-            return "its network does not mix densities of domains"
+            return "the network does not mix densities of domains"
         return super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:

@@ -62,8 +62,8 @@ class InputSpecialisation(Measure):
         """Return what other measures of layers lack, or that there are no hidden units or no two modules."""
         missing = super().lacking(network, task)
         if missing is None and task.modules == 1:
-            return "its task has one module"
-        return "its network has no hidden units" if missing is None and not network.sites else missing
+            return "the task has one module"
+        return "the network has no hidden units" if missing is None and not network.sites else missing
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the three values."""

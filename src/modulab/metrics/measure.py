@@ -72,28 +72,28 @@ class Column:
 
 
 _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
-    "edges": (lambda network, _: bool(network.connections), "its network has no weighted connections"),
+    "edges": (lambda network, _: bool(network.connections), "the network has no weighted connections"),
     "layers": (
         lambda network, _: network.is_layered,
-        "its network is not a sequence of layers",
+        "the network is not a sequence of layers",
     ),
     "sites": (
         # A layered network without hidden layers has no units that could be noisy or silent, which is an answer.
         lambda network, _: bool(network.sites) or network.is_layered,
-        "its network defines no sites where units are active",
+        "the network defines no sites where units are active",
     ),
-    "gate": (lambda network, _: network.gate_name is not None, "its network has no gate"),
-    "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
-    "logits": (lambda _, task: task.loss_function.takes_logits, "its task's outputs are values, not logits"),
+    "gate": (lambda network, _: network.gate_name is not None, "the network has no gate"),
+    "withheld": (lambda _, task: task.withholds, "the task withholds no combinations"),
+    "logits": (lambda _, task: task.loss_function.takes_logits, "the task's outputs are values, not logits"),
     "input_modules": (
         lambda _, task: set(range(task.modules)) <= set(task.partition.inputs),
-        "not every module of its task has inputs of its own",
+        "not every module of the task has inputs of its own",
     ),
     "output_modules": (
         lambda _, task: set(range(task.modules)) <= set(task.partition.outputs),
-        "not every module of its task has outputs of its own",
+        "not every module of the task has outputs of its own",
     ),
-    "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
+    "ranges": (lambda _, task: task.ranges, "the task's inputs have no range to widen"),
 }
 """What a measure may need, and the reason that is given if a member lacks it."""
 

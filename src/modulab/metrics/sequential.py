@@ -75,7 +75,7 @@ class Sequential(Measure):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a single module has no others."""
-        return "its task has one module" if task.modules == 1 else super().lacking(network, task)
+        return "the task has one module" if task.modules == 1 else super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         """Return shares, steps and errors."""

@@ -53,7 +53,7 @@ class CrossTangent(Measure):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a single module has no others."""
-        return "its task has one module" if task.modules == 1 else super().lacking(network, task)
+        return "the task has one module" if task.modules == 1 else super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the ratio of the blocks."""

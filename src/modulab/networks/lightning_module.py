@@ -111,7 +111,7 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         except (ConfigError, ForeignError) as error:
             if self.measured or self.sites or self.edges:
                 raise
-            return self._unmeasured(task, f"its network cannot be measured ({error})")
+            return self._unmeasured(task, f"the network cannot be measured ({error})")
         return network
 
     def _unmeasured(self, task: Task, reason: str) -> UnmeasuredNetwork:

@@ -173,7 +173,7 @@ def _before_and_after(pictured: Pictured) -> tuple[Connectivity, Connectivity]:
 def _connectivity_lacking(member: Member, network: Network) -> str | None:
     """Return why a network's connectivity cannot be drawn: it has no layers, or its task no modules."""
     if not network.is_layered:
-        return "its network is not a sequence of layers of weighted connections"
+        return "the network is not a sequence of layers of weighted connections"
     return measure_structural.lacking(network, member.task)
 
 

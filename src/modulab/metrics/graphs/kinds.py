@@ -69,18 +69,18 @@ def jacobian_graph(probe: Probe) -> Graph:
 
 
 def _edges_lacking(network: Network) -> str | None:
-    return None if network.connections else "its network has no weighted connections"
+    return None if network.connections else "the network has no weighted connections"
 
 
 def _layers_lacking(network: Network) -> str | None:
     if network.is_layered:
         return None
-    return "its network is not a sequence of layers, so that derivatives of units by units are not known"
+    return "the network is not a sequence of layers, so that derivatives of units by units are not known"
 
 
 def _values_lacking(network: Network) -> str | None:
     if not network.sites:
-        return "its network defines no sites where units are active"
+        return "the network defines no sites where units are active"
     if any(site.positions * site.visits > 1 for site in network.sites):
         return "its units have several values per sample, which do not correspond to inputs and outputs"
     return None

@@ -105,10 +105,10 @@ class KnownModules(Measure):
         if missing is not None:
             return missing
         if task.modules == 1:
-            return "its task has one module"
+            return "the task has one module"
         labels = {*task.partition.inputs, *task.partition.outputs}
         if not set(range(task.modules)) <= labels:
-            return "not every module of its task has inputs or outputs of its own"
+            return "not every module of the task has inputs or outputs of its own"
         if "frame" in self.nulls and any(
             equal_features(task.partition, side) is None for side in ("inputs", "outputs")
         ):
