@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +25,12 @@ from modulab.training.fit import fit_population
 from modulab.training.libraries import CannotCompile
 from modulab.training.native import building
 from modulab.training.native import step as native
-from modulab.training.native.emitting import PRELUDE
+from modulab.training.native.emitting import PRELUDE, function_source
+from modulab.training.native.lowering import lowered
 from modulab.training.native.statements import Unsupported
 from modulab.training.native.step import NativeStep, native_step
 from modulab.training.program import Program, program_of
+from modulab.training.torch_private import trace_sizes
 from tests.members import EAGER, EAGERLY, make_member
 from tests.training.cases import CASES, SLOW, members, varied
 from tests.training.fitting import CPU, prepared_learner, train_learner, trained_parameters
@@ -171,7 +176,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     loops = "\n".join(
         f'extern "C" void over_{name}(const float *in, float *out, int n)'
         f" {{\n#pragma omp simd\nfor (int i = 0; i < n; i++) out[i] = {name}(in[i]); }}"
-        for name in FUNCTIONS
+        for name in (*FUNCTIONS, "sign")
     )
     remainders = (
         'extern "C" void remainders(const int32_t *in, const int32_t *by, int32_t *out, int n)'
@@ -229,6 +234,7 @@ def over(functions: ctypes.CDLL, name: str, values: np.ndarray) -> np.ndarray:
         ("logarithm", [math.nan, math.inf, 0.0, -1.0, 1.0], [math.nan, math.inf, -math.inf, math.nan, 0]),
         ("logarithm_of_one_plus", [math.nan, math.inf, -1.0, 0.0], [math.nan, math.inf, -math.inf, 0]),
         ("hyperbolic_tangent", [math.nan, math.inf, -math.inf, 0.0], [math.nan, 1, -1, 0]),
+        ("sign", [math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-44, -2.0], [math.nan, 1, -1, 0, -0.0, 1, -1]),
         ("sine", [math.nan, 0.0], [math.nan, 0]),
         ("cosine", [math.nan, 0.0], [math.nan, 1]),
     ],
@@ -250,6 +256,53 @@ def test_remainders_are_those_of_integers(functions: ctypes.CDLL) -> None:
         *(each.ctypes.data_as(ctypes.c_void_p) for each in (values, divisors, out)), len(values)
     )
     np.testing.assert_array_equal(out, values % divisors)
+
+
+@pytest.mark.parametrize(
+    ("argument", "checked"),
+    [
+        (lambda bits: ((bits & 255).float() + 1.0) * 2.0**-8, False),
+        (lambda bits: (bits & 255).float(), True),  # may be 0
+        (lambda bits: (bits & -2).float() + 1.0, True),  # may be negative
+        (lambda bits: bits.float() + 3e9, False),
+        (lambda bits: 2.0 / (bits & 255).float(), True),  # may be infinite
+    ],
+)
+def test_logarithms_check_their_arguments_unless_these_are_known_to_be_normal(
+    argument: Callable[[torch.Tensor], torch.Tensor], checked: bool
+) -> None:
+    source = source_of(lambda bits: (torch.log(argument(bits)),), torch.arange(64, dtype=torch.int32)[None])
+    called = re.search(r"logarithm\w*", source[source.index("void body(") :])
+    assert called is not None
+    assert called[0] == ("logarithm" if checked else "logarithm_of_normal")
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 50])
+def test_sums_of_every_length_are_whole(size: int, tmp_path: Path) -> None:
+    values = torch.rand(3, 4, size, generator=torch.Generator().manual_seed(3))
+    library = tmp_path / "sums.so"
+    building.build(library, lambda: source_of(lambda rows: (rows.sum(dim=2),), values[:1]))
+    sums = torch.empty(3, 4)
+    tensors = (ctypes.c_void_p * 1)(values.data_ptr())
+    served = (ctypes.c_int64 * 1)(1)
+    assert (
+        ctypes.CDLL(str(library)).run(ctypes.c_int64(3), tensors, served, ctypes.c_void_p(sums.data_ptr()))
+        == 0
+    )
+    torch.testing.assert_close(sums, values.double().sum(dim=2).float(), rtol=3e-7, atol=0)
+
+
+def test_elements_of_a_row_lie_side_by_side_for_the_compiler() -> None:
+    # An index that adds up a row's place and an element's may wrap around: its elements would be gathered one by one.
+    program = program_of(make_member({"noise": "poisson"}))
+    source = native._source(program, native._trace(program))
+    code = source[source.index("void body(") :]
+    assert re.search(r"\(b\d+ \+ \(o0 \* \d+\)\)\[i\]", code)
+    assert not re.search(r"\[[^\]]*\bo\d[^\]]*\bi\b[^\]]*\]", code)
+
+
+def source_of(function: Callable[..., Any], *examples: torch.Tensor) -> str:
+    return function_source(lowered(trace_sizes(function, list(examples))))
 
 
 def test_reasons_name_what_is_not_known() -> None:

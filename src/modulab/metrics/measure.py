@@ -237,14 +237,19 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
     """
     own = find_measures(probes)
     named = shipped_measures()
-    shipped = {path: find_measure(value, path) for path, value in named.items()}
     silent = [key for key, each in own.items() if not each.columns]
+
+    @functools.cache
+    def shipped() -> dict[str, Measure]:
+        # Importing all of them takes as long as training some networks.
+        return {path: find_measure(value, path) for path, value in named.items()}
+
     chosen: dict[str, str | dict[str, Any]] = {}
     for key in ("curves", "sparse_curves"):
         for pattern in getattr(probes, key):
-            givers = _givers(own, pattern) or silent or _givers(shipped, pattern)
+            givers = _givers(own, pattern) or silent or _givers(shipped(), pattern)
             if not givers:
-                names = _names_of(own) + _names_of(shipped)
+                names = _names_of(own) + _names_of(shipped())
                 raise ConfigError(
                     f"probes.{key}: no measure gives {pattern!r}. {suggest_measure(pattern, names)}"
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from modulab.training.native.operations import OPERATIONS, Operation
+from modulab.training.native.operations import LOGARITHM_OF_NORMAL, OPERATIONS, Operation
 from modulab.training.native.statements import (
     Access,
     Buffer,
@@ -28,6 +29,7 @@ from modulab.training.native.statements import (
 from modulab.training.native.values import C_TYPES, Value, access, constant, loop_order, strided
 
 _LARGEST_ANGLE = 2.0**13
+_SMALLEST_NORMAL = 2.0**-126
 
 
 class Collected:
@@ -83,13 +85,14 @@ class Collected:
         ]
         if operation.floats_only and result.dtype != torch.float32:
             raise Unsupported(f"{node.target} of {result.dtype}")
-        bound = _bound_of(name, tensors)
-        if name in ("sin", "cos") and tensors[0].bound > _LARGEST_ANGLE:
+        if name in ("sin", "cos") and max(map(abs, tensors[0].bounds)) > _LARGEST_ANGLE:
             raise Unsupported(f"{node.target} of angles without a bound")
+        if name == "log" and tensors[0].bounds[0] >= _SMALLEST_NORMAL and tensors[0].bounds[1] < math.inf:
+            operation = LOGARITHM_OF_NORMAL
         made = self._assign(
             _typed(operation, tensors, result.dtype), tensors, result.shape, result.dtype, operation.is_cheap
         )
-        return replace(made, bound=bound)
+        return replace(made, bounds=_bounds_of(name, tensors))
 
     def _scaled(self, value: Any, factor: float) -> Any:
         """Return a number or the elements of a tensor times a factor."""
@@ -205,10 +208,19 @@ def _typed(operation: Operation, values: Sequence[Value], result: torch.dtype) -
     return operation.expression.format(*casts)
 
 
-def _bound_of(name: str, values: Sequence[Value]) -> float:
-    """Return what no element of a result exceeds in magnitude, as far as the values show."""
+def _bounds_of(name: str, values: Sequence[Value]) -> tuple[float, float]:
+    """Return what no element of a result is below and what none is above, as far as the values show."""
+    known = [
+        value.bounds if value.literal is None else (float(value.literal), float(value.literal))
+        for value in values
+    ]
     if name == "copy":
-        return 2.0**31 if values[0].dtype == torch.int32 else values[0].bound
-    if name == "mul":
-        return math.prod(value.bound if value.literal is None else abs(value.literal) for value in values)
-    return math.inf
+        of_type = (-(2.0**31), 2.0**31) if values[0].dtype == torch.int32 else known[0]
+        return max(known[0][0], of_type[0]), min(known[0][1], of_type[1])
+    if name == "bitwise_and" and len(known) == 2 and known[1][0] >= 0:
+        return 0.0, known[1][1]
+    if name in ("add", "mul") and len(known) == 2 and all(map(math.isfinite, (*known[0], *known[1]))):
+        combine = operator.add if name == "add" else operator.mul
+        ends = [combine(left, right) for left in known[0] for right in known[1]]
+        return min(ends), max(ends)
+    return -math.inf, math.inf

@@ -13,6 +13,8 @@ from modulab.training.native.statements import Access, Body, Buffer, Product, St
 
 _ALIGNMENT = 16
 """Of buffers, in elements of four bytes: a line of the cache."""
+_LANES = 16
+"""Elements that sums take at once, as in the prelude."""
 PRELUDE = Path(__file__).parent / "prelude.hpp"
 
 
@@ -140,6 +142,8 @@ def _words(buffer: Buffer, size: int) -> int:
 class _Block:
     """Lines of code in the making, within one loop."""
 
+    adds_lanes: bool = False
+    """Whether sums are kept for each of some lanes, and added up after the loop."""
     before: list[str] = field(default_factory=list)
     inside: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
@@ -300,7 +304,7 @@ class _Writer:
         return any(place < outer for place in statement.reduced)
 
     def _loop(self, group: Group, loop: Loop) -> list[str]:
-        block = _Block()
+        block = _Block(adds_lanes=_adds_lanes(loop))
         inside = set(loop.statements)
         for statement in loop.statements:
             values = [self._input(statement, access, inside, block) for access in statement.inputs]
@@ -314,24 +318,27 @@ class _Writer:
             block.names[buffer, statement.output.strides, statement.output.offset] = name
             if buffer in self._stored:
                 block.inside.append(f"{self._element(statement.output)} = {name};")
-        head = "{" if loop.size == 1 else f"for (int i = 0; i < {loop.size}; i++) {{"
-        clauses = "".join(f" reduction({kind}:{', '.join(names)})" for kind, names in block.clauses.items())
-        pragma = [] if loop.size == 1 else [f"#pragma omp simd{clauses}"]
         start = ["  {  constexpr int i = 0; (void)i;"] if loop.size == 1 else ["  {"]
-        return [*start, *block.before, *pragma, head, *block.inside, "}", *block.after, "  }"]
+        around = _in_lanes if block.adds_lanes else _one_by_one
+        return [*start, *block.before, *around(loop.size, block), *block.after, "  }"]
 
     def _reduce(self, statement: Statement, value: str, outer: int, block: _Block) -> None:
         assert statement.reduction is not None
         reduction = REDUCTIONS[statement.reduction]
         buffer = _buffer(statement.output)
         target = self._element(statement.output)
-        if len(statement.sizes) - 1 not in statement.reduced:
+        if not _is_within(statement):
             block.inside.append(f"{target} = {reduction.expression.format(target, value)};")
             return
         total = f"total_{buffer.name}"
-        block.before.append(f"{buffer.dtype} {total} = {reduction.start};")
-        block.inside.append(f"{total} = {reduction.expression.format(total, value)};")
-        block.clauses[reduction.clause].append(total)
+        if block.adds_lanes:
+            block.before.append(f"alignas(64) float {total}[LANES] = {{}};")
+            block.inside.append(f"{total}[lane] += {value};")
+            total = f"sum_of(*(const Lanes *){total})"
+        else:
+            block.before.append(f"{buffer.dtype} {total} = {reduction.start};")
+            block.inside.append(f"{total} = {reduction.expression.format(total, value)};")
+            block.clauses[reduction.clause].append(total)
         if self._adds_to_memory(statement, outer):
             total = reduction.expression.format(target, total)
         block.after.append(f"{target} = {total};")
@@ -361,7 +368,15 @@ class _Writer:
         return {_buffer(statement.output) for statement in statements}
 
     def _element(self, access: Access) -> str:
-        return f"{_buffer(access).name}[{self._index(access)}]"
+        name = _buffer(access).name
+        *outer, inner = access.strides or (0,)
+        if not inner or not any(outer):
+            return f"{name}[{self._index(access)}]"
+        # Sums of integers may wrap around. Where places are sums over several loops, the compiler cannot tell that
+        # elements lie side by side, and would gather and scatter them. With a pointer for each row it can.
+        row = self._index(replace(access, strides=(*outer, 0)))
+        column = self._index(replace(access, strides=(*(0 for _ in outer), inner), offset=0))
+        return f"({name} + ({row}))[{column}]"
 
     def _index(self, access: Access) -> str:
         variables = [f"o{place}" for place in range(len(access.strides) - 1)] + ["i"]
@@ -392,6 +407,37 @@ class _Writer:
             sizes = (rows, columns, terms, left.strides[1], left.strides[2], right.strides[1], row)
             lines.append(f"  product<{', '.join(map(str, sizes))}>({', '.join(names)});")
         return lines + (["  }"] if count > 1 else [])
+
+
+def _is_within(statement: Statement) -> bool:
+    """Return whether a statement combines the elements of its innermost loop."""
+    return statement.reduction is not None and len(statement.sizes) - 1 in statement.reduced
+
+
+def _adds_lanes(loop: Loop) -> bool:
+    """Return whether all that a loop combines are sums of numbers of single precision, and of enough of them."""
+    combined = [each for each in loop.statements if _is_within(each)]
+    sums = all(each.reduction == "sum" and _buffer(each.output).dtype == "float" for each in combined)
+    return bool(combined) and sums and loop.size >= _LANES
+
+
+def _one_by_one(size: int, block: _Block) -> list[str]:
+    if size == 1:
+        return ["{", *block.inside, "}"]
+    clauses = "".join(f" reduction({kind}:{', '.join(names)})" for kind, names in block.clauses.items())
+    return [f"#pragma omp simd{clauses}", f"for (int i = 0; i < {size}; i++) {{", *block.inside, "}"]
+
+
+def _in_lanes(size: int, block: _Block) -> list[str]:
+    """Return a loop over `size` elements as loops over lanes: the order of sums is that of the source."""
+    whole, rest = size // _LANES * _LANES, size % _LANES
+    lines = [f"for (int first = 0; first < {whole}; first += LANES)", *_lanes("LANES", "first", block)]
+    return lines + (_lanes(str(rest), str(whole), block) if rest else [])
+
+
+def _lanes(count: str, first: str, block: _Block) -> list[str]:
+    head = f"for (int lane = 0; lane < {count}; lane++) {{ const int i = {first} + lane;"
+    return ["{", "#pragma omp simd", head, *block.inside, "}", "}"]
 
 
 def _transposed(factor: Access) -> Access:

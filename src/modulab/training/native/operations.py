@@ -64,6 +64,9 @@ OPERATIONS: dict[str, Operation] = {
     "copy": Operation("{0}"),
 } | {name: Operation(f"({{0}} {sign} {{1}})", takes="promoted") for name, sign in _COMPARISONS.items()}
 
+LOGARITHM_OF_NORMAL = Operation("logarithm_of_normal({0})", is_cheap=False, floats_only=True)
+"""What `log` is where its argument is known to be positive, finite and not subnormal."""
+
 
 @dataclass(frozen=True)
 class Reduction:

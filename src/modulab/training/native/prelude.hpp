@@ -11,7 +11,7 @@ INLINE float float_of(int32_t bits) { return __builtin_bit_cast(float, bits); }
 
 INLINE float absolute(float value) { return __builtin_fabsf(value); }
 INLINE int32_t absolute(int32_t value) { return value < 0 ? -value : value; }
-INLINE float sign(float value) { return value > 0 ? 1.0f : (value < 0 ? -1.0f : value * 0.0f); }
+INLINE float sign(float value) { return __builtin_fabsf(value) > 0 ? __builtin_copysignf(1.0f, value) : value; }
 INLINE float larger(float left, float right) { return right > left || right != right ? right : left; }
 INLINE float smaller(float left, float right) { return right < left || right != right ? right : left; }
 INLINE int32_t larger(int32_t left, int32_t right) { return right > left ? right : left; }
@@ -49,12 +49,11 @@ INLINE float exponential(float value) {
 }
 
 // log(x) = n log(2) + 2 artanh(s), s = (m - 1) / (m + 1), m between sqrt(1/2) and sqrt(2).
-INLINE float logarithm(float value) {
-  bool tiny = value < 1.17549435e-38f;
-  int32_t bits = bits_of(tiny ? value * 8388608.0f : value);
+INLINE float logarithm_times_two_to(int32_t exponent, float value) {
+  int32_t bits = bits_of(value);
   int32_t power = (bits - 0x3f3504f3) >> 23;
   float rest = float_of(bits - (power << 23)) - 1.0f;
-  float n = (float)(tiny ? power - 23 : power);
+  float n = (float)(power + exponent);
   float s = rest / (rest + 2.0f), square = s * s;
   float sum = 2.0f / 11;
   sum = __builtin_fmaf(sum, square, 2.0f / 9);
@@ -63,10 +62,14 @@ INLINE float logarithm(float value) {
   sum = __builtin_fmaf(sum, square, 2.0f / 3);
   float half = 0.5f * rest * rest;
   float result = __builtin_fmaf(n, 1.42860682030941723e-6f, s * (half + sum * square));
-  result = __builtin_fmaf(n, 0.693145751953125f, rest - (half - result));
-  result = value == 0.0f ? -__builtin_inff() : result;
-  result = value < 0.0f ? __builtin_nanf("") : result;
-  return value < __builtin_inff() ? result : value;
+  return __builtin_fmaf(n, 0.693145751953125f, rest - (half - result));
+}
+INLINE float logarithm_of_normal(float value) { return logarithm_times_two_to(0, value); }
+INLINE float logarithm(float value) {
+  bool tiny = value < 1.17549435e-38f;
+  float result = logarithm_times_two_to(tiny ? -23 : 0, value * (tiny ? 8388608.0f : 1.0f));
+  float limit = value == 0.0f ? -__builtin_inff() : (value < 0.0f ? __builtin_nanf("") : value);
+  return value > 0.0f && value < __builtin_inff() ? result : limit;
 }
 
 // With u the rounded 1 + x, log(u) lacks what was lost in rounding, divided by u.
@@ -114,17 +117,16 @@ INLINE float cosine_near_zero(float x) {
   sum = __builtin_fmaf(sum, square, 4.1666667e-2f);
   return __builtin_fmaf(sum * square, square, __builtin_fmaf(square, -0.5f, 1.0f));
 }
+INLINE float negative_if(int32_t second_bit, float value) { return float_of(bits_of(value) ^ (second_bit & 2) << 30); }
 INLINE float sine(float angle) {
   Turned t = turned(angle);
   float s = sine_near_zero(t.rest), c = cosine_near_zero(t.rest);
-  float result = t.quadrant & 1 ? c : s;
-  return t.quadrant & 2 ? -result : result;
+  return negative_if(t.quadrant, t.quadrant & 1 ? c : s);
 }
 INLINE float cosine(float angle) {
   Turned t = turned(angle);
   float s = sine_near_zero(t.rest), c = cosine_near_zero(t.rest);
-  float result = t.quadrant & 1 ? s : c;
-  return (t.quadrant + 1) & 2 ? -result : result;
+  return negative_if(t.quadrant + 1, t.quadrant & 1 ? s : c);
 }
 
 // Matrix products with all sizes and strides known to the compiler. `product` has the columns of the right factor side
@@ -180,12 +182,21 @@ static __attribute__((noinline)) void product(const float *left, const float *ri
         left + WHOLE * LEFT_ROW, right, out + WHOLE * OUT_ROW);
 }
 
+#ifdef __clang__
+#define SHUFFLED(lanes, ...) __builtin_shufflevector(lanes, lanes, __VA_ARGS__)
+#else
+typedef int32_t Places __attribute__((vector_size(LANES * sizeof(int32_t))));
+#define SHUFFLED(lanes, ...) __builtin_shuffle(lanes, (Places){__VA_ARGS__})
+#endif
+
+// Each half is added to the other, then each quarter, and so on: loops that add up elements one after another would wait
+// for each sum.
 INLINE float sum_of(Lanes lanes) {
-  float values[LANES];
-  memcpy(values, &lanes, sizeof values);
-  for (int width = LANES / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) values[i] += values[i + width];
-  return values[0];
+  lanes += SHUFFLED(lanes, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+  lanes += SHUFFLED(lanes, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  lanes += SHUFFLED(lanes, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  lanes += SHUFFLED(lanes, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  return lanes[0];
 }
 
 template <int ROWS, int COLUMNS, int TERMS, int LEFT_ROW, int RIGHT_COLUMN, int OUT_ROW>

@@ -24,8 +24,8 @@ class Value:
     shape: Tensor
     dtype: torch.dtype
     literal: float | None = None
-    bound: float = math.inf
-    """What no element exceeds in magnitude."""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    """What no element is below, and what none is above, unless it is NaN."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
