@@ -92,6 +92,12 @@ _LAZY_FROM = math.sqrt(3)
 """Midway between the initial scales 1 and 3, of which the latter was called lazy."""
 
 
+def _are_legendre(settings: Settings) -> bool:
+    """Return whether `task.degree` is the degree of the targets: other functions have the key, but do not use it."""
+    functions = settings.get("task.functions")
+    return functions is None or all("legendre" in str(each) for each in np.asarray(functions).ravel())
+
+
 def _robustness(settings: Settings) -> Array:
     """Return the largest of three margins: matched parameters, fewer points than 64 d, or lazy with degree 2 or more.
 
@@ -104,7 +110,7 @@ def _robustness(settings: Settings) -> Array:
         _POINTS_OF_A_MODULE * _numbers(settings, "task.modules") / _numbers(settings, "data.num_samples")
     )
     lazy = np.log(_numbers(settings, "architecture.initial_scale") / _LAZY_FROM)
-    if "task.degree" in settings:
+    if "task.degree" in settings and _are_legendre(settings):
         lazy = np.where(_numbers(settings, "task.degree") >= 2, lazy, -np.inf)
     margin = np.maximum(points, lazy)
     if "architecture.match" in settings:
