@@ -10,7 +10,7 @@ probability q and 0 otherwise, standardised:
 
     xi = s (b / q - 1) / sqrt((1 - q) / q),  s the sign of a,  q = 1 / (1 + sigma^2).
 
-With that q the root is sigma, so that sigma xi is s sigma^2 where b = 1 and -s where b = 0. Under the
+With that q the root is sigma, so sigma xi is s sigma^2 where b = 1 and -s where b = 0. Under the
 multiplicative law the noisy activity is then a + |a| sigma xi = a b / q: inverted dropout (N. Srivastava et
 al., "Dropout", 2014), which silences a unit with probability 1 - q = sigma^2 / (1 + sigma^2) and scales up
 what it keeps. Whatever depends on mean and variance alone, such as the expected squared error of a linear

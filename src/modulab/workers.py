@@ -1,4 +1,4 @@
-"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for its messages."""
+"""Processes side by side, each forked from one that has imported torch, with its own pipe for its messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Message:
 
 
 class Workers:
-    """Processes at work. Each has a pipe of its own: one that is killed while it writes blocks no other."""
+    """Processes at work. Each has its own pipe: one that is killed while it writes blocks no other."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         """Let the process that the others are forked from import `preload`, unless it exists already."""
@@ -153,7 +153,7 @@ def show_sent(message: Message, progress: ProgressReport, processes: int, place:
 
 @contextmanager
 def ended_by_signal() -> Generator[None]:
-    """Treat SIGTERM as Ctrl-C, unless it is handled already, so that processes save and stop."""
+    """Treat SIGTERM as Ctrl-C, unless it is handled already, so processes save and stop."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL

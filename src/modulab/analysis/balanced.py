@@ -3,7 +3,7 @@
 Z. Qiu et al. ("Emergent mixture-of-experts: Can dense pre-trained transformers benefit from emergent modular
 structures?", arXiv 2310.10908) cluster the rows of the weights that units read by, scaled to length 1, into experts of
 equal size. Given the centres, units are assigned at the least sum of squared distances under which the sizes are equal
-(`scipy.optimize.linear_sum_assignment`), so that each step of this k-means is exact.
+(`scipy.optimize.linear_sum_assignment`), so each step of this k-means is exact.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A curriculum: networks are trained further under settings that change stage by stage, as far as they pass the stages.
 
-A network goes on to the next stage once its error on new points is below a level. A stage may make the task harder,
+A network continues to the next stage once its error on new points is below a level. A stage may make the task harder,
 `task.recent: 3`, and a network larger, `architecture.grown: 2`: connections that a stage unmasks begin with the values
 that they have in a fresh network, and all others with those that they have been trained to. Settings that would change
 the structure of a network cannot be changed.

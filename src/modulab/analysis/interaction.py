@@ -9,7 +9,7 @@ analysis of variance over independent modules, E[D^2] / 4 is the variance of all
 and A. Owen, "Estimating mean dimensionality of analysis of variance decompositions", 2006). It is given as a share of
 the variance of f: 0 for an additive f, and 1 for a product of factors with mean 0.
 
-Inputs of a module are exchanged for others that it may have, so that the network is run at inputs as they occur, and no
+Inputs of a module are exchanged for others that it may have, so the network is run at inputs as they occur, and no
 size of a step matters. A difference is on the training support if all four points are.
 """
 
@@ -76,7 +76,7 @@ class Interaction(Analysis):
         """
         probe = trained.probe
         samples = evaluation_samples(probe.task, probe.keys, 2 * self.pairs, "full")
-        # Laid out alike, with the batch innermost, so that equal inputs of a unit give equal bits.
+        # Laid out alike, with the batch innermost, so equal inputs of a unit give equal bits.
         points, others = (
             half.transpose(1, 2).contiguous().transpose(1, 2)
             for half in samples.inputs.split(self.pairs, dim=1)

@@ -110,7 +110,7 @@ class Likeness(Analysis):
 
 @functools.lru_cache(maxsize=4)
 def _reference(folder: str, row: str) -> NetworkPopulation:
-    """Return one finished network of a folder. Raises: ConfigError where it is not there."""
+    """Return one finished network of a folder. Raises: ConfigError if it is not there."""
     results = load_results(folder)
     name = results["run_id"].tolist()[row_number(results, row, "row")]
     for group in load_members(folder):

@@ -87,7 +87,7 @@ def plan_analyses(
     `members` are rows by number or run_id, or ranges of numbers such as 0-9; by default all that are completed. With
     `again`, those that have been analysed are analysed once more.
 
-    Raises: ConfigError where there are no finished networks, or no such members.
+    Raises: ConfigError if there are no finished networks, or no such members.
     """
     if not path.is_dir():
         reason = "it is a file" if path.exists() else "there is no such folder"
@@ -266,8 +266,8 @@ def _measured_factor(
 def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
     """Take the analyses that are planned. What is found is written every few seconds, at the end, and on Ctrl-C.
 
-    Raises: ConfigError where another process is using in a folder, a file cannot be used, or code that its results
-    name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same goes on where this stopped.
+    Raises: ConfigError if another process is using in a folder, a file cannot be used, or code that its results
+    name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same call continues where this one stopped.
     """
     for folder in {*(part.folder for part in plan.parts), *plan.left_out}:
         check_links(folder)

@@ -25,7 +25,7 @@ def run_claims(
 
     Claims of which an experiment failed are left out; the reasons are returned beside the judgements.
 
-    Raises: ConfigError where no claim is left; KeyboardInterrupt on Ctrl-C, after which the same call goes on
+    Raises: ConfigError if no claim is left; KeyboardInterrupt on Ctrl-C, after which the same call continues
     where this one stopped.
     """
     claims = choose_claims(names)

@@ -54,7 +54,7 @@ def share(experiment: str, measure: str, first: Condition, second: Condition) ->
 def ratio_of_means(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
     """Compare means of two arms: the logarithm of first over second. Unlike in `ratio`, single values may be negative.
 
-    A mean that is drawn at 0 or below counts as nearly 0, so that the interval reaches as far as it must.
+    A mean that is drawn at 0 or below counts as nearly 0, so the interval reaches as far as it must.
     """
     return lambda evidence: estimate(
         evidence[experiment].columns(measure, [first, second]),

@@ -19,7 +19,7 @@ class Preset:
     replaced: Mapping[str, str] = field(default_factory=dict[str, str])
     """Experiments for which another one, of its own size, stands in."""
     resized: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """Experiments that have overrides of their own instead of those for all."""
+    """Experiments that have their own overrides instead of those for all."""
     decides: bool = True
     """Whether its networks are trained long enough for verdicts."""
     looks: tuple[int, ...] = (1,)
@@ -67,7 +67,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def choose_preset(name: str, processes: int | None) -> Preset:
-    """Return a preset. Raises: ConfigError where there is none of this name, and for a wrong number of processes."""
+    """Return a preset. Raises: ConfigError if there is none of this name, and for a wrong number of processes."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: there is no such preset. {suggest(name, PRESETS)}")
     if processes is not None and processes < 1:

@@ -1,7 +1,7 @@
 """How a claim is decided: criteria that were fixed before anything was run, and verdicts that follow from them.
 
 A criterion is a quantity, and the region in which it must lie for the claim to hold. Its region leaves out
-not only 0 but every effect too small to matter, so that a claim cannot be upheld by many seeds alone.
+not only 0 but every effect too small to matter, so a claim cannot be upheld by many seeds alone.
 
 The rule errs to either side with a probability of at most 5%, whatever the number of criteria:
 

@@ -1,4 +1,4 @@
-"""Run the experiments of claims side by side, each in a process and a folder of its own, as `modulab train` would."""
+"""Run the experiments of claims side by side, each in its own process and folder, as `modulab train` would."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_on_this_machine(
 
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1
-    # Those that took longest before come first, so that no core is left idle beside a long one at the end.
+    # Those that took longest before come first, so no core is left idle beside a long one at the end.
     spent = {experiment.name: seconds_spent(experiment.folder) for experiment in experiments}
     ordered = sorted(experiments, key=lambda experiment: spent[experiment.name], reverse=True)
     found: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ def run_experiments(
     The processes share the memory that a population may take. An experiment whose process is killed, as the
     kernel does where memory runs out, is tried again with populations of half the size.
 
-    Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call goes on where this one ended.
+    Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call continues where this one ended.
     """
     # Torch and Lightning take seconds to import: once, in the process that the others are forked from.
     workers = Workers(["modulab.sweep.this_machine", "modulab.config.composing", "hydra"])
@@ -165,7 +165,7 @@ def _own_settings(
 def halve_populations(folder: Path) -> int | None:
     """Return half the size of the largest population that a killed process left unfinished, to try again with.
 
-    Checkpoints of larger ones are removed, so that their members are put into new populations. None where a
+    Checkpoints of larger ones are removed, so their members are put into new populations. None where a
     single network was too much, or where nothing had begun.
     """
     done = completed(folder)

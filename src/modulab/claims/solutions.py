@@ -8,7 +8,7 @@ A network is a modular solution if both hold, levels that were fixed before any 
 - Its test error is below 20% of that of the best constant answer: it has learned the task (claims.thresholds), since
   a network that has not can look modular.
 
-Every module has the same function, the parabola 2 x^2 - 1, so that modules are exchangeable and the number of modules
+Every module has the same function, the parabola 2 x^2 - 1, so modules are exchangeable and the number of modules
 is all that changes. Without noise, were it not for the task, nothing in training would distinguish the module axes
 from others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
 interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1934, 404-413).
@@ -130,8 +130,8 @@ def proportion(found: int, trained: int) -> Proportion:
 class OfTwo(Estimate, ABC):
     """A function of two probabilities, whose interval holds at least the level's share at any level.
 
-    Each of the two intervals errs with half the probability, so that the function's covers by Bonferroni. Half a
-    network is added to each count in the estimate itself, so that none found, or all, gives a number.
+    Each of the two intervals errs with half the probability, so the function's covers by Bonferroni. Half a
+    network is added to each count in the estimate itself, so none found, or all, gives a number.
     """
 
     first: Proportion = field(kw_only=True)

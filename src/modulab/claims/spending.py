@@ -53,7 +53,7 @@ def judge_in_looks(
     """Train experiments and judge claims; give more seeds to arms of what may yet be decided, up to the last look.
 
     `multiples` has the number of seeds at each look over that at the first. What a look asks for follows from the
-    results of those before, so that the same call goes on where another one was stopped.
+    results of those before, so the same call continues where another one was stopped.
     """
     asked: defaultdict[str, set[str]] = defaultdict(set)
     results: dict[str, pd.DataFrame] = {}

@@ -2,7 +2,7 @@
 
 A run trains the member that its settings describe, at `population.seeds` seeds, at every point of
 `population.grid`. A key of the grid is a leaf (`noise.scale`) or a whole group (`architecture`), whose values
-are the names of config files. Hydra composes each distinct combination of groups once, so that a choice means
+are the names of config files. Hydra composes each distinct combination of groups once, so a choice means
 what it means on the command line; leaves are then set directly, which is a thousand times faster, and
 interpolations that depend on them are resolved again for every point.
 
@@ -140,7 +140,7 @@ class _Composed:
     population: Population
     keys: frozenset[str]
     of_one_job: bool
-    """Whether the config refers to the job that it was composed for, so that no other may use it."""
+    """Whether the config refers to the job that it was composed for, so no other may use it."""
     seed_interpolates: bool
 
     @functools.cached_property

@@ -1,6 +1,6 @@
 """What names a member's result: a hash of its config, which later versions of modulab compute alike.
 
-A sweep that an earlier version began goes on under a later one, as long as the run_ids that the later one computes
+A sweep that an earlier version began continues under a later one, as long as the run_ids that the later one computes
 are those in the folder. So a config is hashed as the first version with such a result would have written it: code
 that has moved since counts under its first dotted path, and a key that was added since does not count as long as it
 has the value that was once the only one. A key that has another name or other values since counts as it was.

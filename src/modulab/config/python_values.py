@@ -20,7 +20,7 @@ def overrides_of(given: str | Sequence[str] | Mapping[str, Any], settings: Mappi
 
     Dictionaries may be nested: `noise={"scale": 0.2}` is `noise.scale=0.2`.
 
-    Raises: ConfigError where text is expected and something else is given, and for a value that no config can hold.
+    Raises: ConfigError if text is expected and something else is given, and for a value that no config can hold.
     """
     if isinstance(given, str):
         given = [given]

@@ -363,7 +363,7 @@ class Reader:
     def run(self, config: Mapping[str, Any]) -> Run:
         """Return the checked run of a plain, resolved config with the keys of `Member` and no others.
 
-        The run's config is as the settings understood the one given, so that equal settings are written alike.
+        The run's config is as the settings understood the one given, so equal settings are written alike.
 
         Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
         """

@@ -1,7 +1,7 @@
 """Settings drawn from a Sobol sequence: points that cover the space of several axes evenly, however many there are.
 
 A grid of five axes at five values each has 3,125 points, and varies each axis at five values only. A Sobol sequence
-gives every point its own value on every axis, and any number of its first points cover the space evenly, so that more
+gives every point its own value on every axis, and any number of its first points cover the space evenly, so more
 settings can be added later and none is trained twice (I. Sobol, "On the distribution of points in a cube and the
 approximate evaluation of integrals", 1967). Torch's generator is used, with the direction numbers of S. Joe and
 F. Kuo ("Constructing Sobol sequences with better two-dimensional projections", 2008): it needs no further dependency.
@@ -81,7 +81,7 @@ class Sobol(Settings):
     @field_validator("axes", mode="before")
     @classmethod
     def _read(cls, axes: Any) -> Any:
-        # One by one, so that errors name what an axis may have, and not what this group may have.
+        # One by one, so errors name what an axis may have, and not what this group may have.
         if not isinstance(axes, dict):
             return axes
         named = cast("dict[str, Any]", axes).items()

@@ -47,7 +47,7 @@ class Template:
 
     @property
     def interpolates(self) -> bool:
-        """Return whether values refer to others, so that they may differ between members of different seeds."""
+        """Return whether values refer to others, so they may differ between members of different seeds."""
         return bool(self._interpolating)
 
     def member(self, leaves: Mapping[str, Any]) -> dict[str, Any]:

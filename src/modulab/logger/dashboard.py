@@ -51,7 +51,7 @@ CLAIMS = (
 def make_dashboard(folder: Path, results: pd.DataFrame, project: str, entity: str, group: str) -> Any:
     """Return the workspace of a sweep, which `save()` sends to W&B.
 
-    Raises: ConfigError where the optional package wandb-workspaces is not installed.
+    Raises: ConfigError if the optional package wandb-workspaces is not installed.
     """
     try:
         with warnings.catch_warnings():  # It is written for an older pydantic.

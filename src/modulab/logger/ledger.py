@@ -1,4 +1,4 @@
-"""Ledgers: which members of a folder a logger has exported, so that none is exported twice."""
+"""Ledgers: which members of a folder a logger has exported, so none is exported twice."""
 
 from __future__ import annotations
 
@@ -83,6 +83,6 @@ class Ledger:
             file.write(json.dumps([name, outcome]) + "\n")
 
     def forget(self) -> None:
-        """Forget all members, so that they are exported again."""
+        """Forget all members, so they are exported again."""
         self._outcomes = {}
         self._path.unlink(missing_ok=True)

@@ -82,7 +82,7 @@ class WandbBackend:
         log.finish(exit_code=0 if record.facts["status"] == "completed" else 1)
 
     def abandon(self, log: Any) -> None:
-        """End the run as killed; the sweep that goes on will go on with it."""
+        """End the run as killed; when the sweep is resumed, it continues this run."""
         log.finish(exit_code=_INTERRUPTED)
 
     def summarise(self) -> None:

@@ -41,7 +41,7 @@ def quiet_settings(**public: Any) -> wandb.Settings:
 def dashboard_definition(dashboard: Any) -> dict[str, Any]:
     """Return the definition of a dashboard, for which the package has no public function.
 
-    Raises: ConfigError where the installed version keeps it elsewhere.
+    Raises: ConfigError if the installed version keeps it elsewhere.
     """
     definition = getattr(dashboard, "_spec", None)
     if not isinstance(definition, dict) or "section" not in definition.get("spec", {}):

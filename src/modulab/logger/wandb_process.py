@@ -1,7 +1,7 @@
-"""W&B in a process of its own: whatever fails there, training neither stops nor waits.
+"""W&B in its own process: whatever fails there, training neither stops nor waits.
 
 This is the side of the process that trains. It sends lines of JSON and never blocks on them; the other side
-(`wandb_worker`) answers with lines of JSON, reads members from the folder, so that little has to pass, and ends
+(`wandb_worker`) answers with lines of JSON, reads members from the folder, so little has to pass, and ends
 when this one does.
 """
 

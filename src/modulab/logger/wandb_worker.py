@@ -40,7 +40,7 @@ class _Stopped(Exception):
 
 
 def main() -> None:
-    """Log members as messages ask; a W&B that fails is reported, and logging goes on if it can."""
+    """Log members as messages ask; a W&B that fails is reported, and logging continues if it can."""
     trial = take_trial()
     settings = WandbLogger.model_validate_json(sys.argv[1])
     folder = Path(sys.argv[2])

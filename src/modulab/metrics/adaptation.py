@@ -1,7 +1,7 @@
 """Adaptation: trained networks learn one module's new function, under one rule for all of them.
 
-Every member goes on from the weights that it is given, whatever it was trained with: `probes.adaptation_optimiser` at a
-constant learning rate on fresh points of its training support, without noise or penalty, its mask kept. What is
+Every member continues from its weights, whatever it was trained with: `probes.adaptation_optimiser` at a constant
+learning rate on fresh points of its training support, without noise or penalty, its mask kept. What is
 compared is how the networks take a change, not how their own ways of training would have made it: under noise or a
 penalty an arm would also learn at another speed and spare other weights.
 

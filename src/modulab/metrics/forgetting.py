@@ -1,6 +1,6 @@
 """Forgetting and adaptation: after training, module 1's function changes and only its output is trained on.
 
-How networks are trained on is said in modulab.metrics.adaptation. Every member goes on from the weights with which
+How networks are trained on is said in modulab.metrics.adaptation. Every member continues from the weights with which
 it ended.
 """
 
@@ -30,7 +30,7 @@ def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     that of a constant answer.
 
     - `forgetting/others_rise`: rise of the other modules' mean error by the last step.
-    - `forgetting/others_rise_at_learned`: the same by the step at which module 1 is learned, so that members
+    - `forgetting/others_rise_at_learned`: the same by the step at which module 1 is learned, so members
       are compared at equal adaptation.
     - `forgetting/adaptation_steps`: that step; the last one, which then means "at least", if it never is.
     - `forgetting/module_1`: module 1's error after the last step.

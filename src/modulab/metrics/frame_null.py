@@ -98,7 +98,7 @@ def module_rotations(
     """Return random orthogonal matrices, each uniform by itself.
 
     Those of two modules are rotations by evenly spaced angles, the first at random. S does not change when axes swap
-    or change sign, so that it repeats after a quarter turn, and even spacing has far less sampling error than
+    or change sign, so it repeats after a quarter turn, and even spacing has far less sampling error than
     independent draws. Those of more modules are independent.
     """
     keys = fold_in(keys, Stream.FRAME_NULL)
@@ -122,7 +122,7 @@ def rotated_modularity(
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
 
-    Only the first weights and the last ones change, so that the strength of paths from the first hidden layer to the
+    Only the first weights and the last ones change, so the strength of paths from the first hidden layer to the
     last is computed once.
     """
     weights = [edges.weights.double() for edges in network.edges()]

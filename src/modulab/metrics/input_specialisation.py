@@ -10,7 +10,7 @@ units (`modularity.unit_specialisation`) without what they write to.
 
 A unit that reads few inputs, or some more than others, scores above 0 whatever the modules are. S_in is compared with
 its mean over random partitions of the same inputs into modules of the same sizes. Inputs of untrained networks are
-exchangeable, so that the excess over it is 0 on average there.
+exchangeable, so the excess over it is 0 on average there.
 """
 
 from __future__ import annotations

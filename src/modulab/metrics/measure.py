@@ -2,7 +2,7 @@
 
 A config names a measure under `probes.measures`: a function or measure by its dotted path, or a class derived from
 `Measure` with its parameters (`_target_` and fields). It must be pure, and draw random numbers only from streams folded
-from `probe.keys`, so that the values of a member do not depend on packing.
+from `probe.keys`, so the values of a member do not depend on packing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Column:
     label: str
     family: str | None = None
     ends_at_one: bool = False
-    """Whether 1 is the largest value, so that an axis ends there."""
+    """Whether 1 is the largest value, so an axis ends there."""
 
     @property
     def better(self) -> Better | None:
@@ -182,7 +182,7 @@ def measure(
 
 
 def named_values(where: str, values: object) -> Mapping[object, object]:
-    """Return what a measure or an analysis gave as values by name. Raises: ConfigError where it is not a mapping."""
+    """Return what a measure or an analysis gave as values by name. Raises: ConfigError if it is not a mapping."""
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"{where}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
@@ -191,7 +191,7 @@ def named_values(where: str, values: object) -> Mapping[object, object]:
 
 
 def value_per_member(where: str, name: str, value: object, members: int) -> Tensor:
-    """Return a value that a measure or an analysis gave. Raises: ConfigError where it is not one per member."""
+    """Return a value that a measure or an analysis gave. Raises: ConfigError if it is not one per member."""
     if not isinstance(value, Tensor) or value.shape != (members,):
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ConfigError(
@@ -204,7 +204,7 @@ def value_per_member(where: str, name: str, value: object, members: int) -> Tens
 def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
     """Return the measure that a config names; `where` is its key.
 
-    Raises: ConfigError where it names something that is not a measure, or parameters that it does not take.
+    Raises: ConfigError if it names something that is not a measure, or parameters that it does not take.
     """
     found = find_function(value, where, Measure)
     if isinstance(found, type) and issubclass(found, Measure):

@@ -184,7 +184,7 @@ def _summed_pieces(sums: Float[Tensor, "member_and_piece ..."], members: int) ->
 def _in_pieces(
     inputs: Float[Tensor, "member batch in_features"], values: int
 ) -> Float[Tensor, "member_and_piece in_features _points"]:
-    """Return inputs in equal pieces, points along the last axis, so that all values of a piece fit into a cache."""
+    """Return inputs in equal pieces, points along the last axis, so all values of a piece fit into a cache."""
     points = inputs.shape[1]
     pieces = next(
         count
@@ -244,7 +244,7 @@ def diagonal_modularity(
     """Return the chance-corrected share of a non-negative matrix that lies on its diagonal blocks."""
     blocks, modules = block_sums(matrix, partition), partition.modules
     within = torch.diagonal(blocks, dim1=1, dim2=2).sum(dim=1)
-    # Within and across are added apart, so that nothing across gives a share of exactly 1.
+    # Within and across are added apart, so nothing across gives a share of exactly 1.
     across = torch.where(torch.eye(modules, dtype=torch.bool, device=matrix.device), 0.0, blocks).sum(
         dim=(1, 2)
     )
@@ -385,7 +385,7 @@ def ablation_loss_rises(
     weights = [edges.weights for edges in network.edges()] if structure.is_layered else []
     batch = samples.inputs.shape[1]
     by_kept = _outputs_by_kept(network, samples, kernels)
-    # Of the same code as losses without a unit, so that a unit that is never active raises no loss by rounding.
+    # Of the same code as losses without a unit, so a unit that is never active raises no loss by rounding.
     clean_by_kept = (
         clean if by_kept is None else losses_of(by_kept(torch.ones(len(clean), structure.total_units)))
     )

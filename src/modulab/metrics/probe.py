@@ -22,7 +22,7 @@ from modulab.tasks.base import Region, Samples, Task, mixing_matrix
 
 BATCH_ELEMENTS = 1 << 18
 """Elements per member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
-keep it, by a rule that sees one member's sizes only, so that sums do not depend on how many members there are."""
+keep it, by a rule that sees one member's sizes only, so sums do not depend on how many members there are."""
 
 BLOCK_BYTES = 64 << 20
 """Default memory of a block of members measured together; small enough for a CPU's caches."""
@@ -162,7 +162,7 @@ def outputs_on(
 def native_pass(
     network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], kernels: Kernels
 ) -> Callable[[Tensor], Tensor] | None:
-    """Return every member's outputs by inputs of these shapes, by native code; None where there is none."""
+    """Return every member's outputs by inputs of these shapes, by native code; None if there is none."""
     run = kernels.compiled(Outputs(network.network), network.parameters, inputs.transpose(1, 2))
     if run is None:
         return None

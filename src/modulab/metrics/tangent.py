@@ -104,7 +104,7 @@ def _parameter_jacobians(
 ) -> list[Float64[Tensor, "member batch parameter"]]:
     """Return the derivative of each output by the parameters, at every point.
 
-    Each point is given to a network of its own, so that one gradient of a sum over networks holds them all.
+    Each point is given to a network of its own, so one gradient of a sum over networks holds them all.
     """
     points = inputs.shape[1]
     many = network.repeated(points)

@@ -19,9 +19,9 @@ else:
 
 
 class SelfTrained(Architecture):
-    """The settings of a network whose training is not modulab's: one fit per member, in a process of its own.
+    """The settings of a network whose training is not modulab's: one fit per member, in its own process.
 
-    Nothing is built before that process runs, so that what fails there fails for that member alone.
+    Nothing is built before that process runs, so what fails there fails for that member alone.
     """
 
     engine: ClassVar[str]

@@ -24,7 +24,7 @@ _MOST_TICKS = 7
 
 
 def archive_section(folder: Path) -> Section | None:
-    """Return the section on the archive that a search in this folder ended with, or None where there is none."""
+    """Return the section on the archive that a search in this folder ended with, or None if there is none."""
     try:
         archive = read_archive(folder)
     except ConfigError as error:

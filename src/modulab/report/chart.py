@@ -38,7 +38,7 @@ SHOWN = {"member": 0, "mean": 1, "limit": 2, "guide": 3}
 an estimate that is 0, which has no place on a logarithmic axis; a point of a line to compare with."""
 
 MOST_POINTS = 4000
-"""Single networks' values in one panel of a page: of more, a sample is shown, so that the page stays responsive."""
+"""Single networks' values in one panel of a page: of more, a sample is shown, so the page stays responsive."""
 
 Form = Literal["band", "steps", "paths", "front", "strip", "cells", "regions", "matrix", "graph"]
 """Means as a line with its interval shaded; the same, in steps; the same, with a line for each network; as marks with
@@ -268,5 +268,5 @@ def _columns(
 
 
 def _six_digits(value: float) -> float | None:
-    """Return a number in more digits than the page shows of any; None where there is none."""
+    """Return a number in more digits than the page shows of any; None if there is none."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

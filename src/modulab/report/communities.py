@@ -67,7 +67,7 @@ def pictured_modules(
 ) -> dict[str, PicturedModules]:
     """Return what was found in members of a run's or sweep's folder, by run_id; it is searched for again.
 
-    The seeds of a search follow from a member's settings, so that it finds what the results report.
+    The seeds of a search follow from a member's settings, so it finds what the results report.
     """
     found = drawn(pictured_members(folder, run_ids, modules, _lacking), _searched)
     chosen = {run_id: found.get(run_id) for run_id in run_ids}

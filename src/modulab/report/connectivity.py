@@ -182,7 +182,7 @@ def _drawable_network(
 ) -> Network:
     """Return a member's network.
 
-    Raises: ConfigError where it cannot be drawn, or where its checkpoint has other parameters.
+    Raises: ConfigError if it cannot be drawn, or if its checkpoint has other parameters.
     """
     network = network_of(member)
     reason = check(member, network)

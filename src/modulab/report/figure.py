@@ -26,7 +26,7 @@ KINDS = ("svg", "png", "csv")
 _SHOWN_DPI = 96
 """Of a notebook, as a browser counts inches."""
 _MOST_FITTINGS = 3
-"""A broken label takes room from its axis, so that others may have to be fitted after it."""
+"""A broken label takes room from its axis, so others may have to be fitted after it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ReportFigure:
     """Its interactive form on a page, where it has one."""
 
     def svg(self) -> bytes:
-        """Return the drawing as SVG, text as outlines, so that it looks the same without its fonts."""
+        """Return the drawing as SVG, text as outlines, so it looks the same without its fonts."""
         return self._drawn("svg", {"Date": None, "Creator": None})
 
     def png(self) -> bytes:

@@ -113,7 +113,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: paragraphs, then figures, tables, commands and further sections, whichever there are."""
+    """A part of a page: paragraphs, figures, tables, commands and further sections, in this order; each may be missing."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -154,7 +154,7 @@ def _all_sections(page: Page) -> list[Section]:
 
 
 def page_figures(page: Page) -> list[ReportFigure]:
-    """Return all figures of a page in order. Raises: ValueError where two have one name."""
+    """Return all figures of a page in order. Raises: ValueError if two have one name."""
     found = [figure for section in _all_sections(page) for figure in section.figures]
     names = [figure.name for figure in found]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -221,7 +221,7 @@ def _with_interval(text: str) -> Markup:
 
 
 def _singles(charts: Mapping[str, Any]) -> str:
-    """Return what the small marks of charts are, or nothing where there are none."""
+    """Return what the small marks of charts are, or nothing if there are none."""
     panels = [panel for figure in charts["figures"].values() for panel in figure["panels"]]
     own = [panel["rows"] for panel in panels if SHOWN["member"] in panel["rows"]["m"]]
     if any(number is not None for rows in own for number in rows["n"]):

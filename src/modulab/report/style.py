@@ -75,7 +75,7 @@ class ArmStyle:
 def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, ArmStyle]:
     """Return a style for each arm, by its text: shades in order if all arms are numbers, else colours far apart.
 
-    Give all arms of a page at once, so that each looks the same in all of its figures.
+    Give all arms of a page at once, so each looks the same in all of its figures.
     """
     names = [arm_text(arm) for arm in dict.fromkeys(arms)]
     numbers = all(isinstance(arm, int | float | np.number) and not isinstance(arm, bool) for arm in arms)
@@ -88,7 +88,7 @@ def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, Arm
     return {
         name: ArmStyle(
             COLOURS[place % len(COLOURS)],
-            # Moved on by one where colours begin again, so that no two arms have colour and marker in common.
+            # Moved on by one where colours begin again, so no two arms have colour and marker in common.
             MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             DASHES[place // len(COLOURS) % len(DASHES)],
         )

@@ -65,7 +65,7 @@ def write_report(path: str | Path, output: str | Path | None = None, modules: Co
     Beside the page lie the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
     the user's own that the results may name.
 
-    Raises: ConfigError where there are no results, or where links would lead it to write elsewhere.
+    Raises: ConfigError if there are no results, or if links would lead it to write elsewhere.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent

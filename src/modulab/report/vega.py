@@ -3,7 +3,7 @@
 Rows have a field for each number of a panel, `a` for the arm, `n` for the network, `m` for what they are (`SHOWN` of
 modulab.report.chart) and `o` for their order. The page sets the parameters: `seeds` and `intervals` for what shows,
 `hidden` arms, `picked` networks, `hover` for the row under the pointer, and the `image` of a matrix. Colours are
-variables of its style, for they differ on light and dark screens.
+variables of its style, because they differ on light and dark screens.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class _Plane:
         }
 
     def guides(self) -> list[Spec]:
-        """Return lines to compare with: dotted, but those that have arms of their own, on a plane of regions."""
+        """Return lines to compare with: dotted, but those that have their own arms, on a plane of regions."""
         if "guide" not in set(self.panel.rows["shown"]):
             return []
         of_own = self.panel.form == "regions"
@@ -328,7 +328,7 @@ class _Plane:
             "transform": [{"filter": "isValid(datum.s)"}],
             "encoding": {"size": {"field": "s", "type": "quantitative", "scale": area, "legend": None}},
         }  # fmt: skip
-        # Pale, so that the shares in them can be read, and opaque: links end at the middles of nodes.
+        # Pale, so the shares in them can be read, and opaque: links end at the middles of nodes.
         opaque, pale = (
             {
                 **nodes,

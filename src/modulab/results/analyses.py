@@ -1,6 +1,6 @@
 """What analyses found, beside the results of a folder: analyses/NAME.analysis.parquet, one row per member.
 
-The files of results are never written to, so that no finished measure can be lost. Readers join the columns of
+The files of results are never written to, so no finished measure can be lost. Readers join the columns of
 analyses to the rows of the same run_id. Members that are trained later have no row until they are analysed.
 """
 

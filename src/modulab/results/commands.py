@@ -1,4 +1,4 @@
-"""The commands that gave a folder its rows: each is kept, in order, in a file of its own.
+"""The commands that gave a folder its rows: each is kept, in order, in its own file.
 
 Hydra's own record, `.hydra/` or `multirun.yaml`, holds the last command alone. It is read where a folder has no other:
 folders of earlier versions, and those of the single jobs of a sweep.
@@ -25,7 +25,7 @@ _SWEEP = Path("multirun.yaml")
 
 
 def record_command(folder: Path, words: Sequence[str]) -> None:
-    """Keep a command that is about to add rows to a folder, unless it is kept already and only goes on.
+    """Keep a command that is about to add rows to a folder, unless it is kept already and only continues.
 
     To be called before Hydra's record of an earlier command is replaced.
     """
@@ -84,7 +84,7 @@ def _written_by_hydra(path: Path) -> str:
     try:
         written: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         return shlex.join(command_words(written["hydra"]))
-    except Exception as error:  # YAML, its tags and its structure each have errors of their own
+    except Exception as error:  # YAML, its tags and its structure each have their own errors
         raise _damaged(path, error) from error
 
 

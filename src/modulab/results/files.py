@@ -19,8 +19,8 @@ def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
     """Yield a path beside `path` to write to; at the end it replaces `path` atomically.
 
     After an error, `path` is as it was and nothing is left beside it. Its folder is made where there is none.
-    The path beside is marked with this process, so that several may write at once; a file with one writer at a time
-    has a mark of its own, so that what a killed writer left is written over. After a power cut the file is either the
+    The path beside is marked with this process, so several may write at once; a file with one writer at a time
+    has its own mark, so what a killed writer left is written over. After a power cut the file is either the
     earlier or the new one, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

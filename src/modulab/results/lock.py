@@ -24,7 +24,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """Lock the folder, and remove what killed processes left in it.
 
-        Raises: ConfigError where another process holds it.
+        Raises: ConfigError if another process holds it.
         """
         self._folder = folder
         file = _take(folder)

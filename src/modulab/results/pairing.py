@@ -42,7 +42,7 @@ def compare(
     `baseline` has values by setting; all other settings of a group's baseline are the group's own, unless they follow
     from those named. `completed` of the counts is the number of pairs. Ratios are geometric means, of measures above 0.
 
-    Raises: ConfigError where results have no such baseline, or several of one seed.
+    Raises: ConfigError if results have no such baseline, or several of one seed.
     """
     named = dict(zip(choose_settings(results, list(baseline), "--baseline"), baseline.values(), strict=True))
     if "config.seed" in named:

@@ -40,7 +40,7 @@ _RUN_ID = "^[0-9a-f]{1,16}$"
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return a table, or some of its columns. Raises: ConfigError where it is damaged or of another version."""
+    """Return a table, or some of its columns. Raises: ConfigError if it is damaged or of another version."""
     with _in_words(path):
         file = _opened(path)
         table = file.read(columns)
@@ -50,7 +50,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield a table, or some of its columns, in parts of many rows: one at least, with the types of the columns.
 
-    Raises: ConfigError where it is damaged or of another version.
+    Raises: ConfigError if it is damaged or of another version.
     """
     with _in_words(path):
         file = _opened(path)
@@ -83,7 +83,7 @@ def columns_kept(path: Path, keep: Keep) -> list[str]:
 
 
 def count_rows(path: Path) -> int:
-    """Return how many rows a file has. Raises: ConfigError where it is damaged."""
+    """Return how many rows a file has. Raises: ConfigError if it is damaged."""
     with _in_words(path):
         return _opened(path).metadata.num_rows
 

@@ -1,6 +1,6 @@
 """Results on disk: results.parquet, one row per member, and curves.parquet, one row per member, step and measure.
 
-While a run goes on, each population that ends leaves its rows in files of its own below parts/, so that the
+During a run, each population that ends leaves its rows in files of its own below parts/, so the
 price of keeping a result does not grow with the number already kept, and processes on different machines do
 not write to one file. `gather` then joins them to the two files. Readers read both, and see every row at any
 time. What is found in finished networks afterwards has files of its own (see `analyses`). Files are replaced
@@ -53,9 +53,9 @@ _OF_EACH_ROW = ("run_id", "status", "skipped", "config.seed")
 
 
 def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
-    """Keep the rows of one population in files of their own, in place of those that it left before.
+    """Keep the rows of one population in their own files, in place of those that it left before.
 
-    Curves go first, so that no row is ever without its curves.
+    Curves go first, so no row is ever without its curves.
     """
     if curves is not None:
         _write_part(folder / PARTS / f"{part}.{CURVES}", curves)
@@ -87,7 +87,7 @@ def gather(folder: Path, planned: Planned | None = None) -> None:
     With `planned`, rows of members that are to be trained, those of them that have no row yet are added, and
     members that are missing and no longer planned are dropped.
 
-    Raises: ConfigError where a present file is damaged or of another version; it is left as it is.
+    Raises: ConfigError if a present file is damaged or of another version; it is left as it is.
     """
     for name in (CURVES, RESULTS):
         files = _files(folder, name)
@@ -235,7 +235,7 @@ def load_results(path: str | Path, analyses: bool = False, keep: Keep | None = N
     A member that stands in several folders appears once, completed rather than failed, else the latest. With
     `analyses`, what `modulab analyse` found there is in further columns. `keep` says which columns to read, by name.
 
-    Raises: ConfigError where there are none, or where a file is damaged or of another version.
+    Raises: ConfigError if there are none, or if a file is damaged or of another version.
     """
     return _as_frame(_read(Path(path), RESULTS, analyses, keep))
 
@@ -398,7 +398,7 @@ def own_folder(path: Path) -> Path:
 
 
 def _found(path: Path, name: str) -> list[Path]:
-    """Return the files of a name under a path. Raises: ConfigError where there are none."""
+    """Return the files of a name under a path. Raises: ConfigError if there are none."""
     if path.name != name and own_folder(path) != path:
         path = path.with_name(name)
     files = [path] if path.is_file() else _files(path, name)

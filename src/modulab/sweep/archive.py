@@ -2,7 +2,7 @@
 
 J.-B. Mouret and J. Clune, "Illuminating search spaces by mapping elites", arXiv 1504.04909, 2015. In each cell stays
 the candidate with the best fitness of all that came there; of equally fit ones, that with the smaller genes. This is a
-minimum over a total order, so that an archive depends on which candidates there were, and not on when they came.
+minimum over a total order, so an archive depends on which candidates there were, and not on when they came.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ReadArchive:
 
 
 def read_archive(folder: Path) -> ReadArchive | None:
-    """Return the archive beside results, or None where there is none.
+    """Return the archive beside results, or None if there is none.
 
     Raises: ConfigError for a file that is not an archive.
     """

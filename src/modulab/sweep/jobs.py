@@ -184,7 +184,7 @@ def run_jobs(
 
     A job without a result returns as failed, which is not raised before all are done.
 
-    Raises: ConfigError where a job has invalid settings; no job has begun then.
+    Raises: ConfigError if a job has invalid settings; no job has begun then.
     """
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
@@ -275,7 +275,7 @@ def return_values(plan: Plan, folder: Path) -> Sequence[Any]:
 
     Values are means over a job's members; of a job without any, it is the MembersFailed that says why.
 
-    Raises: ConfigError where `sweep.objective` names no measure.
+    Raises: ConfigError if `sweep.objective` names no measure.
     """
     results = load_results(
         folder, keep=lambda name: name == "config.seed" or not name.startswith(_NOT_RETURNED)

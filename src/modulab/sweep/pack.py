@@ -152,7 +152,7 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
 
 
 def population_sizes(runs: Sequence[Run], trainer: Trainer, execution: Execution) -> list[int]:
-    """Return into how many members each to cut these, in their order, so that each population fits in memory.
+    """Return into how many members each to cut these, in their order, so each population fits in memory.
 
     Each population has at least 1. On a CPU a population gains nothing beyond some dozens of members, and its
     results come only at its end; an accelerator is filled by thousands.

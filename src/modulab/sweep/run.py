@@ -46,7 +46,7 @@ class Work:
     runs: list[Run]
     populations: list[list[Run]]
     unfinished: int
-    """So many of the populations, the first ones, left a checkpoint: they must stay as they are to go on from it."""
+    """So many of the populations, the first ones, left a checkpoint: they must stay as they are to continue from it."""
     trainer: Trainer
     execution: Execution
 
@@ -66,7 +66,7 @@ class Work:
 
     @property
     def self_trained(self) -> list[Run]:
-        """Return the members that train themselves, each in a process of its own."""
+        """Return the members that train themselves, each in its own process."""
         return [
             population[0] for population in self.populations if trains_itself(population[0].condition.example)
         ]
@@ -159,7 +159,7 @@ def plan_work(
     """Return what is to be trained of `runs`, of which `folder` may hold results and checkpoints.
 
     Unless it is given, the execution is chosen here, by all members, done or not, and by what was begun in the folder,
-    so that a sweep that is resumed ends in the same bits. With a device given, it is chosen for another machine.
+    so a sweep that is resumed ends in the same bits. With a device given, it is chosen for another machine.
 
     Raises: ConfigError for a measure, device or file that cannot be used.
     """

@@ -1,9 +1,9 @@
 """A search: Optuna asks for trials in batches, each is trained as populations, and Optuna gets the results.
 
-Each batch of trials is drawn with a seed of its own, made of the search's seed and the number of trials before. The
-same command in the same folder therefore draws the same trials again, whose results are there, and goes on where it
+Each batch of trials is drawn with its own seed, made of the search's seed and the number of trials before. The
+same command in the same folder therefore draws the same trials again, whose results are there, and continues where it
 stopped, without anything stored. A storage of Optuna's is for other uses: other programs that read the study,
-and searches that go on in another folder.
+and searches that continue in another folder.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ class Search:
         """Train batches of trials until there are as many as asked for.
 
         A trial whose members fail, whose objective is not finite, or whose settings are invalid, has failed, and
-        the others go on.
+        the others continue.
 
-        Raises: ConfigError where no trial of the first batch is valid; KeyboardInterrupt on Ctrl-C.
+        Raises: ConfigError if no trial of the first batch is valid; KeyboardInterrupt on Ctrl-C.
         """
         while (begun := _count(self.study)) < self._settings.n_trials:
             size = min(self._settings.n_jobs, self._settings.n_trials - begun)
@@ -223,7 +223,7 @@ class Search:
                     else:
                         trial.report(outcome[0], rung)
                         going_on.append(trial)
-            # Called only once all of the rung have reported, so that each is compared with all others.
+            # Called only once all of the rung have reported, so each is compared with all others.
             with _optuna("hydra.sweeper.pruner"):
                 pruned = {trial.number for trial in going_on if trial.should_prune()}
             for trial in going_on:
@@ -241,7 +241,7 @@ class Search:
         print(f"trial {trial.number} has failed: {printable(said)}", file=sys.stderr)
 
     def _cut_off(self, trial: Trial) -> None:
-        """Mark a trial that was not trained, so that it does not count."""
+        """Mark a trial that was not trained, so it does not count."""
         with suppress(Exception):  # its storage may be what failed
             trial.set_user_attr(_INTERRUPTED, True)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)

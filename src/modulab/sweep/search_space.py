@@ -68,7 +68,7 @@ def split_search(overrides: Sequence[Override]) -> tuple[list[Dimension], list[s
 
 
 def dimension_of(override: Override) -> Dimension:
-    """Return the dimension that a sweep stands for. Raises: ConfigError where it cannot be drawn from.
+    """Return the dimension that a sweep stands for. Raises: ConfigError if it cannot be drawn from.
 
     An interval holds both of its ends, as Hydra and Optuna have it; a range excludes its end. `tag(log, ...)` draws
     the logarithm evenly.

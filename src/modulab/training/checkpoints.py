@@ -35,7 +35,7 @@ def save_checkpoint(trainer: LightningTrainer, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """Return a population's checkpoint. Raises: ConfigError where it is damaged or of another version."""
+    """Return a population's checkpoint. Raises: ConfigError if it is damaged or of another version."""
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

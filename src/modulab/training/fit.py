@@ -68,10 +68,10 @@ def fit_population(
 ) -> PopulationResult:
     """Train members that share every structural setting, and measure them.
 
-    With a checkpoint at hand the fit goes on from it; the end is the same as without the break. `on_point` gets
+    With a checkpoint at hand the fit continues from it; the end is the same as without the break. `on_point` gets
     each point of the curves as it comes, those of the checkpoint first.
 
-    Raises: ConfigError where compiling is asked for and fails, or a checkpoint cannot be read; ForeignError for
+    Raises: ConfigError if compiling is asked for and fails, or a checkpoint cannot be read; ForeignError for
     whatever else failed, whose cause may lie in a single member or in too little memory for all; Interrupted when
     Ctrl-C stopped it.
     """

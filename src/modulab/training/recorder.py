@@ -75,7 +75,7 @@ def handlers_kept() -> Generator[None]:
 
 
 class Recorder(Callback):
-    """Keeps what a fit gives as it goes on, so that a break loses no more than the time since a checkpoint."""
+    """Keeps what a fit gives as it continues, so a break loses no more than the time since a checkpoint."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Recorder(Callback):
         curve.append(point)
 
     def _find_stops(self) -> bool:
-        """Note which members stop at the last point, and return whether anything of how members go on may change."""
+        """Note which members stop at the last point, and return whether anything of how members continue may change."""
         monitored = [member.training.is_monitored for member in self._members]
         for place, member in enumerate(self._members):
             if monitored[place] and self.stopped_at[place] is None:
@@ -203,7 +203,7 @@ class Recorder(Callback):
         return any(monitored)
 
     def _monitored(self, place: int) -> list[float]:
-        """Return the monitored curve of a member. Raises: ForeignError where its measures give no such curve."""
+        """Return the monitored curve of a member. Raises: ForeignError if its measures give no such curve."""
         name = self._members[place].training.monitor
         if name not in self.curves:
             raise ForeignError(
@@ -212,7 +212,7 @@ class Recorder(Callback):
         return [values[place] for values in self.curves[name]]
 
     def going_on(self) -> list[Member | None]:
-        """Return the members with the learning rates that they go on with, None for those that have stopped."""
+        """Return the members with the learning rates that they continue with, None for those that have stopped."""
         members: list[Member | None] = []
         for place, (member, at) in enumerate(zip(self._members, self.stopped_at, strict=True)):
             training = member.training

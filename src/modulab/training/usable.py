@@ -30,7 +30,7 @@ def usable_engines(
 ) -> dict[Program, Engine]:
     """Make the steps of programs, and return the engine that each can be trained by.
 
-    A program that was `begun` goes on with the engine that began it; None stands for one that is not known, of a
+    A program that was `begun` continues with the engine that began it; None stands for one that is not known, of a
     version that had no native engine. What a program is trained by does not depend on those beside it.
 
     Raises: ConfigError, or whatever a step of the user's own raises, where the config asks for an engine that is not

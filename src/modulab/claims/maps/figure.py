@@ -51,7 +51,7 @@ _SWATCHES: Mapping[str, Swatch] = {
     **dict.fromkeys((_MATTERS, _DOES_NOT), "mark"),
 }
 _MARGIN = 0.02
-"""Around a plane, so that settings on its edge are whole."""
+"""Around a plane, so settings on its edge are whole."""
 
 
 def map_figure(drawn: DrawnMap) -> ReportFigure:

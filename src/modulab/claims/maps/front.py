@@ -1,7 +1,7 @@
 """Effect against price: the front of a fitted effect over a fitted error.
 
 Of all places of a panel whose fitted error is at most a given one, the front is the largest fitted effect. Its band is
-the map's own at that place. That band holds at all places at once, so that it holds at the one that was chosen, too.
+the map's own at that place. That band holds at all places at once, so it holds at the one that was chosen, too.
 A place is on the front if no other has a larger fitted effect at a fitted error that is as low: it is not dominated.
 """
 

@@ -17,7 +17,7 @@ more, which is why modules are found only where they pay.
 A general block model, with a rate for each pair of groups, would find the layers of a network, not its modules: that
 units of a layer are not connected with one another is the first thing that it explains.
 
-Real weights are not counts. They are rounded to multiples of their mean, so that an edge counts once on average. How
+Real weights are not counts. They are rounded to multiples of their mean, so an edge counts once on average. How
 many modules are found depends on that unit.
 """
 

@@ -126,7 +126,7 @@ class FoundModules(Measure):
 
     @property
     def finds_one_by_chance(self) -> bool:
-        """Return whether it finds one module where there are none, so that its number needs no comparison."""
+        """Return whether it finds one module where there are none, so its number needs no comparison."""
         return False
 
     @property

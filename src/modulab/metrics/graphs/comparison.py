@@ -1,7 +1,7 @@
 """A score against those of its null: how far beyond them it lies, and how often chance does as well.
 
 z counts standard deviations, and how rare a z of 2 is depends on the score. The saving of a description length is about
-the square of how far weights differ from what strengths predict, so that its null has a long tail, as that of a chi
+the square of how far weights differ from what strengths predict, so its null has a long tail, as that of a chi
 squared variable: 4 to 5 in 100 random networks lie beyond 2 standard deviations. p has no such trouble. So where some
 of the null are as modular, a positive z is at most that of a normal variable with the same p: of scores that are
 exchangeable with their null, no more than 1 / (n + 1) or 2.3 in 100, whichever is more, have a z of 2.

@@ -102,7 +102,7 @@ class Kind:
         """Return shuffled graphs of a probe's networks, those of a member side by side.
 
         Weights change places in the network, whose graph is then made again: what an edge weighs and which units are
-        dead depends on all weights. Strengths are those of the graph, so that edges of the graph are changed to keep
+        dead depends on all weights. Strengths are those of the graph, so edges of the graph are changed to keep
         them.
         """
         if shuffle == "strength":

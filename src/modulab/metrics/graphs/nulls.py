@@ -38,7 +38,7 @@ PlaceShuffle = Literal["layer", "degree", "nonzero"]
 ShuffleKind = Literal[PlaceShuffle, "strength"]
 
 FITTING_STEPS = 100
-"""Of iterative proportional fitting; the same number for every member, so that results do not depend on packing."""
+"""Of iterative proportional fitting; the same number for every member, so results do not depend on packing."""
 
 
 class _Draw(IntEnum):
@@ -130,7 +130,7 @@ def _fitted(
     rows: Float64[Tensor, "member row"],
     columns: Float64[Tensor, "member column"],
 ) -> Float64[Tensor, "member row column"]:
-    """Return weights multiplied by a factor per row and one per column, so that they have these sums."""
+    """Return weights multiplied by a factor per row and one per column, so they have these sums."""
     by_column = weights.transpose(1, 2).contiguous()
     column_factors = torch.ones_like(columns)[:, :, None]
     row_factors = torch.ones_like(rows)[:, :, None]
