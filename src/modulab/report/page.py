@@ -113,7 +113,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: paragraphs, figures, tables, commands and further sections, in this order; each may be missing."""
+    """A part of a page: paragraphs, figures, tables, commands and further sections, in this order."""
 
     title: str
     paragraphs: Sequence[str] = ()

@@ -15,7 +15,7 @@ from modulab.training.execution import fastest
 def engine_begun(
     folder: Path, run_ids: Collection[str], unfinished: Sequence[Sequence[str]]
 ) -> Engine | None:
-    """Return the engine that has begun to train members of a folder, if those with these run_ids are to continue with it.
+    """Return the engine that began to train members of a folder, if those with these run_ids should continue with it.
 
     Of several it is the fastest, so networks that are added to a folder are trained as most of those there. The
     eager engine counts only where nothing is added: it trains what is small, and says nothing about more.

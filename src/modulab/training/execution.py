@@ -77,8 +77,8 @@ def choose_execution(
 ) -> Execution:
     """Return how to train these members.
 
-    `auto` continues with the engine that has `begun`. Else it takes the native engine, on other devices than the CPU the
-    compiled one, where the steps saved repay the compiler's time, and measures natively where that repays it, too. With
+    `auto` continues with the engine that has `begun`. Otherwise it selects the native engine (on devices other than the
+    CPU the compiled one) if the steps save more time than compiling takes, and likewise for native measures. With
     a device given, the choice is for another machine that has it; `on_this_machine` checks it there.
 
     Raises: ConfigError if the config asks for a device or a compiler that this machine lacks, if it is to train.
