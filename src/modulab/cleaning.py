@@ -29,7 +29,7 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
 
     That is what lies under a path; without one, what lies under `outputs` and in the cache of compiled steps.
 
-    A folder in which another process is using stays as it is.
+    A folder that another process is using is not changed.
 
     Raises: ConfigError for a path that is not a folder.
     """

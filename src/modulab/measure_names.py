@@ -79,7 +79,7 @@ def chosen_measures(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def better(name: str) -> Better | None:
-    """Return which way a measure is better, or None where neither way is."""
+    """Return which way a measure is better, or None if neither way is."""
     return _BETTER.get(name.partition("/")[0])
 
 

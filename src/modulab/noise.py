@@ -32,7 +32,7 @@ from modulab.schema import Settings
 from modulab.streams import bernoullis, fold_in, normals
 
 Distribution = Literal["normal", "bernoulli"]
-"""What the standardised draws xi are."""
+"""The distributions of the standardised draws xi."""
 
 
 class Noise(Settings):
@@ -140,7 +140,7 @@ _DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 INPUT_NUMBER = -1
-"""What stands for the inputs where sites are numbered."""
+"""The number of the inputs where sites are numbered."""
 
 
 def site_keys(step_keys: Int32[Tensor, "member 2"], site: int) -> Int32[Tensor, "member 2"]:

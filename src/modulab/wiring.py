@@ -78,7 +78,7 @@ class WiringCost(Regulariser):
         }
 
     def lacking(self, network: Network) -> str | None:
-        """Return that a network states no edges, has no places to exchange, or no their own weights."""
+        """Return that a network states no edges, has no places to exchange, or no separate weights."""
         if not network.connections:
             return "weighted connections (edges)"
         if self.swap_every and not has_places(network):
@@ -94,7 +94,7 @@ class WiringCost(Regulariser):
         return None
 
     def check_training(self, curve_every: int) -> None:
-        """Raise ConfigError where a round of exchanges would fall between two points of the curves."""
+        """Raise ConfigError if a round of exchanges would fall between two points of the curves."""
         if self.swap_every % curve_every:
             raise ConfigError(
                 f"regulariser.swap_every={self.swap_every} is not a multiple of training.curve_every={curve_every}, "
@@ -126,7 +126,7 @@ class WiringCost(Regulariser):
         coefficients: Mapping[str, Tensor],
         step: int,
     ) -> Rearrangement | None:
-        """Return the parameters after a round of exchanges in members that are due for one, None where none is.
+        """Return the parameters after a round of exchanges in members that are due for one, None if none is.
 
         In each layer, inputs and outputs included, the strongest units or their places take turns, and the unit whose
         turn it is exchanges its place with the unit of the layer with which that lowers the wiring most, if it does.

@@ -36,7 +36,7 @@ class Trained:
     """A block of trained networks that share a structure and a task."""
 
     members: tuple[Member, ...]
-    """Their settings."""
+    """The settings of the networks."""
     probe: Probe
     """The networks, and the points at which they were measured after training."""
 

@@ -27,7 +27,7 @@ from modulab.streams import Stream, fold_in, uniforms
 from modulab.tasks.base import Task
 
 _MOST_STEPS = 100
-"""Of k-means: the sum of squares falls in each, and a few are enough."""
+"""The maximum number of steps of k-means. The sum of squares falls in each step; a few steps are enough."""
 
 
 class BalancedClusters(LabelMethod):

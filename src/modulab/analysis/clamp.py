@@ -25,7 +25,7 @@ from modulab.networks.base import OUTPUT, Network
 from modulab.partition import SHARED
 
 _SECONDS_PER_VALUE = 6e-9
-"""Of a pass, for each value of a sample at a site."""
+"""Time of a forward pass for each value of a sample at a site."""
 
 
 class Clamp(Analysis):

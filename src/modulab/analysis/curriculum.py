@@ -29,7 +29,7 @@ from modulab.schema import read_settings
 from modulab.training.program import initialise, network_of
 
 _SECONDS_PER_VALUE = 5e-8
-"""Of a training step, for each value of a sample at a site."""
+"""Time of a training step for each value of a sample at a site."""
 
 
 class Curriculum(Analysis):
@@ -138,7 +138,7 @@ class Curriculum(Analysis):
 
 
 def structure_kept(network: Network, member: Member, changes: Mapping[str, Any]) -> str | None:
-    """Return why a member's settings cannot be changed while its network stays as it is, or None where they can."""
+    """Return why a member's settings cannot be changed while its network stays as it is, or None if they can."""
     try:
         same = network_of(changed(member, changes)) == network
     except ConfigError as error:

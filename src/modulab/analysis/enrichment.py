@@ -24,7 +24,7 @@ from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
 
 _SECONDS_PER_VALUE = 1e-7
-"""Of a sort, for each value of a sample at a site."""
+"""Time of sorting for each value of a sample at a site."""
 _SECONDS_PER_PARTITION = 1e-3
 
 

@@ -30,7 +30,7 @@ from modulab.networks.base import Network
 from modulab.partition import Partition
 
 _SECONDS_PER_VALUE = 6e-9
-"""Of a pass, for each value of a sample at a site."""
+"""Time of a forward pass for each value of a sample at a site."""
 
 
 class Interaction(Analysis):
@@ -133,7 +133,7 @@ def _corners(
 
 
 def _on_support(probe: Probe, corners: list[Tensor]) -> Bool[Tensor, "member pair"] | None:
-    """Return which pairs have all four points on the training support, or None where the task does not say."""
+    """Return which pairs have all four points on the training support, or None if the task does not say."""
     covered = [probe.task.covers(points) for points in corners]
     known = [each for each in covered if each is not None]
     return torch.stack(known).all(dim=0) if len(known) == len(covered) else None

@@ -38,7 +38,7 @@ class LabelMethod(Settings):
         raise NotImplementedError
 
     def lacking(self, network: Network, task: Task) -> str | None:
-        """Return why there are no labels of networks on a task, or None where there are."""
+        """Return why there are no labels of networks on a task, or None if there are."""
         del network, task
         return None
 

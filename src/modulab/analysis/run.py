@@ -34,7 +34,7 @@ _TRIED = 8
 """Networks that a dry run analyses to know how long it takes."""
 _MOST_TRIED_SECONDS = 5.0
 _LEAST_SECONDS = 1e-4
-"""Of a network, in which it is read at least."""
+"""The minimum time per network, in which it is read."""
 _MOST_NAMED = 10
 """Number of rows named in a line."""
 
@@ -238,7 +238,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
 def _measured_factor(
     part: Part, group: TrainedMembers, stated: float, modules: Collection[str]
 ) -> float | None:
-    """Return the ratio of the measured to the stated time for a few members; None where measuring would take long."""
+    """Return the ratio of the measured to the stated time for a few members; None if measuring would take long."""
     count = min(_TRIED, len(part.run_ids))
     stated = max(stated, _LEAST_SECONDS)
     if stated * count > _MOST_TRIED_SECONDS:
@@ -266,7 +266,7 @@ def _measured_factor(
 def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
     """Take the analyses that are planned. What is found is written every few seconds, at the end, and on Ctrl-C.
 
-    Raises: ConfigError if another process is using in a folder, a file cannot be used, or code that its results
+    Raises: ConfigError if another process is using a folder, a file cannot be used, or code that its results
     name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same call continues where this one stopped.
     """
     for folder in {*(part.folder for part in plan.parts), *plan.left_out}:

@@ -36,7 +36,7 @@ from modulab.streams import Stream, fold_in, uniforms
 from modulab.training.program import informed
 
 _SECONDS_PER_VALUE = 5e-8
-"""Of a training step, for each value of a sample at a site."""
+"""Time of a training step for each value of a sample at a site."""
 _CHUNK = 100
 """Steps trained at once, which changes no result."""
 

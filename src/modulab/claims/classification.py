@@ -36,7 +36,7 @@ SCALES: dict[str, tuple[float, ...]] = {
     "digits": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
 }
 BUDGETS = (0.1, 0.2, 0.3)
-"""Clean errors of digits at which the claim is asked, as shares of the best constant answer's error."""
+"""Clean errors of digits at which the claim is tested, as shares of the best constant answer's error."""
 ACTIVITY_COST = "Poisson noise with a cost on activity"
 STRENGTHS: dict[str, dict[str, tuple[float, ...]]] = {
     "classification": {
@@ -166,7 +166,7 @@ def _beyond_noise(task: str) -> list[Criterion]:
 
 
 def _strength_arms(table: Evidence, task: str) -> pd.DataFrame:
-    """Return dense networks on full support by arm, each arm begun by those without noise and penalty."""
+    """Return dense networks on full support by arm; each arm begins with those without noise and penalty."""
     parts: list[pd.DataFrame] = []
     noises = ("poisson", ACTIVITY_COST) if task == "digits" else ("poisson",)
     for name in (*noises, *STRENGTHS[task]):

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from modulab.results.intervals import DRAWS, LEVEL, draw_means, drawn_interval
 
 Condition = Mapping[str, Any]
-"""Settings by dotted key, such as {"noise.scale": 0.2}, that pick an arm out of an experiment."""
+"""Settings by dotted key, such as {"noise.scale": 0.2}, that select an arm of an experiment."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Turns means over seeds, the last axis a column of a `Columns`, into one number, over any leading axes."""
 
 _LEAST_SHARE_OF_SEEDS = 0.5
 SMALLEST_ERROR = 1e-9
-"""Down to which logarithms of errors are taken."""
+"""The smallest error of which a logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Evidence:
 def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
     """Return a statistic of the means over seeds (rows) and its interval, from draws of all means together.
 
-    An arm that fewer than half of the seeds have, or fewer than two, leaves nothing to say: NaN.
+    The result is NaN if fewer than half of the seeds, or fewer than two, have an arm.
     """
     seeds = len(columns)
     fewest = int((~np.isnan(columns)).sum(axis=0).min()) if columns.size else 0
@@ -172,12 +172,12 @@ def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
 
 
 def difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the first column less the second."""
+    """Return the first column minus the second."""
     return means[..., 0] - means[..., 1]
 
 
 def double_difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (first - second) - (third - fourth): how much more one contrast is than another."""
+    """Return (first - second) - (third - fourth): the difference of two contrasts."""
     return (means[..., 0] - means[..., 1]) - (means[..., 2] - means[..., 3])
 
 

@@ -39,7 +39,7 @@ RISES = {
 """Rise of the other module's error in dense networks by units per module and initial scale, from 4 seeds and 300 steps
 of another program."""
 LEARNED = 0.85
-"""By how much module 2's error falls as it learns its new function: the variances of 2 x^2 - 1, 16/45, and of
+"""The fall of module 2's error while it learns its new function: the variances of 2 x^2 - 1, 16/45, and of
 sin(pi x), 1/2, whose sum is the error of knowing the one where the other is asked, less what is left of it."""
 
 

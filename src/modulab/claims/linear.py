@@ -1,4 +1,4 @@
-"""Claim 3: linear networks do not become modular under the noise; nonlinear functions are what it takes."""
+"""Claim 3: linear networks do not become modular under the noise; nonlinear functions are necessary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 PREDICTED = {0.0: 0.01, 0.1: 0.05, 0.25: 0.18, 0.5: 0.35, 1.0: 0.40}
 """Excess at noise 0.4 by share of nonlinearity, from 4 seeds and 1,200 steps of another program."""
 NONE_LEFT = thresholds.MODULARITY / 2
-"""Excess below which nothing is left of modularity once alignment is subtracted."""
+"""Excess below which there is no modularity beyond alignment."""
 
 
 def _arm(activation: str, share: float, scale: float, optimiser: str = "adam") -> Condition:

@@ -61,7 +61,7 @@ class Spent:
     most_looks: int
 
     def __str__(self) -> str:
-        """Return all four in words."""
+        """Return the four numbers in words."""
         looks = f"{self.looks} of {self.most_looks} looks" if self.most_looks > 1 else "1 look"
         return f"{self.networks} in {looks}, at most {self.most_networks}"
 

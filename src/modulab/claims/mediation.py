@@ -1,4 +1,4 @@
-"""Beside the claims: how much of the robustness that noise gives goes through modularity.
+"""In addition to the claims: how much of the robustness due to noise is mediated by modularity.
 
 Noise may lower error under noise R directly, or by making networks modular. Let R(s, m) be the error under Poisson
 noise of networks trained under noise of scale s whose mask allows a share m of the connections between modules. Both s

@@ -66,9 +66,9 @@ class Criterion:
     """In the quantity's own units: of a factor, not its logarithm."""
     scale: Scale = "difference"
     predicted: str = ""
-    """What theory says of the quantity, in words or numbers; empty where it says nothing."""
+    """What theory says of the quantity, in words or numbers; empty if it says nothing."""
     better: Better | None = None
-    """Which way the quantity is better, as a smaller error is; None where neither way is."""
+    """Which way the quantity is better, as a smaller error is; None if neither way is."""
 
 
 @dataclass(frozen=True)

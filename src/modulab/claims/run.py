@@ -56,7 +56,7 @@ def run_on_this_machine(
 
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1
-    # Those that took longest before come first, so no core is left idle beside a long one at the end.
+    # Experiments that took longest before start first, so that no core is idle at the end.
     spent = {experiment.name: seconds_spent(experiment.folder) for experiment in experiments}
     ordered = sorted(experiments, key=lambda experiment: spent[experiment.name], reverse=True)
     found: dict[str, list[str]] = {}
@@ -203,7 +203,7 @@ def _work(send: Send, experiment: Experiment, own: Sequence[str]) -> None:
 
 
 class _LineSender(TextIOBase):
-    """Stands in for standard error, and hands on each line that is written to it."""
+    """Replaces standard error, and passes on each line that is written to it."""
 
     def __init__(self, send: Any) -> None:
         self._send = send
@@ -219,7 +219,7 @@ class _LineSender(TextIOBase):
 
 
 class _Display:
-    """Shows which experiments are at work and what each last said: a bar, one text in a notebook, lines elsewhere."""
+    """Shows the running experiments and their last messages: a bar, one text in a notebook, or lines."""
 
     def __init__(self, style: str, experiments: int) -> None:
         notebook = in_notebook()
@@ -249,7 +249,7 @@ class _Display:
             self._bars.stop()
 
     def say(self, experiment: str, line: str) -> None:
-        """Show what an experiment says."""
+        """Show the message of an experiment."""
         self._said[experiment] = line
         if not self._describe() and not self._quiet:
             print(printable(f"{experiment}: {line}"), file=sys.stderr, flush=True)
@@ -264,7 +264,7 @@ class _Display:
             print(f"{experiment}: ended", file=sys.stderr, flush=True)
 
     def _describe(self) -> bool:
-        """Show all that is said where it can be replaced, and return whether it can."""
+        """Show all messages where text can be replaced, and return whether it can."""
         lines = [f"{name}: {line}" for name, line in self._said.items()]
         if self._bars is not None:
             self._bars.update(self._bars.task_ids[0], description="\n".join([*lines, "experiments"]))

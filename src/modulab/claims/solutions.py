@@ -1,4 +1,4 @@
-"""Beside the claims: with what probability training finds a modular solution, by modules, units and noise.
+"""In addition to the claims: the probability that training finds a modular solution, by modules, units and noise.
 
 A network is a modular solution if both hold, levels that were fixed before any network was trained:
 
@@ -49,7 +49,7 @@ LEARNED = thresholds.LEARNED_SHARE * CONSTANT_ERROR
 
 MODULES = (2, 3, 4, 6)
 UNITS = (2, 4, 8)
-"""For each module."""
+"""Numbers of units per module."""
 NOISES = (0.0, 0.4)
 HALVING = 0.5 ** (MODULES[-1] - MODULES[0])
 """A probability vanishes if every module that is added at least halves it."""

@@ -1,4 +1,4 @@
-"""Train the experiments of claims and judge them look by look, until there is nothing that more seeds may decide."""
+"""Train the experiments of claims and judge them look by look, until more seeds cannot decide anything."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Train = Callable[[Sequence[Experiment], Look], tuple[dict[str, list[str]], dict[
 
 @dataclass(frozen=True)
 class Judged:
-    """What the looks found."""
+    """The results of the looks."""
 
     judgements: list[Judgement]
-    """Of the claims whose experiments all ran."""
+    """The judgements of claims whose experiments were all run."""
     results: Mapping[str, pd.DataFrame]
     """By experiment, the rows that were asked for."""
     errors: Mapping[str, str]

@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 _POINTS = 2**16
 _STEEPNESS = 3.0
-"""Of the exponential law from which components of r are drawn: most of what counts lies near the axis."""
+"""The rate of the exponential distribution from which components of r are drawn: most volume is near the axis."""
 
 
 def aligned_modularity(modules: int) -> float:

@@ -184,7 +184,7 @@ def quoted_value(override: Any) -> Any:
 
 
 def hydra_schema() -> Any:
-    """Return the config of Hydra's own keys with their types, or None where it is kept elsewhere."""
+    """Return the config of Hydra's own keys with their types, or None if it is kept elsewhere."""
     try:
         from hydra.conf import HydraConf
 

@@ -108,7 +108,7 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _meant_by_option(unknown: str, given: Sequence[str], known: Sequence[str]) -> str:
-    """Return a sentence that says what an unknown option was meant for; empty where nothing is near."""
+    """Return a sentence that says what an unknown option was meant for; empty if nothing is near."""
     name, equals, value = unknown.partition("=")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if close:
@@ -124,7 +124,7 @@ def _word_after(word: str, given: Sequence[str]) -> str:
 
 
 def _meant(word: str, value: str) -> str:
-    """Return a sentence with the setting that a word was meant for, with a value; empty where nothing is near."""
+    """Return a sentence with the setting that a word was meant for, with a value; empty if nothing is near."""
     from modulab.config.composing import config_folder
     from modulab.config.described import families, group_names, option_files
 

@@ -503,7 +503,7 @@ def _check_combinations(member: Member) -> None:
 
 
 def _check_monitor(member: Member) -> None:
-    """Raise ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
+    """Raise ConfigError if training depends on a curve that is not recorded, or whose least value is not best."""
     training = member.training
     if not training.is_monitored:
         return

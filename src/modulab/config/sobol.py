@@ -21,7 +21,7 @@ from torch import Tensor
 from modulab.schema import Settings, read_settings
 
 _BITS = 30
-"""Of torch's Sobol numbers, which are multiples of 2^-30."""
+"""The number of bits of torch's Sobol numbers, which are multiples of 2^-30."""
 _SHIFT_SEED = 2013
 """Part of every setting that is drawn: never change it."""
 

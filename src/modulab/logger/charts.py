@@ -19,7 +19,7 @@ class Chart:
     section: str
     measure: str
     x: str | None = None
-    """The column of the setting; None where the measure's name holds the level."""
+    """The column of the setting; None if the measure's name holds the level."""
     line: str = LINE
     """The column of the setting that has one line per value."""
 

@@ -29,7 +29,7 @@ from modulab.optimisers import UPDATES
 from modulab.tasks.base import Samples, Task, as_seen
 
 SECONDS_PER_STEP = 2e-4
-"""Of adapting one network; twice that for classes, five times for digits."""
+"""Time of one step of adapting one network; twice that for classes, five times that for digits."""
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 """Adam's coefficients, those of D. Kingma and J. Ba, 2015."""
 _DRAWN_POINTS = 4096
@@ -119,7 +119,7 @@ def adapt_module(
 
 
 def _changed(task: Task, samples: Samples, modules: Sequence[int]) -> Samples | None:
-    """Return points with other functions for some modules, or None where the task has none for one of them."""
+    """Return points with other functions for some modules, or None if the task has none for one of them."""
     for module in modules:
         # A user's task may change only the first module.
         changed = task.changed(samples, module) if module else task.changed(samples)

@@ -24,7 +24,7 @@ _MOST_ITERATIONS = 20_000
 _PRECISIONS = (1e-10, 1e-8)
 """At which a convex program ends: where steps of the first are lost in rounding, the second is tried."""
 _LEAST_DENSITY = 1e-12
-"""Of a mixture at a symbol, so its logarithm is finite."""
+"""The smallest density of a mixture at a symbol, so that its logarithm is finite."""
 
 
 def channel_capacity(

@@ -54,7 +54,7 @@ def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 
 def adapt(probe: Probe) -> Adaptation | None:
-    """Train each member of a probe on with module 1's function changed; None where the task has no other."""
+    """Train each member of a probe on with module 1's function changed; None if the task has no other."""
     keys = fold_in(probe.keys, Stream.ADAPTATION)
     every = probe.settings.adaptation_every
     return adapt_module(probe, probe.seen_network.parameters, 0, (0,), keys, every)

@@ -166,7 +166,7 @@ def hidden_path_strength(
 
 
 def equal_features(partition: Partition, side: str) -> list[list[int]] | None:
-    """Return the inputs or outputs of each module, or None where some modules have more than others."""
+    """Return the inputs or outputs of each module, or None if some modules have more than others."""
     of = partition.inputs_of if side == "inputs" else partition.outputs_of
     own = [list(of(module)) for module in range(partition.modules)]
     return own if len({len(each) for each in own}) == 1 else None

@@ -258,7 +258,7 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
 
 
 def check_monitor(name: str, is_used: bool, probes: Probes) -> None:
-    """Raise ConfigError where `training.monitor` names no curve, whether or not training depends on it.
+    """Raise ConfigError if `training.monitor` names no curve, whether or not training depends on it.
 
     Where it does, a measure of `probes.curves` must give the curve; else any may that comes with modulab.
     """

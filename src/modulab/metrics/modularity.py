@@ -157,7 +157,7 @@ def _general_jacobians(
 def _native_jacobians(
     network: NetworkPopulation, inputs: Tensor, partitions: Sequence[Partition | None], kernels: Kernels
 ) -> list[Tensor] | None:
-    """Return what `_general_jacobians` does by native code, a piece of the points at a time, where there is any."""
+    """Return what `_general_jacobians` does by native code, a piece of the points at a time, if there is any."""
     structure = network.network
     parts = _in_pieces(inputs, structure.step_units)
     run = kernels.compiled(
@@ -336,7 +336,7 @@ def _written_by_module(strength: Tensor, partition: Partition) -> Float64[Tensor
 def _native_unit_means(
     network: NetworkPopulation, inputs: Tensor, partition: Partition, kernels: Kernels
 ) -> _UnitMeans | None:
-    """Return what `_unit_means` does by native code, where there is any and where points take products of their own."""
+    """Return what `_unit_means` does by native code, if there is any and where points take products of their own."""
     structure, batch = network.network, inputs.shape[1]
     last = structure.num_stages
     if last <= 2:
@@ -523,7 +523,7 @@ def native_sums(
 
 
 def _native_path_strength(probe: Probe) -> Tensor | None:
-    """Return what `path_strength` does by native code, where there is any."""
+    """Return what `path_strength` does by native code, if there is any."""
     function = PathStrengths(probe.network.network, 0, probe.network.network.num_stages)
     sums = native_sums(probe.network, probe.samples.inputs, function, probe.kernels)
     return None if sums is None else sums / probe.samples.inputs.shape[1]

@@ -77,7 +77,7 @@ class Probe:
     network: NetworkPopulation
     """In module coordinates: it takes unmixed inputs."""
     seen_network: NetworkPopulation
-    """As trained: it takes mixed inputs Qx. The same as `network` without mixing."""
+    """The networks as trained, which read mixed inputs Qx; equal to `network` without mixing."""
     rotation: Float[Tensor, "in_features in_features"] | None
     """Q, or None without mixing."""
     samples: Samples

@@ -102,7 +102,7 @@ class Sequential(Measure):
 
 
 def learn_in_sequence(probe: Probe) -> list[Adaptation] | None:
-    """Train each member of a probe through all stages; None where the task has no other functions."""
+    """Train each member of a probe through all stages; None if the task has no other functions."""
     keys = fold_in(probe.keys, Stream.SEQUENTIAL)
     parameters = probe.seen_network.parameters
     steps, every = probe.settings.adaptation_steps, probe.settings.adaptation_every

@@ -69,7 +69,7 @@ class Attention(Network):
     in_features: int
     out_features: int
     tokens: int
-    """Of all modules together."""
+    """The number of tokens of all modules together."""
     width: int
     heads: int
     hidden: int

@@ -389,7 +389,7 @@ class Network(ABC):
         return ()
 
     def check_batch(self, samples: int) -> None:
-        """Raise ConfigError where a batch of this many samples cannot be computed as members need it.
+        """Raise ConfigError if a batch of this many samples cannot be computed as members need it.
 
         Other people's modules are tried here with the sizes of batches that training and measuring take.
         """

@@ -362,7 +362,7 @@ def matched_width(partition: Partition, width: int, depth: int, cross_connection
 
 
 def check_shared_out(task: Task, cross_connections: float, key: str, units: int, unit: str) -> None:
-    """Raise ConfigError where units that are shared out over modules are too few to give each module one."""
+    """Raise ConfigError if units that are shared out over modules are too few to give each module one."""
     if cross_connections < 1 and units < task.modules:
         raise ConfigError(
             f"architecture.{key}={units} cannot give each of task.modules={task.modules} {unit}, "

@@ -58,7 +58,7 @@ class Recurrent(Network):
     leak: float
     steps: int
     sequences: int | None
-    """How many sequences the inputs are, one after another; None where all inputs are shown at every step."""
+    """How many sequences the inputs are, one after another; None if all inputs are shown at every step."""
 
     @property
     def channels(self) -> int:

@@ -42,7 +42,7 @@ class SelfTrained(Architecture):
 
     @abstractmethod
     def build_data(self) -> LightningDataModule | None:
-        """Return the data that it trains on, or None where the module or the task gives it."""
+        """Return the data that it trains on, or None if the module or the task gives it."""
 
     @abstractmethod
     def described(self, module: LightningModule) -> nn.Module:

@@ -26,7 +26,7 @@ COLUMNS = (
     "run_id", "arm", "shown", "x", "y", "x_low", "x_high", "y_low", "y_high", "value", "words", "part",
     "x_half", "y_half", "size",
 )  # fmt: skip
-"""Of a panel's rows, of which each form has those that it needs.
+"""The columns of a panel's rows; each form has those that it needs.
 
 `shown` is one of `SHOWN`. `words` are lines that say where a row is, in place of its x, where that is no value of the
 axis. Rows of one `part` of a guide are joined. In a graph, links reach as far as `x_half` and `y_half` to both sides,
@@ -78,7 +78,7 @@ class Panel:
     rows: pd.DataFrame
     form: Form
     height: float
-    """Of its plane, relative to its width."""
+    """The height of the plane, relative to its width."""
     values: str = ""
     """What the colours of cells mean, or what the marks of a plane of places are of; the values of networks and cells
     are then in the column `value`."""

@@ -22,15 +22,15 @@ else:
     Markup = str
 
 _LONG_TEXT = 24
-"""Letters from which on a cell of a table is given room for several words on a line."""
+"""The number of letters from which a cell of a table gets room for several words per line."""
 _LETTERS_AT_ONE_POINT = 858
-"""So many of one point find room side by side in a table on paper, two of them between columns."""
+"""The number of letters of one point that fit side by side in a printed table, with two between columns."""
 _LARGEST_PRINT, _SMALLEST_PRINT = 7.0, 5.2
-"""Points, in which tables are printed."""
+"""The font sizes in which tables are printed, in points."""
 _WORDY_LETTERS = 20
-"""Of a line of a cell of several words."""
+"""The number of letters of a line in a cell of several words."""
 _MOST_UNBROKEN = 24
-"""Rows of a table that is printed on one page."""
+"""The largest number of rows of a table that is printed on one page."""
 _INTERVAL = re.compile(r" (\[[^\]]*\])")
 """In the text of a cell, which may stand below the number before it."""
 _DIVISIONS: dict[str, Callable[[str], Sequence[str]]] = {
@@ -57,13 +57,13 @@ class PageTable:
     networks: Sequence[str] = ()
     """The run_id of each row, where rows are networks; it is the first cell."""
     settings: Sequence[str] = ()
-    """Of such a table, the headings of settings."""
+    """In such a table, the headings of settings."""
     repeat: str = ""
-    """Of such a table, the command that trains one of them again, less its run_id at the end."""
+    """For such a table, the command that trains one of the networks again, without the run_id at the end."""
     hints: Sequence[str] = ()
     """Sentences above the table, on screens alone."""
     on_paper: str = ""
-    """What is printed in place of the table, if something is."""
+    """The text that is printed in place of the table, if any."""
 
     @cached_property
     def numeric(self) -> list[bool]:

@@ -52,7 +52,7 @@ _MOST_ROWS = 60
 _MOST_BESIDE = 12
 """Settings side by side in the table of all measures."""
 _MOST_VALUES = 12
-"""Of a setting that the first lines of a page list one by one."""
+"""The largest number of values of a setting that the first lines of a page list one by one."""
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
 _MOST_IN_FIGURES = 20_000

@@ -37,13 +37,13 @@ _SHAPES = {
 """Outlines of matplotlib's markers, from -1 to 1."""
 
 _ARROW = "M0 1.4L0 5M-1.1 3.6L0 5L1.1 3.6"
-"""Of an upper end, below its mark."""
+"""The arrow of an upper end, below its mark."""
 
 _LONGEST_LINE = 34
-"""Letters of a title that find room along an axis."""
+"""The number of letters of a title that fit along an axis."""
 
 _MOST_WRITTEN = 8
-"""So many cells side by side have room for their values."""
+"""The largest number of cells side by side that have room for their values."""
 
 _PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1, "image": ""}
 _SINGLE, _MEAN, _LIMIT, _GUIDE = (f"datum.m === {number} && !hidden[datum.a]" for number in range(4))

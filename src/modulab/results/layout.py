@@ -26,7 +26,7 @@ class Layout:
 
 
 def terminal_width() -> int | None:
-    """Return how many characters a line of the terminal has, or None where the output goes elsewhere."""
+    """Return how many characters a line of the terminal has, or None if the output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -105,7 +105,7 @@ def constants(path: Path) -> dict[str, Any]:
 
 
 def _only_value(column: pq.ColumnChunkMetaData) -> Any:
-    """Return the value of all rows of a part of a column, None where it has none, or `_SEVERAL`."""
+    """Return the value of all rows of a part of a column, None if it has none, or `_SEVERAL`."""
     statistics = column.statistics
     if statistics is None or not statistics.has_null_count:
         return _SEVERAL

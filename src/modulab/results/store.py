@@ -76,7 +76,7 @@ class Planned:
 
     run_ids: Sequence[str]
     columns: pa.Schema
-    """Those of all rows."""
+    """The columns of all rows."""
     rows: Callable[[Sequence[int]], pa.Table]
     """Gives the rows at some places among `run_ids`."""
 

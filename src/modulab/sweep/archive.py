@@ -52,7 +52,7 @@ class Candidate:
     """Lower is better."""
     measures: tuple[float, ...]
     genes: tuple[float | str, ...]
-    """Its place in the order of equally fit ones; of two equal ones, the earlier number is kept."""
+    """The order of equally fit candidates; of two equal ones, the one with the earlier number is kept."""
 
     @property
     def rank(self) -> tuple[float, tuple[tuple[bool, float | str], ...], int]:

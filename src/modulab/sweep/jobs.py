@@ -83,9 +83,9 @@ class TrainTask:
         self.error: ConfigError | None = None
         self.planned: set[str] = set()
         self.sweep_config: DictConfig | None = None
-        """Of jobs trained one by one: the sweep's config, which the first valid job records."""
+        """For jobs trained one by one: the sweep's config, which the first valid job records."""
         self.findings: tuple[list[str], list[list[str]]] | None = None
-        """Of a search: headings and rows of a table of its best trials."""
+        """For a search: headings and rows of a table of its best trials."""
         self._locks: dict[Path, FolderLock] = {}
 
     def __call__(self, config: Any) -> Any:
@@ -259,7 +259,7 @@ class EachJob(Sequence[Any]):
 
 
 def _check_objectives(plan: Plan) -> None:
-    """Raise ConfigError where `sweep.objective` names what no measure gives: before anything is trained."""
+    """Raise ConfigError if `sweep.objective` names what no measure gives: before anything is trained."""
     objective = plan.sweep.objective
     if objective is None:
         return

@@ -25,7 +25,7 @@ class NodeShard:
     folder: str
     search_path: Sequence[str] = field(default_factory=list[str])
     execution: Execution | None = None
-    """As chosen by all members of the sweep; None in tasks that earlier versions of modulab submitted."""
+    """The execution chosen for all members of the sweep; None in tasks that earlier versions of modulab submitted."""
 
     @classmethod
     def of(cls, shard: Sequence[Run], work: Work, folder: Path, **own: Any) -> Self:

@@ -131,7 +131,7 @@ def available_bytes(trainer: Trainer, device: torch.device) -> float:
 
 
 def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
-    """Raise ConfigError where not even this member alone fits in memory; it says how much that would take."""
+    """Raise ConfigError if not even this member alone fits in memory; it says how much that would take."""
     room = available_bytes(trainer, device) * (1 if trainer.memory_gib is not None else 2)
     training, task = member.training, member.task
     tables = 16 * task.modules**2  # of modularity, module by module

@@ -238,7 +238,7 @@ class RayTasks:
         task.state, task.failure = "", ended.reason
 
     def _lack_of_room(self) -> str:
-        """Return why shards have to wait for another node; empty where a node can take one.
+        """Return why shards have to wait for another node; empty if a node can take one.
 
         Raises: ConfigError if there will never be another.
         """
@@ -350,7 +350,7 @@ def _connect(settings: RaySettings) -> str:
 
 
 def _left_behind() -> str | None:
-    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None where it answers.
+    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None if it answers.
 
     Ray itself would try it for many minutes.
     """

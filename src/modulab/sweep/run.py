@@ -46,7 +46,7 @@ class Work:
     runs: list[Run]
     populations: list[list[Run]]
     unfinished: int
-    """So many of the populations, the first ones, left a checkpoint: they must stay as they are to continue from it."""
+    """The number of populations, the first ones, that left a checkpoint; they must not change, to continue from it."""
     trainer: Trainer
     execution: Execution
 

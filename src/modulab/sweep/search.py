@@ -83,7 +83,7 @@ class SearchSettings:
     n_jobs: int
     rungs: Sequence[int]
     steps: int
-    """Of trials that come to the end."""
+    """The number of steps of trials that are not stopped early."""
 
 
 class Search:

@@ -94,7 +94,7 @@ class ShardSettings(Protocol):
 
     @property
     def limit(self) -> str:
-        """Return how long a shard has, in words; empty where it has any time."""
+        """Return how long a shard has, in words; empty if it has any time."""
         ...
 
 

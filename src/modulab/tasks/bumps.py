@@ -22,7 +22,7 @@ MOST_CELLS = 2**14
 
 
 def check_size(grid: int, coordinates: int) -> None:
-    """Raise ConfigError where a grid has more than `MOST_CELLS` cells."""
+    """Raise ConfigError if a grid has more than `MOST_CELLS` cells."""
     if coordinates * math.log2(grid) <= math.log2(MOST_CELLS) + 1e-9:
         return
     largest = math.floor(MOST_CELLS ** (1 / coordinates) + 1e-9)

@@ -20,7 +20,7 @@ from modulab.tasks.supports import nothing_to_widen, nothing_withheld
 _SETS = 2
 """Sub-stream of Stream.TASK from which source sets are drawn."""
 _CORNERS = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
-"""Of the square, in the order in which a set takes them."""
+"""The corners of the square, in the order in which they are added to a set."""
 
 
 class SourcesTask(Task):

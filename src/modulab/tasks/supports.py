@@ -221,7 +221,7 @@ def check_withholding(num_values: int, modules: int, fraction: float, meaning: s
 
 
 def check_support(law: SupportLaw) -> None:
-    """Raise ConfigError where a support asks for what its modules, cells or labels cannot give."""
+    """Raise ConfigError if a support asks for what its modules, cells or labels cannot give."""
     if law.support == "full":
         return
     if law.modules == 1:

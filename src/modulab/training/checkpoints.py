@@ -122,7 +122,7 @@ def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:
 
 
 def check_layout(path: Path, checkpoint: Mapping[str, Any], network: Network) -> None:
-    """Raise ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
+    """Raise ConfigError if a checkpoint holds other parameters than a network, whose code may have changed."""
     there, wanted = (
         [(part.name, part.shape) for part in layout] for layout in (layout_of(checkpoint), network.layout)
     )

@@ -109,7 +109,7 @@ def _is_double(member: Member) -> bool:
 
 
 def fastest(engines: Iterable[str | None]) -> Engine | None:
-    """Return the fastest of the engines among some names, or None where no engine is."""
+    """Return the fastest of the engines among some names, or None if no engine is."""
     names = set(engines)
     return next((engine for engine in reversed(ENGINES) if engine in names), None)
 

@@ -112,7 +112,7 @@ def fit_population(
 
 
 def steps_taken(members: Sequence[Member], stopped_at: Sequence[int | None]) -> dict[str, list[float]]:
-    """Return the measure `training/steps` of members that may stop early; nothing where none may."""
+    """Return the measure `training/steps` of members that may stop early; nothing if none may."""
     if not any(member.training.may_stop for member in members):
         return {}
     taken = [
@@ -123,7 +123,7 @@ def steps_taken(members: Sequence[Member], stopped_at: Sequence[int | None]) -> 
 
 
 def _begun(learner: PopulationLearner, recorder: Recorder) -> dict[Program, Engine | None]:
-    """Return the engine of each program of a population that is resumed, None where its checkpoint names none."""
+    """Return the engine of each program of a population that is resumed, None if its checkpoint names none."""
     if recorder.trained_by is None:
         return {}
     return {

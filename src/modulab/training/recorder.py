@@ -85,7 +85,7 @@ class Recorder(Callback):
         progress: ProgressReport,
         on_point: OnPoint | None = None,
     ) -> None:
-        """Save to `checkpoint`, where there is one, at least `seconds` apart and at the end."""
+        """Save to `checkpoint`, if there is one, at least `seconds` apart and at the end."""
         self._on_point = on_point
         self._members = members
         self._checkpoint = checkpoint
@@ -94,7 +94,7 @@ class Recorder(Callback):
         self._begun = self._saved = time.monotonic()
         self._seconds_before = 0.0
         self.trained_by: list[str | None] | None = None
-        """The engine that each member of a resumed checkpoint was trained by, None where it does not say."""
+        """The engine that each member of a resumed checkpoint was trained by, None if it does not say."""
         self._interrupted = False
         self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []

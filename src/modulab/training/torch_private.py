@@ -189,7 +189,7 @@ class Assumptions:
     """What a traced graph's code takes for granted of the sizes of its inputs' first axes."""
 
     sizes: list[Any]
-    """Of each input with axes: a symbol where the code is general, else a number of sympy."""
+    """The size of each input with axes: a symbol where the code is general, otherwise a number of sympy."""
     guards: list[Any]
     """Expressions in the symbols that must hold."""
 

@@ -66,7 +66,7 @@ class _Making:
     may_change: bool
     progress: ProgressReport
     number: str
-    """Of the step among those of the population, as the progress says it."""
+    """The number of the step among those of the population, as progress shows it."""
 
     def usable(self, program: Program, engine: Engine) -> Engine:
         """Make a program's step, and return the engine that has one: the one given, unless that is not possible."""

@@ -1,4 +1,4 @@
-"""`modulab claims --map`: from nothing to a map of each claim."""
+"""The command `modulab claims --map`: train the settings, and draw a map of each claim."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_maps(
 ) -> tuple[list[DrawnMap], list[str]]:
     """Train what is missing of the settings of the claims named, or all that have a map, and draw maps in `folder`.
 
-    Maps whose experiment failed are left out; the reasons are returned beside the others.
+    Maps whose experiment failed are left out; the reasons are returned with the others.
 
     Raises: ConfigError if no map is left; KeyboardInterrupt on Ctrl-C, after which the same call continues where
     this one stopped.

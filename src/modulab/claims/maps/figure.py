@@ -206,7 +206,7 @@ def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
 
 
 _LETTER_WIDTH, _LETTER_HEIGHT = 0.022, 0.08
-"""Of the names of regions, as shares of a plane."""
+"""The size of a letter in the names of regions, as shares of a plane."""
 
 
 def name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str) -> None:

@@ -26,7 +26,7 @@ from modulab.report.style import arm_styles, arm_text, drawing, label, measure_l
 Array = NDArray[np.float64]
 
 _OWN = ("panel", "price", "effect", "low", "high")
-"""Columns of a front that are no settings."""
+"""Columns of a front that are not settings."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Front:
     """One row per setting: panel, price and effect."""
 
     def at(self, panel: int, budget: float) -> tuple[float, float, float] | None:
-        """Return the largest effect at a price of at most a budget, with its band; None where nothing is as cheap."""
+        """Return the largest effect at a price of at most a budget, with its band; None if nothing is as cheap."""
         own = self.places.loc[(self.places["panel"] == panel) & (self.places["price"] <= budget), :]
         if own.empty:
             return None

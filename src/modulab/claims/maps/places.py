@@ -42,9 +42,9 @@ class Plan:
     """The axes of a map, what each is for, and the places at which its effect is shown."""
 
     axes: Mapping[str, Axis]
-    """Those that vary, in order."""
+    """The axes that vary, in order."""
     fixed: Mapping[str, Axis]
-    """Those of one value, which may be multiplied by that of another."""
+    """The axes with a single value, which may be multiplied by the value of another axis."""
 
     @classmethod
     def of(cls, axes: Mapping[str, Axis]) -> Plan:

@@ -36,7 +36,7 @@ _LENGTHS = (0.2, 20.0)
 _NOISES = (0.02, 2.0)
 """Bounds of the noise's variance, in units of the variance of the values."""
 _MEAN_VARIANCE = 1.0
-"""Of the function's mean over the map, in units of the variance of the values: that mean is uncertain, too."""
+"""The prior variance of the function's mean over the map, in units of the variance of the values."""
 _FEATURES = 200
 """Random Fourier features of a function of the prior."""
 

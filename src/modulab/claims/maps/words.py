@@ -1,4 +1,4 @@
-"""What a map says, in sentences and tables: regions in shares, boundaries with intervals, beside what was predicted."""
+"""The sentences and tables of a map: shares of regions, boundaries with intervals, and what was predicted."""
 
 from __future__ import annotations
 

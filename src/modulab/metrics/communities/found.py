@@ -143,7 +143,7 @@ class FoundModules(Measure):
         """Return how good a partition is; higher is better."""
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where the graph cannot be made, or where the search needs what is not installed."""
+        """Raise ConfigError if the graph cannot be made, or where the search needs what is not installed."""
         del probes
         kind: Any = import_target(self.graph, f"{where}.graph")
         if not isinstance(kind, GraphKind):
@@ -193,7 +193,7 @@ class FoundModules(Measure):
 
 
 def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Found | None]]:
-    """Return the graphs of a measure's members, and what is found in each; None where weights are not finite."""
+    """Return the graphs of a measure's members, and what is found in each; None if weights are not finite."""
     graph = probe.once(measure.kind.build)
     seeds = _seeds(probe.keys, measure.restarts + measure.randomised)
     graphs = _member_graphs(graph)

@@ -45,7 +45,7 @@ class Leiden(Louvain):
     """The same by the algorithm of Leiden, whose modules are connected; needs the extra `communities`."""
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where the extra is not installed."""
+        """Raise ConfigError if the extra is not installed."""
         super().check(where, probes)
         _check_extra(where, "igraph", "leidenalg")
 
@@ -71,7 +71,7 @@ class Infomap(FoundModules):
         return 0.004
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where the extra is not installed."""
+        """Raise ConfigError if the extra is not installed."""
         super().check(where, probes)
         _check_extra(where, "infomap")
 

@@ -24,7 +24,7 @@ class Comparison:
     """A score against shuffles or random partitions."""
 
     mean: Float64[Tensor, " member"]
-    """Of the null."""
+    """The mean of the null."""
     z: Float64[Tensor, " member"]
     """Standard deviations of the null by which the score is more modular than its mean, as far as p supports it. NaN
     where all are equal."""

@@ -31,7 +31,7 @@ class Block:
     source: int
     target: int
     weights: Float64[Tensor, "member target_node source_node"]
-    """Non-negative; 0 where no edge is."""
+    """Non-negative; 0 if no edge is."""
     possible: Bool[Tensor, "member target_node source_node"]
     """Which pairs can have an edge: both nodes are in the graph, and the pair is stored here."""
 

@@ -31,7 +31,7 @@ from modulab.tasks.base import Task
 
 _SECONDS_PER_SHUFFLE = 1.5e-4
 _SECONDS_PER_RUN = 5e-7
-"""Of a network with shuffled weights, for each evaluation point."""
+"""Time of running a network with shuffled weights, for each evaluation point."""
 _CHUNK_ELEMENTS = BATCH_ELEMENTS // 8
 """Elements of shuffled graphs that are held at once for a member, at 8 bytes and several copies each."""
 _NULL_LABELS: dict[NullName, str] = {

@@ -34,11 +34,11 @@ from modulab.metrics.graphs.graph import Block, Graph
 from modulab.streams import Stream, fold_in, random_bits
 
 PlaceShuffle = Literal["layer", "degree", "nonzero"]
-"""Those that move weights as they are."""
+"""The nulls that permute weights."""
 ShuffleKind = Literal[PlaceShuffle, "strength"]
 
 FITTING_STEPS = 100
-"""Of iterative proportional fitting; the same number for every member, so results do not depend on packing."""
+"""Steps of iterative proportional fitting, equal for all members so that results do not depend on packing."""
 
 
 class _Draw(IntEnum):
