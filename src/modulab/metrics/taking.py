@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from modulab.metrics.probe import BLOCK_BYTES, Asked, Probe, Tell, bytes_per_mem
 from modulab.networks.base import NetworkPopulation
 from modulab.schema import is_reserved
 from modulab.tasks.base import Task
+
+_WORTH_SHARING = 8
+"""Members of the smallest block that threads share out: calls take most of the time of smaller ones."""
 
 
 def measure_population(
@@ -49,8 +53,7 @@ def measure_population(
     masks = torch.ones_like(parameters) if mask is None else mask
     size = max(2, block_bytes // bytes_per_member(networks.network, settings))
 
-    def measure_block(start: int, count: int = size) -> dict[str, Tensor]:
-        rows = slice(start, start + count)
+    def measure_block(rows: slice) -> dict[str, Tensor]:
         block = [parameters[rows], keys[rows], masks[rows]]
         members = len(block[0])
         if members == 1:
@@ -63,15 +66,24 @@ def measure_population(
             found = take_measures(probe, measures)
         return {name: values[:members] for name, values in found.items()}
 
-    starts = range(0, len(parameters), size)
-    if threads > 1 and len(starts) > 1:
+    cut = _evenly_cut(len(parameters), size, threads)
+    if threads > 1 and len(cut) > 1:
         if not kernels.is_ready((task, networks.network, repr(settings))):
-            measure_block(0, 2)  # Code may be compiled, and functions are traced on one thread alone.
+            measure_block(slice(0, 2))  # Code may be compiled, and functions are traced on one thread alone.
         with ThreadPoolExecutor(threads) as pool:
-            blocks = list(pool.map(measure_block, starts))
+            blocks = list(pool.map(measure_block, cut))
     else:
-        blocks = [measure_block(start) for start in starts]
+        blocks = [measure_block(rows) for rows in cut]
     return {name: torch.cat([block[name] for block in blocks]) for name in (blocks[0] if blocks else {})}
+
+
+def _evenly_cut(members: int, largest: int, threads: int) -> list[slice]:
+    """Return consecutive parts of about equal size, of at most `largest` members, as many as all threads can share."""
+    count = -(-members // largest)
+    if threads > 1:
+        count = max(count, min(-(-count // threads) * threads, members // _WORTH_SHARING))
+    ends = [members * part // count for part in range(count + 1)] if count else []
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Float64[Tensor, " member"]]:
