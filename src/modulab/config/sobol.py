@@ -23,11 +23,11 @@ from modulab.schema import Settings, read_settings
 _BITS = 30
 """The number of bits of torch's Sobol numbers, which are multiples of 2^-30."""
 _SHIFT_SEED = 2013
-"""Part of every setting that is drawn: never change it."""
+"""Part of every drawn setting: never change it."""
 
 
 class Axis(Settings):
-    """What a key ranges over: a list of values, or a range on a linear or logarithmic scale."""
+    """The range of a key: a list of values, or an interval on a linear or logarithmic scale."""
 
     values: list[Any] | None = Field(default=None, description="the values of the key, drawn equally often")
     low: float | None = Field(default=None, description="the lower end of the key's range")
@@ -68,7 +68,7 @@ class Axis(Settings):
 
 
 def _four_digits(value: float) -> float:
-    # They are alike on all machines, whose exponentials differ in the last bit.
+    # Equal on all machines, whose exponentials differ in the last bit.
     return float(f"{value:.4g}")
 
 

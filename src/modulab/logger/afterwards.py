@@ -1,4 +1,4 @@
-"""What can be done with a folder of results once it is there: log it, and make its dashboard."""
+"""Export a finished folder of results: log it, and make its dashboard."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _COLUMNS = ["x", "line", "value", "runs"]
 
 @dataclass(frozen=True)
 class Chart:
-    """A measure against a setting or, with `@*` in the measure's name, against the level that stands there."""
+    """A measure against a setting or, with `@*` in the measure's name, against the level in its place."""
 
     key: str
     title: str

@@ -27,7 +27,7 @@ _HEADLINES = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim to be tested, and the plot of single runs to look at: a scatter, or bars of means for words."""
+    """A claim to be tested, and the plot of single runs: a scatter plot, or bars of means for words."""
 
     title: str
     kind: Literal["scatter", "bars"]

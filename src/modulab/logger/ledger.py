@@ -16,7 +16,7 @@ _SWEEP = "sweep.json"
 
 
 def sweep_token(folder: Path) -> str:
-    """Return the name that a folder keeps for good, wherever it is moved: it distinguishes the runs of two sweeps.
+    """Return the permanent name of a folder, also if it is moved: it distinguishes the runs of two sweeps.
 
     The same member may stand in many sweeps, and a run in W&B belongs to one.
     """
@@ -27,7 +27,7 @@ def sweep_token(folder: Path) -> str:
 
 
 def remembered(folder: Path) -> dict[str, Any]:
-    """Return what a folder records of itself as a sweep in W&B; nothing if it was never logged there."""
+    """Return the record of a folder as a sweep in W&B; empty if it was never logged there."""
     try:
         facts = json.loads((folder / LOGGED / _SWEEP).read_text())
     except (OSError, ValueError):
@@ -36,7 +36,7 @@ def remembered(folder: Path) -> dict[str, Any]:
 
 
 def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to what a folder records of itself, and return all of it."""
+    """Add to the record of a folder, and return the complete record."""
     together = {**remembered(folder), **facts}
     write_whole(folder / LOGGED / _SWEEP, json.dumps(together).encode())
     return together

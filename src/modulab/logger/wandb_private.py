@@ -1,4 +1,4 @@
-"""Private parts of W&B's packages, which may change with any release, each with what is done without it."""
+"""Private parts of W&B's packages, which may change with any release, each with a fallback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUIET: dict[str, Any] = {
     # Seconds after which a live run can be read from its file.
     "x_transaction_log_flush_interval": 1.0,
 }
-"""Settings that keep W&B from collecting and printing anything of its own. Names with x_ are private to it."""
+"""Settings that prevent W&B from collecting and printing anything else. Names with x_ are private."""
 
 
 def quiet_settings(**public: Any) -> wandb.Settings:

@@ -1,4 +1,4 @@
-"""The report on a run's or sweep's folder: what varied, what came of it, and how to repeat it."""
+"""The report on the folder of a run or sweep: the settings that vary, the results, and how to repeat them."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ _MOST_VALUES = 12
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
 _MOST_IN_FIGURES = 20_000
-"""Networks in the report on more than a table can hold at once."""
+"""The number of networks in the report if there are more than a table can hold at once."""
 
 
 def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
     """Write the report on the results under a path to `output`, by default PATH/report, and return its page.
 
-    Beside the page lie the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
+    Its folder also contains the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
     the user's own that the results may name.
 
     Raises: ConfigError if there are no results, or if links would lead it to write elsewhere.
@@ -83,7 +83,7 @@ def describe(
 ) -> Page:
     """Return the page on some results; curves and weights are read from the path that they came from.
 
-    Where they are a sample, `count` is the number of networks of which.
+    If they are a sample, `count` is the number of networks from which it was drawn.
     """
     folder = path if path.is_dir() else path.parent
     results, beyond = without_extremes(results, metric_names(results))
@@ -142,7 +142,7 @@ def _lead(results: pd.DataFrame, layout: Layout) -> str:
 
 
 def _values_in_words(values: Sequence[object]) -> str:
-    """Return all values of a setting, or of many their number and, where they are numbers, their range."""
+    """Return all values of a setting; of many values, their number and, if they are numbers, their range."""
     texts = [arm_text(value) for value in values]
     if len(values) <= _MOST_VALUES:
         return ", ".join(texts)
@@ -153,7 +153,7 @@ def _values_in_words(values: Sequence[object]) -> str:
 
 
 def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return what the results were made with, every value that occurs."""
+    """Return the task, engine, device and versions of the results, with every value that occurs."""
     columns = {
         "Task": "config.task.name",
         "Engine": "engine",
@@ -246,7 +246,7 @@ def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
     """Return one style per arm for the page."""
     if column is None:
         return arm_styles([""])
-    # Where the setting of the axis gives the shades, they are not those of another setting.
+    # Shades of the setting of the axis differ from those of other settings.
     return arm_styles(in_order(layout.results, column), "plasma" if column == layout.x else "viridis")
 
 
@@ -372,7 +372,7 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
 
 
 def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> Section | None:
-    """Return what searches found, where they were taken: their values by setting, and pictures of some networks."""
+    """Return the modules that searches found, if they were run: values by setting, and pictures of some networks."""
     members = layout.results
     searches = found_searches(members)
     if not searches or not layout.readable:
@@ -415,7 +415,7 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
 
 
 def _analyses_section(layout: Layout, path: Path) -> Section | None:
-    """Return figures of the analyses that `modulab analyse` took, by what distinguishes networks."""
+    """Return figures of the results of `modulab analyse`, by the settings that distinguish networks."""
     from modulab.report.analyses_figure import analysis_figures
     from modulab.results.analyses import analysis_names
 

@@ -134,7 +134,7 @@ class _Plane:
         if self.panel.form == "regions":
             drawn["grid"] = False
         if self.panel.form == "strip" and which == "y":
-            drawn["labelOverlap"] = False  # each line of marks needs its name, and has room for it
+            drawn["labelOverlap"] = False  # each line of marks needs its name
         if self.panel.form in ("cells", "matrix") or (self.panel.form == "strip" and which == "y"):
             drawn |= {"grid": False, "ticks": False, "domain": False}
         return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": drawn}
@@ -170,7 +170,7 @@ class _Plane:
         return {"calculate": drawn, "as": f"{which}0"}
 
     def lone_bars(self) -> list[Spec]:
-        """Return intervals as bars where there is no second place up to which they could be shaded."""
+        """Return intervals as bars if there is only one place, so that no area can be shaded."""
         means = self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"]
         return [self.bars("y")] if means.nunique() == 1 else []
 
@@ -211,7 +211,7 @@ class _Plane:
         }
 
     def guides(self) -> list[Spec]:
-        """Return lines to compare with: dotted, but those that have their own arms, on a plane of regions."""
+        """Return lines to compare with: dotted, except on a plane of regions, where they have their own arms."""
         if "guide" not in set(self.panel.rows["shown"]):
             return []
         of_own = self.panel.form == "regions"
@@ -291,7 +291,7 @@ class _Plane:
         places = np.unique(self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"].to_numpy(dtype=float))
         half = float(np.diff(places).min()) / 2 if len(places) > 1 else 0.5
         return [
-            # Edges of the same colour, for between shapes that only touch the ground would shine through.
+            # Edges have the same colour, because the background would be visible between shapes that only touch.
             self._rectangles(_MEAN, half, {"fill": self.colour, "stroke": self.colour}, {"strokeWidth": 0.6}),
             {
                 "transform": [{"filter": f"{_SINGLE} && seeds"}],
@@ -346,7 +346,7 @@ class _Plane:
         return [links, opaque, pale, ground, shares]
 
     def pointed(self) -> Spec:
-        """Return what shows the row under the pointer: a ring about a mark, or the edge of a cell."""
+        """Return the layer that marks the row under the pointer: a ring around a mark, or the edge of a cell."""
         line: Spec = {"strokeWidth": 2, "stroke": "currentColor"}
         if self.panel.matrix is not None:
             return self.panel.matrix.pointed(self.along("x"), self.along("y"), line)
@@ -358,7 +358,7 @@ class _Plane:
         }
 
     def _rectangles(self, test: str, half: float, colour: Spec, edges: Spec | None = None) -> Spec:
-        """Return rectangles about the places of rows that pass a test, so far to each side."""
+        """Return rectangles around the places of rows that pass a test, with this half-width."""
         ends = [
             {"calculate": f"datum.{axis} {sign} {half}", "as": f"{axis}{place}"}
             for axis in ("x", "y")

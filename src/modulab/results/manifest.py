@@ -27,7 +27,7 @@ def population_name(run_ids: Sequence[str]) -> str:
 
 
 def checkpoint_path(folder: Path, run_ids: Sequence[str]) -> Path:
-    """Return where the checkpoint of a population of these members lies."""
+    """Return the path of the checkpoint of a population of these members."""
     return folder / POPULATIONS / f"{population_name(run_ids)}.ckpt"
 
 
@@ -43,7 +43,7 @@ def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
 
 
 def manifest_of(checkpoint: Path) -> Path:
-    """Return where the manifest of a checkpoint's population lies."""
+    """Return the path of the manifest of a checkpoint's population."""
     return checkpoint.with_name(checkpoint.name.removesuffix(".ckpt") + _SUFFIX)
 
 

@@ -1,4 +1,4 @@
-"""Tables in Parquet files: written whole, and read with care, as a folder of results may come from anywhere."""
+"""Tables in Parquet files: written atomically, and checked when read, because results may come from anywhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from modulab.results.files import replacing
 from modulab.schema import RENAMED_KEYS
 
 ROWS_AT_ONCE = 1 << 16
-"""Rows that are read and written at once, where there are more: what they take in memory does not grow with a file."""
+"""The number of rows that are read and written at once, so that memory does not grow with the file."""
 FORMAT_VERSION = 1
-"""Goes up when a column changes its meaning; files of another version are refused."""
+"""Increased when the meaning of a column changes; files of another version are rejected."""
 
 RESULTS = "results.parquet"
 CURVES = "curves.parquet"
@@ -36,7 +36,7 @@ _NEEDED = {
     ANALYSIS: ("run_id", "settings", "skipped", "error"),
 }
 _RUN_ID = "^[0-9a-f]{1,16}$"
-"""A run_id names files: anything else, such as a path, is refused wherever a file says it."""
+"""A run_id is part of file names, so anything else, such as a path, is rejected."""
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -69,7 +69,7 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Ta
 
 
 Keep = Callable[[str], bool]
-"""Says which columns to read, by their present names."""
+"""Selects the columns to read, by their present names."""
 
 
 def columns_kept(path: Path, keep: Keep) -> list[str]:
@@ -123,7 +123,7 @@ _FOREIGN = "{} was not written by modulab. Give another path, or move the file a
 
 
 def _is_of_another_kind(path: Path) -> bool:
-    """Return whether a file does not begin as Parquet does, as one that was cut short still would."""
+    """Return whether a file does not begin as a Parquet file does; a truncated one still would."""
     with path.open("rb") as file:
         start = file.read(4)
     return len(start) == 4 and start != b"PAR1"

@@ -29,12 +29,12 @@ from modulab.sweep.shards import Shard, check_settings, count_words, refresh_fol
 
 FOLDER = "ray"
 _OBJECT_STORE_BYTES = 80 << 20
-"""About the least that Ray takes: shards give their results to files."""
+"""About the minimum memory of Ray; shards write their results to files."""
 
 
 @dataclass(frozen=True)
 class RaySettings:
-    """What Ray is asked for; the fields of hydra/launcher=population_ray."""
+    """The settings of Ray tasks; the fields of hydra/launcher=population_ray."""
 
     address: str | None
     shards: int
@@ -70,17 +70,17 @@ class RaySettings:
 
     @property
     def kind(self) -> str:
-        """Return what shards are to Ray."""
+        """Return the word for shards in Ray."""
         return "tasks of Ray"
 
     @property
     def limit(self) -> str:
-        """Return how long a task has: any time."""
+        """Return the time limit of a task: none."""
         return ""
 
     @property
     def demand(self) -> dict[str, float]:
-        """Return what of a node each task takes, by Ray's names of resources."""
+        """Return the resources of a node that each task takes, by Ray's names."""
         own = {"CPU": float(self.cpus), "GPU": self.gpus, "memory": self.memory_gib * 2**30}
         return {name: amount for name, amount in {**own, **(self.resources or {})}.items() if amount > 0}
 

@@ -1,4 +1,4 @@
-"""Plan and train populations: group members, train and measure each group, and keep every result as it comes."""
+"""Plan and train populations: group members, train and measure each group, and store every result at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from modulab.training.program import program_of
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be trained: the populations that lack a result, and how to train them."""
+    """The populations that lack a result, and how to train them."""
 
     runs: list[Run]
     populations: list[list[Run]]
@@ -94,7 +94,7 @@ def plan_populations(
         key = keys[run.condition]
         if key is not None:
             groups[key].append(run)
-        else:  # it trains itself, or fails and says why
+        else:  # it trains itself, or fails with a reason
             populations.append([run])
     for group in groups.values():
         examples = [condition.example for condition in _conditions(group)]
@@ -272,7 +272,7 @@ def _step_work(population: Sequence[Run], execution: Execution) -> float:
 
 
 def packed_seconds(member: Member, engine: Engine) -> float:
-    """Return about how many seconds a network takes where it is trained among many others, on one core."""
+    """Return about how many seconds a network takes on one core if it is trained with many others."""
     if not trains_itself(member):
         with suppress(ForeignError), foreign_code():
             return step_seconds([member], RATES[engine].packed)

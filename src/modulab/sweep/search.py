@@ -48,12 +48,12 @@ _REFUSALS = (ConfigError, *READING_ERRORS)
 """Errors raised for jobs with invalid settings."""
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]]
-"""Trains jobs, given by their overrides, and returns what each gave."""
+"""Trains jobs, given by their overrides, and returns the value of each."""
 
 
 @runtime_checkable
 class KeepsArchive(Protocol):
-    """A sampler whose search ends with an archive, and not with the trials that are best in all objectives."""
+    """A sampler whose search ends with an archive instead of the trials that no other trial beats."""
 
     def check(self, objectives: Sequence[str]) -> None:
         """Raise ConfigError for settings that do not define an archive of these objectives."""
@@ -72,7 +72,7 @@ class KeepsArchive(Protocol):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search; the keys of `hydra.sweeper`, where they are described."""
+    """The settings of a search: the keys of `hydra.sweeper`, where they are described."""
 
     sampler: Mapping[str, Any]
     pruner: Mapping[str, Any]
@@ -118,7 +118,7 @@ class Search:
                 self.study.sampler.check(objectives)
             _ask_again(self.study, str(folder.resolve()))
         self.jobs_before = len(self.study.get_trials(deepcopy=False)) * (1 + len(settings.rungs))
-        """Jobs of earlier starts at most, to number on from."""
+        """The maximum number of jobs of earlier starts, from which numbers continue."""
 
     def run(self, launch: Launch) -> None:
         """Train batches of trials until there are as many as asked for.
@@ -172,7 +172,7 @@ class Search:
         return headings, rows
 
     def write(self) -> None:
-        """Write the best parameters and values beside the results, in the form of Hydra's plugin for Optuna."""
+        """Write the best parameters and values to the folder of results, in the form of Hydra's plugin for Optuna."""
         ranked = self._ranked()
         if not ranked:
             return
@@ -242,7 +242,7 @@ class Search:
 
     def _cut_off(self, trial: Trial) -> None:
         """Mark a trial that was not trained, so it does not count."""
-        with suppress(Exception):  # its storage may be what failed
+        with suppress(Exception):  # its storage may have failed
             trial.set_user_attr(_INTERRUPTED, True)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 

@@ -1,4 +1,4 @@
-"""What a search draws from: the swept keys of a command, as Optuna's distributions."""
+"""The search space: the swept keys of a command, as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modulab.errors import ConfigError
 from modulab.sweep.values import sweep_values
 
 Value = bool | int | float | str | None
-"""What Optuna draws and stores."""
+"""The types of values that Optuna draws and stores."""
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from modulab.schema import suggest
 from modulab.sweep.run import Work, begin, packed_seconds, plan_work, results_kept
 
 _LONGEST_SILENCE = 3600.0
-"""Seconds for which a carrier may be away, as while it is restarted, before the watch gives up."""
+"""Seconds for which a carrier may be unavailable, for example while it is restarted, before watching ends."""
 
 
 class NoAnswer(ConfigError):
-    """A carrier does not answer, perhaps for a while; its shards continue meanwhile."""
+    """Raised if a carrier does not answer; its shards continue meanwhile."""
 
 
 @dataclass
@@ -43,18 +43,18 @@ class Shard:
     log: str = ""
     state: str = "PENDING"
     reason: str = ""
-    """Why it waits, in the carrier's words."""
+    """Why the shard waits, in the carrier's words."""
     failure: str = ""
-    """Why it ended without all of its results, where the carrier knows."""
+    """Why the shard ended without all of its results, if the carrier knows."""
 
     @property
     def alive(self) -> bool:
-        """Return whether the carrier still has it, waiting or at work."""
+        """Return whether the shard is still waiting or running."""
         return self.state != ""
 
     @property
     def running(self) -> bool:
-        """Return whether it is at work, or about to end."""
+        """Return whether the shard is running, or about to end."""
         return self.state in ("RUNNING", "COMPLETING")
 
 
