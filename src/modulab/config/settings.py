@@ -346,7 +346,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _ReadGroup:
-    """A group of settings: checked, in plain values as stored with results, and in the form that run_ids are hashes of."""
+    """A group of settings: checked, in plain values as stored with results, and in the form hashed for run_ids."""
 
     settings: Settings
     understood: dict[str, Any]

@@ -19,10 +19,10 @@ from torch import Tensor
 
 _Array = NDArray[np.float64]
 _GAP = 1e-9
-"""Nats between the bounds of a capacity at which its search ends."""
+"""The distance in nats between the bounds of a capacity at which the search ends."""
 _MOST_ITERATIONS = 20_000
 _PRECISIONS = (1e-10, 1e-8)
-"""At which a convex program ends: where steps of the first are lost in rounding, the second is tried."""
+"""Tolerances at which a convex program ends: if steps at the first are lost in rounding, the second is tried."""
 _LEAST_DENSITY = 1e-12
 """The smallest density of a mixture at a symbol, so that its logarithm is finite."""
 

@@ -36,7 +36,7 @@ def expected_divergence(observations: int, parents: int) -> float:
 
 
 class Adaptation(Measure):
-    """The divergence of adapted conditionals beside its closed form."""
+    """The divergence of adapted conditionals, and its closed form."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -58,7 +58,7 @@ class Adaptation(Measure):
 
         - `adaptation/divergence`: KL of the trained model, exact.
         - `adaptation/expected`: its mean over data sets where training ends at the maximum of the likelihood: that of
-          each conditional that is updated, and what the others miss by being as they were.
+          each conditional that is updated, and that of the others, which were not changed.
         - `adaptation/before`: KL of the model as it was.
         """
         assert isinstance(probe.task, CausalTask)

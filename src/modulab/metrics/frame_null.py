@@ -1,4 +1,4 @@
-"""Structural modularity against rotated module axes: how much of it stands for modules, and not for alignment.
+"""Structural modularity against rotated module axes: the part of it that is due to modules, not to alignment.
 
 Hidden units that write in the direction in which they read score above chance without serving any module: if
 directions are isotropic in the space of d modules, the chance-corrected share is

@@ -18,7 +18,7 @@ from modulab.tasks.base import Task
 from modulab.tasks.domains import DomainsTask
 
 _LEAST_INFORMATION = 1e-9
-"""Nats between symbols and domains below which they are rounding, and domains are equal."""
+"""Mutual information in nats of symbols and domains below which it is rounding, and domains are equal."""
 
 
 def mutual_information(
@@ -69,7 +69,7 @@ def measure_gate_use(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
 
 
 class RobustMixture(Measure):
-    """The worst divergence of a mixture beside the capacity of its domains, and how its experts match them."""
+    """The worst divergence of a mixture, the capacity of its domains, and how well its experts match them."""
 
     @property
     def needs(self) -> tuple[str, ...]:

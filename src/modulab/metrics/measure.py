@@ -95,7 +95,7 @@ _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
     ),
     "ranges": (lambda _, task: task.ranges, "the task's inputs have no range to widen"),
 }
-"""What a measure may need, and the reason that is given if a member lacks it."""
+"""The needs of measures, and the reason that is stated if a member lacks one."""
 
 
 def unmet(needs: Sequence[str], network: Network, task: Task) -> str | None:
@@ -138,7 +138,7 @@ class Measure(Settings):
     def __call__(self, probe: Probe) -> Any:
         """Return one value per member for each name; an empty mapping for members that lack what it needs.
 
-        What other people's code returns may be anything else: `taking.take_measures` checks it.
+        User code may return anything else; `taking.take_measures` checks it.
         """
         return {} if self.lacking(probe.network.network, probe.task) else self.take(probe)
 
@@ -153,20 +153,20 @@ class FunctionMeasure(Measure):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what the decorator says."""
+        """Return the argument of the decorator."""
         return self.needed
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Return what the decorator says."""
+        """Return the argument of the decorator."""
         return self.described
 
     def seconds(self, probes: Probes) -> float:
-        """Return what the decorator says."""
+        """Return the argument of the decorator."""
         return 0.0 if self.cost is None else self.cost(probes)
 
     def take(self, probe: Probe) -> Any:
-        """Return what the function returns."""
+        """Return the values of the function."""
         return self.function(probe)
 
 

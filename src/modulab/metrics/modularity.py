@@ -34,7 +34,7 @@ from modulab.tasks.base import Samples, Task
 
 _GROUP = 16
 _CACHED_VALUES = 1 << 16
-"""At the points that native code takes at once where it adds up points: 256 KiB."""
+"""The number of elements at the points that native code sums at once: 256 KiB."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
 
@@ -380,7 +380,7 @@ def ablation_loss_rises(
         return module_errors(task, outputs, samples.targets, kernels, of_loss=True)
 
     clean = losses_of(recording.outputs)
-    # Made at first: small results made between large ones that go would leave holes that no large one fits.
+    # Allocated first: small results between temporary large ones would fragment memory.
     rises = clean.new_empty(len(clean), structure.total_units, clean.shape[1])
     weights = [edges.weights for edges in network.edges()] if structure.is_layered else []
     batch = samples.inputs.shape[1]
@@ -562,8 +562,8 @@ def _jacobian(probe: Probe, centred: bool = False) -> Tensor:
 def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional_centred`, from logits less the mean over their module.
 
-    A softmax ignores what is added to all logits of its module, be it a function of other modules' inputs. Such a
-    function counts in `modularity/functional` and not here. The two are kept apart under two names, because results
+    A softmax ignores what is added to all logits of its module, even if it is a function of other modules' inputs. Such
+    a function counts in `modularity/functional` and not here. The two are kept apart under two names, because results
     of earlier versions hold the first.
     """
     jacobian = _jacobian(probe, centred=True)

@@ -45,7 +45,7 @@ def tell_nobody(words: str) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of networks that are measured again and again, and what they are measured on, kept meanwhile."""
+    """The values that are measured repeatedly during training, and the points of evaluation, which are kept."""
 
     values: tuple[str, ...]
     """Names or patterns of the values that are asked for."""
@@ -76,7 +76,7 @@ class Probe:
     keys: Int32[Tensor, "member 2"]
     """The members' own keys, from `streams.member_keys`."""
     network: NetworkPopulation
-    """In module coordinates: it takes unmixed inputs."""
+    """The networks in module coordinates, which read unmixed inputs."""
     seen_network: NetworkPopulation
     """The networks as trained, which read mixed inputs Qx; equal to `network` without mixing."""
     rotation: Float[Tensor, "in_features in_features"] | None
@@ -86,11 +86,11 @@ class Probe:
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that exists, 0 for masked ones."""
     asked: Asked | None = None
-    """Which values are needed; None for all."""
+    """The values that are needed; None for all."""
     tell: Tell = field(default=tell_nobody, repr=False, compare=False)
     """A measure that takes seconds may report its progress here."""
     kernels: Kernels = field(default=NO_KERNELS, repr=False, compare=False)
-    """Native code for parts of measures, where networks are measured by it."""
+    """Native code for parts of measures, if it is used."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
@@ -171,7 +171,7 @@ def native_pass(
 
 
 class _Draw(IntEnum):
-    """Keeps the points of one region apart from those of another. Part of every result: never change one."""
+    """Separates the random streams of regions. Part of every result: never change one."""
 
     FULL = 0
     TRAIN = 1

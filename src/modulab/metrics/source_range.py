@@ -1,4 +1,4 @@
-"""How far units mix sources, beside the margin that predicts whether they do."""
+"""How far units mix sources, and the margin that predicts whether they do."""
 
 from __future__ import annotations
 

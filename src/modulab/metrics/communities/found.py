@@ -1,4 +1,4 @@
-"""Modules found in trained networks: how many, how stable, how far they agree with those of the task.
+"""Modules found in trained networks: their number, stability, and agreement with those of the task.
 
 For each member a graph of its units (see `unit_graphs`) is searched several times (see `searches`), and the partition
 of the best score is kept. Members are searched one after another on the CPU, from seeds that follow from their keys.
@@ -121,7 +121,7 @@ class FoundModules(Measure):
 
     @property
     def score_label(self) -> str:
-        """Return what the score is."""
+        """Return the name of the score."""
         return "Score"
 
     @property
@@ -197,7 +197,7 @@ def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Foun
     graph = probe.once(measure.kind.build)
     seeds = _seeds(probe.keys, measure.restarts + measure.randomised)
     graphs = _member_graphs(graph)
-    # A single member is measured beside its copy, which has the same modules.
+    # A single member is measured with a copy of itself, which has the same modules.
     alone = (
         len(graphs) == 2 and seeds[0] == seeds[1] and np.array_equal(graphs[0].adjacency, graphs[1].adjacency)
     )

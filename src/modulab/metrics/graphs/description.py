@@ -1,4 +1,4 @@
-"""The description length of a graph under a stochastic block model, which pays for every module it uses.
+"""The description length of a graph under a stochastic block model, which grows with every module.
 
 The model is the microcanonical degree-corrected one (T. P. Peixoto, "Nonparametric Bayesian inference of the
 microcanonical stochastic block model", 2017). Its description length, in nats, is that of the graph given degrees k and

@@ -3,7 +3,7 @@
 With a_j the values that an edge w_ij reads at its source, std over evaluation points, and g_i the derivative of the
 target's value by the sum of what its edges bring, an edge weighs
 
-- weight: |w_ij|. Says nothing of scale: (a_j, w_ij) -> (c a_j, w_ij / c) leaves a network of rectified units as it is
+- weight: |w_ij|. Depends on scale: (a_j, w_ij) -> (c a_j, w_ij / c) leaves a network of rectified units as it is
   and changes its graph;
 - activity: |w_ij| std(a_j), what the edge contributes to the variation of the sum that it leads to;
 - jacobian: |w_ij| E|g_i| std(a_j) / std(a_i), the derivative of one unit by another in units of their variation.
@@ -94,7 +94,7 @@ class Kind:
     lacking: Callable[[Network], str | None]
     label: str
     nulls: tuple[NullName, ...]
-    """The nulls that there are for it."""
+    """The nulls that are available for it."""
     directed: bool = True
     """Whether edges have a direction, and blocks of them are layers."""
 

@@ -1,4 +1,4 @@
-"""What graphs are compared with: shuffled graphs and random partitions, drawn from each member's own stream.
+"""The nulls of graphs: shuffled graphs and random partitions, drawn from each member's own stream.
 
 Each kind of shuffle keeps more of a graph than the one before it:
 
@@ -42,7 +42,7 @@ FITTING_STEPS = 100
 
 
 class _Draw(IntEnum):
-    """Keeps the draws of one null apart from those of another. Part of every result: never change one."""
+    """Separates the random streams of nulls. Part of every result: never change one."""
 
     LAYER = 0
     DEGREE = 1
