@@ -25,7 +25,7 @@ STEPS = 200
 
 
 class Learner(lightning.LightningModule):
-    """One member as a module of its own: the same network, points, loss and penalty, without noise."""
+    """One member as a separate module: the same network, points, loss and penalty, without noise."""
 
     def __init__(self, member: Member) -> None:
         super().__init__()

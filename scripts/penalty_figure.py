@@ -40,7 +40,7 @@ STRIP = 0.16
 def penalty_figure(
     contests: Mapping[str, Contest], winners: Mapping[str, Mapping[str, Array]]
 ) -> ReportFigure:
-    """Draw surfaces, sets of powers that may be the best, and the trials of searches beside (2, 1)."""
+    """Draw surfaces, sets of powers that may be the best, and the trials of searches relative to (2, 1)."""
     with drawing():
         figure = Figure(figsize=(10.6, 6.4), layout="constrained")
         panels = figure.subplots(2, 3)
@@ -92,7 +92,7 @@ def _draw_contest(axes: Axes, name: str, contest: Contest) -> mpl.cm.ScalarMappa
 
 
 def _draw_plane(axes: Axes, plane: Array, norm: Normalize, colours: str) -> mpl.cm.ScalarMappable:
-    """Draw values by powers, q = 0 as a strip beside the others."""
+    """Draw values by powers, with q = 0 as a separate strip."""
     half = (TICKS[1] - TICKS[0]) / 2
     edges = np.append(TICKS - half, TICKS[-1] + half)
     axes.pcolormesh([-STRIP, STRIP], edges, plane[:, :1], norm=norm, cmap=colours)

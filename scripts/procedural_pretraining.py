@@ -88,7 +88,7 @@ def report(rows: pd.DataFrame, ratios: pd.DataFrame) -> None:
 
 
 def draw(ratios: pd.DataFrame, folder: Path) -> None:
-    """Draw the ratios of each target by donor, and transplants beside shuffled ones."""
+    """Draw the ratios of each target by donor, and transplants against shuffled ones."""
     with drawing():
         figure = Figure(figsize=(10.6, 3.5), layout="constrained")
         first, second, third = figure.subplots(1, 3)

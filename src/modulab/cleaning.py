@@ -29,7 +29,7 @@ def clean(path: Path | None, *, remove: bool) -> list[str]:
 
     That is what lies under a path; without one, what lies under `outputs` and in the cache of compiled steps.
 
-    A folder in which another process is using stays as it is.
+    A folder that another process is using is not changed.
 
     Raises: ConfigError for a path that is not a folder.
     """
@@ -74,7 +74,7 @@ def _compiled_steps() -> list[Path]:
 
 
 def _clean_checkpoints(folder: Path, remove: bool) -> tuple[list[int], str | None]:
-    """Return the sizes of the checkpoints that nothing needs to go on from, or why all are kept; remove them if asked.
+    """Return the sizes of checkpoints that no run needs to continue, or why all are kept; remove them if asked.
 
     The folder is locked from before the search until the files are removed: a run that begins in between would lose
     the checkpoints that it resumes from.

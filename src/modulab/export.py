@@ -23,7 +23,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def write_weights(groups: Sequence[TrainedMembers], folder: Path, kind: str = "npz") -> list[Path]:
-    """Write the weights of each network to a file of its own, named by its run_id, and an index; return the files.
+    """Write the weights of each network to its own file, named by its run_id, and an index; return the files.
 
     A file has one array per part of the parameters, by the names of `TrainedMembers.weights`: those of a module's own
     `state_dict` for `architecture=torch`. The index, networks.json, has each network's file, config, and the number

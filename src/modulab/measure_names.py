@@ -1,6 +1,6 @@
 """Names of measures: what earlier versions called them, and which way is better, which the first part of a name says.
 
-Nothing here imports torch, so that tables know it without the measures themselves.
+Nothing here imports torch, so tables know it without the measures themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RENAMED_MEASURES: tuple[tuple[str, str, str], ...] = (
     ("extrapolation", "error_beyond", r"combination(_ratio)?|(own|other)_range(@.*)?"),
 )
 """First parts of names as they were and as they are now, and the rests of names that the first one had. These are
-errors, whose first names suggested that higher is better. Entries stay, so that earlier results remain readable."""
+errors, whose first names suggested that higher is better. Entries stay, so earlier results remain readable."""
 
 _BETTER: dict[str, Better] = {
     "adaptation": "lower",
@@ -79,7 +79,7 @@ def chosen_measures(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def better(name: str) -> Better | None:
-    """Return which way a measure is better, or None where neither way is."""
+    """Return which way a measure is better, or None if neither way is."""
     return _BETTER.get(name.partition("/")[0])
 
 
@@ -89,7 +89,7 @@ def with_arrow(words: str, way: Better | None) -> str:
 
 
 def arrow_key(texts: Iterable[str]) -> str:
-    """Return what the arrows in these texts mean, or nothing where there is none."""
+    """Return what the arrows in these texts mean, or nothing if there is none."""
     together = "".join(texts)
     found = [f"{sign} {way} is better" for way, sign in _ARROWS.items() if sign in together]
     return ", ".join(found)

@@ -9,7 +9,7 @@ from pathlib import Path
 from modulab.errors import ConfigError
 
 _BYTES_OF_A_PLANNED_MEMBER = 4_000
-"""Where all members differ in more than the seed; a tenth of that where there are many seeds of each setting."""
+"""The memory per member if all members differ in more than the seed; a tenth of that with many seeds per setting."""
 _NOTICEABLE = 16 << 20
 """Less than this fits wherever the program has started: to ask what is free takes time, for each job of a sweep."""
 _UNLIMITED = 1 << 60
@@ -31,7 +31,7 @@ def gibibytes(number: float) -> str:
 
 
 def check_plan(members: int, what: str) -> None:
-    """Raise ConfigError where the plan of this many members does not fit in memory; `what` names their keys."""
+    """Raise ConfigError if the plan of this many members does not fit in memory; `what` names their keys."""
     needed = members * _BYTES_OF_A_PLANNED_MEMBER
     if needed > _NOTICEABLE and needed > (room := free_bytes()):
         raise ConfigError(

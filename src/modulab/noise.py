@@ -10,7 +10,7 @@ probability q and 0 otherwise, standardised:
 
     xi = s (b / q - 1) / sqrt((1 - q) / q),  s the sign of a,  q = 1 / (1 + sigma^2).
 
-With that q the root is sigma, so that sigma xi is s sigma^2 where b = 1 and -s where b = 0. Under the
+With that q the root is sigma, so sigma xi is s sigma^2 where b = 1 and -s where b = 0. Under the
 multiplicative law the noisy activity is then a + |a| sigma xi = a b / q: inverted dropout (N. Srivastava et
 al., "Dropout", 2014), which silences a unit with probability 1 - q = sigma^2 / (1 + sigma^2) and scales up
 what it keeps. Whatever depends on mean and variance alone, such as the expected squared error of a linear
@@ -32,7 +32,7 @@ from modulab.schema import Settings
 from modulab.streams import bernoullis, fold_in, normals
 
 Distribution = Literal["normal", "bernoulli"]
-"""What the standardised draws xi are."""
+"""The distributions of the standardised draws xi."""
 
 
 class Noise(Settings):
@@ -140,7 +140,7 @@ _DISTURBANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 INPUT_NUMBER = -1
-"""What stands for the inputs where sites are numbered."""
+"""The number of the inputs where sites are numbered."""
 
 
 def site_keys(step_keys: Int32[Tensor, "member 2"], site: int) -> Int32[Tensor, "member 2"]:

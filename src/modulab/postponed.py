@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 StandIn = Callable[[str, str], Any]
-"""Returns what stands for a name in a module, both given by name; None where the module has to be imported for it."""
+"""Returns what stands for a name in a module, both given by name; None if the module has to be imported for it."""
 
 
 class PostponedModule(ModuleType):

@@ -41,7 +41,7 @@ def settings_kept() -> Generator[None]:
         loggers = [logging.getLogger(name) for name in _LOGGERS]
         levels = [(logger.level, list(logger.handlers)) for logger in loggers]
         try:
-            # Libraries that are imported only when they are used, as the compiler is, add filters of their own.
+            # Libraries that are imported only when they are used, as the compiler is, add their own filters.
             with warnings.catch_warnings():
                 yield
         finally:

@@ -28,7 +28,7 @@ class ProgressReport:
     """Shows how many of a sweep's runs have finished, and how fast, while it is open.
 
     Work is counted in network-steps, each weighed by `step_work` so that those of wide networks count for more.
-    Lines are first printed after three seconds, so that short runs stay quiet in logs.
+    Lines are first printed after three seconds, so short runs stay quiet in logs.
     """
 
     def __init__(self, style: Style, runs: int, work: float) -> None:

@@ -14,7 +14,7 @@ STARTER = Path(str(files("modulab").joinpath("starter")))
 def begin_project(folder: Path) -> list[Path]:
     """Copy the starting project to a folder; return the files that were written, relative to it.
 
-    Raises: ConfigError where one of them is there already, before anything is written.
+    Raises: ConfigError if one of them is there already, before anything is written.
     """
     names = [path.relative_to(STARTER) for path in sorted(STARTER.rglob("*")) if _belongs(path)]
     there = [str(folder / name) for name in names if (folder / name).exists()]

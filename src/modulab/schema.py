@@ -33,7 +33,7 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _countable(cls, value: Any, info: Any) -> Any:
-        # Steps, points and units are counted in 32 bits; seeds are keys, and have limits of their own.
+        # Steps, points and units are counted in 32 bits; seeds are keys, and have their own limits.
         if (
             isinstance(value, int)
             and abs(value) > LARGEST_COUNT
@@ -211,7 +211,7 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
 def find_function(value: str | Mapping[str, Any], where: str, expected: type[Settings]) -> Any:
     """Return what a config names in place of a function: by its dotted path, or by a `_target_` with its fields.
 
-    Raises: ConfigError where it cannot be called, cannot be found, or has other fields; or where a `_target_` is no
+    Raises: ConfigError if it cannot be called, cannot be found, or has other fields; or where a `_target_` is no
     class derived from `expected`.
     """
     found = (

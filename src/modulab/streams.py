@@ -8,7 +8,7 @@ resumed, on a CPU or on a GPU.
 A key is a pair of 32-bit words, folded together from the member's seed, the stream and, for noise, the
 step and the layer. The hash is the two-multiply finaliser `lowbias32` (C. Wellons, "Prospecting for Hash
 Functions", 2018), applied twice with one key word injected before each pass. Everything is written in
-int32 tensor operations, which wrap in torch, so that a compiler can fuse the draw into its use.
+int32 tensor operations, which wrap in torch, so a compiler can fuse the draw into its use.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int
     """Return one key per seed. A seed is any integer in [0, 2^63); members with equal seeds share their draws.
 
     Equal seeds under different settings see the same data, initial weights, minibatches and noise, so
-    that settings can be compared in pairs.
+    settings can be compared in pairs.
     """
     low = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int32, device=device)
     high = torch.tensor([_signed(seed >> 32) for seed in seeds], dtype=torch.int32, device=device)

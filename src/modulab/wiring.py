@@ -7,10 +7,10 @@ Z. Liu, E. Gan and M. Tegmark, "Seeing is believing: brain-inspired modular trai
 
 with d_ij the distance along the line between the units that a weight connects, and l0 that between layers. A descent by
 gradients shortens connections by making long ones weak. It cannot move a unit to where it would cost less, past units
-that cost more there, so that from time to time units exchange places where that lowers the cost.
+that cost more there, so from time to time units exchange places where that lowers the cost.
 
 Here an exchange moves places, and weights stay with their units. The published code moves weights between places, which
-is the same network but for what training remembers. Its optimiser is not told, so that moments stay at places
+is the same network but for what training remembers. Its optimiser is not told, so moments stay at places
 (`swap_moments`), and a round visits places, whose units an earlier exchange may have moved on (`swap_turns`). Either is
 a choice here. By default moments stay with weights: they are averages of their gradients, of which an exchange changes
 the part of length alone.
@@ -78,7 +78,7 @@ class WiringCost(Regulariser):
         }
 
     def lacking(self, network: Network) -> str | None:
-        """Return that a network states no edges, has no places to exchange, or no weights of their own."""
+        """Return that a network states no edges, has no places to exchange, or no separate weights."""
         if not network.connections:
             return "weighted connections (edges)"
         if self.swap_every and not has_places(network):
@@ -94,7 +94,7 @@ class WiringCost(Regulariser):
         return None
 
     def check_training(self, curve_every: int) -> None:
-        """Raise ConfigError where a round of exchanges would fall between two points of the curves."""
+        """Raise ConfigError if a round of exchanges would fall between two points of the curves."""
         if self.swap_every % curve_every:
             raise ConfigError(
                 f"regulariser.swap_every={self.swap_every} is not a multiple of training.curve_every={curve_every}, "
@@ -103,7 +103,7 @@ class WiringCost(Regulariser):
 
     @staticmethod
     def penalty(run: Pass, coefficients: Mapping[str, Tensor], variant: str) -> Float[Tensor, " member"]:
-        """Return the cost at the step of the pass. Units without places of their own stand evenly, in order."""
+        """Return the cost at the step of the pass. Units without their own places stand evenly, in order."""
         del variant
         places = {name: place.detach() for name, place in unit_places(run.network, run.parameters).items()}
         by_length, base = (coefficients[name][:, None, None] for name in ("distance_cost", "base_cost"))
@@ -126,7 +126,7 @@ class WiringCost(Regulariser):
         coefficients: Mapping[str, Tensor],
         step: int,
     ) -> Rearrangement | None:
-        """Return the parameters after a round of exchanges in members that are due for one, None where none is.
+        """Return the parameters after a round of exchanges in members that are due for one, None if none is.
 
         In each layer, inputs and outputs included, the strongest units or their places take turns, and the unit whose
         turn it is exchanges its place with the unit of the layer with which that lowers the wiring most, if it does.

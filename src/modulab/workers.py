@@ -1,4 +1,4 @@
-"""Processes side by side, each forked from one that has imported torch, with a pipe of its own for its messages."""
+"""Processes side by side, each forked from one that has imported torch, with its own pipe for its messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Message:
 
 
 class Workers:
-    """Processes at work. Each has a pipe of its own: one that is killed while it writes blocks no other."""
+    """Processes at work. Each has its own pipe: one that is killed while it writes blocks no other."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         """Let the process that the others are forked from import `preload`, unless it exists already."""

@@ -85,7 +85,7 @@ class Choosy(Analysis):
         return {"seed": torch.tensor(seeds)}
 
     def lacking(self, network: Network, member: Member) -> str | None:
-        return "its task has three modules" if member.task.modules == 3 else None
+        return "the task has three modules" if member.task.modules == 3 else None
 
 
 def test_members_that_an_analysis_fails_with_or_cannot_take_do_not_keep_it_from_others() -> None:
@@ -109,7 +109,7 @@ def test_members_that_an_analysis_fails_with_or_cannot_take_do_not_keep_it_from_
     [wide] = members(1, task__modules=3)
     parameters = torch.zeros(1, 1)
     [skipped] = analyse_members(Choosy(), "own", trained.probe.network.network, {"9": wide}, parameters)
-    assert skipped.skipped == "its task has three modules"
+    assert skipped.skipped == "the task has three modules"
 
 
 @pytest.mark.parametrize(

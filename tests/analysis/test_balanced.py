@@ -92,4 +92,4 @@ def test_networks_whose_units_cannot_be_clustered_are_skipped_with_the_reason() 
     find = BalancedClusters(**{key: value for key, value in clusters(5).items() if key != "_target_"})
     assert find.lacking(network, member.task) == "it has 4 units at a site, fewer than experts"
     opaque = Opaque(network.in_features, network.out_features, network)
-    assert "its network is not a sequence of layers" in (find.lacking(opaque, member.task) or "")
+    assert "the network is not a sequence of layers" in (find.lacking(opaque, member.task) or "")

@@ -192,9 +192,9 @@ def test_members_without_what_it_needs_are_skipped_and_the_reason_is_in_their_ro
         "analyse", "sweep", "--with", "modulab.metrics.extrapolation.measure_combination"
     )
     assert code == 0, err
-    assert "4 skipped, as its task withholds no combinations" in out
+    assert "4 skipped, as the task withholds no combinations" in out
     skipped = modulab.load_results(sweep)["skipped"]
-    assert skipped.str.contains("measure_combination: its task withholds no combinations").all()
+    assert skipped.str.contains("measure_combination: the task withholds no combinations").all()
     # Those that cannot be analysed are not tried again.
     _, out, _ = command(
         "analyse", "sweep", "--with", "modulab.metrics.extrapolation.measure_combination", "--dry-run"

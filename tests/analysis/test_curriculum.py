@@ -74,7 +74,7 @@ def test_a_network_that_fails_a_stage_does_not_begin_the_next() -> None:
     [
         ([{"task.recent": 2}, {"architecture.depth": 2}], "stage 2: it has no setting architecture.depth."),
         ([{"task.recent": 9}], "task.recent=9 is more than"),
-        ([{"task.length": 5}], "stage 1: its network would have another structure"),
+        ([{"task.length": 5}], "stage 1: the network would have another structure"),
         ([{"task.recent": 3}, {"architecture.grown": 5}], "stage 2: architecture.grown=5 is more"),
     ],
 )

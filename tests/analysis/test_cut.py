@@ -173,7 +173,7 @@ def test_networks_without_connections_that_can_be_cut_are_skipped_with_the_reaso
     cut = shipped("cut")
     assert cut.lacking(network, member) is None
     opaque = Opaque(network.in_features, network.out_features, network)
-    assert cut.lacking(opaque, member) == "its network has no weighted connections"
+    assert cut.lacking(opaque, member) == "the network has no weighted connections"
     product = Product(network.in_features, network.hidden_features, network.out_features, "relu")
     assert cut.lacking(product, member) == "the weights of its connections are not parameters of their own"
 

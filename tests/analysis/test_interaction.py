@@ -94,7 +94,7 @@ def _rotation(trained: Trained) -> Tensor:
 def test_tasks_of_one_module_and_codes_without_modules_are_skipped_with_the_reason() -> None:
     interaction = shipped("interaction")
     [alone] = members(1, task__modules=1)
-    assert interaction.lacking(Formula(1, 1, torch.sin), alone) == "its task has one module"
+    assert interaction.lacking(Formula(1, 1, torch.sin), alone) == "the task has one module"
     [bump] = members(1, task__code="bump")
     reason = interaction.lacking(Formula(25, 2, torch.sin), bump)
-    assert reason == "not every module of its task has inputs of its own"
+    assert reason == "not every module of the task has inputs of its own"

@@ -130,7 +130,7 @@ def test_named_parts_that_are_not_there_are_refused_and_what_cannot_be_transplan
     assert "mixes inputs" in str(shipped("transplant").lacking(network, mixed))
     assert shipped("transplant", parts=["*"]).lacking(network, mixed) is None
     recurrent = block(members(1, "recurrent")).probe.network.network
-    assert "its network is not a sequence of layers" in str(shipped("transplant").lacking(recurrent, mixed))
+    assert "the network is not a sequence of layers" in str(shipped("transplant").lacking(recurrent, mixed))
 
 
 def test_a_transplant_without_training_has_the_donors_error_on_another_task_and_shuffling_is_not_it() -> None:

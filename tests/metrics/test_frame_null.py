@@ -194,7 +194,7 @@ def test_frame_null_is_skipped_with_a_reason_where_axes_cannot_be_rotated() -> N
 
     shape = make_network(two, 4).network
     assert measure.lacking(shape, two) is None
-    assert measure.lacking(make_network(one, 4).network, one) == "its task has one module"
+    assert measure.lacking(make_network(one, 4).network, one) == "the task has one module"
     unequal = Unequal(**two.model_dump())
     assert measure.lacking(shape, unequal) == "its modules differ in their numbers of inputs or outputs"
 

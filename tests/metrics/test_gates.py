@@ -106,14 +106,14 @@ def test_experts_of_perceptrons_are_measured_and_networks_without_a_gate_say_so(
         make_member({"architecture": "experts"}, probes__measures=measures, probes__num_samples=32)
     )
     assert ((found["gate/effective_experts"] > 1) & (found["gate/effective_experts"] <= 4)).all()
-    assert skipped == {"robust": "its network does not mix densities of domains"}
+    assert skipped == {"robust": "the network does not mix densities of domains"}
     _, skipped = check_measures(
         make_member(
             probes__measures=measures | {"errors": "modulab.metrics.errors.measure_errors"},
             probes__num_samples=32,
         )
     )
-    assert skipped["gate"] == "its network has no gate"
+    assert skipped["gate"] == "the network has no gate"
 
 
 @pytest.mark.parametrize("gate", ["constant", "symbol"])

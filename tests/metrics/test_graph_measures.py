@@ -304,12 +304,12 @@ def test_networks_that_lack_what_a_graph_needs_are_skipped_with_the_reason() -> 
     inside = make_network(task, 6)
     shape = inside.network
     opaque = NetworkPopulation(Opaque(shape.in_features, shape.out_features, shape), inside.parameters)
-    assert known("weight").lacking(opaque.network, task) == "its network has no weighted connections"
+    assert known("weight").lacking(opaque.network, task) == "the network has no weighted connections"
     assert known("coactivation").lacking(opaque.network, task) is None
     both = [known("coactivation").take(probe_of(task, each, num_samples=32)) for each in (inside, opaque)]
     assert all(torch.equal(both[0][name].nan_to_num(), both[1][name].nan_to_num()) for name in both[0])
     one = make_task(modules=1)
-    assert known().lacking(make_network(one, 4).network, one) == "its task has one module"
+    assert known().lacking(make_network(one, 4).network, one) == "the task has one module"
 
 
 def test_inputs_that_are_read_step_by_step_have_the_module_of_their_sequence() -> None:

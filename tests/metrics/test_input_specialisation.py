@@ -105,6 +105,6 @@ def test_one_module_or_no_hidden_layer_is_skipped_with_a_reason() -> None:
     assert measure.lacking(make_network(task, 4).network, task) is None
     assert (
         measure.lacking(make_network(alone, 4, cross_connections=1.0).network, alone)
-        == "its task has one module"
+        == "the task has one module"
     )
-    assert measure.lacking(make_network(task).network, task) == "its network has no hidden units"
+    assert measure.lacking(make_network(task).network, task) == "the network has no hidden units"

@@ -412,6 +412,6 @@ def test_shared_outputs_are_not_centred() -> None:
 
 def test_values_that_are_no_logits_are_not_centred() -> None:
     network = make_network(make_task(), 4).network
-    reason = "its task's outputs are values, not logits"
+    reason = "the task's outputs are values, not logits"
     assert measure_functional_centred.lacking(network, make_task()) == reason
     assert measure_functional_centred.lacking(network, make_task("classification")) is None

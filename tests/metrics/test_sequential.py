@@ -191,7 +191,7 @@ def test_tasks_without_other_functions_or_other_modules_are_left_out() -> None:
     assert take(probe_of(members, as_kind(members[0].task, Unchangeable))) == {}
     probe = probe_of(members_of(2, task__modules=1))
     assert (
-        Sequential.model_validate({}).lacking(probe.network.network, probe.task) == "its task has one module"
+        Sequential.model_validate({}).lacking(probe.network.network, probe.task) == "the task has one module"
     )
     assert take(probe) == {}
 

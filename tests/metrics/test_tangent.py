@@ -106,4 +106,4 @@ def test_cross_tangent_needs_nothing_but_a_forward_pass_and_a_second_module() ->
         CrossTangent(points=5)(probe_of(task, opaque))[NAME], CrossTangent(points=5)(whole)[NAME]
     )
     one = make_task(modules=1)
-    assert CrossTangent(points=5).lacking(make_network(one, 4).network, one) == "its task has one module"
+    assert CrossTangent(points=5).lacking(make_network(one, 4).network, one) == "the task has one module"

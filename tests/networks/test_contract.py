@@ -83,7 +83,7 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
     assert code == 0, out + errors
     results = modulab.load_results(folder)
     assert results["config.architecture._target_"].unique().tolist() == [own.partition("=")[2]]
-    assert all("structural: its network is not a sequence of layers" in text for text in results["skipped"])
+    assert all("structural: the network is not a sequence of layers" in text for text in results["skipped"])
     plain = modulab.train(SMALL.split(), folder=tmp_path / "plain")
     for name in ("error/test", "modularity/functional", "error_under/poisson@0.3", "forgetting/others_rise"):
         pd.testing.assert_series_equal(results[name], plain.table[name], rtol=1e-3)
@@ -97,7 +97,7 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
     code, out, errors = command("report", folder, "--import", module)
     assert code == 0, out + errors
     page = next(Path(folder).rglob("*.html")).read_text()
-    assert "structural: its network is not a sequence of layers" in page
+    assert "structural: the network is not a sequence of layers" in page
 
 
 def test_mixing_is_refused_before_training_where_a_network_cannot_take_it_up() -> None:

@@ -509,7 +509,7 @@ def test_a_command_trains_measures_and_tabulates_them(command: Command, tmp_path
     results = modulab.load_results(folder)
     modular = results.set_index("config.architecture.cross_connections")["modularity/functional"]
     assert modular[1.0] < 0.9 < modular[0.0] == 1
-    assert all("structural: its network is not a sequence of layers" in text for text in results["skipped"])
+    assert all("structural: the network is not a sequence of layers" in text for text in results["skipped"])
     weights = modulab.load_members(folder)[0].weights
     assert weights["convolution.1.weight"].shape == (2, 3, 3, 3, 3)
 

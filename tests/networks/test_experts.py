@@ -397,7 +397,7 @@ def test_a_command_trains_and_measures_mixtures_of_each_gate(tmp_path: Path, com
     assert sorted(results["config.architecture.gate"]) == ["dense", "frozen", "top_k"]
     assert set(results["status"]) == {"completed"}
     assert results["error/test"].notna().all()
-    assert all("structural: its network is not a sequence of layers" in text for text in results["skipped"])
+    assert all("structural: the network is not a sequence of layers" in text for text in results["skipped"])
 
 
 COMPILED = """

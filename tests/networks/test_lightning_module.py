@@ -122,7 +122,7 @@ def test_a_network_that_cannot_be_measured_is_trained_and_says_why(
     runs, folder = sweep
     row = load_results(folder).set_index("run_id").loc[runs["recurrent"].run_id]
     assert (row["status"], row["engine"]) == ("completed", "lightning")
-    assert "errors: its network cannot be measured" in row["skipped"]
+    assert "errors: the network cannot be measured" in row["skipped"]
     assert "aten::gru" in row["skipped"]
 
 

@@ -11,13 +11,14 @@ import torch
 
 import modulab
 from modulab.config.overrides import replace_grid, restore_grid
+from modulab.measure_names import better, with_arrow
 from modulab.metrics.measure import Column
 from modulab.report.choosing import ARM, choose_layout, choose_pictures, split_for_curves
 from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, page_figures, render_page
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.style import arm_styles, arm_text
+from modulab.report.style import arm_styles, arm_text, label
 from modulab.report.sweep_report import describe, write_report
 from modulab.results.showing import show_results
 from modulab.results.summary import summarise
@@ -86,7 +87,7 @@ def test_the_page_loads_nothing_but_itself_and_links_to_files_beside_it(page: Pa
 
 def test_every_number_in_the_tables_is_one_of_the_results(page: Path, trained: Path) -> None:
     results = modulab.load_results(trained)
-    summary = summarise(results)
+    summary = summarise(results, None, ["*"])
     numbers = {
         f"{value:.3g}"
         for frame in (summary.mean, summary.low, summary.high)
@@ -100,6 +101,7 @@ def test_every_number_in_the_tables_is_one_of_the_results(page: Path, trained: P
         for text in (f"{value:g}", f"{value:.3g}")
     }
     names = {column.removeprefix("config.") for column in results}
+    names |= {words for name in names for words in (with_arrow(name, better(name)), label(name))} | {""}
     cells = [cell for cell in read(page).cells if cell not in names]
     assert len(cells) > 40
     for cell in cells:
@@ -312,11 +314,35 @@ def test_rows_of_a_table_lead_to_sections_and_have_sentences_across_all_columns(
 
 def test_many_values_of_a_setting_are_told_as_their_number_and_range() -> None:
     many = sweep_results(seeds=1, noise__scale=[number / 20 for number in range(20)])
-    assert "Among those completed varied noise.scale (20 values from 0 to 0.95)." in lead_of(many)
+    assert "Settings that vary: noise.scale (20 values from 0 to 0.95)." in lead_of(many)
     few = sweep_results(seeds=1, noise__scale=[0.0, 0.5])
-    assert "Among those completed varied noise.scale (0, 0.5)." in lead_of(few)
+    assert "Settings that vary: noise.scale (0, 0.5)." in lead_of(few)
     words = sweep_results(seeds=1, architecture__name=[f"name{number}" for number in range(20)])
     assert "architecture.name (20 values)" in lead_of(words)
+    drawn = sweep_results(seeds=1, noise__scale=[0.123456 + number / 20 for number in range(20)])
+    assert "noise.scale (20 values from 0.123 to 1.07)" in lead_of(drawn)
+    assert "σ = 0.1235" in " ".join(choose_pictures(choose_layout(drawn)))
+
+
+def test_measures_without_a_figure_are_in_a_table_of_all_measures(trained: Path) -> None:
+    results = modulab.load_results(trained)
+    own = results.assign(**{"own/score": range(len(results))})
+    (section,) = [each for each in describe(own, trained).sections if each.title == "All measures"]
+    (table,) = section.tables
+    assert section.folded
+    assert len(table.headings) == 2 + 4
+    assert "architecture.name = dense, noise.scale = 0.2" in table.headings
+    rows = {row[0]: row[1:] for row in table.rows}
+    means = (
+        results.assign(score=range(len(results)))
+        .groupby(["config.architecture.name", "config.noise.scale"], sort=False)["score"]
+        .mean()
+    )
+    assert [float(cell.partition(" ")[0]) for cell in rows["own/score"][1:]] == means.tolist()
+    assert rows["error/test ↓"][0] == "Test error"
+    assert not any("@" in name for name in rows)
+    many = sweep_results(seeds=1, noise__scale=[number / 20 for number in range(20)])
+    assert "All measures" not in [each.title for each in describe(many, trained).sections]
 
 
 def lead_of(results: pd.DataFrame) -> str:
@@ -325,13 +351,15 @@ def lead_of(results: pd.DataFrame) -> str:
 
 def test_columns_are_numbers_texts_or_long_texts_and_headings_break_between_the_parts_of_a_name() -> None:
     row = ["0.5 [0.4, 0.6] times", "-", "270 in 1 of 3 looks", "a text of more than two dozen letters"]
-    table = PageTable(["error/test", "data.num_samples", "looks <b>", "words"], [row, ["1", "2", "-", "-"]])
+    names = ["error_under/poisson@0.3", "data.num_samples", "looks <b>", "words"]
+    table = PageTable(names, [row, ["1", "2", "-", "-"]])
     assert table.numeric == [True, True, False, False]
     assert table.wordy == [False, False, False, True]
     assert table.print_look == ("level", 7.0)
     page = render_page(Page("Page", sections=[Section("Table", tables=[table])]))
     headings = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', page)
-    assert headings == ["error/<wbr>test", "data.<wbr>num_<wbr>samples", "looks &lt;b&gt;", "words"]
+    measure = "error_<wbr>under/<wbr>poisson@<wbr>0.3"
+    assert headings == [measure, "data.<wbr>num_<wbr>samples", "looks &lt;b&gt;", "words"]
 
 
 ODD = ("$\\frac", "[/red]", "[red]x", "{0}", "_hidden", "<b>&", "%s", ":smile:", "a\x1b[2J")

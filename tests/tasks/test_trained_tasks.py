@@ -52,7 +52,7 @@ def test_task_trains_and_measures_that_it_has_no_modules_for_are_skipped_with_th
     reasons = dict(reason.split(": ", 1) for reason in (row["skipped"] or "").split("; ") if reason)
     assert set(reasons) == lacking | NO_LOGITS
     if what is not None:
-        assert reasons["structural"] == f"not every module of its task has {what} of its own"
+        assert reasons["structural"] == f"not every module of the task has {what} of its own"
     measured = {name: row[name] for name in row if "/" in name}
     assert all(math.isfinite(value) for value in measured.values()), measured
     assert ("modularity/structural" in measured) == ("structural" not in lacking)
@@ -66,7 +66,7 @@ def test_pictures_of_networks_sorted_by_module_are_left_out_where_there_are_none
 ) -> None:
     modulab.train([*QUICK, "task=shared_output"], folder=tmp_path)
     write_report(tmp_path)
-    assert "is left out: not every module of its task has outputs of its own" in capsys.readouterr().err
+    assert "is left out: not every module of the task has outputs of its own" in capsys.readouterr().err
     assert not list(tmp_path.rglob("connectivity*"))
 
 

@@ -1,7 +1,7 @@
 """The contract of an analysis: a function of trained networks, with parameters, needs, cost, and labels of values.
 
 A config names an analysis by `_target_`, a class derived from `Analysis`, with its parameters. It must be pure, and
-draw random numbers only from streams folded from `trained.probe.keys`, so that the values of a member do not depend on
+draw random numbers only from streams folded from `trained.probe.keys`, so the values of a member do not depend on
 which others are analysed. A measure (`metrics/measure.py`) can also be used as an analysis.
 """
 
@@ -38,7 +38,7 @@ class Trained:
     """A block of trained networks that share a structure and a task."""
 
     members: tuple[Member, ...]
-    """Their settings."""
+    """The settings of the networks."""
     probe: Probe
     """The networks, and the points at which they were measured after training."""
 
@@ -121,7 +121,7 @@ class MeasureAnalysis(Analysis):
 def find_analysis(value: str | Mapping[str, Any], where: str) -> Analysis:
     """Return the analysis that a config names: a class, or a function or class of a measure; `where` is its key.
 
-    Raises: ConfigError where it names something else, or parameters that it does not take.
+    Raises: ConfigError if it names something else, or parameters that it does not take.
     """
     node: Mapping[str, Any] = {"_target_": value} if isinstance(value, str) else value
     if "_target_" not in node:
@@ -146,7 +146,7 @@ def find_analysis(value: str | Mapping[str, Any], where: str) -> Analysis:
 def take_checked(analysis: Analysis, key: str, trained: Trained) -> dict[str, Float64[Tensor, " member"]]:
     """Return what an analysis finds by the columns that it stands in, checked: one value per member.
 
-    Raises: ForeignError where an analysis returns something else, or draws from a global random generator.
+    Raises: ForeignError if an analysis returns something else, or draws from a global random generator.
     """
     members = len(trained.members)
     with torch.no_grad(), own_draws_only(analysis.code):

@@ -3,7 +3,7 @@
 Z. Qiu et al. ("Emergent mixture-of-experts: Can dense pre-trained transformers benefit from emergent modular
 structures?", arXiv 2310.10908) cluster the rows of the weights that units read by, scaled to length 1, into experts of
 equal size. Given the centres, units are assigned at the least sum of squared distances under which the sizes are equal
-(`scipy.optimize.linear_sum_assignment`), so that each step of this k-means is exact.
+(`scipy.optimize.linear_sum_assignment`), so each step of this k-means is exact.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from modulab.streams import Stream, fold_in, uniforms
 from modulab.tasks.base import Task
 
 _MOST_STEPS = 100
-"""Of k-means: the sum of squares falls in each, and a few are enough."""
+"""The maximum number of steps of k-means. The sum of squares falls in each step; a few steps are enough."""
 
 
 class BalancedClusters(LabelMethod):
@@ -56,7 +56,7 @@ class BalancedClusters(LabelMethod):
         if reason := unmet(("layers",), network, task):
             return reason
         if not network.sites:
-            return "its network has no hidden units"
+            return "the network has no hidden units"
         narrow = [site.units for site in network.sites if site.units < self.experts]
         return f"it has {narrow[0]} units at a site, fewer than experts" if narrow else None
 

@@ -30,7 +30,7 @@ class Chosen:
     name: str
     analysis: Analysis
     settings: str
-    """Its config in one line: a member that was analysed under others is analysed again."""
+    """The config of the analysis in one line. Members analysed with another config are analysed again."""
 
 
 def shipped_analyses() -> dict[str, Path]:

@@ -25,7 +25,7 @@ from modulab.networks.base import OUTPUT, Network
 from modulab.partition import SHARED
 
 _SECONDS_PER_VALUE = 6e-9
-"""Of a pass, for each value of a sample at a site."""
+"""Time of a forward pass for each value of a sample at a site."""
 
 
 class Clamp(Analysis):
@@ -73,7 +73,7 @@ class Clamp(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why there is nothing to clamp."""
-        none = None if network.sites else "its network has no hidden units"
+        none = None if network.sites else "the network has no hidden units"
         return super().lacking(network, member) or none or labels_lacking(self.labels, network, member.task)
 
     def seconds(self, network: Network, member: Member) -> float:

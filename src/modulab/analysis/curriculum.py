@@ -1,6 +1,6 @@
 """A curriculum: networks are trained further under settings that change stage by stage, as far as they pass the stages.
 
-A network goes on to the next stage once its error on new points is below a level. A stage may make the task harder,
+A network continues to the next stage once its error on new points is below a level. A stage may make the task harder,
 `task.recent: 3`, and a network larger, `architecture.grown: 2`: connections that a stage unmasks begin with the values
 that they have in a fresh network, and all others with those that they have been trained to. Settings that would change
 the structure of a network cannot be changed.
@@ -29,7 +29,7 @@ from modulab.schema import read_settings
 from modulab.training.program import initialise, network_of
 
 _SECONDS_PER_VALUE = 5e-8
-"""Of a training step, for each value of a sample at a site."""
+"""Time of a training step for each value of a sample at a site."""
 
 
 class Curriculum(Analysis):
@@ -58,7 +58,7 @@ class Curriculum(Analysis):
         """Return why a network cannot go through the stages."""
         reason = super().lacking(network, member)
         if reason is None and isinstance(member.architecture, SelfTrained):
-            reason = "its networks train themselves"
+            reason = "the networks train themselves"
         for stage, changes in enumerate(self.stages, 1):
             if reason is not None:
                 break
@@ -138,12 +138,12 @@ class Curriculum(Analysis):
 
 
 def structure_kept(network: Network, member: Member, changes: Mapping[str, Any]) -> str | None:
-    """Return why a member's settings cannot be changed while its network stays as it is, or None where they can."""
+    """Return why a member's settings cannot be changed while its network stays as it is, or None if they can."""
     try:
         same = network_of(changed(member, changes)) == network
     except ConfigError as error:
         return str(error)
-    return None if same else "its network would have another structure"
+    return None if same else "the network would have another structure"
 
 
 def changed(member: Member, changes: Mapping[str, Any]) -> Member:

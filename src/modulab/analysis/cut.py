@@ -22,7 +22,7 @@ from modulab.networks.parameter_places import NO_PLACES, weight_places
 from modulab.streams import Stream, fold_in, uniforms
 
 _SECONDS_PER_VALUE = 6e-9
-"""Of a pass, for each value of a sample at a site."""
+"""Time of a forward pass for each value of a sample at a site."""
 
 
 class Cut(Analysis):

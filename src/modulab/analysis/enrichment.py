@@ -24,7 +24,7 @@ from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
 
 _SECONDS_PER_VALUE = 1e-7
-"""Of a sort, for each value of a sample at a site."""
+"""Time of sorting for each value of a sample at a site."""
 _SECONDS_PER_PARTITION = 1e-3
 
 
@@ -58,7 +58,7 @@ class ExpertEnrichment(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why there are no experts."""
-        none = None if network.sites else "its network has no hidden units"
+        none = None if network.sites else "the network has no hidden units"
         return super().lacking(network, member) or none or labels_lacking(self.labels, network, member.task)
 
     def seconds(self, network: Network, member: Member) -> float:

@@ -22,7 +22,7 @@ def train_further(
     """Yield the parameters after each `every` steps, until there were `steps`.
 
     The optimiser and its schedule begin again, in float32, as networks are measured. Parameters that are `held` keep
-    their values. Weight decay acts on them beside the gradient, and a mask acts on gradients alone, so that decay is
+    their values. Weight decay acts on them beside the gradient, and a mask acts on gradients alone, so decay is
     undone after each `every` steps.
     """
     # Not above: importing Lightning takes seconds, and labels of columns are read without it.

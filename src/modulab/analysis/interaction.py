@@ -9,7 +9,7 @@ analysis of variance over independent modules, E[D^2] / 4 is the variance of all
 and A. Owen, "Estimating mean dimensionality of analysis of variance decompositions", 2006). It is given as a share of
 the variance of f: 0 for an additive f, and 1 for a product of factors with mean 0.
 
-Inputs of a module are exchanged for others that it may have, so that the network is run at inputs as they occur, and no
+Inputs of a module are exchanged for others that it may have, so the network is run at inputs as they occur, and no
 size of a step matters. A difference is on the training support if all four points are.
 """
 
@@ -30,7 +30,7 @@ from modulab.networks.base import Network
 from modulab.partition import Partition
 
 _SECONDS_PER_VALUE = 6e-9
-"""Of a pass, for each value of a sample at a site."""
+"""Time of a forward pass for each value of a sample at a site."""
 
 
 class Interaction(Analysis):
@@ -56,7 +56,7 @@ class Interaction(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why there are no interactions."""
-        alone = "its task has one module" if member.task.modules == 1 else None
+        alone = "the task has one module" if member.task.modules == 1 else None
         return super().lacking(network, member) or alone
 
     def seconds(self, network: Network, member: Member) -> float:
@@ -76,7 +76,7 @@ class Interaction(Analysis):
         """
         probe = trained.probe
         samples = evaluation_samples(probe.task, probe.keys, 2 * self.pairs, "full")
-        # Laid out alike, with the batch innermost, so that equal inputs of a unit give equal bits.
+        # Laid out alike, with the batch innermost, so equal inputs of a unit give equal bits.
         points, others = (
             half.transpose(1, 2).contiguous().transpose(1, 2)
             for half in samples.inputs.split(self.pairs, dim=1)
@@ -133,7 +133,7 @@ def _corners(
 
 
 def _on_support(probe: Probe, corners: list[Tensor]) -> Bool[Tensor, "member pair"] | None:
-    """Return which pairs have all four points on the training support, or None where the task does not say."""
+    """Return which pairs have all four points on the training support, or None if the task does not say."""
     covered = [probe.task.covers(points) for points in corners]
     known = [each for each in covered if each is not None]
     return torch.stack(known).all(dim=0) if len(known) == len(covered) else None

@@ -38,7 +38,7 @@ class LabelMethod(Settings):
         raise NotImplementedError
 
     def lacking(self, network: Network, task: Task) -> str | None:
-        """Return why there are no labels of networks on a task, or None where there are."""
+        """Return why there are no labels of networks on a task, or None if there are."""
         del network, task
         return None
 
@@ -46,7 +46,7 @@ class LabelMethod(Settings):
 def find_labels(value: str | Mapping[str, Any]) -> LabelFunction:
     """Return the function that a config names under `labels`.
 
-    Raises: ConfigError where it names none, or parameters that it does not take.
+    Raises: ConfigError if it names none, or parameters that it does not take.
     """
     found = find_function(value, "labels", LabelMethod)
     if isinstance(found, type) and issubclass(found, LabelMethod):
@@ -97,7 +97,7 @@ def served_modules(probe: Probe) -> Labels:
 class FoundLabels(LabelMethod):
     """The modules that a search finds in each network, as its measure does, from the same seeds.
 
-    They have numbers of their own, by size, which are not those of the task's modules. Places that the search's graph
+    They have their own numbers, by size, which are not those of the task's modules. Places that the search's graph
     lacks, and nodes that it leaves out, are `SHARED`.
     """
 

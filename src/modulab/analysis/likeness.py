@@ -67,7 +67,7 @@ class Likeness(Analysis):
         """Return why sites cannot be compared with those of the reference."""
         reason = super().lacking(network, member)
         if reason is None and not network.sites:
-            reason = "its network has no hidden units"
+            reason = "the network has no hidden units"
         if reason is None and self.folder is not None:
             other = _reference(self.folder, f"{self.row}").network
             if [values_per_unit(site) for site in network.sites] != [
@@ -110,7 +110,7 @@ class Likeness(Analysis):
 
 @functools.lru_cache(maxsize=4)
 def _reference(folder: str, row: str) -> NetworkPopulation:
-    """Return one finished network of a folder. Raises: ConfigError where it is not there."""
+    """Return one finished network of a folder. Raises: ConfigError if it is not there."""
     results = load_results(folder)
     name = results["run_id"].tolist()[row_number(results, row, "row")]
     for group in load_members(folder):

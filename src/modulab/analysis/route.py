@@ -92,7 +92,7 @@ class Route(Analysis):
 
     def lacking(self, network: Network, member: Member) -> str | None:
         """Return why there is nothing to route to."""
-        none = None if network.sites else "its network has no hidden units"
+        none = None if network.sites else "the network has no hidden units"
         return super().lacking(network, member) or none or labels_lacking(self.labels, network, member.task)
 
     def seconds(self, network: Network, member: Member) -> float:

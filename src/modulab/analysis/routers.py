@@ -1,7 +1,7 @@
 """Routers: for each input, which experts of a network's hidden units should be kept.
 
 A router is a function of what a site shows at points of the training support while all experts are kept. It returns the
-function that scores experts at a visit to that site, so that a router may be fitted. The experts with the highest
+function that scores experts at a visit to that site, so a router may be fitted. The experts with the highest
 scores are kept.
 """
 

@@ -34,7 +34,7 @@ _TRIED = 8
 """Networks that a dry run analyses to know how long it takes."""
 _MOST_TRIED_SECONDS = 5.0
 _LEAST_SECONDS = 1e-4
-"""Of a network, in which it is read at least."""
+"""The minimum time per network, in which it is read."""
 _MOST_NAMED = 10
 """Number of rows named in a line."""
 
@@ -87,7 +87,7 @@ def plan_analyses(
     `members` are rows by number or run_id, or ranges of numbers such as 0-9; by default all that are completed. With
     `again`, those that have been analysed are analysed once more.
 
-    Raises: ConfigError where there are no finished networks, or no such members.
+    Raises: ConfigError if there are no finished networks, or no such members.
     """
     if not path.is_dir():
         reason = "it is a file" if path.exists() else "there is no such folder"
@@ -153,7 +153,7 @@ def _finished(folder: Path) -> Finished:
 
 def _not_there(status: str) -> str:
     """Return why a member of this status has no network to analyse."""
-    return "its network is not kept in the folder" if status == "completed" else f"it is {status}"
+    return "the network is not kept in the folder" if status == "completed" else f"it is {status}"
 
 
 def _wanted(results: pd.DataFrame, members: Sequence[str], owned: Collection[str]) -> set[str]:
@@ -238,7 +238,7 @@ def describe_analyses(plan: Plan, modules: Collection[str] = ()) -> str:
 def _measured_factor(
     part: Part, group: TrainedMembers, stated: float, modules: Collection[str]
 ) -> float | None:
-    """Return the ratio of the measured to the stated time for a few members; None where measuring would take long."""
+    """Return the ratio of the measured to the stated time for a few members; None if measuring would take long."""
     count = min(_TRIED, len(part.run_ids))
     stated = max(stated, _LEAST_SECONDS)
     if stated * count > _MOST_TRIED_SECONDS:
@@ -266,8 +266,8 @@ def _measured_factor(
 def run_analyses(plan: Plan, modules: Collection[str] = (), style: Style = "auto") -> None:
     """Take the analyses that are planned. What is found is written every few seconds, at the end, and on Ctrl-C.
 
-    Raises: ConfigError where another process is using in a folder, a file cannot be used, or code that its results
-    name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same goes on where this stopped.
+    Raises: ConfigError if another process is using a folder, a file cannot be used, or code that its results
+    name is not the user's; KeyboardInterrupt on Ctrl-C, after which the same call continues where this one stopped.
     """
     for folder in {*(part.folder for part in plan.parts), *plan.left_out}:
         check_links(folder)

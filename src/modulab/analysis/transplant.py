@@ -36,7 +36,7 @@ from modulab.streams import Stream, fold_in, uniforms
 from modulab.training.program import informed
 
 _SECONDS_PER_VALUE = 5e-8
-"""Of a training step, for each value of a sample at a site."""
+"""Time of a training step for each value of a sample at a site."""
 _CHUNK = 100
 """Steps trained at once, which changes no result."""
 
@@ -83,11 +83,11 @@ class Transplant(Analysis):
         needs = () if self.parts is not None else ("layers", "output_modules")
         reason = unmet(needs, network, member.task)
         if reason is None and self.parts is None and member.task.mixing:
-            reason = "its task mixes inputs, so that no weight from the inputs belongs to one module"
+            reason = "the task mixes inputs, so that no weight from the inputs belongs to one module"
         if reason is None and self.parts is None and bias_places(network) is None:
             reason = NO_PLACES
         if reason is None and self.steps > 0 and isinstance(member.architecture, SelfTrained):
-            reason = "its networks train themselves"
+            reason = "the networks train themselves"
         if reason is None and self.changes:
             reason = structure_kept(network, member, self.changes)
         return reason

@@ -32,28 +32,28 @@ Draw = Callable[[Mapping[str, Evidence]], Sequence[ReportFigure]]
 
 @dataclass(frozen=True)
 class FirstRule:
-    """A rule that decided a claim before, kept beside the one that replaced it."""
+    """A rule that decided a claim in an earlier version, shown with the reason why it was replaced."""
 
     rule: str
     verdict: str
     effect: str
-    """Of its first quantity, by the preset quick."""
+    """The effect of the claim's first quantity with the preset quick."""
     reason: str
-    """Why it was replaced."""
+    """Why the rule was replaced."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One of several settings that a claim is decided in, with the criteria that decide there."""
+    """One of several settings in which a claim is decided, with the criteria that decide there."""
 
     at: Mapping[str, str]
-    """Where it lies, by axis, in words: {"modules": "4", "compared at": "equal width"}. Settings have equal axes."""
+    """The values of the axes, in words: {"modules": "4", "compared at": "equal width"}. Settings have equal axes."""
     criteria: tuple[Criterion, ...]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, complete before its experiments are run."""
+    """A claim, which is complete before its experiments are run."""
 
     name: str
     """Its name in the documentation and on the command line: C1."""
@@ -69,14 +69,14 @@ class Claim:
     draw: Draw
     caveats: tuple[str, ...]
     prediction: str = ""
-    """What theory says of it, written before the experiment was run."""
+    """What theory predicts, written before the experiment was run."""
     first_rule: FirstRule | None = None
     later_rules: tuple[FirstRule, ...] = ()
-    """Those that followed the first and were replaced as well, in order."""
+    """The rules that followed the first one and were also replaced, in order."""
     tables: tuple[tuple[str, Condition, tuple[str, ...]], ...] = ()
     """For each table of the report: an experiment, which of its networks, and the measures to show of them."""
     settings: tuple[Setting, ...] = ()
-    """Where the answer may depend on an axis: the settings that decide, instead of `criteria`."""
+    """The settings that decide, instead of `criteria`, if the answer may depend on an axis."""
 
     @property
     def deciding(self) -> list[Criterion]:
@@ -93,8 +93,8 @@ class Claim:
 def connectivity_of(
     table: Evidence, arms: Mapping[str, Condition], *, name: str, title: str
 ) -> list[ReportFigure]:
-    """Draw the first seed's network of each arm before and after training; nothing where no weights were kept."""
-    # Here, as it takes seconds to import, and misspelt commands should be answered at once.
+    """Draw the first seed's network of each arm before and after training; nothing if no weights were kept."""
+    # Imported here because it takes seconds, and misspelt commands should be rejected at once.
     from modulab.report.connectivity import trained_connectivity
     from modulab.report.connectivity_figure import connectivity_figure
 
@@ -108,7 +108,7 @@ def connectivity_of(
 
 
 def front_figures(arms: pd.DataFrame, name: str, of_what: str) -> list[ReportFigure]:
-    """Draw what each `arm`, over its `strength`, gives for its clean error: modularity, and error under noise."""
+    """Draw modularity, and error under noise, against clean error for each `arm` over its `strength`."""
     return [
         front_figure(
             arms,

@@ -36,7 +36,7 @@ SCALES: dict[str, tuple[float, ...]] = {
     "digits": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
 }
 BUDGETS = (0.1, 0.2, 0.3)
-"""Clean errors of digits at which the claim is asked, as shares of the best constant answer's error."""
+"""Clean errors of digits at which the claim is tested, as shares of the best constant answer's error."""
 ACTIVITY_COST = "Poisson noise with a cost on activity"
 STRENGTHS: dict[str, dict[str, tuple[float, ...]]] = {
     "classification": {
@@ -140,7 +140,7 @@ def _beyond_noise(task: str) -> list[Criterion]:
         *(
             Criterion(
                 f"{name} does not do what Poisson noise does (C4)",
-                "shortfall in modularity or robustness at matched clean error, in effect sizes that matter",
+                "shortfall in modularity or robustness at matched clean error, relative to the smallest that matters",
                 shortfall(task, _sweep(task, name), _sweep(task, "poisson"), task),
                 Region(low=1.0),
             )
@@ -166,7 +166,7 @@ def _beyond_noise(task: str) -> list[Criterion]:
 
 
 def _strength_arms(table: Evidence, task: str) -> pd.DataFrame:
-    """Return dense networks on full support by arm, each arm begun by those without noise and penalty."""
+    """Return dense networks on full support by arm; each arm begins with those without noise and penalty."""
     parts: list[pd.DataFrame] = []
     noises = ("poisson", ACTIVITY_COST) if task == "digits" else ("poisson",)
     for name in (*noises, *STRENGTHS[task]):
@@ -200,7 +200,7 @@ def _claim(
     return Claim(
         name=NAMES[task],
         title=f"The same in classification: {of_what}",
-        hypothesis=f"What claims 1, 2, 4 and 6 say of regression holds in classification of {of_what}.",
+        hypothesis=f"What C1, C2, C4 and C6 say about regression holds in classification of {of_what}.",
         measure=(
             "Excess of structural modularity, error under Poisson noise 0.3, error on withheld combinations of labels."
         ),
@@ -230,7 +230,7 @@ CLAIMS = (
         "classification",
         "patterns, xor and ring",
         _of_patterns(),
-        "The targets are nonlinear, so that noise modularises beyond alignment as in regression.",
+        "The targets are nonlinear, so noise makes networks modular beyond alignment, as in regression.",
         FirstRule(
             rule="The same with structural modularity in place of its excess.",
             verdict="supported",
@@ -243,7 +243,7 @@ CLAIMS = (
         "real handwritten digits",
         _of_digits(),
         (
-            "Hidden activity is about 2, so that noise below 1 is a small perturbation and cross-entropy has slack: "
+            "Hidden activity is about 2, so noise below 1 is a small perturbation and cross-entropy has slack: "
             "modules come at noise 1.5 and more, at a price in accuracy (structural modularity .16 at noise 2 and "
             "error .155)."
         ),

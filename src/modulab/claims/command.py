@@ -1,4 +1,4 @@
-"""`modulab claims`: from nothing to a verdict on each claim."""
+"""The command `modulab claims`: run the experiments, and decide each claim."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from modulab.text import to_stderr
 def run_claims(
     preset: str, names: Sequence[str] | None, folder: Path, processes: int | None, progress: str
 ) -> tuple[list[Judgement], list[str]]:
-    """Run what is missing of the experiments of the claims named, or all, and report on them below `folder`.
+    """Run the missing experiments of the named claims, or of all, and write the report below `folder`.
 
-    Claims of which an experiment failed are left out; the reasons are returned beside the judgements.
+    Claims with a failed experiment are left out; the reasons are returned with the judgements.
 
-    Raises: ConfigError where no claim is left; KeyboardInterrupt on Ctrl-C, after which the same call goes on
+    Raises: ConfigError if no claim is left; KeyboardInterrupt on Ctrl-C, after which the same call continues
     where this one stopped.
     """
     claims = choose_claims(names)

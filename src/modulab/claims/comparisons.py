@@ -1,4 +1,4 @@
-"""The comparisons that claims are made of, each as a function from evidence to an estimate."""
+"""The comparisons that claims consist of, each as a function from evidence to an estimate."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Find = Callable[[Mapping[str, Evidence]], Estimate]
 MODULARITY = "modularity/structural"
 FRAME_NULL = "modularity/structural_frame_null"
 EXCESS = "modularity/structural_excess"
-"""Structural modularity beyond that of the same weights in rotated module axes: what alignment alone does not give."""
+"""Structural modularity minus that of the same weights in rotated module axes: the part not due to alignment."""
 ERROR = "error/test"
 UNDER_NOISE = "error_under/poisson@0.3"
 OF_ARMS = (ERROR, UNDER_NOISE, MODULARITY, FRAME_NULL, EXCESS, "modularity/functional", "activity/mean")
-"""What a table of an experiment's arms shows unless a claim needs others."""
+"""The measures in a table of an experiment's arms, unless a claim needs others."""
 
 
 def contrast(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
-    """Compare a measure of two arms: first less second."""
+    """Compare a measure of two arms: first minus second."""
     return lambda evidence: estimate(evidence[experiment].columns(measure, [first, second]), difference)
 
 
@@ -54,7 +54,7 @@ def share(experiment: str, measure: str, first: Condition, second: Condition) ->
 def ratio_of_means(experiment: str, measure: str, first: Condition, second: Condition) -> Find:
     """Compare means of two arms: the logarithm of first over second. Unlike in `ratio`, single values may be negative.
 
-    A mean that is drawn at 0 or below counts as nearly 0, so that the interval reaches as far as it must.
+    A mean that is drawn at 0 or below counts as nearly 0, so the interval reaches as far as it must.
     """
     return lambda evidence: estimate(
         evidence[experiment].columns(measure, [first, second]),
@@ -63,7 +63,7 @@ def ratio_of_means(experiment: str, measure: str, first: Condition, second: Cond
 
 
 def power(experiment: str, measure: str, arms: Sequence[Condition], sizes: Sequence[float]) -> Find:
-    """Take the power of two arms' sizes that their means grow by."""
+    """Estimate the power of the arms' sizes with which their means grow."""
     return lambda evidence: estimate(
         evidence[experiment].columns(measure, arms),
         lambda means: np.log(means[..., 1] / means[..., 0]) / math.log(sizes[1] / sizes[0]),
@@ -92,7 +92,7 @@ def trend(experiment: str, measure: str, arms: Sequence[Condition]) -> Find:
 
 @dataclass(frozen=True)
 class Sweep:
-    """An arm at each of its strengths, from none up."""
+    """An arm at each of its strengths, starting with none."""
 
     name: str
     arms: tuple[Condition, ...]
@@ -106,7 +106,7 @@ def matched(
     measure: str = MODULARITY,
     budget_share: float | None = None,
 ) -> Find:
-    """Take how much more modular than `base` a sweep is where its clean error reaches the task's budget."""
+    """Estimate how much more modular than `base` a sweep is where its clean error reaches the task's budget."""
 
     def find(evidence: Mapping[str, Evidence]) -> Estimate:
         return estimate(
@@ -172,7 +172,7 @@ def _at_budget(
 
 
 def shortfall(experiment: str, sweep: Sweep, reference: Sweep, task: str) -> Find:
-    """Take by how much a sweep falls short of a reference at matched clean error, in effect sizes that matter.
+    """Estimate the shortfall of a sweep from a reference at matched clean error, relative to the least that matters.
 
     The greater of two: structural modularity that it lacks, over the difference that matters, and the
     logarithm of its error under Poisson noise over the reference's, over that of the factor that matters.

@@ -56,14 +56,17 @@ def _sweep(name: str) -> Sweep:
     return Sweep(name, (DENSE, *arms))
 
 
+def _sentence(name: str) -> str:
+    """Return the words for an arm as the beginning of a sentence."""
+    return ARM_WORDS[name][:1].upper() + ARM_WORDS[name][1:]
+
+
 def _shortfalls() -> list[Criterion]:
     reference = _sweep(REFERENCE)
     deciding = [
         Criterion(
-            f"{name} does not do what Poisson noise does"
-            if name in SEPARATE
-            else f"{name} beside Poisson noise",
-            "shortfall in modularity or robustness at matched clean error, in effect sizes that matter",
+            f"{_sentence(name)} {'does not do what Poisson noise does' if name in SEPARATE else 'and Poisson noise'}",
+            "shortfall in modularity or robustness at matched clean error, relative to the smallest that matters",
             shortfall("contest", _sweep(name), reference, "regression"),
             Region(low=1.0) if name in SEPARATE else None,
             predicted="above 1" if name in SEPARATE else "",
@@ -73,7 +76,7 @@ def _shortfalls() -> list[Criterion]:
     ]
     gains = [
         Criterion(
-            f"What {name} gives",
+            f"What {ARM_WORDS[name]} gives",
             "structural modularity at matched clean error, minus that of dense networks",
             matched("contest", _sweep(name), DENSE, "regression"),
             Region(low=thresholds.MODULARITY) if name == REFERENCE else None,
@@ -96,14 +99,14 @@ def _equalities() -> list[Criterion]:
         for name in SAME_CLASS
         for criterion in (
             Criterion(
-                f"Dropout makes networks as modular as {name} noise does",
+                f"Dropout makes networks as modular as {ARM_WORDS[name]} does",
                 "structural modularity at matched clean error, dropout minus the noise",
                 matched_difference("contest", MODULARITY, dropout, _sweep(name), "regression"),
                 Region(-margin, margin),
                 predicted="0",
             ),
             Criterion(
-                f"Dropout makes networks as robust as {name} noise does",
+                f"Dropout makes networks as robust as {ARM_WORDS[name]} does",
                 "error under Poisson noise 0.3 at matched clean error, dropout / the noise",
                 matched_ratio("contest", UNDER_NOISE, dropout, _sweep(name), "regression"),
                 Region(1 / factor, factor),
@@ -189,7 +192,7 @@ _TABLES = (
         OF_ARMS,
     ),
 )
-_CAVEAT = "An arm that never spends the budget is taken at its greatest strength."
+_CAVEAT = "An arm that never reaches this clean error is compared at its largest strength."
 
 SEPARATE_PENALTIES = Claim(
     name="C4a",
@@ -218,7 +221,7 @@ SEPARATE_PENALTIES = Claim(
         effect="4.95 [4.45, 5.38]",
         reason=(
             "Dropout is multiplicative noise, whose expected cost is the product R_22: that it does not fall short "
-            "agrees with claim 2. It has become a claim of its own, C4b."
+            "agrees with C2. It has become a separate claim, C4b."
         ),
     ),
     tables=_TABLES,
@@ -229,7 +232,10 @@ DROPOUT = Claim(
     title="Dropout belongs to the class of weights times activity",
     hypothesis="Dropout gives what Poisson and multiplicative noise give.",
     measure=_MEASURE,
-    comparison=f"{_COMPARISON} Dropout is the same if its interval lies wholly within effects too small to matter.",
+    comparison=(
+        f"{_COMPARISON} Dropout counts as the same if its interval lies entirely within effects that are too small to "
+        "matter."
+    ),
     experiments=("contest",),
     criteria=tuple(_equalities()),
     draw=lambda _: (),

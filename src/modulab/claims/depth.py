@@ -1,4 +1,4 @@
-"""Beside the claims: whether depth removes the effect of noise, and what determines that."""
+"""In addition to the claims: whether depth removes the effect of noise, and what determines this."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ CHANGES: dict[str, Condition] = {
     "with l2 0.001": {"regulariser.name": "l2", "regulariser.strength": 0.001},
     "half the initial weights": {"architecture.initial_scale": 0.5},
 }
-"""What may govern the noise's effect at two layers: where it acts, what stops rescaling, initial weights."""
+"""What may determine the effect of noise with two layers: where it acts, what prevents rescaling, initial weights."""
 LONG = "4 times the steps"
-"""Training time may too; those networks are an experiment of their own."""
+"""Training time may matter as well; those networks are a separate experiment."""
 _ONLY_NOISE = ("noise.sites",)
 
 
@@ -151,7 +151,7 @@ CLAIM = Claim(
     draw=_draw,
     caveats=(
         "Not one of the paper's claims: a question that its first claim leaves open.",
-        "Path strength passes through every layer, so that chance mixing multiplies with depth.",
+        "Path strength passes through every layer, so mixing by chance multiplies with depth.",
     ),
     tables=(("depth", {}, (ERROR, UNDER_NOISE, MODULARITY, "modularity/functional", "activity/mean")),),
 )

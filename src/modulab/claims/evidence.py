@@ -2,7 +2,7 @@
 
 All arms of an experiment are trained at the same seeds, and members of equal seed share data, initial weights and
 draws. A statistic is therefore a function of the arms' means over seeds, and its interval comes from drawing all
-means together (modulab.results.intervals): a seed's weight is the same in every arm, so that what seeds have in common
+means together (modulab.results.intervals): a seed's weight is the same in every arm, so what seeds have in common
 cancels.
 """
 
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from modulab.results.intervals import DRAWS, LEVEL, draw_means, drawn_interval
 
 Condition = Mapping[str, Any]
-"""Settings by dotted key, such as {"noise.scale": 0.2}, that pick an arm out of an experiment."""
+"""Settings by dotted key, such as {"noise.scale": 0.2}, that select an arm of an experiment."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Turns means over seeds, the last axis a column of a `Columns`, into one number, over any leading axes."""
 
 _LEAST_SHARE_OF_SEEDS = 0.5
 SMALLEST_ERROR = 1e-9
-"""Down to which logarithms of errors are taken."""
+"""The smallest error of which a logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Evidence:
     def values(self, measure: str, condition: Condition) -> NDArray[np.float64]:
         """Return a measure of an arm at each of `seeds`, NaN where the arm has no result.
 
-        Raises: ValueError where a condition leaves two members of one seed, so that they are not one arm, and
+        Raises: ValueError if a condition leaves two members of one seed, so they are not one arm, and
         for a measure that the experiment does not take.
         """
         if measure not in self.results and not self.completed.empty:
@@ -148,14 +148,14 @@ class Evidence:
         return np.stack([self.values(measure, condition) for condition in conditions], axis=1)
 
     def log_columns(self, measure: str, conditions: Sequence[Condition]) -> NDArray[np.float64]:
-        """Return logarithms of an error, so that differences of means are ratios of geometric means."""
+        """Return logarithms of an error, so differences of means are ratios of geometric means."""
         return np.log(np.maximum(self.columns(measure, conditions), SMALLEST_ERROR))
 
 
 def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
     """Return a statistic of the means over seeds (rows) and its interval, from draws of all means together.
 
-    An arm that fewer than half of the seeds have, or fewer than two, leaves nothing to say: NaN.
+    The result is NaN if fewer than half of the seeds, or fewer than two, have an arm.
     """
     seeds = len(columns)
     fewest = int((~np.isnan(columns)).sum(axis=0).min()) if columns.size else 0
@@ -172,12 +172,12 @@ def estimate(columns: NDArray[np.float64], statistic: Statistic) -> Estimate:
 
 
 def difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the first column less the second."""
+    """Return the first column minus the second."""
     return means[..., 0] - means[..., 1]
 
 
 def double_difference(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (first - second) - (third - fourth): how much more one contrast is than another."""
+    """Return (first - second) - (third - fourth): the difference of two contrasts."""
     return (means[..., 0] - means[..., 1]) - (means[..., 2] - means[..., 3])
 
 
@@ -190,7 +190,7 @@ def rank_correlation(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pick(array: NDArray[np.float64], place: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the one value of the last axis that stands at a place, a place of its own for each leading index."""
+    """Return the one value of the last axis that stands at a place, its own place for each leading index."""
     return np.take_along_axis(array, place[..., None], axis=-1)[..., 0]
 
 
@@ -200,7 +200,7 @@ def at_matched_error(
     """Return a value where an arm's clean error reaches a budget, as its strength (the last axis) grows.
 
     Strengths are walked up from none. The value is interpolated, as a straight line in the logarithm of error,
-    over the last step on which error rises through the budget, so that an arm has the most strength that
+    over the last step on which error rises through the budget, so an arm has the most strength that
     its budget pays for. An arm that stays below the budget has the value at its greatest strength, which
     understates what it could reach; one that starts above it, NaN.
     """

@@ -39,7 +39,7 @@ RISES = {
 """Rise of the other module's error in dense networks by units per module and initial scale, from 4 seeds and 300 steps
 of another program."""
 LEARNED = 0.85
-"""By how much module 2's error falls as it learns its new function: the variances of 2 x^2 - 1, 16/45, and of
+"""The fall of module 2's error while it learns its new function: the variances of 2 x^2 - 1, 16/45, and of
 sin(pi x), 1/2, whose sum is the error of knowing the one where the other is asked, less what is left of it."""
 
 
@@ -206,36 +206,36 @@ CLAIM = Claim(
     comparison=(
         "Dense networks trained under noise 0.2 against dense networks of equal seed trained without: what they lose "
         "as a share of what those lose, by units per module, scale of the initial weights, hidden layers, and learning "
-        "rate of the adaptation, which is plain for all."
+        "rate of the adaptation."
     ),
     experiments=("forgetting",),
     criteria=tuple(_reported()),
     settings=tuple(Setting(_named(setting), (_less(setting, ratio),)) for setting, ratio, _ in _settings()),
     draw=_draw,
     caveats=(
-        "Premodular networks share no weight between modules, so that they lose nothing and need not learn again by "
-        "construction: they decide nothing.",
-        "Adaptation runs without noise and penalty in every arm: it asks what the trained circuit does, not what "
-        "keeps it so.",
-        "Intervals of the deciding ratios are taken on the scale of logarithms. That was decided after a first run, in "
-        "which those of plain ratios reached far below 0; estimates and regions are the same.",
-        "Savings are those of networks that learned module 2 the first time, to a tenth of a constant answer's error.",
+        "The modules of premodular networks share no weights. By construction, these networks lose nothing and need "
+        "not learn again, so they decide nothing.",
+        "Adaptation runs without noise and without a penalty in every arm: it tests the trained network, not what "
+        "would keep it modular.",
+        "Intervals of the deciding ratios are computed on a logarithmic scale. This was decided after a first run, in "
+        "which intervals of the ratios themselves reached far below 0. Estimates and regions are the same.",
+        "Savings include only networks that learned module 2 the first time, to a tenth of a constant answer's error.",
     ),
     prediction=(
         "To first order the share lost is the square of the tangent kernel's cross block over its own, which falls as "
         "one over the width: narrow networks and small initial weights lose much, wide ones with usual weights have "
         "nothing to lose. Noise makes one hidden layer modular, whatever its width and initial weights, and so lowers "
         "what is lost, to 0.4 times at 24 units per module and initial scale 1; it makes two hidden layers hardly "
-        "modular, so that nothing changes there. Rises of the other modules' error in the run that the rule before "
-        "decided by are evidence against it: at initial scale 0.3 they were as large with noise as without."
+        "modular, so nothing changes there. The run that the previous rule was applied to is evidence against this: at "
+        "initial scale 0.3, the other modules' error rose as much with noise as without."
     ),
     first_rule=FirstRule(
         rule="At 24 units per module and initial scale 1, premodular and noise-trained networks forget 0.0214 less.",
         verdict="not supported",
         effect="0.0217 [0.0114, 0.0337]",
         reason=(
-            "The threshold lay within the interval of an effect that depends on width and initial weights, so that the "
-            "verdict was a coin toss."
+            "The threshold lay within the interval of an effect that depends on width and initial weights, so the "
+            "verdict was left to chance."
         ),
     ),
     later_rules=(
@@ -247,9 +247,9 @@ CLAIM = Claim(
             verdict="depends",
             effect="-0.0253 [-0.31, 0.26]",
             reason=(
-                "A difference between errors is small wherever dense networks have little to forget, so that the "
-                "verdict said how much that is. What is asked now is which share of it noise-trained networks forget, "
-                "of a function that they have just learned."
+                "A difference between errors is small wherever dense networks have little to forget, so the verdict "
+                "depended on how much that is. The rule now asks which share of a function that they have just learned "
+                "noise-trained networks forget."
             ),
         ),
     ),

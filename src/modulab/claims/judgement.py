@@ -31,18 +31,18 @@ _ONLY_LOOK = Look()
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim with its findings and the verdict that they add up to."""
+    """A claim with its findings and the verdict that follows from them."""
 
     claim: Claim
     findings: tuple[Finding, ...]
     verdict: str
     """A `Verdict`, or that a preset decides none."""
     where: str = ""
-    """Of a claim that is stated for several settings, in which of them it is supported and in which not."""
+    """For a claim that is stated for several settings: in which of them it is supported and in which not."""
     look: Look = _ONLY_LOOK
-    """The last that it took."""
+    """The last look that it needed."""
     networks: frozenset[tuple[str, str]] = frozenset()
-    """Those that it took, by experiment and run_id."""
+    """The networks that the judgement used, by experiment and run_id."""
     spent: Spent | None = None
 
     @property
@@ -132,7 +132,7 @@ def tables_of(claim: Claim, evidence: Mapping[str, Evidence]) -> list[TableOfArm
 
 
 def number(value: float) -> str:
-    """Return a number as the page shows it: three digits that count."""
+    """Return a number as the page shows it, with three significant digits."""
     if math.isnan(value):
         return "-"
     return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.2e}"
@@ -161,7 +161,7 @@ def verdict_words(judgement: Judgement) -> str:
 
 
 def spent(judgement: Judgement) -> str:
-    """Return how many networks a verdict took, at how many looks, and the most that it might have taken."""
+    """Return how many networks a verdict needed, in how many looks, and the most that it could have needed."""
     return "-" if judgement.spent is None else str(judgement.spent)
 
 

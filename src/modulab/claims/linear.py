@@ -1,4 +1,4 @@
-"""Claim 3: linear networks do not become modular under the noise; nonlinear functions are what it takes."""
+"""Claim 3: linear networks do not become modular under the noise; nonlinear functions are necessary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 PREDICTED = {0.0: 0.01, 0.1: 0.05, 0.25: 0.18, 0.5: 0.35, 1.0: 0.40}
 """Excess at noise 0.4 by share of nonlinearity, from 4 seeds and 1,200 steps of another program."""
 NONE_LEFT = thresholds.MODULARITY / 2
-"""Excess below which nothing is left of modularity once alignment is subtracted."""
+"""Excess below which there is no modularity beyond alignment."""
 
 
 def _arm(activation: str, share: float, scale: float, optimiser: str = "adam") -> Condition:
@@ -86,10 +86,11 @@ def _criteria() -> list[Criterion]:
 def _with_arms(evidence: Evidence) -> Evidence:
     """Name arms by activation, optimiser and share of nonlinearity."""
     results = evidence.results.copy()
-    share = ", b = " + results["config.task.nonlinearity"].astype(float).astype(str)
+    share = ", b = " + results["config.task.nonlinearity"].astype(float).map("{:g}".format)
     linear = results["config.architecture.activation"] == "linear"
     results["arm"] = results["config.architecture.activation"] + share.where(
-        ~linear, ", " + results["config.training.optimiser"].astype(str)
+        ~linear,
+        ", " + results["config.training.optimiser"].replace({"adam": "Adam", "sgd": "SGD"}).astype(str),
     )
     return Evidence(results)
 
@@ -112,8 +113,8 @@ CLAIM = Claim(
     title="Linear networks do not become modular",
     hypothesis="Noise makes networks modular only where nonlinear units compute nonlinear functions.",
     measure=(
-        "Excess of structural modularity: what is left of it once the modularity that the same weights have in "
-        "rotated module axes is subtracted."
+        "Excess of structural modularity: structural modularity minus the mean modularity of the same weights in "
+        "rotated module axes."
     ),
     comparison=(
         "Linear networks, and relu networks whose targets are (1 - b) x + b f(x), by noise scale and b. Linear "
@@ -127,8 +128,8 @@ CLAIM = Claim(
         "0.222 with two modules; linear networks reach exactly that.",
     ),
     prediction=(
-        "Expected noise at fixed readout norms is invariant under rotations of the module axes in a linear network, "
-        "so that the excess stays 0; it grows with b."
+        "In a linear network the expected noise at fixed readout norms does not change when the module axes are "
+        "rotated, so the excess stays 0; it grows with b."
     ),
     first_rule=FirstRule(
         rule=(

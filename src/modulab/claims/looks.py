@@ -5,7 +5,7 @@ seeds than the one before; the first has the seeds that were asked for, and the 
 judged at each look until it is decided, by an interval whose error rate is 5% divided by the number of looks. By
 Bonferroni's inequality the intervals of all looks then cover together with at least 95% (repeated confidence
 intervals: Jennison and Turnbull, Journal of the Royal Statistical Society B 51, 1989, 305-361), whatever rule stops
-them, so that both error rates of modulab.claims.rules hold. Boundaries that use how looks are correlated would be
+them, so both error rates of modulab.claims.rules hold. Boundaries that use how looks are correlated would be
 4% narrower (an error rate of 2.2% instead of 1.7% at each of three looks), but are derived for means of normal data.
 Many statistics of claims are not means: the greater of two, a rank correlation, the place where a curve crosses a
 level. Confidence sequences, which hold at every number of seeds (Waudby-Smith et al., Annals of Statistics 52, 2024,
@@ -61,7 +61,7 @@ class Spent:
     most_looks: int
 
     def __str__(self) -> str:
-        """Return all four in words."""
+        """Return the four numbers in words."""
         looks = f"{self.looks} of {self.most_looks} looks" if self.most_looks > 1 else "1 look"
         return f"{self.networks} in {looks}, at most {self.most_networks}"
 

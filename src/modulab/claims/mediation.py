@@ -1,8 +1,8 @@
-"""Beside the claims: how much of the robustness that noise gives goes through modularity.
+"""In addition to the claims: how much of the robustness due to noise is mediated by modularity.
 
 Noise may lower error under noise R directly, or by making networks modular. Let R(s, m) be the error under Poisson
 noise of networks trained under noise of scale s whose mask allows a share m of the connections between modules. Both s
-and m are set in the experiment, at equal seeds, data and draws, so that each is an intervention and nothing need be
+and m are set in the experiment, at equal seeds, data and draws, so each is an intervention and nothing need be
 adjusted for. With T = ln R(s, 1) - ln R(0, 1), the total effect on dense networks, and
 D = ln R(s, 0) - ln R(0, 0), the controlled direct effect with the mask clamped to separate modules,
 

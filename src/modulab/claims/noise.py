@@ -149,7 +149,7 @@ CLAIM = Claim(
     criteria=(*(each for activation in ACTIVATIONS for each in _criteria(activation)), *_duration()),
     draw=_draw,
     caveats=(
-        "Clean error rises with noise; claim 4 compares arms at equal clean error.",
+        "Clean error rises with noise; C4a and C4b compare arms at equal clean error.",
         "One hidden layer and one size of initial weights; see depth for others.",
     ),
     prediction=(

@@ -113,18 +113,18 @@ CLAIM = Claim(
     criteria=tuple(_criteria()),
     draw=_draw,
     caveats=(
-        "A premodular network cannot err when only other modules' inputs change, so that its ratio decides nothing: it "
-        "says how far dense networks are from that.",
+        "The output of a module of a premodular network does not depend on the other modules' inputs. Its ratio "
+        "therefore decides nothing; it shows how far dense networks are from this.",
     ),
     prediction=(
-        "Paths between modules shrink under noise and do not vanish, so that errors beyond the training data shrink, "
+        "Paths between modules shrink under noise but do not vanish, so errors beyond the training data shrink, "
         "but by less than the factor 2 that counts."
     ),
     first_rule=FirstRule(
         rule="The same two quantities, premodular over dense networks.",
         verdict="supported",
         effect="error on withheld combinations, premodular / dense: 0.00133 [0.000934, 0.002] times",
-        reason="Premodular networks are right by construction, so that the rule could not have failed.",
+        reason="Premodular networks are correct by construction, so the rule could not have failed.",
     ),
     tables=(
         ("premodular", FULL, (ERROR, MODULARITY, EXCESS, OTHER_RANGE)),

@@ -1,4 +1,4 @@
-"""How large the claims' experiments are run: as a check that all works, as they stand, or at full size."""
+"""Sizes of the claims' experiments: as a test that everything runs, as configured, or at full size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Preset:
 
     meaning: str
     overrides: tuple[str, ...] = ()
-    """Given to every experiment that is not in `replaced`."""
+    """Overrides of every experiment that is not in `replaced`."""
     replaced: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Experiments for which another one, of its own size, stands in."""
+    """Experiments that are replaced by another one with its own size."""
     resized: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """Experiments that have overrides of their own instead of those for all."""
+    """Experiments that have their own overrides instead of those for all."""
     decides: bool = True
-    """Whether its networks are trained long enough for verdicts."""
+    """Whether the networks are trained long enough for verdicts."""
     looks: tuple[int, ...] = (1,)
     """Numbers of seeds at which verdicts are sought, as multiples of the first, which is that of the experiment."""
     first_seed: int = 0
@@ -34,7 +34,7 @@ HARDLY_TRAINED = (
     "probes.adaptation_steps=20",
     "trainer.engine=eager",
 )
-"""Overrides by which everything is run, and nothing decided."""
+"""Overrides with which everything is run, but nothing decided."""
 
 LOOKS = (1, 2, 4)
 REPLICATION = 1000
@@ -67,7 +67,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def choose_preset(name: str, processes: int | None) -> Preset:
-    """Return a preset. Raises: ConfigError where there is none of this name, and for a wrong number of processes."""
+    """Return a preset. Raises: ConfigError if there is none of this name, and for a wrong number of processes."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: there is no such preset. {suggest(name, PRESETS)}")
     if processes is not None and processes < 1:

@@ -97,7 +97,7 @@ CLAIM = Claim(
     caveats=(
         "Strengths are matched by an identity that is exact for one hidden layer and squared error only.",
     ),
-    prediction="The penalty is the noise's exact expectation here, so that both train to the same networks.",
+    prediction="The penalty is the noise's exact expectation here, so both give the same networks.",
     first_rule=FirstRule(
         rule="The same with structural modularity in place of its excess, after 2,000 steps.",
         verdict="supported",

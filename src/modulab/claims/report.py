@@ -1,4 +1,4 @@
-"""The report on the claims: claims.json, and a page of which every number is in it."""
+"""The report on the claims: claims.json, and a page whose numbers are all in it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FINDINGS = ("criterion", "quantity", "estimate [95% interval]", "predicted", "r
 
 @dataclass(frozen=True)
 class _Shown:
-    """What a report is on: claims that were judged, the experiments they rest on, and how to run all of it again."""
+    """The content of a report: judged claims, their experiments, and the command that repeats everything."""
 
     judgements: Sequence[Judgement]
     experiments: Mapping[str, Experiment]
@@ -79,8 +79,8 @@ def write_claims_report(
 ) -> list[Judgement]:
     """Write the page on claims that were judged by these results, its figures and claims.json; return what it says.
 
-    `command` is what runs all of it again. A preset that decides nothing leaves every judgement open. A report that was
-    drawn from the same judgements and results, by the same code, stays as it is.
+    `command` repeats everything. A preset that decides nothing leaves every judgement open. A report that was
+    drawn from the same judgements and results, by the same code, is not changed.
     """
     decides = PRESETS[preset].decides
     judgements = [each if decides else left_open(each, preset) for each in judgements]
@@ -92,7 +92,7 @@ def write_claims_report(
 
 
 def _digest(shown: _Shown) -> str:
-    """Return a hash of all that a report shows, and of the code that draws it."""
+    """Return a hash of everything that a report shows, and of the code that draws it."""
     parts = [
         shown.command,
         shown.preset,
@@ -222,14 +222,14 @@ def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str, network
     return Page(
         title="When and why neural networks become modular, and what they gain by it: claims and verdicts",
         lead=[
-            f"Claims of {SOURCE}, each decided by a rule that was written before its experiment was run.",
+            f"Claims of {SOURCE}, each decided by a rule that was fixed before its experiment was run.",
             RULE,
         ],
         facts=[
             ("Preset", f"{preset}: {PRESETS[preset].meaning}"),
             ("Networks", str(facts["networks"])),
             ("Made with", made_with),
-            ("All again", facts["command"]),
+            ("Repeat with", facts["command"]),
         ],
         sections=[
             _verdicts(parts),
@@ -334,7 +334,7 @@ def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
         commands=[shlex.join(each.command) for each in part.experiments],
         sections=[
             *(
-                [Section(f"{claim.name}: reported beside it", tables=[_findings(reported)], folded=True)]
+                [Section(f"{claim.name}: other quantities", tables=[_findings(reported)], folded=True)]
                 if reported
                 else []
             ),

@@ -129,11 +129,11 @@ CLAIM = Claim(
     settings=tuple(Setting(_at(place), (_criterion(*place),)) for place in _PLACES if _decides(place)),
     draw=_draw,
     caveats=(
-        "At equal width the premodular networks are a subset of the dense ones, so that no advantage can survive "
+        "At equal width the premodular networks are a subset of the dense ones, so no advantage can survive "
         "unlimited data and training.",
     ),
     prediction=(
-        "Copying each unit n times divides the added variance by n, so that equal parameters give up to d times less; "
+        "Copying each unit n times divides the added variance by n, so equal parameters give up to d times less; "
         "equal width gives an advantage where samples are few (below about 64 per module); Gaussian noise favours "
         "dense networks."
     ),

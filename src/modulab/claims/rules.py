@@ -1,7 +1,7 @@
 """How a claim is decided: criteria that were fixed before anything was run, and verdicts that follow from them.
 
 A criterion is a quantity, and the region in which it must lie for the claim to hold. Its region leaves out
-not only 0 but every effect too small to matter, so that a claim cannot be upheld by many seeds alone.
+not only 0 but every effect too small to matter, so a claim cannot be upheld by many seeds alone.
 
 The rule errs to either side with a probability of at most 5%, whatever the number of criteria:
 
@@ -36,13 +36,13 @@ Scale = Literal["difference", "factor"]
 ERROR_RATE = 1 - LEVEL
 
 RULE = (
-    "A claim is supported if for each of its criteria the 95% interval over seeds lies wholly inside the criterion's "
-    "region, and not supported if the interval of any lies wholly outside, at a level of 100% less 5% divided by the "
-    "number of criteria; otherwise it is inconclusive. A claim that is stated for several settings depends on the "
-    "setting if it is supported in some and not supported in others, each setting's share of the 5% being equal. "
-    "Seeds are added in looks that were planned before, to what is undecided and may yet be decided; each look has an "
-    "equal share of the 5%, so that the intervals of all looks hold together. "
-    "Quantities without a region are reported by the seeds of the first look and decide nothing."
+    "A claim is supported if the 95% interval over seeds of every criterion lies entirely inside the criterion's "
+    "region. It is not supported if the interval of any criterion lies entirely outside, where the error of 5% is "
+    "divided by the number of criteria. Otherwise it is inconclusive. A claim that is stated for several settings "
+    "depends on the setting if it is supported in some settings and not supported in others; settings have equal "
+    "shares of the 5%. Networks are trained in a planned number of looks, and only criteria that are undecided, but "
+    "may still be decided, get more seeds. Looks have equal shares of the 5%, so the intervals of all looks hold "
+    "together. Quantities without a region are estimated with the seeds of the first look and decide nothing."
 )
 
 
@@ -66,9 +66,9 @@ class Criterion:
     """In the quantity's own units: of a factor, not its logarithm."""
     scale: Scale = "difference"
     predicted: str = ""
-    """What theory says of the quantity, in words or numbers; empty where it says nothing."""
+    """What theory says of the quantity, in words or numbers; empty if it says nothing."""
     better: Better | None = None
-    """Which way the quantity is better, as a smaller error is; None where neither way is."""
+    """Which way the quantity is better, as a smaller error is; None if neither way is."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def describe_region(criterion: Criterion) -> str:
         return "reported only"
     times = " times" if criterion.scale == "factor" else ""
     if math.isinf(region.high):
-        return f"above {region.low:g}{times}"
+        return f"above {region.low:.3g}{times}"
     if math.isinf(region.low):
-        return f"below {region.high:g}{times}"
-    return f"between {region.low:g} and {region.high:g}{times}"
+        return f"below {region.high:.3g}{times}"
+    return f"between {region.low:.3g} and {region.high:.3g}{times}"

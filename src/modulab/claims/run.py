@@ -1,4 +1,4 @@
-"""Run the experiments of claims side by side, each in a process and a folder of its own, as `modulab train` would."""
+"""Run the experiments of claims side by side, each in its own process and folder, as `modulab train` would."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_on_this_machine(
 
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1
-    # Those that took longest before come first, so that no core is left idle beside a long one at the end.
+    # Experiments that took longest before start first, so that no core is idle at the end.
     spent = {experiment.name: seconds_spent(experiment.folder) for experiment in experiments}
     ordered = sorted(experiments, key=lambda experiment: spent[experiment.name], reverse=True)
     found: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ def run_experiments(
     The processes share the memory that a population may take. An experiment whose process is killed, as the
     kernel does where memory runs out, is tried again with populations of half the size.
 
-    Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call goes on where this one ended.
+    Raises: KeyboardInterrupt on Ctrl-C, when all have stopped: the same call continues where this one ended.
     """
     # Torch and Lightning take seconds to import: once, in the process that the others are forked from.
     workers = Workers(["modulab.sweep.this_machine", "modulab.config.composing", "hydra"])
@@ -165,7 +165,7 @@ def _own_settings(
 def halve_populations(folder: Path) -> int | None:
     """Return half the size of the largest population that a killed process left unfinished, to try again with.
 
-    Checkpoints of larger ones are removed, so that their members are put into new populations. None where a
+    Checkpoints of larger ones are removed, so their members are put into new populations. None where a
     single network was too much, or where nothing had begun.
     """
     done = completed(folder)
@@ -203,7 +203,7 @@ def _work(send: Send, experiment: Experiment, own: Sequence[str]) -> None:
 
 
 class _LineSender(TextIOBase):
-    """Stands in for standard error, and hands on each line that is written to it."""
+    """Replaces standard error, and passes on each line that is written to it."""
 
     def __init__(self, send: Any) -> None:
         self._send = send
@@ -219,7 +219,7 @@ class _LineSender(TextIOBase):
 
 
 class _Display:
-    """Shows which experiments are at work and what each last said: a bar, one text in a notebook, lines elsewhere."""
+    """Shows the running experiments and their last messages: a bar, one text in a notebook, or lines."""
 
     def __init__(self, style: str, experiments: int) -> None:
         notebook = in_notebook()
@@ -251,7 +251,7 @@ class _Display:
                 self._bars.stop()
 
     def say(self, experiment: str, line: str) -> None:
-        """Show what an experiment says."""
+        """Show the message of an experiment."""
         self._said[experiment] = line
         if not self._describe() and not self._quiet:
             to_stderr(printable(f"{experiment}: {line}"))
@@ -266,7 +266,7 @@ class _Display:
             to_stderr(f"{experiment}: ended")
 
     def _describe(self) -> bool:
-        """Show all that is said where it can be replaced, and return whether it can."""
+        """Show all messages where text can be replaced, and return whether it can."""
         lines = [f"{name}: {line}" for name, line in self._said.items()]
         if self._bars is not None:
             self._bars.update(self._bars.task_ids[0], description="\n".join([*lines, "experiments"]))

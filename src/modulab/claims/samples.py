@@ -235,10 +235,10 @@ CLAIM = Claim(
     draw=_draw,
     caveats=(
         "Few numbers of modules cannot separate an exponential from a power law with certainty; preset full has more.",
-        "A curve that has crossed at the smallest sample counts as crossing there, so that growth is understated.",
+        "A curve that has crossed at the smallest sample counts as crossing there, so growth is understated.",
     ),
     prediction=(
-        "There are of the order of d^k monomials of degree k in d coordinates, and features can be learned, so that N "
+        "There are of the order of d^k monomials of degree k in d coordinates, and features can be learned, so N "
         "grows as d^b with 1 <= b <= k. A grid of g tuning curves per coordinate has g^d inputs, each a number to be "
         "learned: there N grows by a factor of about g per module."
     ),

@@ -1,4 +1,4 @@
-"""Beside the claims: with what probability training finds a modular solution, by modules, units and noise.
+"""In addition to the claims: the probability that training finds a modular solution, by modules, units and noise.
 
 A network is a modular solution if both hold, levels that were fixed before any network was trained:
 
@@ -8,7 +8,7 @@ A network is a modular solution if both hold, levels that were fixed before any 
 - Its test error is below 20% of that of the best constant answer: it has learned the task (claims.thresholds), since
   a network that has not can look modular.
 
-Every module has the same function, the parabola 2 x^2 - 1, so that modules are exchangeable and the number of modules
+Every module has the same function, the parabola 2 x^2 - 1, so modules are exchangeable and the number of modules
 is all that changes. Without noise, were it not for the task, nothing in training would distinguish the module axes
 from others; how rare modular networks then are follows from the volume that they take up (claims.volume). The exact
 interval of a probability is that of C. Clopper and E. Pearson (Biometrika 26, 1934, 404-413).
@@ -49,7 +49,7 @@ LEARNED = thresholds.LEARNED_SHARE * CONSTANT_ERROR
 
 MODULES = (2, 3, 4, 6)
 UNITS = (2, 4, 8)
-"""For each module."""
+"""Numbers of units per module."""
 NOISES = (0.0, 0.4)
 HALVING = 0.5 ** (MODULES[-1] - MODULES[0])
 """A probability vanishes if every module that is added at least halves it."""
@@ -130,8 +130,8 @@ def proportion(found: int, trained: int) -> Proportion:
 class OfTwo(Estimate, ABC):
     """A function of two probabilities, whose interval holds at least the level's share at any level.
 
-    Each of the two intervals errs with half the probability, so that the function's covers by Bonferroni. Half a
-    network is added to each count in the estimate itself, so that none found, or all, gives a number.
+    Each of the two intervals errs with half the probability, so the function's covers by Bonferroni. Half a
+    network is added to each count in the estimate itself, so none found, or all, gives a number.
     """
 
     first: Proportion = field(kw_only=True)
@@ -400,15 +400,15 @@ CLAIM = Claim(
     name="solutions",
     title="Training finds modular solutions by noise, not by chance",
     hypothesis=(
-        "Modular solutions take up a share of the space of networks that vanishes as modules are added, so that "
-        "training does not find them by chance; under noise it does."
+        "Modular solutions take up a share of the space of networks that vanishes as modules are added, so "
+        "training does not find them by chance. Under noise it finds them."
     ),
     measure=(
         f"The share of networks with a scaled excess of structural modularity above {MODULAR} and a test error below "
         f"{thresholds.LEARNED_SHARE:.0%} of the best constant answer's."
     ),
     comparison=(
-        f"Dense networks of {MODULES[-1]} modules against {MODULES[0]} at equal units for each module, trained "
+        f"Dense networks of {MODULES[-1]} modules against {MODULES[0]} at equal numbers of units per module, trained "
         f"without noise and under Poisson noise {NOISES[1]}."
     ),
     experiments=("solutions",),
@@ -423,7 +423,7 @@ CLAIM = Claim(
     prediction=(
         "Without noise the probability is at least that of isotropic aligned units, exp(-H I) with a rate I that grows "
         "with the number of modules d; since the targets are functions of single inputs it is expected to lie above. "
-        "In any case it is exponential in the units H, so that twice as many units square it, and "
+        "In any case it is exponential in the number of units H, so twice as many units square it, and "
         "each further module at least halves it. Under noise more than half of all networks are modular, however many "
         "modules there are."
     ),

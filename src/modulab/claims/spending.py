@@ -1,4 +1,4 @@
-"""Train the experiments of claims and judge them look by look, until there is nothing that more seeds may decide."""
+"""Train the experiments of claims and judge them look by look, until more seeds cannot decide anything."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Train = Callable[[Sequence[Experiment], Look], tuple[dict[str, list[str]], dict[
 
 @dataclass(frozen=True)
 class Judged:
-    """What the looks found."""
+    """The results of the looks."""
 
     judgements: list[Judgement]
-    """Of the claims whose experiments all ran."""
+    """The judgements of claims whose experiments were all run."""
     results: Mapping[str, pd.DataFrame]
     """By experiment, the rows that were asked for."""
     errors: Mapping[str, str]
@@ -53,7 +53,7 @@ def judge_in_looks(
     """Train experiments and judge claims; give more seeds to arms of what may yet be decided, up to the last look.
 
     `multiples` has the number of seeds at each look over that at the first. What a look asks for follows from the
-    results of those before, so that the same call goes on where another one was stopped.
+    results of those before, so the same call continues where another one was stopped.
     """
     asked: defaultdict[str, set[str]] = defaultdict(set)
     results: dict[str, pd.DataFrame] = {}

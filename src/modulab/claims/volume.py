@@ -1,6 +1,6 @@
 """How rare modular networks are among networks without a preference for any axes: the volume that they take up.
 
-Suppose that training only aligns units, so that each writes in the direction n in which it reads, and that directions
+Suppose that training only aligns units, so each writes in the direction n in which it reads, and that directions
 are isotropic in the space of d modules: nothing that training minimises distinguishes the module axes. All H units
 having equal strength, structural modularity is at least s where
 
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 _POINTS = 2**16
 _STEEPNESS = 3.0
-"""Of the exponential law from which components of r are drawn: most of what counts lies near the axis."""
+"""The rate of the exponential distribution from which components of r are drawn: most volume is near the axis."""
 
 
 def aligned_modularity(modules: int) -> float:

@@ -1,4 +1,4 @@
-"""In words, where a claim that is asked in several settings is supported: the axes that separate the verdicts."""
+"""Words for where a claim with several settings is supported: the axes that separate the verdicts."""
 
 from __future__ import annotations
 

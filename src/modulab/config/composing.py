@@ -2,7 +2,7 @@
 
 A run trains the member that its settings describe, at `population.seeds` seeds, at every point of
 `population.grid`. A key of the grid is a leaf (`noise.scale`) or a whole group (`architecture`), whose values
-are the names of config files. Hydra composes each distinct combination of groups once, so that a choice means
+are the names of config files. Hydra composes each distinct combination of groups once, so a choice means
 what it means on the command line; leaves are then set directly, which is a thousand times faster, and
 interpolations that depend on them are resolved again for every point.
 
@@ -53,16 +53,16 @@ _RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
 
 ComposeJob = Callable[[Sequence[str], int], DictConfig]
-"""Turns the overrides of a sweep's job, and its number, into a config; `${hydra:...}` then refers to that job."""
+"""Composes a config from the overrides and the number of a sweep's job, to which `${hydra:...}` then refers."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run or sweep trains: checked members, all different, and how to train them."""
+    """The checked members that a run or sweep trains, all different, and how to train them."""
 
     runs: list[Run]
     jobs: Sequence[Sequence[str]]
-    """The run_ids of each job, of which a run is the only one."""
+    """The run_ids of each job; a run is a single job."""
     trainer: Trainer
     sweep: Sweep
     logger: Loggers = field(default_factory=Loggers)
@@ -74,7 +74,7 @@ class Plan:
 
 
 def config_folder() -> Path:
-    """Return the folder of configs: inside the installed package or, in a checkout, beside src."""
+    """Return the folder of configs: inside the installed package or, in a checkout, next to src."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
@@ -103,7 +103,7 @@ def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:
 
 
 def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> Plan:
-    """Return what a composed config asks for; `overrides` made it, and `compose` composes others like it.
+    """Return the plan of a composed config, which `overrides` made; `compose` composes others like it.
 
     Raises: ConfigError for unknown keys, wrong values, and a grid that cannot be expanded.
     """
@@ -116,7 +116,7 @@ def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> 
 
 
 def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
-    """Return what the jobs of a sweep ask for, each given by its overrides.
+    """Return the plan of the jobs of a sweep, each given by its overrides.
 
     Raises: ConfigError as `plan_run` does, and where jobs ask to be trained in different ways.
     """
@@ -134,13 +134,13 @@ def plan_sweep(jobs: Sequence[Sequence[str]], compose_job: ComposeJob) -> Plan:
 
 @dataclass(frozen=True)
 class _Composed:
-    """A config that Hydra composed from a job's overrides, and what it says of the job as a whole."""
+    """A config that Hydra composed from a job's overrides, and its settings of the job as a whole."""
 
     config: DictConfig
     population: Population
     keys: frozenset[str]
     of_one_job: bool
-    """Whether the config refers to the job that it was composed for, so that no other may use it."""
+    """Whether the config refers to the job that it was composed for, so no other may use it."""
     seed_interpolates: bool
 
     @functools.cached_property
@@ -166,7 +166,7 @@ class _Planner:
         self._templates: dict[tuple[object, ...], Template] = {}
         self._reader = Reader()
         self._alike: dict[tuple[str, ...], list[tuple[Condition, int]]] = {}
-        """What a job with these overrides and a seed trains: conditions, each with its offset from the seed."""
+        """The conditions that a job with these overrides and a seed trains, each with its offset from the seed."""
 
     def runs(self, overrides: Sequence[str], number: int) -> Iterator[Run]:
         """Yield the checked runs of one job.
@@ -232,7 +232,7 @@ class _Planner:
         return composed
 
     def _read(self, config: DictConfig) -> _Composed:
-        """Return a composed config, its run-wide groups checked: the same trainer as in all others."""
+        """Return a composed config, after checking that its run-wide groups equal those of the others."""
         from modulab.config.settings import Population, Sweep, Trainer
 
         known = (*MEMBER_KEYS, *_RUN_KEYS)

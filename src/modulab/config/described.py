@@ -32,7 +32,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of one key. What the source does not describe has no type and no meaning."""
+    """The description of one key. A key that the source does not describe has no type and no meaning."""
 
     name: str
     default: Any
@@ -43,7 +43,7 @@ class Key:
 
     @property
     def written_default(self) -> str:
-        """Return the default as it would be given on a command line; of a dictionary, its keys."""
+        """Return the default as it would be given on a command line; for a dictionary, its keys."""
         return written(self.default)
 
 
@@ -61,7 +61,7 @@ def group_names(places: Sequence[Path]) -> list[str]:
 
 
 def option_files(group: str, places: Sequence[Path]) -> dict[str, Path]:
-    """Return the config file of each option of a group, from the first of the places that has it."""
+    """Return the config file of each option of a group, from the first folder that contains it."""
     files: dict[str, Path] = {}
     for place in places:
         for file in sorted((place / group).rglob("*.yaml")):
@@ -70,13 +70,13 @@ def option_files(group: str, places: Sequence[Path]) -> dict[str, Path]:
 
 
 def option_meaning(file: Path) -> str:
-    """Return the comment that opens a config file, after Hydra's own header."""
+    """Return the first comment of a config file, after Hydra's own header."""
     lines = (line for line in file.read_text("utf-8").splitlines() if not line.startswith("# @"))
     return next((line[1:].strip() for line in lines if line.startswith("#")), "")
 
 
 def families(group: str, places: Sequence[Path]) -> list[Family]:
-    """Return the options of a group by the keys that they have, the option that holds by default first."""
+    """Return the options of a group by their keys, beginning with the default option."""
     files = option_files(group, places)
     found: dict[tuple[str, ...], tuple[list[str], tuple[Key, ...]]] = {}
     for name in sorted(files, key=lambda each: each != _default_option(group)):
@@ -87,7 +87,7 @@ def families(group: str, places: Sequence[Path]) -> list[Family]:
 
 
 def read_option(file: Path) -> dict[str, Any]:
-    """Return a config file with those that it begins from; empty for an experiment, whose keys are those of groups."""
+    """Return a config file joined with its defaults; empty for an experiment, whose keys are those of groups."""
     own: dict[str, Any] = yaml.safe_load(file.read_text("utf-8")) or {}
     if "_global_" in file.read_text("utf-8").partition("\n")[0]:
         return {}
@@ -109,12 +109,12 @@ def keys_of_target(prefix: str, values: Mapping[str, Any]) -> list[Key]:
 
 
 def meaning_of(class_name: str, field: str) -> str:
-    """Return what the source says of a field of a class."""
+    """Return the description of a field of a class in the source."""
     return _fields(class_name)[field].meaning
 
 
 def written(value: object) -> str:
-    """Return a value as it would be given on a command line; of a dictionary, its keys."""
+    """Return a value as it would be given on a command line; for a dictionary, its keys."""
     if value is NOTHING:
         return ""
     if isinstance(value, dict):
@@ -130,7 +130,7 @@ def _is_group(path: Path) -> bool:
 
 @functools.cache
 def _default_option(group: str) -> str:
-    """Return the option of a group that holds unless another is given."""
+    """Return the default option of a group."""
     defaults: list[Any] = yaml.safe_load((config_folder() / "train.yaml").read_text("utf-8"))["defaults"]
     chosen = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
     return str(chosen.get(group))
@@ -169,7 +169,7 @@ def _described(prefix: str, values: Mapping[str, Any], fields: Mapping[str, _Fie
 
 @dataclass(frozen=True)
 class _Field:
-    """What the source says of one key."""
+    """The description of one key in the source."""
 
     meaning: str
     names: tuple[str, ...] = ()
@@ -252,7 +252,7 @@ def _limit(value: ast.expr) -> str:
 
 
 def _type(annotation: ast.expr, aliases: Mapping[str, ast.expr]) -> str:
-    """Return what a user would call the type of a key."""
+    """Return the type of a key in words for users."""
     match annotation:
         case ast.Constant(value=None):
             return "null"
@@ -271,7 +271,7 @@ def _type(annotation: ast.expr, aliases: Mapping[str, ast.expr]) -> str:
 
 
 def _choices(annotation: ast.expr, aliases: Mapping[str, ast.expr]) -> Iterator[str]:
-    """Yield the texts that an annotation allows; names of aliases stand for theirs."""
+    """Yield the texts that an annotation allows, also through aliases."""
     if isinstance(annotation, ast.Subscript):
         if _is_subscript(annotation, "Literal"):
             values = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]

@@ -1,4 +1,4 @@
-"""Grids: the points of a run, each a departure from the run's own settings."""
+"""Grids: the points of a run, each a set of changes to the run's own settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modulab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Point:
-    """Members that differ in the seed alone, as a departure from a run's own settings."""
+    """Members that differ in the seed alone, as changes to a run's own settings."""
 
     choices: tuple[tuple[str, str], ...]
     leaves: tuple[tuple[str, Any], ...]
@@ -28,7 +28,7 @@ def expand(
 ) -> Iterator[Point]:
     """Yield every point of a union of grids in every one of several settings, at `seeds` consecutive seeds each.
 
-    Each setting has seeds of its own, the same for all points of the grid: what is found over many settings then does
+    Each setting has its own seeds, which are the same for all points of the grid. Results over many settings then do
     not depend on the data and initial weights of a few seeds. A key of the grid overrides that of a setting.
     """
     for (number, setting), grid in itertools.product(enumerate(settings), grids or [{}]):

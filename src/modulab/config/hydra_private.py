@@ -1,4 +1,4 @@
-"""Hydra's internals, which may change with any release, each with what is used where it has changed.
+"""Hydra's internals, which may change with any release, each with a fallback.
 
 What Hydra's documentation or its example plugins show is used where it is needed; nothing else is used but here.
 """
@@ -17,12 +17,12 @@ from omegaconf import OmegaConf
 
 
 def compatibility() -> dict[str, Any]:
-    """Return the arguments that have Hydra behave as version 1.3 or newer, of which newer ones take none."""
+    """Return the arguments that make Hydra behave as version 1.3 or newer; newer versions need none."""
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def arguments_parser() -> argparse.ArgumentParser:
-    """Return the parser of Hydra's command line; where Hydra has moved it, one of the options of Hydra 1.3."""
+    """Return the parser of Hydra's command line; if Hydra has moved it, one with the options of Hydra 1.3."""
     try:
         from hydra._internal.utils import get_args_parser
 
@@ -33,7 +33,7 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def mode_of_flags(words: Sequence[str], own_configs: bool) -> Generator[None]:
-    """Have Hydra run or sweep as a command's flags say, where neither its words nor configs can set `hydra.mode`.
+    """Make Hydra run or sweep by the flags of a command, if neither its words nor configs can set `hydra.mode`.
 
     Hydra composes the whole config only to see whether it is set, a quarter of the time that a short command takes. No
     config of modulab's sets it; the user's own may, and where Hydra asks for the mode elsewhere, it composes as ever.
@@ -79,9 +79,9 @@ def _known_arguments() -> argparse.ArgumentParser:
 
 @contextmanager
 def callers_hydra_aside() -> Generator[None]:
-    """Set aside the Hydra that the caller may have initialised, and leave it as it was.
+    """Set aside the Hydra state that the caller may have initialised, and restore it afterwards.
 
-    Where Hydra keeps its state elsewhere, the caller's is not restored.
+    If Hydra keeps its state elsewhere, the caller's is not restored.
     """
     from hydra.core.global_hydra import GlobalHydra
 
@@ -98,7 +98,7 @@ def callers_hydra_aside() -> Generator[None]:
 
 
 def _version_and_job() -> Callable[[], None]:
-    """Return a function that restores the version that Hydra is compatible to, and its current job, as they are now."""
+    """Return a function that restores the present values of Hydra's version base and current job."""
     try:
         from hydra.core.utils import JobRuntime
         from hydra.version import VersionBase
@@ -117,7 +117,7 @@ def _version_and_job() -> Callable[[], None]:
 
 
 def _resolvers() -> Callable[[], None]:
-    """Return a function that restores the resolvers of OmegaConf as they are now; Hydra registers its own."""
+    """Return a function that restores the present resolvers of OmegaConf; Hydra registers its own."""
     try:
         from omegaconf.basecontainer import BaseContainer
 
@@ -134,7 +134,7 @@ def _resolvers() -> Callable[[], None]:
 
 
 def job_name() -> str:
-    """Return the name of the current job, or an empty one where Hydra does not provide it."""
+    """Return the name of the current job, or an empty one if Hydra does not provide it."""
     try:
         from hydra.core.utils import JobRuntime
 
@@ -184,7 +184,7 @@ def quoted_value(override: Any) -> Any:
 
 
 def hydra_schema() -> Any:
-    """Return the config of Hydra's own keys with their types, or None where it is kept elsewhere."""
+    """Return the config of Hydra's own keys with their types, or None if it is kept elsewhere."""
     try:
         from hydra.conf import HydraConf
 

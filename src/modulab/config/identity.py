@@ -1,6 +1,6 @@
-"""What names a member's result: a hash of its config, which later versions of modulab compute alike.
+"""The name of a member's result: a hash of its config, which later versions of modulab compute in the same way.
 
-A sweep that an earlier version began goes on under a later one, as long as the run_ids that the later one computes
+A sweep that an earlier version began continues under a later one, as long as the run_ids that the later one computes
 are those in the folder. So a config is hashed as the first version with such a result would have written it: code
 that has moved since counts under its first dotted path, and a key that was added since does not count as long as it
 has the value that was once the only one. A key that has another name or other values since counts as it was.
@@ -37,7 +37,7 @@ ADDED_KEYS: dict[tuple[str, str], Any] = {
     ("regulariser", "swap_moments"): "units",
     ("regulariser", "swap_turns"): "units",
 }
-"""Keys that earlier versions did not write, and the value that they stood for. Part of every run_id: entries stay."""
+"""Keys that earlier versions did not write, and the values that they implied. Part of run_ids: never remove one."""
 ADDED_MEASURES: dict[str, tuple[str | None, Any]] = {
     "frame_null": (None, {"_target_": "modulab.metrics.frame_null.FrameNull", "rotations": 64}),
     "functional_centred": (None, "modulab.metrics.modularity.measure_functional_centred"),
@@ -125,7 +125,7 @@ def _json(value: Any) -> str:
 
 
 def _without_added(measures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return measures less those that were added since, where they are as shipped configs have them."""
+    """Return measures without those that were added later, if they are as in shipped configs."""
     kept = dict(measures)
     for name, (beside, shipped) in ADDED_MEASURES.items():
         named = beside is None or measures.get(beside) is not None
@@ -185,7 +185,7 @@ def _was_added(node: Mapping[str, Any], group: str, key: str) -> bool:
         return True
     try:
         named = import_target(node.get("_target_"), f"{group}._target_")
-    except ConfigError:  # Reading the group says what is wrong with it.
+    except ConfigError:  # An error is reported when the group is read.
         return False
     return isinstance(named, type) and issubclass(named, import_target(owner, owner))
 

@@ -19,7 +19,7 @@ _MODES: dict[str, Literal["auto", "online", "offline", "disabled"]] = {
     "online": "online",
     "offline": "offline",
     "disabled": "disabled",
-    # W&B's older words for them
+    # W&B's older names for them
     "run": "online",
     "dryrun": "offline",
 }
@@ -62,9 +62,9 @@ class WandbLogger(Settings):
     )
 
     def with_environment(self, environment: Mapping[str, str]) -> WandbLogger:
-        """Return the same with W&B's variables where the config says nothing. An empty variable counts as unset.
+        """Return the settings with W&B's environment variables where the config sets nothing.
 
-        Raises: ConfigError for a WANDB_MODE that there is not.
+        Raises: ConfigError for an unknown WANDB_MODE.
         """
         mode = self.mode
         if mode == "auto":
@@ -84,7 +84,7 @@ class WandbLogger(Settings):
 
 
 def wandb_folder(folder: Path) -> Path:
-    """Return where the files of W&B's runs lie: wandb/ in WANDB_DIR or, where it is not set, in the results' folder."""
+    """Return the folder of W&B's runs: wandb/ in WANDB_DIR or, if it is not set, in the results' folder."""
     return Path(os.environ.get("WANDB_DIR") or folder) / "wandb"
 
 
@@ -96,7 +96,7 @@ class Loggers(Settings):
     wandb: WandbLogger | None = None
 
     def in_group(self, group: str) -> Loggers:
-        """Return the same loggers, with a group of runs in W&B where none was named."""
+        """Return the same loggers, with a group of runs in W&B if none was named."""
         if self.wandb is None or self.wandb.group is not None or os.environ.get("WANDB_RUN_GROUP"):
             return self
         return self.model_copy(update={"wandb": self.wandb.model_copy(update={"group": group})})
@@ -110,7 +110,7 @@ _LOGGERS: dict[str, type[Settings]] = {
 
 
 _EXTRAS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",)}
-"""The packages of which a logger needs one; the extra that brings it has the logger's name."""
+"""The packages of which a logger needs one; the extra that installs it has the logger's name."""
 
 
 def read_loggers(node: object) -> Loggers:

@@ -1,4 +1,4 @@
-"""What users write on the command line: how overrides are read, and messages for wrong ones."""
+"""Overrides on the command line: how they are read, and messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ else:
     DictConfig = object
 
 Compose = Callable[[Sequence[str]], DictConfig]
-"""Turns overrides, as on the command line, into a config."""
+"""Composes a config from overrides, as on the command line."""
 
 GROUPS = ("task", "architecture", "noise", "regulariser", "data", "training", "probes")
 """The config groups that describe a member."""
 
 COMPOSING_ERRORS = (Exception,)
-"""What composing raises over a mistake in an override or a file: anything. `explain` puts it into words."""
+"""Errors raised for a mistake in an override or a file, of any type. `explain` describes them in words."""
 
 READING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
-"""What only composing raises, also once jobs have begun."""
+"""Errors that only composing raises, also after jobs have begun."""
 
 _FOLDER_WORDS = ("dir", "folder", "out", "output", "output_dir", "path")
-"""Words under which users look for the key of the folder."""
+"""Words that users try in place of the key of the folder."""
 
 _REPEATABLE = ("--config-dir", "--multirun")
 """Options that may be given several times."""
@@ -77,7 +77,7 @@ _SENTENCES = (
 
 
 def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return a command line's options with their values, and its overrides, wherever they stand.
+    """Return a command line's options with their values, and its overrides, in any order.
 
     Hydra itself takes overrides before or after all options, not on both sides.
 
@@ -95,7 +95,7 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
         raise ConfigError(f"{message}.{keys.rstrip()} See modulab train --help.")
 
     parser.error = refuse
-    # Objects of their own, which the parser passes on: the value of an option may read as an override does.
+    # Separate objects, which the parser passes on, because the value of an option may look like an override.
     words = [_Word(word) for word in given]
     overrides: list[str] = parser.parse_intermixed_args(words).overrides
     taken = {id(override) for override in overrides}
@@ -108,7 +108,7 @@ def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _meant_by_option(unknown: str, given: Sequence[str], known: Sequence[str]) -> str:
-    """Return a sentence that says what an unknown option was meant for; empty where nothing is near."""
+    """Return a sentence that says what an unknown option was meant for; empty if nothing is near."""
     name, equals, value = unknown.partition("=")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if close:
@@ -124,7 +124,7 @@ def _word_after(word: str, given: Sequence[str]) -> str:
 
 
 def _meant(word: str, value: str) -> str:
-    """Return a sentence with the setting that a word was meant for, with a value; empty where nothing is near."""
+    """Return a sentence with the setting that a word was meant for, with a value; empty if nothing is near."""
     from modulab.config.composing import config_folder
     from modulab.config.described import families, group_names, option_files
 
@@ -178,7 +178,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def plain_leaf(override: str) -> tuple[str, Any] | None:
     """Return the key and value of an override that sets one leaf of a member to a plain value, else None.
 
-    What composes is left to Hydra: choices, additions, deletions, interpolations and nested values.
+    Everything else is left to Hydra: choices, additions, deletions, interpolations and nested values.
     """
     key, _, text = override.partition("=")
     if not _LEAF.fullmatch(key) or key.split(".")[0] not in ("seed", *GROUPS):
@@ -226,7 +226,7 @@ def replace_grid(overrides: Iterable[str]) -> list[str]:
 
 
 def restore_grid(overrides: Iterable[str]) -> list[str]:
-    """Return overrides as they were written, of those that `replace_grid` returned."""
+    """Return overrides as they were written, given those that `replace_grid` returned."""
     removed, added = [f"~{key}" for key in REPLACED], tuple(f"+{key}=" for key in REPLACED)
     return [
         override.lstrip("+") if override.startswith(added) or is_renamed(override_key(override)) else override
@@ -247,7 +247,7 @@ def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
-    """Return a readable sentence for what Hydra or OmegaConf raised over these overrides."""
+    """Return a readable sentence for an error of Hydra or OmegaConf in these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, name = _missing_option(error.missing_cfg_file, overrides)
         options = group_options(group) or error.options or _options(group, name, compose)
@@ -305,7 +305,7 @@ def _explain_unreadable(error: OverrideParseException, overrides: Sequence[str])
 
 
 def _missing_option(file: str, overrides: Sequence[str]) -> tuple[str, str]:
-    """Return the group and the option of a config file that is not there, as they were given."""
+    """Return the group and the option of a missing config file, as they were given."""
     for override in overrides:
         key, value = override_key(override), override.partition("=")[2]
         if file.startswith(f"{key}/") and file.removeprefix(f"{key}/") in value:

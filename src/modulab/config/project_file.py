@@ -42,14 +42,14 @@ class Project:
     """Settings that apply to all commands."""
 
     config_dirs: tuple[Path, ...] = ()
-    """Absolute, those of the environment first."""
+    """Absolute paths, those of the environment first."""
     modules: tuple[str, ...] = ()
     folder: Path | None = None
-    """Where the file lies, if there is one."""
+    """The path of the file, if there is one."""
 
 
 def find_project() -> Project:
-    """Return what the environment and the nearest modulab.toml say.
+    """Return the settings of the environment and of the nearest modulab.toml.
 
     Raises: ConfigError for a file that is broken, and for folders that are not there.
     """
@@ -112,7 +112,7 @@ def _say_what_is_hidden(folder: Path) -> None:
 def modules_for(results: Path) -> tuple[str, ...]:
     """Return the modules that the project names, unless its file lies within `results`: these are data.
 
-    They may lie beside the file.
+    They may be next to the file.
     """
     project = find_project()
     data = results if results.is_dir() else results.parent
@@ -124,7 +124,7 @@ def modules_for(results: Path) -> tuple[str, ...]:
 
 
 def add_own_folders(project: Project) -> None:
-    """Let Python find modules in the working folder, and beside the project's file."""
+    """Let Python find modules in the working folder, and next to the project's file."""
     for folder in (os.getcwd(), *([str(project.folder)] if project.folder else [])):
         if folder not in sys.path:
             sys.path.append(folder)
@@ -175,7 +175,7 @@ def own_modules(given: str | Collection[str] | None, results: Path) -> list[str]
 def _read(file: Path) -> tuple[Mapping[str, Any], list[str]]:
     text = ""
     try:
-        text = file.read_text("utf-8-sig")  # some editors begin a file with a mark
+        text = file.read_text("utf-8-sig")  # some editors write a byte order mark
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         last = text.count("\n") + 1

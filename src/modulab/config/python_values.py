@@ -16,11 +16,11 @@ _NOT_TEXT = ("true", "false", "null", "inf", "nan")
 
 
 def overrides_of(given: str | Sequence[str] | Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Return overrides for what a call was given: one or several texts KEY=VALUE or a dictionary, and keywords.
+    """Return overrides for the arguments of a call: one or several texts KEY=VALUE or a dictionary, and keywords.
 
     Dictionaries may be nested: `noise={"scale": 0.2}` is `noise.scale=0.2`.
 
-    Raises: ConfigError where text is expected and something else is given, and for a value that no config can hold.
+    Raises: ConfigError if text is expected and something else is given, and for a value that no config can hold.
     """
     if isinstance(given, str):
         given = [given]
@@ -70,7 +70,7 @@ def _is_list(value: object) -> bool:
 
 
 def _written(value: Any, key: str) -> str:
-    """Return a value as Hydra's grammar has it; arrays and numbers of NumPy and torch are lists and numbers."""
+    """Return a value in Hydra's grammar; arrays and numbers of NumPy and torch become lists and numbers."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if value is None:
@@ -91,7 +91,7 @@ def _written(value: Any, key: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a text as it stands where it can only be read as such, otherwise in quotes."""
+    """Return a text unchanged if it can only be read as text, otherwise in quotes."""
     if _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT:
         return text
     from hydra.core.override_parser.types import Quote, QuotedString

@@ -23,7 +23,7 @@ from modulab.tasks.base import Task
 
 _MOST_SEEDS = 2**63
 _LARGEST_LEVEL = 1e30
-"""Far within what single precision holds, squared levels of activity included."""
+"""A limit far below the range of single precision, also for squared levels of activity."""
 
 
 class Data(Settings):
@@ -340,13 +340,13 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the member's plain config as results keep it."""
+        """Return the member's plain config as stored with results."""
         return self.condition.config(self.seed)
 
 
 @dataclass(frozen=True)
 class _ReadGroup:
-    """A group of settings: checked, in plain values as results keep it, and as run_ids are computed of it."""
+    """A group of settings: checked, in plain values as stored with results, and in the form hashed for run_ids."""
 
     settings: Settings
     understood: dict[str, Any]
@@ -363,7 +363,7 @@ class Reader:
     def run(self, config: Mapping[str, Any]) -> Run:
         """Return the checked run of a plain, resolved config with the keys of `Member` and no others.
 
-        The run's config is as the settings understood the one given, so that equal settings are written alike.
+        The run's config contains the values as checked, so equal settings are written in the same way.
 
         Raises: ConfigError for unknown keys, wrong types, values out of range and impossible combinations.
         """
@@ -456,7 +456,7 @@ def _check_combinations(member: Member) -> None:
     if isinstance(member.architecture, SelfTrained):
         _check_self_trained(member, member.architecture)
         return
-    # A task that fails while it states its sizes leaves a row that says so, beside those of healthy members.
+    # A task that fails while its sizes are read has a row with the error; other members are not affected.
     with suppress(ForeignError), foreign_code():
         network = member.architecture.network(member.task)
         for samples in (member.training.batch_size, member.probes.num_samples):
@@ -503,7 +503,7 @@ def _check_combinations(member: Member) -> None:
 
 
 def _check_monitor(member: Member) -> None:
-    """Raise ConfigError where training depends on a curve that is not recorded, or whose least value is not best."""
+    """Raise ConfigError if training depends on a curve that is not recorded, or whose least value is not best."""
     training = member.training
     if not training.is_monitored:
         return

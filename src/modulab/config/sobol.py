@@ -1,7 +1,7 @@
 """Settings drawn from a Sobol sequence: points that cover the space of several axes evenly, however many there are.
 
 A grid of five axes at five values each has 3,125 points, and varies each axis at five values only. A Sobol sequence
-gives every point its own value on every axis, and any number of its first points cover the space evenly, so that more
+gives every point its own value on every axis, and any number of its first points cover the space evenly, so more
 settings can be added later and none is trained twice (I. Sobol, "On the distribution of points in a cube and the
 approximate evaluation of integrals", 1967). Torch's generator is used, with the direction numbers of S. Joe and
 F. Kuo ("Constructing Sobol sequences with better two-dimensional projections", 2008): it needs no further dependency.
@@ -21,13 +21,13 @@ from torch import Tensor
 from modulab.schema import Settings, read_settings
 
 _BITS = 30
-"""Of torch's Sobol numbers, which are multiples of 2^-30."""
+"""The number of bits of torch's Sobol numbers, which are multiples of 2^-30."""
 _SHIFT_SEED = 2013
-"""Part of every setting that is drawn: never change it."""
+"""Part of every drawn setting: never change it."""
 
 
 class Axis(Settings):
-    """What a key ranges over: a list of values, or a range on a linear or logarithmic scale."""
+    """The range of a key: a list of values, or an interval on a linear or logarithmic scale."""
 
     values: list[Any] | None = Field(default=None, description="the values of the key, drawn equally often")
     low: float | None = Field(default=None, description="the lower end of the key's range")
@@ -68,7 +68,7 @@ class Axis(Settings):
 
 
 def _four_digits(value: float) -> float:
-    # They are alike on all machines, whose exponentials differ in the last bit.
+    # Equal on all machines, whose exponentials differ in the last bit.
     return float(f"{value:.4g}")
 
 
@@ -81,7 +81,7 @@ class Sobol(Settings):
     @field_validator("axes", mode="before")
     @classmethod
     def _read(cls, axes: Any) -> Any:
-        # One by one, so that errors name what an axis may have, and not what this group may have.
+        # One by one, so errors name what an axis may have, and not what this group may have.
         if not isinstance(axes, dict):
             return axes
         named = cast("dict[str, Any]", axes).items()

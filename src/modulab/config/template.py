@@ -47,7 +47,7 @@ class Template:
 
     @property
     def interpolates(self) -> bool:
-        """Return whether values refer to others, so that they may differ between members of different seeds."""
+        """Return whether values refer to others, so they may differ between members of different seeds."""
         return bool(self._interpolating)
 
     def member(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def interpolates(value: Any) -> bool:
 
 
 def look_in(node: Any, key: str) -> Any:
-    """Return what stands at a dotted key. Raises: KeyError or TypeError where nothing does."""
+    """Return the value of a dotted key. Raises: KeyError or TypeError if there is none."""
     for part in key.split("."):
         node = node[part]
     return node
@@ -139,7 +139,7 @@ def _set(node: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _reaches(plain: Mapping[str, Any], key: str) -> bool:
-    """Return whether a leaf stands in a config, or is a field of its group's class."""
+    """Return whether a config contains a leaf, or it is a field of its group's class."""
     group, _, rest = key.partition(".")
     try:
         return not isinstance(look_in(plain, key), dict)

@@ -1,5 +1,5 @@
 """Loggers: what a sweep's members did, exported to other programs as if each had been trained alone.
 
-Results on disk come first; a logger only repeats them. What has been repeated stands in a ledger, so that a
-sweep that goes on, or is logged afterwards, repeats nothing twice.
+Results on disk come first; a logger only repeats them. A ledger records what was exported, so a
+sweep that is resumed, or logged afterwards, exports nothing twice.
 """

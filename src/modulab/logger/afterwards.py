@@ -1,4 +1,4 @@
-"""What can be done with a folder of results once it is there: log it, and make its dashboard."""
+"""Export a finished folder of results: log it, and make its dashboard."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def log_folder(folder: Path, overrides: Sequence[str], again: bool = False) -> l
 def show_dashboard(folder: Path, project: str | None, entity: str | None, as_json: bool) -> str:
     """Save the dashboard of a sweep in W&B and return its address, or return its definition as JSON.
 
-    Raises: ConfigError where W&B cannot be reached, or there are no results.
+    Raises: ConfigError if W&B cannot be reached, or there are no results.
     """
     from modulab.logger.dashboard import definition, make_dashboard
 

@@ -12,14 +12,14 @@ _COLUMNS = ["x", "line", "value", "runs"]
 
 @dataclass(frozen=True)
 class Chart:
-    """A measure against a setting or, with `@*` in the measure's name, against the level that stands there."""
+    """A measure against a setting or, with `@*` in the measure's name, against the level in its place."""
 
     key: str
     title: str
     section: str
     measure: str
     x: str | None = None
-    """The column of the setting; None where the measure's name holds the level."""
+    """The column of the setting; None if the measure's name holds the level."""
     line: str = LINE
     """The column of the setting that has one line per value."""
 

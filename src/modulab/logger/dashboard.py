@@ -27,7 +27,7 @@ _HEADLINES = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim to be tested, and the plot of single runs to look at: a scatter, or bars of means for words."""
+    """A claim to be tested, and the plot of single runs: a scatter plot, or bars of means for words."""
 
     title: str
     kind: Literal["scatter", "bars"]
@@ -51,7 +51,7 @@ CLAIMS = (
 def make_dashboard(folder: Path, results: pd.DataFrame, project: str, entity: str, group: str) -> Any:
     """Return the workspace of a sweep, which `save()` sends to W&B.
 
-    Raises: ConfigError where the optional package wandb-workspaces is not installed.
+    Raises: ConfigError if the optional package wandb-workspaces is not installed.
     """
     try:
         with warnings.catch_warnings():  # It is written for an older pydantic.

@@ -1,4 +1,4 @@
-"""Ledgers: which members of a folder a logger has exported, so that none is exported twice."""
+"""Ledgers: which members of a folder a logger has exported, so none is exported twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SWEEP = "sweep.json"
 
 
 def sweep_token(folder: Path) -> str:
-    """Return the name that a folder keeps for good, wherever it is moved: it distinguishes the runs of two sweeps.
+    """Return the permanent name of a folder, also if it is moved: it distinguishes the runs of two sweeps.
 
     The same member may stand in many sweeps, and a run in W&B belongs to one.
     """
@@ -27,7 +27,7 @@ def sweep_token(folder: Path) -> str:
 
 
 def remembered(folder: Path) -> dict[str, Any]:
-    """Return what a folder records of itself as a sweep in W&B; nothing if it was never logged there."""
+    """Return the record of a folder as a sweep in W&B; empty if it was never logged there."""
     try:
         facts = json.loads((folder / LOGGED / _SWEEP).read_text())
     except (OSError, ValueError):
@@ -36,7 +36,7 @@ def remembered(folder: Path) -> dict[str, Any]:
 
 
 def remember(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to what a folder records of itself, and return all of it."""
+    """Add to the record of a folder, and return the complete record."""
     together = {**remembered(folder), **facts}
     write_whole(folder / LOGGED / _SWEEP, json.dumps(together).encode())
     return together
@@ -83,6 +83,6 @@ class Ledger:
             file.write(json.dumps([name, outcome]) + "\n")
 
     def forget(self) -> None:
-        """Forget all members, so that they are exported again."""
+        """Forget all members, so they are exported again."""
         self._outcomes = {}
         self._path.unlink(missing_ok=True)

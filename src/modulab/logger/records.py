@@ -1,4 +1,4 @@
-"""What is exported of a member, read back from the files of its folder."""
+"""The exported records of a member, read from the files of its folder."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class MemberRecord:
 
     @property
     def outcome(self) -> Outcome:
-        """Return how it ended."""
+        """Return the outcome of the member."""
         return [self.facts["status"], self.facts["error"]]
 
 
 def outcomes(folder: Path) -> dict[str, Outcome]:
-    """Return how each member of a folder ended that has ended, by run_id, in the order of rows."""
+    """Return the outcome of each finished member of a folder, by run_id, in the order of rows."""
     rows = read_rows(folder, RESULTS, columns=["run_id", "status", "error"])
     return {row["run_id"]: [row["status"], row["error"]] for row in rows if row["status"] != "missing"}
 

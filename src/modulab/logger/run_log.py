@@ -1,4 +1,4 @@
-"""What a run reports to its loggers, and the guard between them: no logger can stop a run."""
+"""The reports of a run to its loggers. An error of a logger does not stop the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modulab.text import printable, to_stderr
 
 @runtime_checkable
 class Channel(Protocol):
-    """The way to one logger: a `Journal` in this process, or one in another."""
+    """A channel to one logger: a `Journal` in this process, or one in another process."""
 
     def begin(self, members: Heads) -> None:
         """Take note of a population that is about to train."""
@@ -118,7 +118,7 @@ def logged_so_far(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def say(sentence: str) -> None:
-    """Print a message for the user beside the results."""
+    """Print a message for the user."""
     to_stderr(printable(sentence))
 
 

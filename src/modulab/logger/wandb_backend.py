@@ -30,7 +30,7 @@ _LONGEST_TAG = 64
 
 
 def take_trial() -> dict[str, str]:
-    """Return what a W&B agent that started this process says of its trial, and hide it from members.
+    """Return the trial of the W&B agent that started this process, and hide it from members.
 
     The trial is the run as a whole; W&B would take each member for one. Call this before W&B looks at the
     environment.
@@ -82,7 +82,7 @@ class WandbBackend:
         log.finish(exit_code=0 if record.facts["status"] == "completed" else 1)
 
     def abandon(self, log: Any) -> None:
-        """End the run as killed; the sweep that goes on will go on with it."""
+        """End the run as killed; when the sweep is resumed, it continues this run."""
         log.finish(exit_code=_INTERRUPTED)
 
     def summarise(self) -> None:
@@ -149,19 +149,19 @@ class WandbBackend:
         )
 
     def _remove_unfinished(self, name: str) -> None:
-        """Remove what earlier attempts left of an offline run, whose whole content is about to be written again."""
+        """Remove files that earlier attempts left of an offline run, because the run will be written again."""
         for run in wandb_folder(self._folder).glob(f"offline-run-*-{name}"):
             if not list(run.glob("*.synced")):
                 shutil.rmtree(run)
 
 
 def member_tags(config: Mapping[str, Any]) -> list[str]:
-    """Return what kind of member it is, one tag per group; a noise or regulariser of strength 0 counts as none."""
+    """Return the kinds of a member, one tag per group; a noise or regulariser of strength 0 counts as none."""
     return [f"{group}:{name}" for group, name in _kinds(config).items()]
 
 
 def member_name(config: Mapping[str, Any]) -> str:
-    """Return a name for people: the member's kinds with their strengths, and its seed."""
+    """Return a readable name: the member's kinds with their strengths, and its seed."""
     noise, regulariser = config["noise"], config["regulariser"]
     words = [_kinds(config)["task"], _kinds(config)["architecture"]]
     words += [f"{noise['name']} {noise['scale']:g}"] if noise["scale"] else []
@@ -170,7 +170,7 @@ def member_name(config: Mapping[str, Any]) -> str:
 
 
 def _means(results: pd.DataFrame) -> dict[str, float]:
-    """Return the mean of each measure over completed members: what a W&B sweep optimises."""
+    """Return the mean of each measure over completed members, which a W&B sweep optimises."""
     completed = results.loc[(results["status"] == "completed").to_numpy()]
     means = completed[metric_names(results)].mean().dropna()
     return {str(name): float(value) for name, value in means.items()}

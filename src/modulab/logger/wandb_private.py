@@ -1,4 +1,4 @@
-"""Private parts of W&B's packages, which may change with any release, each with what is done without it."""
+"""Private parts of W&B's packages, which may change with any release, each with a fallback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUIET: dict[str, Any] = {
     # Seconds after which a live run can be read from its file.
     "x_transaction_log_flush_interval": 1.0,
 }
-"""Settings that keep W&B from collecting and printing anything of its own. Names with x_ are private to it."""
+"""Settings that prevent W&B from collecting and printing anything else. Names with x_ are private."""
 
 
 def quiet_settings(**public: Any) -> wandb.Settings:
@@ -41,7 +41,7 @@ def quiet_settings(**public: Any) -> wandb.Settings:
 def dashboard_definition(dashboard: Any) -> dict[str, Any]:
     """Return the definition of a dashboard, for which the package has no public function.
 
-    Raises: ConfigError where the installed version keeps it elsewhere.
+    Raises: ConfigError if the installed version keeps it elsewhere.
     """
     definition = getattr(dashboard, "_spec", None)
     if not isinstance(definition, dict) or "section" not in definition.get("spec", {}):

@@ -1,7 +1,7 @@
-"""W&B in a process of its own: whatever fails there, training neither stops nor waits.
+"""W&B in a separate process: training neither stops nor waits if something fails there.
 
 This is the side of the process that trains. It sends lines of JSON and never blocks on them; the other side
-(`wandb_worker`) answers with lines of JSON, reads members from the folder, so that little has to pass, and ends
+(`wandb_worker`) answers with lines of JSON, reads members from the folder, so little has to pass, and ends
 when this one does.
 """
 
@@ -29,7 +29,7 @@ from modulab.progress import ProgressReport, Style
 
 LOG = "wandb.log"
 _GRACE_SECONDS = 10.0
-"""How long the other side may take beyond its patience, or to end after the request."""
+"""Additional time for the other process beyond its own limit, or to end after the request."""
 
 Message = dict[str, Any]
 
@@ -38,7 +38,7 @@ class WandbProcess:
     """A channel to the process that talks to W&B."""
 
     def __init__(self, settings: WandbLogger, folder: Path, style: Style, say: Callable[[str], None]) -> None:
-        """Start the process. `say` is called with its messages for the user, and with its first trouble."""
+        """Start the process. `say` is called with its messages for the user, and with its first problem."""
         self._settings = settings
         self._style: Style = style
         self._say = say
@@ -122,7 +122,7 @@ class WandbProcess:
             self._complain(f"its process ended with code {self._process.returncode}")
 
     def abandon(self) -> None:
-        """Request an end of what is in progress, and wait for that a moment."""
+        """Request the end of work in progress, and wait for a moment."""
         self._outbox.put({"do": "abandon"})
         self._outbox.put(None)
         try:
@@ -148,7 +148,7 @@ class WandbProcess:
                 self._inbox.put(json.loads(line))
 
     def _look(self, wait_seconds: float = 0.0) -> list[Message]:
-        """Pass on what the other side said, and return its counts of what is done."""
+        """Pass on messages of the other process, and return its counts of finished work."""
         counts: list[Message] = []
         with suppress(Empty):
             while True:
@@ -173,7 +173,7 @@ class WandbProcess:
             )
 
     def _kill(self) -> None:
-        """End the other side with all that it started."""
+        """End the other process with all processes that it started."""
         if self._process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

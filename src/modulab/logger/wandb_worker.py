@@ -40,7 +40,7 @@ class _Stopped(Exception):
 
 
 def main() -> None:
-    """Log members as messages ask; a W&B that fails is reported, and logging goes on if it can."""
+    """Log members as messages request; errors of W&B are reported, and logging continues if possible."""
     trial = take_trial()
     settings = WandbLogger.model_validate_json(sys.argv[1])
     folder = Path(sys.argv[2])
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 class _Session:
-    """What is logged between one start of the process and its end."""
+    """The state of logging between the start and the end of the process."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class _Session:
         )
 
     def run(self, inbox: queue.SimpleQueue[Message]) -> None:
-        """Do what the inbox says until it says to stop."""
+        """Process messages of the inbox until one says to stop."""
         ordered: queue.SimpleQueue[Message] = queue.SimpleQueue()
         threading.Thread(target=self._watch, args=(inbox, ordered), daemon=True).start()
         try:

@@ -1,15 +1,15 @@
 """Adaptation: trained networks learn one module's new function, under one rule for all of them.
 
-Every member goes on from the weights that it is given, whatever it was trained with: `probes.adaptation_optimiser` at a
-constant learning rate on fresh points of its training support, without noise or penalty, its mask kept. What is
-compared is how the networks take a change, not how their own ways of training would have made it: under noise or a
-penalty an arm would also learn at another speed and spare other weights.
+Every member continues from its weights, whatever it was trained with: `probes.adaptation_optimiser` at a constant
+learning rate on fresh points of its training support, without noise or penalty, its mask kept. The comparison
+is of how the networks adapt to a change, not of their training settings: with noise or a penalty an arm would also
+learn at another speed and change other weights.
 
-The loss is that of one module. Nothing in it holds the other modules' outputs in place, so their errors change by as
-much as the weights that this module moves are theirs as well; in a premodular network not at all, to the bit. Adam
-divides each gradient by its usual size, and so moves a weight that hardly serves the module about as far as one that
-serves it alone; gradient descent moves it in proportion. Errors are those on test points of the training support, where
-all that was learned can be forgotten.
+The loss is that of one module. Nothing in it keeps the other modules' outputs unchanged, so their errors change to the
+extent that modules share the weights that are moved; in a premodular network they do not change at all. Adam divides
+each gradient by its usual size, and so moves a weight that hardly serves the module about as far as one that serves it
+alone; gradient descent moves it in proportion. Errors are those on test points of the training support, where all that
+was learned can be forgotten.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from modulab.optimisers import UPDATES
 from modulab.tasks.base import Samples, Task, as_seen, checked_samples, draw_points
 
 SECONDS_PER_STEP = 2e-4
-"""Of adapting one network; twice that for classes, five times for digits."""
+"""Time of one step of adapting one network; twice that for classes, five times that for digits."""
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 """Adam's coefficients, those of D. Kingma and J. Ba, 2015."""
 _DRAWN_POINTS = 4096
@@ -39,12 +39,12 @@ _DRAWN_POINTS = 4096
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Each module's error on the changed task, at looks while one module learns, and what that module is judged by."""
+    """Each module's error on the changed task while one module learns, and the criterion for that module."""
 
     module: int
-    """The one that is trained, counted from 0."""
+    """The module that is trained, counted from 0."""
     steps: list[int]
-    """After how many steps each look was taken, from 0 on."""
+    """The numbers of steps after which errors were evaluated, from 0."""
     errors: Float[Tensor, "look member module"]
     constant_errors: Float[Tensor, " member"]
     """The trained module's error if it gave the best answer that does not depend on its input."""
@@ -70,7 +70,7 @@ class Adaptation:
         return torch.where(learned.any(dim=0), learned.int().argmax(dim=0), len(learned) - 1)
 
     def steps_until_learned(self, share: float) -> Float64[Tensor, " member"]:
-        """Return after how many steps that was: "at least" if it never has. NaN for networks that diverged."""
+        """Return the number of steps until then; "at least" if it never has. NaN for networks that diverged."""
         steps = torch.tensor(self.steps, device=self.own.device)[self.first_look(share)].double()
         return torch.where(self.own[-1].isfinite(), steps, torch.nan)
 
@@ -120,7 +120,7 @@ def adapt_module(
 
 
 def _changed(task: Task, samples: Samples, modules: Sequence[int]) -> Samples | None:
-    """Return points with other functions for some modules, or None where the task has none for one of them."""
+    """Return points with other functions for some modules, or None if the task has none for one of them."""
     for module in modules:
         # A user's task may change only the first module.
         with own_draws_only(task):
@@ -156,7 +156,7 @@ def _coefficients(device: torch.device) -> dict[str, Tensor]:
 def _minibatches(
     task: Task, settings: Probes, changed: Sequence[int], keys: Int32[Tensor, "member 2"]
 ) -> Iterator[Samples]:
-    """Yield minibatches of the changed task as the network sees it, each of fresh points, without end."""
+    """Yield an endless sequence of minibatches of the changed task as the network sees it, each with fresh points."""
     batch = settings.adaptation_batch_size
     count = batch * min(settings.adaptation_steps, max(1, _DRAWN_POINTS // batch))
     for first in itertools.count(0, count):

@@ -19,12 +19,12 @@ from torch import Tensor
 
 _Array = NDArray[np.float64]
 _GAP = 1e-9
-"""Nats between the bounds of a capacity at which its search ends."""
+"""The distance in nats between the bounds of a capacity at which the search ends."""
 _MOST_ITERATIONS = 20_000
 _PRECISIONS = (1e-10, 1e-8)
-"""At which a convex program ends: where steps of the first are lost in rounding, the second is tried."""
+"""Tolerances at which a convex program ends: if steps at the first are lost in rounding, the second is tried."""
 _LEAST_DENSITY = 1e-12
-"""Of a mixture at a symbol, so that its logarithm is finite."""
+"""The smallest density of a mixture at a symbol, so that its logarithm is finite."""
 
 
 def channel_capacity(
@@ -59,7 +59,7 @@ def robust_value(
     """Return min over gates of max_k KL(P_k || q), with q in proportion to sum_k g_k(x) e_k(x).
 
     A constant gate gives the convex hull of the experts. One that sees symbols gives every q for which some c > 0 has
-    c min_k e_k(x) <= q(x) <= c max_k e_k(x) at all x. The largest divergence is convex on both, so that the local
+    c min_k e_k(x) <= q(x) <= c max_k e_k(x) at all x. The largest divergence is convex on both, so the local
     search of `scipy.optimize` (D. Kraft's SLSQP, 1988) ends at its minimum.
     """
     truth = domains.double().numpy()

@@ -36,7 +36,7 @@ def expected_divergence(observations: int, parents: int) -> float:
 
 
 class Adaptation(Measure):
-    """The divergence of adapted conditionals beside its closed form."""
+    """The divergence of adapted conditionals, and its closed form."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -50,7 +50,7 @@ class Adaptation(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a network does not model variables of a causal task, if so."""
         if not isinstance(task, CausalTask) or not isinstance(network, Conditionals):
-            return "its network does not model causal mechanisms"
+            return "the network does not model causal mechanisms"
         return super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
@@ -58,7 +58,7 @@ class Adaptation(Measure):
 
         - `adaptation/divergence`: KL of the trained model, exact.
         - `adaptation/expected`: its mean over data sets where training ends at the maximum of the likelihood: that of
-          each conditional that is updated, and what the others miss by being as they were.
+          each conditional that is updated, and that of the others, which were not changed.
         - `adaptation/before`: KL of the model as it was.
         """
         assert isinstance(probe.task, CausalTask)

@@ -23,7 +23,7 @@ def measure_combination(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return error where the training support withheld combinations, and its ratio to in-support error.
 
     Nothing where the task withholds none. In-support error counts in the ratio as at least the smallest
-    share of points that could be distinguished, so that a perfect classifier does not divide by zero.
+    share of points that could be distinguished, so a perfect classifier does not divide by zero.
     """
     task, num_samples = probe.task, probe.settings.num_samples
     withheld = evaluation_samples(task, probe.keys, num_samples, "withheld")

@@ -1,7 +1,7 @@
 """Forgetting and adaptation: after training, module 1's function changes and only its output is trained on.
 
-How networks are trained on is said in modulab.metrics.adaptation. Every member goes on from the weights with which
-it ended.
+modulab.metrics.adaptation describes how networks are trained further. Every member continues from its final
+weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     that of a constant answer.
 
     - `forgetting/others_rise`: rise of the other modules' mean error by the last step.
-    - `forgetting/others_rise_at_learned`: the same by the step at which module 1 is learned, so that members
+    - `forgetting/others_rise_at_learned`: the same by the step at which module 1 is learned, so members
       are compared at equal adaptation.
     - `forgetting/adaptation_steps`: that step; the last one, which then means "at least", if it never is.
     - `forgetting/module_1`: module 1's error after the last step.
@@ -54,7 +54,7 @@ def measure_forgetting(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
 
 def adapt(probe: Probe) -> Adaptation | None:
-    """Train each member of a probe on with module 1's function changed; None where the task has no other."""
+    """Train each member of a probe further with module 1's function changed; None if the task has no other."""
     keys = fold_in(probe.keys, Stream.ADAPTATION)
     every = probe.settings.adaptation_every
     return adapt_module(probe, probe.seen_network.parameters, 0, (0,), keys, every)

@@ -1,4 +1,4 @@
-"""Structural modularity against rotated module axes: how much of it stands for modules, and not for alignment.
+"""Structural modularity against rotated module axes: the part of it that is due to modules, not to alignment.
 
 Hidden units that write in the direction in which they read score above chance without serving any module: if
 directions are isotropic in the space of d modules, the chance-corrected share is
@@ -76,7 +76,7 @@ class FrameNull(Measure):
         if missing is not None:
             return missing
         if partition.modules == 1:
-            return "its task has one module"
+            return "the task has one module"
         if any(equal_features(partition, side) is None for side in ("inputs", "outputs")):
             return "its modules differ in their numbers of inputs or outputs"
         return None
@@ -98,7 +98,7 @@ def module_rotations(
     """Return random orthogonal matrices, each uniform by itself.
 
     Those of two modules are rotations by evenly spaced angles, the first at random. S does not change when axes swap
-    or change sign, so that it repeats after a quarter turn, and even spacing has far less sampling error than
+    or change sign, so it repeats after a quarter turn, and even spacing has far less sampling error than
     independent draws. Those of more modules are independent.
     """
     keys = fold_in(keys, Stream.FRAME_NULL)
@@ -122,7 +122,7 @@ def rotated_modularity(
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
 
-    Only the first weights and the last ones change, so that the strength of paths from the first hidden layer to the
+    Only the first weights and the last ones change, so the strength of paths from the first hidden layer to the
     last is computed once.
     """
     weights = [edges.weights.double() for edges in network.edges()]
@@ -166,7 +166,7 @@ def hidden_path_strength(
 
 
 def equal_features(partition: Partition, side: str) -> list[list[int]] | None:
-    """Return the inputs or outputs of each module, or None where some modules have more than others."""
+    """Return the inputs or outputs of each module, or None if some modules have more than others."""
     of = partition.inputs_of if side == "inputs" else partition.outputs_of
     own = [list(of(module)) for module in range(partition.modules)]
     return own if len({len(each) for each in own}) == 1 else None

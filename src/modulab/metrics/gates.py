@@ -18,7 +18,7 @@ from modulab.tasks.base import Task
 from modulab.tasks.domains import DomainsTask
 
 _LEAST_INFORMATION = 1e-9
-"""Nats between symbols and domains below which they are rounding, and domains are equal."""
+"""Mutual information in nats of symbols and domains below which it is rounding, and domains are equal."""
 
 
 def mutual_information(
@@ -69,7 +69,7 @@ def measure_gate_use(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
 
 
 class RobustMixture(Measure):
-    """The worst divergence of a mixture beside the capacity of its domains, and how its experts match them."""
+    """The worst divergence of a mixture, the capacity of its domains, and how well its experts match them."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class RobustMixture(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a network mixes no densities of domains, if so."""
         if not isinstance(task, DomainsTask) or not isinstance(network, GatedMixture):
-            return "its network does not mix densities of domains"
+            return "the network does not mix densities of domains"
         return super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:

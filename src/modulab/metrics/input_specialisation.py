@@ -10,7 +10,7 @@ units (`modularity.unit_specialisation`) without what they write to.
 
 A unit that reads few inputs, or some more than others, scores above 0 whatever the modules are. S_in is compared with
 its mean over random partitions of the same inputs into modules of the same sizes. Inputs of untrained networks are
-exchangeable, so that the excess over it is 0 on average there.
+exchangeable, so the excess over it is 0 on average there.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class InputSpecialisation(Measure):
         """Return what other measures of layers lack, or that there are no hidden units or no two modules."""
         missing = super().lacking(network, task)
         if missing is None and task.modules == 1:
-            return "its task has one module"
-        return "its network has no hidden units" if missing is None and not network.sites else missing
+            return "the task has one module"
+        return "the network has no hidden units" if missing is None and not network.sites else missing
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the three values."""

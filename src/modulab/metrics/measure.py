@@ -2,7 +2,7 @@
 
 A config names a measure under `probes.measures`: a function or measure by its dotted path, or a class derived from
 `Measure` with its parameters (`_target_` and fields). It must be pure, and draw random numbers only from streams folded
-from `probe.keys`, so that the values of a member do not depend on packing.
+from `probe.keys`, so the values of a member do not depend on packing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Column:
     label: str
     family: str | None = None
     ends_at_one: bool = False
-    """Whether 1 is the largest value, so that an axis ends there."""
+    """Whether 1 is the largest value, so an axis ends there."""
 
     @property
     def better(self) -> Better | None:
@@ -77,30 +77,30 @@ class Column:
 
 
 _NEEDS: dict[str, tuple[Callable[[Network, Task], bool], str]] = {
-    "edges": (lambda network, _: bool(network.connections), "its network has no weighted connections"),
+    "edges": (lambda network, _: bool(network.connections), "the network has no weighted connections"),
     "layers": (
         lambda network, _: network.is_layered,
-        "its network is not a sequence of layers",
+        "the network is not a sequence of layers",
     ),
     "sites": (
         # A layered network without hidden layers has no units that could be noisy or silent, which is an answer.
         lambda network, _: bool(network.sites) or network.is_layered,
-        "its network defines no sites where units are active",
+        "the network defines no sites where units are active",
     ),
-    "gate": (lambda network, _: network.gate_name is not None, "its network has no gate"),
-    "withheld": (lambda _, task: task.withholds, "its task withholds no combinations"),
-    "logits": (lambda _, task: task.loss_function.takes_logits, "its task's outputs are values, not logits"),
+    "gate": (lambda network, _: network.gate_name is not None, "the network has no gate"),
+    "withheld": (lambda _, task: task.withholds, "the task withholds no combinations"),
+    "logits": (lambda _, task: task.loss_function.takes_logits, "the task's outputs are values, not logits"),
     "input_modules": (
         lambda _, task: set(range(task.modules)) <= set(task.partition.inputs),
-        "not every module of its task has inputs of its own",
+        "not every module of the task has inputs of its own",
     ),
     "output_modules": (
         lambda _, task: set(range(task.modules)) <= set(task.partition.outputs),
-        "not every module of its task has outputs of its own",
+        "not every module of the task has outputs of its own",
     ),
-    "ranges": (lambda _, task: task.ranges, "its task's inputs have no range to widen"),
+    "ranges": (lambda _, task: task.ranges, "the task's inputs have no range to widen"),
 }
-"""What a measure may need, and the reason that is given if a member lacks it."""
+"""The needs of measures, and the reason that is stated if a member lacks one."""
 
 
 def unmet(needs: Sequence[str], network: Network, task: Task) -> str | None:
@@ -148,7 +148,7 @@ class Measure(Settings):
     def __call__(self, probe: Probe) -> Any:
         """Return one value per member for each name; an empty mapping for members that lack what it needs.
 
-        What other people's code returns may be anything else: `taking.take_measures` checks it.
+        User code may return anything else; `taking.take_measures` checks it.
         """
         return {} if self.lacking(probe.network.network, probe.task) else self.take(probe)
 
@@ -163,16 +163,16 @@ class FunctionMeasure(Measure):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return what the decorator says."""
+        """Return the argument of the decorator."""
         return self.needed
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Return what the decorator says."""
+        """Return the argument of the decorator."""
         return self.described
 
     def seconds(self, probes: Probes) -> float:
-        """Return what the decorator says."""
+        """Return the argument of the decorator."""
         return 0.0 if self.cost is None else self.cost(probes)
 
     @property
@@ -181,7 +181,7 @@ class FunctionMeasure(Measure):
         return self.function
 
     def take(self, probe: Probe) -> Any:
-        """Return what the function returns."""
+        """Return the values of the function."""
         return self.function(probe)
 
 
@@ -197,7 +197,7 @@ def measure(
 
 
 def named_values(values: object) -> Mapping[object, object]:
-    """Return what a measure or an analysis gave as values by name. Raises: ForeignError where it is not a mapping."""
+    """Return what a measure or an analysis gave as values by name. Raises: ForeignError if it is not a mapping."""
     if not isinstance(values, Mapping):
         raise wrong_result(f"it is {kind_of(values)}", "a dict from names to tensors of shape (member,)")
     return cast("Mapping[object, object]", values)
@@ -206,7 +206,7 @@ def named_values(values: object) -> Mapping[object, object]:
 def value_per_member(name: str, value: object, members: int) -> Float64[Tensor, " member"]:
     """Return a value that a measure or an analysis gave: a tensor, an array or a list, of one number per member.
 
-    Raises: ForeignError where it is something else.
+    Raises: ForeignError if it is something else.
     """
     given = value
     if isinstance(value, np.ndarray | list | tuple):
@@ -223,7 +223,7 @@ def value_per_member(name: str, value: object, members: int) -> Float64[Tensor, 
 def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
     """Return the measure that a config names; `where` is its key.
 
-    Raises: ConfigError where it names something that is not a measure, or parameters that it does not take.
+    Raises: ConfigError if it names something that is not a measure, or parameters that it does not take.
     """
     found = find_function(value, where, Measure)
     if isinstance(found, type) and issubclass(found, Measure):
@@ -310,7 +310,7 @@ def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:
 
 
 def check_monitor(name: str, is_used: bool, probes: Probes) -> None:
-    """Raise ConfigError where `training.monitor` names no curve, whether or not training depends on it.
+    """Raise ConfigError if `training.monitor` names no curve, whether or not training depends on it.
 
     Where it does, a measure of `probes.curves` must give the curve; else any may that comes with modulab.
     """

@@ -34,7 +34,7 @@ from modulab.tasks.base import Samples, Task
 
 _GROUP = 16
 _CACHED_VALUES = 1 << 16
-"""At the points that native code takes at once where it adds up points: 256 KiB."""
+"""The number of elements at the points that native code sums at once: 256 KiB."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
 
@@ -157,7 +157,7 @@ def _general_jacobians(
 def _native_jacobians(
     network: NetworkPopulation, inputs: Tensor, partitions: Sequence[Partition | None], kernels: Kernels
 ) -> list[Tensor] | None:
-    """Return what `_general_jacobians` does by native code, a piece of the points at a time, where there is any."""
+    """Return what `_general_jacobians` does by native code, a piece of the points at a time, if there is any."""
     structure = network.network
     parts = _in_pieces(inputs, structure.step_units)
     run = kernels.compiled(
@@ -184,7 +184,7 @@ def _summed_pieces(sums: Float[Tensor, "member_and_piece ..."], members: int) ->
 def _in_pieces(
     inputs: Float[Tensor, "member batch in_features"], values: int
 ) -> Float[Tensor, "member_and_piece in_features _points"]:
-    """Return inputs in equal pieces, points along the last axis, so that all values of a piece fit into a cache."""
+    """Return inputs in equal pieces, points along the last axis, so all values of a piece fit into a cache."""
     points = inputs.shape[1]
     pieces = next(
         count
@@ -244,7 +244,7 @@ def diagonal_modularity(
     """Return the chance-corrected share of a non-negative matrix that lies on its diagonal blocks."""
     blocks, modules = block_sums(matrix, partition), partition.modules
     within = torch.diagonal(blocks, dim1=1, dim2=2).sum(dim=1)
-    # Within and across are added apart, so that nothing across gives a share of exactly 1.
+    # Within and across are added apart, so nothing across gives a share of exactly 1.
     across = torch.where(torch.eye(modules, dtype=torch.bool, device=matrix.device), 0.0, blocks).sum(
         dim=(1, 2)
     )
@@ -336,7 +336,7 @@ def _written_by_module(strength: Tensor, partition: Partition) -> Float64[Tensor
 def _native_unit_means(
     network: NetworkPopulation, inputs: Tensor, partition: Partition, kernels: Kernels
 ) -> _UnitMeans | None:
-    """Return what `_unit_means` does by native code, where there is any and where points take products of their own."""
+    """Return what `_unit_means` does by native code, if there is any and where points take products of their own."""
     structure, batch = network.network, inputs.shape[1]
     last = structure.num_stages
     if last <= 2:
@@ -380,12 +380,12 @@ def ablation_loss_rises(
         return module_errors(task, outputs, samples.targets, kernels, of_loss=True)
 
     clean = losses_of(recording.outputs)
-    # Made at first: small results made between large ones that go would leave holes that no large one fits.
+    # Allocated first: small results between temporary large ones would fragment memory.
     rises = clean.new_empty(len(clean), structure.total_units, clean.shape[1])
     weights = [edges.weights for edges in network.edges()] if structure.is_layered else []
     batch = samples.inputs.shape[1]
     by_kept = _outputs_by_kept(network, samples, kernels)
-    # Of the same code as losses without a unit, so that a unit that is never active raises no loss by rounding.
+    # Of the same code as losses without a unit, so a unit that is never active raises no loss by rounding.
     clean_by_kept = (
         clean if by_kept is None else losses_of(by_kept(torch.ones(len(clean), structure.total_units)))
     )
@@ -523,7 +523,7 @@ def native_sums(
 
 
 def _native_path_strength(probe: Probe) -> Tensor | None:
-    """Return what `path_strength` does by native code, where there is any."""
+    """Return what `path_strength` does by native code, if there is any."""
     function = PathStrengths(probe.network.network, 0, probe.network.network.num_stages)
     sums = native_sums(probe.network, probe.samples.inputs, function, probe.kernels)
     return None if sums is None else sums / probe.samples.inputs.shape[1]
@@ -562,8 +562,8 @@ def _jacobian(probe: Probe, centred: bool = False) -> Tensor:
 def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/functional_centred`, from logits less the mean over their module.
 
-    A softmax ignores what is added to all logits of its module, be it a function of other modules' inputs. Such a
-    function counts in `modularity/functional` and not here. The two are kept apart under two names, because results
+    A softmax ignores what is added to all logits of its module, even if it is a function of other modules' inputs. Such
+    a function counts in `modularity/functional` and not here. The two are kept apart under two names, because results
     of earlier versions hold the first.
     """
     jacobian = _jacobian(probe, centred=True)

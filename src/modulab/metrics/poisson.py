@@ -2,7 +2,7 @@
 
 A count is the smallest n with P(N <= n) >= Phi(w), w a standard normal draw of the member's own stream.
 Inversion is exact, needs one draw per count, and makes the counts at neighbouring rates from the same draw
-neighbours too, so that error as a function of the counting window is smooth.
+neighbours too, so error as a function of the counting window is smooth.
 
 Almost all counts are settled in single precision: small rates by a table of cells of (rate, score) in which
 one count alone is possible, larger ones by an expansion of known error. The few in doubt are computed in double.
@@ -28,7 +28,7 @@ _TOO_FEW_TO_EXPAND = 0.005
 """Share of larger rates in a piece up to which they are all left in doubt, rather than all rates expanded."""
 
 COUNT_CELLS = 64
-"""Cells of the table along rate and score. A power of two, so that finding a rate's cell rounds nothing."""
+"""Cells of the table along rate and score. A power of two, so finding a rate's cell rounds nothing."""
 LARGEST_SCORE = 6
 _LARGEST_TABULATED = 64
 _CELL_MARGIN = 2e-6
@@ -43,7 +43,7 @@ def poisson_quantiles(
     Rates that are not finite give NaN. Scores beyond +-8 would lose their probability's digits; the streams'
     stay within 5.8.
 
-    A count is an integer that does not depend on the way it was found, so that results do not depend on their
+    A count is an integer that does not depend on the way it was found, so results do not depend on their
     neighbours, although torch rounds the last elements of a tensor otherwise in some functions.
     """
     rate, score = rates.flatten(), scores.flatten()
@@ -74,7 +74,7 @@ def _in_single(rate: Tensor, score: Tensor) -> Tensor:
 def _tabulated(rate: Tensor, score: Tensor) -> Tensor:
     """Return quantiles at rates up to 8, or -1 where in doubt."""
     table = count_table(rate.device)
-    # Row 0 is the rate 0 alone, so that a silent unit's count, 0, is never in doubt.
+    # Row 0 is the rate 0 alone, so a silent unit's count, 0, is never in doubt.
     rows = (rate * COUNT_CELLS).ceil_().clamp_(0, table.shape[0] - 1)
     columns = ((score + LARGEST_SCORE) * COUNT_CELLS).floor_().clamp_(0, table.shape[1] - 1)
     cells = rows.mul_(table.shape[1]).add_(columns).int().clamp_(0, table.numel() - 1)
@@ -85,7 +85,7 @@ def _tabulated(rate: Tensor, score: Tensor) -> Tensor:
 def count_table(device: torch.device) -> Int8[Tensor, "rate_cell score_cell"]:
     """Return the one count possible in each cell of rates (k - 1, k] / 64 and scores [j, j + 1) / 64 - 6, or -1.
 
-    A quantile falls neither with rate nor with score, so that a cell's corners bound those within.
+    A quantile falls neither with rate nor with score, so a cell's corners bound those within.
     """
     rates = torch.arange(_SEARCH_BELOW * COUNT_CELLS + 1, dtype=torch.float64) / COUNT_CELLS
     scores = torch.arange(-LARGEST_SCORE * COUNT_CELLS, LARGEST_SCORE * COUNT_CELLS + 1.0)

@@ -22,7 +22,7 @@ from modulab.tasks.base import Region, Samples, Task, draw_points, encode_points
 
 BATCH_ELEMENTS = 1 << 18
 """Elements per member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
-keep it, by a rule that sees one member's sizes only, so that sums do not depend on how many members there are."""
+keep it, by a rule that sees one member's sizes only, so sums do not depend on how many members there are."""
 
 BLOCK_BYTES = 96 << 20
 """Default memory of a block of members measured together: 22 default networks. In blocks of half the size a member
@@ -45,7 +45,7 @@ def tell_nobody(words: str) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of networks that are measured again and again, and what they are measured on, kept meanwhile."""
+    """The values that are measured repeatedly during training, and the points of evaluation, which are kept."""
 
     values: tuple[str, ...]
     """Names or patterns of the values that are asked for."""
@@ -76,9 +76,9 @@ class Probe:
     keys: Int32[Tensor, "member 2"]
     """The members' own keys, from `streams.member_keys`."""
     network: NetworkPopulation
-    """In module coordinates: it takes unmixed inputs."""
+    """The networks in module coordinates, which read unmixed inputs."""
     seen_network: NetworkPopulation
-    """As trained: it takes mixed inputs Qx. The same as `network` without mixing."""
+    """The networks as trained, which read mixed inputs Qx; equal to `network` without mixing."""
     rotation: Float[Tensor, "in_features in_features"] | None
     """Q, or None without mixing."""
     samples: Samples
@@ -86,11 +86,11 @@ class Probe:
     mask: Float[Tensor, "member parameter"]
     """1 for every parameter of `seen_network` that exists, 0 for masked ones."""
     asked: Asked | None = None
-    """Which values are needed; None for all."""
+    """The values that are needed; None for all."""
     tell: Tell = field(default=tell_nobody, repr=False, compare=False)
     """A measure that takes seconds may report its progress here."""
     kernels: Kernels = field(default=NO_KERNELS, repr=False, compare=False)
-    """Native code for parts of measures, where networks are measured by it."""
+    """Native code for parts of measures, if it is used."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, compute: Callable[..., Kept], *arguments: Any) -> Kept:
@@ -163,7 +163,7 @@ def outputs_on(
 def native_pass(
     network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], kernels: Kernels
 ) -> Callable[[Tensor], Tensor] | None:
-    """Return every member's outputs by inputs of these shapes, by native code; None where there is none."""
+    """Return every member's outputs by inputs of these shapes, by native code; None if there is none."""
     run = kernels.compiled(Outputs(network.network), network.parameters, inputs.transpose(1, 2))
     if run is None:
         return None
@@ -171,7 +171,7 @@ def native_pass(
 
 
 class _Draw(IntEnum):
-    """Keeps the points of one region apart from those of another. Part of every result: never change one."""
+    """Separates the random streams of regions. Part of every result: never change one."""
 
     FULL = 0
     TRAIN = 1

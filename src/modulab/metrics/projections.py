@@ -48,7 +48,7 @@ class ProjectionAlignment(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a network has no projections, if so."""
         if not isinstance(network, ProjectedModules):
-            return "its network has no projections"
+            return "the network has no projections"
         return super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float[Tensor, " member"]]:

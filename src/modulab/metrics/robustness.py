@@ -1,6 +1,6 @@
 """Error under perturbations of growing level, and the level a network tolerates.
 
-Draws do not depend on the level: a perturbation's levels share their random numbers, so that error grows
+Draws do not depend on the level: a perturbation's levels share their random numbers, so error grows
 smoothly with level and the tolerance read off it carries little sampling error. They are drawn from the
 member's own key and the streams of evaluation, which training never uses.
 """
@@ -176,7 +176,7 @@ def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     a -> c a, W -> W / c, which leaves its function as it is. This noise scales with c as activity does. It is
     invariant where all units of a site have one c; for a c of each unit's own, abar shifts noise between units.
 
-    Draws are those of `error_under/poisson`, so that the two differ by abar alone.
+    Draws are those of `error_under/poisson`, so the two differ by abar alone.
     """
     sites = zip(probe.network.network.sites, probe.activities(), strict=True)
     gains = {site.name: finite_mean(activity.abs().flatten(1), dim=1).sqrt() for site, activity in sites}
@@ -383,7 +383,7 @@ def _noisy_outputs(
         if gains is None
         else torch.stack([gains[site.name] for site in sites], dim=1)
     )
-    # Of all levels of a member in succession, so that its draws stay in a cache.
+    # Of all levels of a member in succession, so its draws stay in a cache.
     chosen = probe.settings.levels
     every = (torch.tensor(chosen)[:, None] * of_sites[:, None]).flatten(0, 1)
     outputs = run(parameters, inputs, every, *draws).unflatten(0, (len(parameters), len(chosen)))

@@ -5,10 +5,10 @@ and what is kept of it, by the steps that relearning saves (H. Ebbinghaus, "Übe
 as a share of those of the first learning). Each stage trains one module's output alone, under the one rule of
 modulab.metrics.adaptation, with its optimiser reset, on fresh points.
 
-Both are shares of what the same network learned, so that networks which learn more, or faster, compare with others. To
+Both are shares of what the same network learned, so networks which learn more, or faster, compare with others. To
 first order in steps of gradient descent, the second stage moves module 2's outputs by the block K_21 of the tangent
 kernel where it moves module 1's by K_11 (modulab.metrics.tangent). Both functions are new and have about as far to go,
-so that the share lost should be about |K_21|^2 / |K_11|^2, the square of `forgetting/cross_tangent`, which falls as one
+so the share lost should be about |K_21|^2 / |K_11|^2, the square of `forgetting/cross_tangent`, which falls as one
 over the width of a dense network. In a premodular network it is 0, to the bit.
 """
 
@@ -75,7 +75,7 @@ class Sequential(Measure):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a single module has no others."""
-        return "its task has one module" if task.modules == 1 else super().lacking(network, task)
+        return "the task has one module" if task.modules == 1 else super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         """Return shares, steps and errors."""
@@ -102,13 +102,13 @@ class Sequential(Measure):
 
 
 def learn_in_sequence(probe: Probe) -> list[Adaptation] | None:
-    """Train each member of a probe through all stages; None where the task has no other functions."""
+    """Train each member of a probe through all stages; None if the task has no other functions."""
     keys = fold_in(probe.keys, Stream.SEQUENTIAL)
     parameters = probe.seen_network.parameters
     steps, every = probe.settings.adaptation_steps, probe.settings.adaptation_every
     stages: list[Adaptation] = []
     for stage, module in enumerate(_STAGES):
-        # When module 1 has learned does not matter, so that its stage is looked at where it begins and ends.
+        # When module 1 has learned does not matter, so its stage is looked at where it begins and ends.
         looks = every if module == _STAGES[0] else steps
         learned = adapt_module(probe, parameters, module, _CHANGED, fold_in(keys, stage), looks)
         if learned is None:

@@ -1,4 +1,4 @@
-"""How far units mix sources, beside the margin that predicts whether they do."""
+"""How far units mix sources, and the margin that predicts whether they do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SourceMixing(Measure):
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a task has no source set of two sources, if so."""
         if not isinstance(task, SourcesTask) or task.modules != 2:
-            return "its task is not a set of two sources"
+            return "the task is not a set of two sources"
         return super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:

@@ -53,7 +53,7 @@ class CrossTangent(Measure):
 
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return that a single module has no others."""
-        return "its task has one module" if task.modules == 1 else super().lacking(network, task)
+        return "the task has one module" if task.modules == 1 else super().lacking(network, task)
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
         """Return the ratio of the blocks."""
@@ -104,7 +104,7 @@ def _parameter_jacobians(
 ) -> list[Float64[Tensor, "member batch parameter"]]:
     """Return the derivative of each output by the parameters, at every point.
 
-    Each point is given to a network of its own, so that one gradient of a sum over networks holds them all.
+    Each point is given to a network of its own, so one gradient of a sum over networks holds them all.
     """
     points = inputs.shape[1]
     many = network.repeated(points)

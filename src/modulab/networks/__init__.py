@@ -1,1 +1,1 @@
-"""Networks: populations of one structure, each kind in a file of its own behind the contract in `base`."""
+"""Networks: populations of one structure, each kind in its own file behind the contract in `base`."""

@@ -69,7 +69,7 @@ class Attention(Network):
     in_features: int
     out_features: int
     tokens: int
-    """Of all modules together."""
+    """The number of tokens of all modules together."""
     width: int
     heads: int
     hidden: int
@@ -210,7 +210,7 @@ class AttentionArchitecture(Architecture):
     def network(self, task: Task) -> Attention:
         """Return a network that reads the task's tokens.
 
-        Raises: ConfigError where heads do not divide the width, or the task's inputs are not tokens.
+        Raises: ConfigError if heads do not divide the width, or the task's inputs are not tokens.
         """
         if self.width % self.heads:
             raise ConfigError(
@@ -232,7 +232,7 @@ class AttentionArchitecture(Architecture):
 def num_tokens(task: Task) -> int:
     """Return the number of tokens of all modules: the steps or rows of each, or one each for features without order.
 
-    Raises: ConfigError where the inputs have more axes, or modules do not have equal shares of them in order.
+    Raises: ConfigError if the inputs have more axes, or modules do not have equal shares of them in order.
     """
     shape = task.input_shape
     if len(shape) > 2:

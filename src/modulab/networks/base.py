@@ -389,7 +389,7 @@ class Network(ABC):
         return ()
 
     def check_batch(self, samples: int) -> None:
-        """Raise ConfigError where a batch of this many samples cannot be computed as members need it.
+        """Raise ConfigError if a batch of this many samples cannot be computed as members need it.
 
         Other people's modules are tried here with the sizes of batches that training and measuring take.
         """
@@ -464,7 +464,7 @@ def _visits_joined(values: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
 def _gradients_of_outputs(outputs_of: Callable[[Any], Tensor], point: Any) -> list[Any]:
     """Return, for each output, the gradient of its sum over members and samples by `point`, a tensor or several.
 
-    Members and samples are independent, so that these are the derivatives member by member and sample by sample.
+    Members and samples are independent, so these are the derivatives member by member and sample by sample.
     """
     vjp: Any = torch.func.vjp
     outputs, pull_back = vjp(outputs_of, point)
@@ -507,7 +507,7 @@ class Architecture(Settings):
     ) -> Float[Tensor, " parameter"]:
         """Return a member's initial parameters, from those of `Network.initialise`, its task and its first points.
 
-        Called if `points_read` is a number (it may be 0), for one member at a time, so that results do not depend on
+        Called if `points_read` is a number (it may be 0), for one member at a time, so results do not depend on
         packing. Each point consists of inputs as the network sees them, and targets.
         """
         del network, task, points

@@ -100,7 +100,7 @@ class ConditionalsArchitecture(Architecture):
     def network(self, task: Task) -> Conditionals:
         """Return one conditional per variable.
 
-        Raises: ConfigError where the task has no mechanisms, or no conditional of that number.
+        Raises: ConfigError if the task has no mechanisms, or no conditional of that number.
         """
         if not isinstance(task, CausalTask):
             raise ConfigError(

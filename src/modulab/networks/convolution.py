@@ -260,7 +260,7 @@ class Convolution(Network):
 
     @property
     def is_layered(self) -> bool:
-        """Return whether images have one pixel, so that edges lead from layer to layer as a perceptron's do."""
+        """Return whether images have one pixel, so edges lead from layer to layer as a perceptron's do."""
         return self.image == (1, 1)
 
     def gates(self, recording: Recording) -> dict[str, Float[Tensor, "member _unit _batch"]]:
@@ -370,7 +370,7 @@ class ConvolutionArchitecture(Architecture):
     def network(self, task: Task) -> Convolution:
         """Return a convolutional network with the task's inputs and outputs.
 
-        Raises: ConfigError where the inputs are not images of one module each, or where there are too few channels to
+        Raises: ConfigError if the inputs are not images of one module each, or if there are too few channels to
         give each module one of its own.
         """
         check_shared_out(task, self.cross_connections, "channels", self.channels, "a channel")

@@ -7,7 +7,7 @@
 and take the softmax over them (N. Shazeer et al., "Outrageously large neural networks", 2017), or keep the weights
 that it begins with.
 
-The experts lie beside one another as one wide hidden layer, so that they take two products whatever their number:
+The experts lie beside one another as one wide hidden layer, so they take two products whatever their number:
 sum_k g_k (W_k a_k + b_k) is one readout of all g_k a_k, and one of g.
 
 The gate g is not a site: noise and the ablation of units act on hidden units only. g is not an activity whose size
@@ -228,7 +228,7 @@ class Experts(Network):
 class ExpertsArchitecture(Architecture):
     """A mixture of experts and its gate.
 
-    There is no share of cross-module connections: the shares of a gate add up to 1, so that experts of separate modules
+    There is no share of cross-module connections: the shares of a gate add up to 1, so experts of separate modules
     would still depend on the inputs of all.
     """
 
@@ -260,7 +260,7 @@ class ExpertsArchitecture(Architecture):
     def network(self, task: Task) -> Experts:
         """Return a mixture of experts with the task's inputs and outputs.
 
-        Raises: ConfigError where `top_k` does not go with the gate or the number of experts.
+        Raises: ConfigError if `top_k` does not go with the gate or the number of experts.
         """
         self._check_top_k()
         return Experts(

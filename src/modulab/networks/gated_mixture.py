@@ -133,7 +133,7 @@ class GatedMixtureArchitecture(Architecture):
     def network(self, task: Task) -> GatedMixture:
         """Return a gate with as many experts as the task has domains.
 
-        Raises: ConfigError where the task has no densities.
+        Raises: ConfigError if the task has no densities.
         """
         if not isinstance(task, DomainsTask):
             raise ConfigError(

@@ -9,7 +9,7 @@ kernel's space,
 
 which is least where few and smooth changes along U explain the targets. `ridge` stands for what the module leaves to
 the others, as for noise in the regression of a Gaussian process, of which L is the term of the data. L depends on the
-span of U's rows alone, so that descent is on the Grassmann manifold (A. Edelman et al., 1998).
+span of U's rows alone, so descent is on the Grassmann manifold (A. Edelman et al., 1998).
 """
 
 from __future__ import annotations

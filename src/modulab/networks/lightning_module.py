@@ -80,13 +80,13 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         return kind(**checked_arguments(kind, arguments, _DATA, {}))
 
     def described(self, module: LightningModule) -> nn.Module:
-        """Return the submodule that is the network, or the whole module. Raises: ConfigError where it has none such."""
+        """Return the submodule that is the network, or the whole module. Raises: ConfigError if it has none such."""
         return _part(module, self.submodule)
 
     def network(self, task: Task) -> Network:
         """Return the network that is measured; one that only lays out its parameters where it cannot be.
 
-        Raises: ConfigError where the config asks for measures, by `measured`, sites or edges, that cannot be taken;
+        Raises: ConfigError if the config asks for measures, by `measured`, sites or edges, that cannot be taken;
         whatever the module's constructor raises.
         """
         kind, arguments = self._class()
@@ -111,7 +111,7 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
         except (ConfigError, ForeignError) as error:
             if self.measured or self.sites or self.edges:
                 raise
-            return self._unmeasured(task, f"its network cannot be measured ({error})")
+            return self._unmeasured(task, f"the network cannot be measured ({error})")
         return network
 
     def _unmeasured(self, task: Task, reason: str) -> UnmeasuredNetwork:

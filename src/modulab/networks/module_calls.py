@@ -69,7 +69,7 @@ def _pass_on(values: Tensor, tap: Tap, name: str, unit_axis: int) -> Tensor:
     axis = unit_axis if unit_axis < 0 else unit_axis + 1
     units_first = values.movedim(axis, 1)
     passed_on = tap(name, units_first.flatten(2)).unflatten(2, units_first.shape[2:])
-    # A copy: the module may go on in place with what it is given here, and the tap may have kept that.
+    # A copy: the module may modify in place what it is given here, and the tap may have kept that.
     return passed_on.movedim(1, axis).clone()
 
 

@@ -30,7 +30,7 @@ class ModuleRecipe:
     out_features: int
     module_type: type[nn.Module]
     arguments: str
-    """As JSON, so that recipes can be compared."""
+    """The arguments as JSON, so that recipes can be compared."""
     site_names: tuple[str, ...]
     unit_axis: int
 

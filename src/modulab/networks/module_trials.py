@@ -264,7 +264,7 @@ def _sites(shapes: Mapping[str, Sequence[tuple[int, ...]]], unit_axis: int) -> t
 
 
 def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[Parameter, ...]) -> None:
-    """Check that outputs depend on parameters, buffers and a sample alone. Raises: ConfigError where they do not."""
+    """Check that outputs depend on parameters, buffers and a sample alone. Raises: ConfigError if they do not."""
     inputs = _trial_inputs(network)
     whole = f"{KEY}: {network.name}"
     before = _values(module)
@@ -305,7 +305,7 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
 
 
 def _check_vectorises(network: ModuleRecipe, module: nn.Module, layout: tuple[Parameter, ...]) -> None:
-    """Check that two members side by side do what each does alone. Raises: ConfigError where they do not.
+    """Check that two members side by side do what each does alone. Raises: ConfigError if they do not.
 
     They cannot where operations depend on the values that they see, or where torch has none for a batch of members.
     """

@@ -1,7 +1,7 @@
 """Multilayer perceptrons: all members in one pass, and the masks that shape them.
 
 The architecture of a member is a 0/1 mask on each weight matrix. Masked weights start at zero and their gradients are
-masked, so that the weights held in a row are the effective ones, W * M.
+masked, so the weights held in a row are the effective ones, W * M.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Activation:
 
 
 def _sigmoid(values: Tensor) -> Tensor:
-    # torch.sigmoid rounds the last few elements of a tensor differently, so that a result would depend on
+    # torch.sigmoid rounds the last few elements of a tensor differently, so a result would depend on
     # how many members follow; tanh does not.
     return 0.5 + 0.5 * torch.tanh(0.5 * values)
 
@@ -311,7 +311,7 @@ class PerceptronArchitecture(Architecture):
     def network(self, task: Task) -> Perceptron:
         """Return a perceptron with the task's inputs and outputs.
 
-        Raises: ConfigError where a layer is too narrow to give each module a unit of its own.
+        Raises: ConfigError if a layer is too narrow to give each module its own unit.
         """
         width = self.width
         if self.depth > 0 and self.match == "parameters" and self.cross_connections < 1:
@@ -355,14 +355,14 @@ def matched_width(partition: Partition, width: int, depth: int, cross_connection
     def excess(units: int) -> float:
         return unmasked(partition, units * modules, depth, cross_connections) - dense
 
-    # Every unit brings a bias, so that as many units as the dense network has parameters are too many.
+    # Every unit brings a bias, so as many units as the dense network has parameters are too many.
     above = bisect.bisect_left(range(1, dense + 1), 0, key=excess) + 1
     nearest = min((units for units in (above - 1, above) if units > 0), key=lambda units: abs(excess(units)))
     return nearest * modules
 
 
 def check_shared_out(task: Task, cross_connections: float, key: str, units: int, unit: str) -> None:
-    """Raise ConfigError where units that are shared out over modules are too few to give each module one."""
+    """Raise ConfigError if units that are shared out over modules are too few to give each module one."""
     if cross_connections < 1 and units < task.modules:
         raise ConfigError(
             f"architecture.{key}={units} cannot give each of task.modules={task.modules} {unit}, "

@@ -1,6 +1,6 @@
 """Perceptrons whose units have places: each layer is a line from 0 to 1, on which its units stand in some order.
 
-Places are parts of a member's parameters that are not trained. No output depends on them, so that two units of a layer
+Places are parts of a member's parameters that are not trained. No output depends on them, so two units of a layer
 may exchange places at any time without a change of what the network computes; what depends on them is the length of
 connections (see `wiring`). Inputs and outputs have places as well.
 """
@@ -31,7 +31,7 @@ def evenly_spaced(units: int) -> Float[Tensor, " unit"]:
 
 
 def has_places(network: Network) -> bool:
-    """Return whether the units of a network have places of their own."""
+    """Return whether the units of a network have their own places."""
     return any(part.name.startswith(_PLACE) for part in network.layout)
 
 
@@ -118,6 +118,6 @@ class PlacedArchitecture(PerceptronArchitecture):
     def network(self, task: Task) -> PlacedPerceptron:
         """Return a perceptron with places, with the task's inputs and outputs.
 
-        Raises: ConfigError where a layer is too narrow to give each module a unit of its own.
+        Raises: ConfigError if a layer is too narrow to give each module its own unit.
         """
         return PlacedPerceptron(**vars(super().network(task)))

@@ -79,7 +79,7 @@ class ProjectedModules(Network):
     ) -> tuple[Float[Tensor, "member parameter"], Float[Tensor, "member parameter"]]:
         """Return masks of 1, but 0 for projections that are not trained, and random parameters.
 
-        Projections have orthonormal rows, so that normal inputs are read as normal values, whatever their number. Other
+        Projections have orthonormal rows, so normal inputs are read as normal values, whatever their number. Other
         weights are normal with variance scale^2 / fan-in, and biases of units, without which all would bend at the same
         point, with variance scale^2.
         """
@@ -165,7 +165,7 @@ class ProjectedModulesArchitecture(Architecture):
     def network(self, task: Task) -> ProjectedModules:
         """Return modules that read the task's inputs, and give its outputs together.
 
-        Raises: ConfigError where the task's modules do not read projections of these sizes, or where a kernel is asked
+        Raises: ConfigError if the task's modules do not read projections of these sizes, or if a kernel is asked
         to fit classes.
         """
         if self.projections == "known":

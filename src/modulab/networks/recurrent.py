@@ -58,7 +58,7 @@ class Recurrent(Network):
     leak: float
     steps: int
     sequences: int | None
-    """How many sequences the inputs are, one after another; None where all inputs are shown at every step."""
+    """How many sequences the inputs are, one after another; None if all inputs are shown at every step."""
 
     @property
     def channels(self) -> int:
@@ -248,7 +248,7 @@ class RecurrentArchitecture(Architecture):
     def network(self, task: Task) -> Recurrent:
         """Return a recurrent network with the task's inputs and outputs.
 
-        Raises: ConfigError where there are too few units to give each module one, or inputs that it cannot read.
+        Raises: ConfigError if there are too few units to give each module one, or inputs that it cannot read.
         """
         check_shared_out(task, self.cross_connections, "width", self.width, "a recurrent unit")
         steps, sequences = reading(task, self.steps)
@@ -266,7 +266,7 @@ class RecurrentArchitecture(Architecture):
 def reading(task: Task, steps: int) -> tuple[int, int | None]:
     """Return in how many steps a task's inputs are read, and how many sequences they are if they are any.
 
-    Raises: ConfigError where they are arranged in more than two dimensions, or are not equal shares of the modules.
+    Raises: ConfigError if they are arranged in more than two dimensions, or are not equal shares of the modules.
     """
     match task.input_shape:
         case (_,):

@@ -19,9 +19,9 @@ else:
 
 
 class SelfTrained(Architecture):
-    """The settings of a network whose training is not modulab's: one fit per member, in a process of its own.
+    """The settings of a network whose training is not modulab's: one fit per member, in its own process.
 
-    Nothing is built before that process runs, so that what fails there fails for that member alone.
+    Nothing is built before that process runs, so what fails there fails for that member alone.
     """
 
     engine: ClassVar[str]
@@ -42,7 +42,7 @@ class SelfTrained(Architecture):
 
     @abstractmethod
     def build_data(self) -> LightningDataModule | None:
-        """Return the data that it trains on, or None where the module or the task gives it."""
+        """Return the data that it trains on, or None if the module or the task gives it."""
 
     @abstractmethod
     def described(self, module: LightningModule) -> nn.Module:

@@ -54,7 +54,7 @@ class Course:
     """Values of an analysis along a number that the ends of their columns have, and words for them."""
 
     pattern: re.Pattern[str]
-    """Its group `x` is the number, its group `arm` distinguishes lines; each kind of network has a panel."""
+    """Pattern of names: group `x` is the number, `arm` distinguishes lines. Each kind of network has a panel."""
     title: str
     along: str
     value: str

@@ -16,7 +16,7 @@ from modulab.report.chart import Chart, ChartAxis, Panel
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Section
 from modulab.report.panels import PANEL_WIDTH
-from modulab.report.style import arm_styles, arm_text, choose_measure_scale, drawing, measure_label
+from modulab.report.style import arm_styles, arm_text, choose_measure_scale, drawing, label, measure_label
 from modulab.sweep.archive import ReadArchive, read_archive
 
 _MOST_TICKS = 7
@@ -24,14 +24,14 @@ _MOST_TICKS = 7
 
 
 def archive_section(folder: Path) -> Section | None:
-    """Return the section on the archive that a search in this folder ended with, or None where there is none."""
+    """Return the section on the archive that a search in this folder ended with, or None if there is none."""
     try:
         archive = read_archive(folder)
     except ConfigError as error:
         return Section("Archive of elites", [str(error)])
     if archive is None:
         return None
-    title = f"{measure_label(archive.objective)} of elites"
+    title = f"{label(archive.objective)} of elites"
     return Section("Archive of elites", figures=[archive_figure(archive, name="archive", title=title)])
 
 
@@ -87,12 +87,12 @@ def archive_sentence(archive: ReadArchive) -> str:
     found = archive.table[archive.objective].to_numpy(dtype=float)
     found = found[np.isfinite(found)]
     sentence = (
-        f"Each cell shows the best of all trials whose two measures lie in it: {len(found)} of "
-        f"{len(archive.table)} cells are filled, and grey ones were never reached."
+        f"Each cell shows its elite, the best of all trials whose two measures lie in it. {len(found)} of "
+        f"{len(archive.table)} cells are filled; no trial reached the grey ones."
     )
-    if len(found):
-        words = measure_label(archive.objective)
-        sentence += f" {words} of elites goes from {found.min():.3g} to {found.max():.3g}."
+    ends = list(dict.fromkeys(f"{value:.3g}" for value in (found.min(), found.max()))) if len(found) else []
+    if ends:
+        sentence += f" {label(archive.objective)} of elites: {' to '.join(ends)}."
     return sentence
 
 

@@ -102,7 +102,7 @@ def _columns(panels: Sequence[Axes]) -> int:
 def _placed(points: pd.DataFrame, place: float, spread: float) -> pd.DataFrame:
     """Return one line of marks as rows of a panel: networks spread about its place, and their mean in the middle."""
     singles = points.loc[points["shown"] == "member"]
-    # Marks are spread by their order of coming, so that the same results give the same picture.
+    # Marks are spread by their order of coming, so the same results give the same picture.
     shifts = np.linspace(-spread, spread, len(singles)) if len(singles) > 1 else np.zeros(len(singles))
     marks = singles[["run_id", "seed", "shown"]].assign(x=singles["value"], y=place + shifts)
     ends = {"mean": "x", "low": "x_low", "high": "x_high"}

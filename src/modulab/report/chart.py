@@ -26,7 +26,7 @@ COLUMNS = (
     "run_id", "arm", "shown", "x", "y", "x_low", "x_high", "y_low", "y_high", "value", "words", "part",
     "x_half", "y_half", "size",
 )  # fmt: skip
-"""Of a panel's rows, of which each form has those that it needs.
+"""The columns of a panel's rows; each form has those that it needs.
 
 `shown` is one of `SHOWN`. `words` are lines that say where a row is, in place of its x, where that is no value of the
 axis. Rows of one `part` of a guide are joined. In a graph, links reach as far as `x_half` and `y_half` to both sides,
@@ -38,7 +38,7 @@ SHOWN = {"member": 0, "mean": 1, "limit": 2, "guide": 3}
 an estimate that is 0, which has no place on a logarithmic axis; a point of a line to compare with."""
 
 MOST_POINTS = 4000
-"""Single networks' values in one panel of a page: of more, a sample is shown, so that the page stays responsive."""
+"""Single networks' values in one panel of a page: of more, a sample is shown, so the page stays responsive."""
 
 Form = Literal["band", "steps", "paths", "front", "strip", "cells", "regions", "matrix", "graph"]
 """Means as a line with its interval shaded; the same, in steps; the same, with a line for each network; as marks with
@@ -78,7 +78,7 @@ class Panel:
     rows: pd.DataFrame
     form: Form
     height: float
-    """Of its plane, relative to its width."""
+    """The height of the plane, relative to its width."""
     values: str = ""
     """What the colours of cells mean, or what the marks of a plane of places are of; the values of networks and cells
     are then in the column `value`."""
@@ -268,5 +268,5 @@ def _columns(
 
 
 def _six_digits(value: float) -> float | None:
-    """Return a number in more digits than the page shows of any; None where there is none."""
+    """Return a number in more digits than the page shows of any; None if there is none."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -121,7 +121,7 @@ def split_for_curves(layout: Layout) -> tuple[pd.DataFrame, str | None, str | No
     if len(levels) > _MOST_SHADES:
         kept = [levels[0], levels[len(levels) // 2], levels[-1]]
         members = members.loc[members[x].isin(kept)]
-        word = f"Of {x.removeprefix('config.')}, the least, a middle and the largest value."
+        word = f"Only the smallest, the middle and the largest value of {x.removeprefix('config.')}."
     return members, x, arm, word
 
 
@@ -134,7 +134,7 @@ def choose_pictures(layout: Layout, most: int = 4) -> dict[str, str]:
     if layout.x is not None:
         chosen = chosen.loc[chosen[layout.x].isin([chosen[layout.x].min(), chosen[layout.x].max()])]
     columns: Sequence[str] = layout.varied or ["config.architecture.name"]
-    names = join_settings(chosen, columns)
+    names = join_settings(chosen.assign(**{name: chosen[name].map(_short) for name in columns}), columns)
     seeds = chosen["config.seed"].tolist()
     errors = chosen["error/test"].tolist() if "error/test" in chosen else [None] * len(chosen)
     found: dict[str, str] = {}
@@ -142,3 +142,8 @@ def choose_pictures(layout: Layout, most: int = 4) -> dict[str, str]:
         words = "" if error is None or pd.isna(error) else f", trained to test error {error:.2g}"
         found.setdefault(f"{name} (seed {seed}{words})", str(run_id))
     return dict(list(found.items())[:most])
+
+
+def _short(value: object) -> object:
+    """Return a number with the digits that a heading needs; any other value as it is."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -57,7 +57,7 @@ class PicturedModules:
 
 
 def chosen_search(member: Member) -> FoundModules | None:
-    """Return the first measure of a member that finds modules, or None where it takes none."""
+    """Return the first measure of a member that finds modules, or None if it takes none."""
     measures = find_measures(member.probes).values()
     return next((each for each in measures if isinstance(each, FoundModules)), None)
 
@@ -67,7 +67,7 @@ def pictured_modules(
 ) -> dict[str, PicturedModules]:
     """Return what was found in members of a run's or sweep's folder, by run_id; it is searched for again.
 
-    The seeds of a search follow from a member's settings, so that it finds what the results report.
+    The seeds of a search follow from a member's settings, so it finds what the results report.
     """
     found = drawn(pictured_members(folder, run_ids, modules, _lacking), _searched)
     chosen = {run_id: found.get(run_id) for run_id in run_ids}
@@ -80,7 +80,7 @@ def _lacking(member: Member, network: Network) -> str | None:
 
 
 def _searched(pictured: Pictured) -> PicturedModules | None:
-    """Return what is found in a network; None where it diverged or has no nodes with edges."""
+    """Return what is found in a network; None if it diverged or has no nodes with edges."""
     member = pictured.member
     search = chosen_search(member)
     assert search is not None

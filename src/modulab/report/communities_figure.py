@@ -23,14 +23,15 @@ from modulab.report.panels import panel_grid
 from modulab.report.style import COLOURS, MARKERS, ArmStyle, arm_styles, drawing, set_measure_axis
 
 HOW_TO_READ = (
-    "Nodes of a network's graph by the module that was found, nearest to the inputs first in each; lines divide "
-    "modules. Beside it a random graph made of the same network, with the modules that the same search finds there. "
-    "Then in how many restarts two nodes were in one module, and the modules as a graph: areas are numbers of nodes, "
-    "widths and numbers shares of all weight."
+    "Left: the nodes of a network's graph, sorted by the modules found and then by layer, inputs first; lines separate "
+    "modules, and weights are relative to the 98% quantile of the network. Next: a random graph made from the same "
+    "network, with the modules that the same search finds there. Next: the share of restarts in which two nodes were "
+    "in the same module. Right: the modules as a graph; areas show numbers of nodes, and line widths and percentages "
+    "show shares of all weight."
 )
 _PANEL, _HEADING = 2.35, 0.62
 _WEIGHTS, _SHARES = "Blues", "Greys"
-_WEIGHTS_TITLE, _SHARES_TITLE = "weight / network's largest", "Share of restarts in one module"
+_WEIGHTS_TITLE, _SHARES_TITLE = "relative weight", "Share of restarts in one module"
 _MOST_NAMED = 8
 """Number of modules drawn and named in a module graph; the smallest ones are left out."""
 

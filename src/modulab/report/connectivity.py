@@ -173,7 +173,7 @@ def _before_and_after(pictured: Pictured) -> tuple[Connectivity, Connectivity]:
 def _connectivity_lacking(member: Member, network: Network) -> str | None:
     """Return why a network's connectivity cannot be drawn: it has no layers, or its task no modules."""
     if not network.is_layered:
-        return "its network is not a sequence of layers of weighted connections"
+        return "the network is not a sequence of layers of weighted connections"
     return measure_structural.lacking(network, member.task)
 
 
@@ -182,7 +182,7 @@ def _drawable_network(
 ) -> Network:
     """Return a member's network.
 
-    Raises: ConfigError where it cannot be drawn, or where its checkpoint has other parameters.
+    Raises: ConfigError if it cannot be drawn, or if its checkpoint has other parameters.
     """
     network = network_of(member)
     reason = check(member, network)

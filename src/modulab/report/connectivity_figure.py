@@ -21,12 +21,12 @@ from modulab.report.matrices import MOST_CELLS, Matrix
 from modulab.report.style import ArmStyle, drawing
 
 HOW_TO_READ = (
-    "Absolute weights, each layer relative to its 99.5% quantile over all pictures. Hidden units are sorted by the "
-    "module that they serve most strongly, the strongest first, each picture by its own weights; x and y are "
-    "inputs and outputs by module. S is structural modularity."
+    "Absolute weights, relative to the 99.5% quantile of their layer over all pictures. In each picture, hidden units "
+    "are sorted by the module that they serve most strongly, the strongest first; x and y are inputs and outputs by "
+    "module. S is structural modularity."
 )
 _COLOURS = "Blues"
-_BAR_TITLE = "|weight| / layer's largest"
+_BAR_TITLE = "relative |weight|"
 _DIVIDER = "#7f7f7f"
 _SHARE = 0.995
 """Share of a layer's weights within the range of colours; the few beyond it would leave the others pale."""
@@ -84,8 +84,8 @@ def _chart(
         for layer in range(1, len(states[0].weights) + 1):
             for state, drawn in zip(STATES, states, strict=True):
                 heading = network if layer == 1 and state == STATES[0] else ""
-                of_layer = f": S = {_two_digits(drawn.structural)}" if layer == 1 else f", layer {layer}"
-                words = f"{state.capitalize()}{of_layer}"
+                score = f" (S = {_two_digits(drawn.structural)})" if layer == 1 else ""
+                words = f"{state.capitalize()}{score}, layer {layer}"
                 panels.append(_panel(drawn, layer, norms, words, heading, run_ids.get(network, "")))
     return Chart(
         panels, {"": ArmStyle(_DIVIDER, "o")}, legend=False, columns=len(STATES), bars={_BAR_TITLE: _COLOURS}

@@ -22,11 +22,11 @@ from modulab.text import printable
 
 DPI = 200
 KINDS = ("svg", "png", "csv")
-"""Of the files that a figure is kept in."""
+"""The kinds of files in which a figure is stored."""
 _SHOWN_DPI = 96
-"""Of a notebook, as a browser counts inches."""
+"""The resolution in a notebook, by the inches of a browser."""
 _MOST_FITTINGS = 3
-"""A broken label takes room from its axis, so that others may have to be fitted after it."""
+"""A broken label takes room from its axis, so others may have to be fitted after it."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class ReportFigure:
     """A drawing, what it is called and says, and every number in it as a tidy table."""
 
     name: str
-    """Of the files that it is kept in; unique on a page."""
+    """The name of the figure's files; unique on a page."""
     title: str
     caption: str
     figure: Figure
     data: pd.DataFrame
     chart: Chart | None = None
-    """Its interactive form on a page, where it has one."""
+    """The interactive form on a page, if there is one."""
 
     def svg(self) -> bytes:
-        """Return the drawing as SVG, text as outlines, so that it looks the same without its fonts."""
+        """Return the drawing as SVG, text as outlines, so it looks the same without its fonts."""
         return self._drawn("svg", {"Date": None, "Creator": None})
 
     def png(self) -> bytes:

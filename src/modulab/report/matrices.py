@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 Spec = dict[str, Any]
 
 MOST_CELLS = 200_000
-"""Of the matrices of one figure, over a megabyte of numbers; with more it is shown as it is printed."""
+"""The largest number of cells of the matrices of a figure, over a megabyte; with more it is shown as printed."""
 
 _STOPS = 9
 _DARK_GROUND, _LIGHT = "#202225", 0.3
-"""Of dark screens: the colour of 0, which is that of a page's cards, and the place of the other end in the colours."""
+"""On dark screens, the colour of 0, that of a page's cards, and the position of the other end in the colour map."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from modulab.results.parquet import RESULTS
 from modulab.results.summary import choose_settings
 
 MOST_LISTED = 2000
-"""Networks on one page: of more, a sample is listed, so that the page stays a few megabytes."""
+"""Networks on one page: of more, a sample is listed, so the page stays a few megabytes."""
 MOST_PRINTED = 40
 """Networks on a page of paper: of more, it says where their rows are."""
 

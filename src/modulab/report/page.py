@@ -22,22 +22,22 @@ else:
     Markup = str
 
 _LONG_TEXT = 24
-"""Letters from which on a cell of a table is given room for several words on a line."""
+"""The number of letters from which a cell of a table gets room for several words per line."""
 _LETTERS_AT_ONE_POINT = 858
-"""So many of one point find room side by side in a table on paper, two of them between columns."""
+"""The number of letters of one point that fit side by side in a printed table, with two between columns."""
 _LARGEST_PRINT, _SMALLEST_PRINT = 7.0, 5.2
-"""Points, in which tables are printed."""
+"""The font sizes in which tables are printed, in points."""
 _WORDY_LETTERS = 20
-"""Of a line of a cell of several words."""
+"""The number of letters of a line in a cell of several words."""
 _MOST_UNBROKEN = 24
-"""Rows of a table that is printed on one page."""
+"""The largest number of rows of a table that is printed on one page."""
 _INTERVAL = re.compile(r" (\[[^\]]*\])")
 """In the text of a cell, which may stand below the number before it."""
 _DIVISIONS: dict[str, Callable[[str], Sequence[str]]] = {
     "level": lambda cell: [cell], "stacked": _INTERVAL.split, "divided": str.split,
 }  # fmt: skip
 """Into which lines a cell with a number is divided on paper, in the order in which this is tried."""
-_JOINTS = re.compile(r"(?<=[./_@])(?=\w)")
+_JOINTS = re.compile(r"(?<=[./_@])(?=\w)(?<!\d\.)")
 """Where the parts of a name meet, at which its lines may be broken."""
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""
@@ -57,13 +57,13 @@ class PageTable:
     networks: Sequence[str] = ()
     """The run_id of each row, where rows are networks; it is the first cell."""
     settings: Sequence[str] = ()
-    """Of such a table, the headings of settings."""
+    """In such a table, the headings of settings."""
     repeat: str = ""
-    """Of such a table, the command that trains one of them again, less its run_id at the end."""
+    """For such a table, the command that trains one of the networks again, without the run_id at the end."""
     hints: Sequence[str] = ()
     """Sentences above the table, on screens alone."""
     on_paper: str = ""
-    """What is printed in place of the table, if something is."""
+    """The text that is printed in place of the table, if any."""
 
     @cached_property
     def numeric(self) -> list[bool]:
@@ -113,7 +113,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: paragraphs, then figures, tables, commands and further sections, whichever there are."""
+    """A part of a page: paragraphs, figures, tables, commands and further sections, in this order."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -154,7 +154,7 @@ def _all_sections(page: Page) -> list[Section]:
 
 
 def page_figures(page: Page) -> list[ReportFigure]:
-    """Return all figures of a page in order. Raises: ValueError where two have one name."""
+    """Return all figures of a page in order. Raises: ValueError if two have one name."""
     found = [figure for section in _all_sections(page) for figure in section.figures]
     names = [figure.name for figure in found]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -221,7 +221,7 @@ def _with_interval(text: str) -> Markup:
 
 
 def _singles(charts: Mapping[str, Any]) -> str:
-    """Return what the small marks of charts are, or nothing where there are none."""
+    """Return what the small marks of charts are, or nothing if there are none."""
     panels = [panel for figure in charts["figures"].values() for panel in figure["panels"]]
     own = [panel["rows"] for panel in panels if SHOWN["member"] in panel["rows"]["m"]]
     if any(number is not None for rows in own for number in rows["n"]):

@@ -75,7 +75,7 @@ class ArmStyle:
 def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, ArmStyle]:
     """Return a style for each arm, by its text: shades in order if all arms are numbers, else colours far apart.
 
-    Give all arms of a page at once, so that each looks the same in all of its figures.
+    Give all arms of a page at once, so each looks the same in all of its figures.
     """
     names = [arm_text(arm) for arm in dict.fromkeys(arms)]
     numbers = all(isinstance(arm, int | float | np.number) and not isinstance(arm, bool) for arm in arms)
@@ -88,7 +88,7 @@ def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, Arm
     return {
         name: ArmStyle(
             COLOURS[place % len(COLOURS)],
-            # Moved on by one where colours begin again, so that no two arms have colour and marker in common.
+            # Moved on by one where colours begin again, so no two arms have colour and marker in common.
             MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             DASHES[place // len(COLOURS) % len(DASHES)],
         )
@@ -102,7 +102,7 @@ _LEAST_CONTRAST = 3.5
 
 
 def on_dark(colour: str) -> str:
-    """Return a colour with as much white as makes its marks stand out from the dark ground of a page.
+    """Return a colour mixed with enough white that its marks have contrast on the dark background of a page.
 
     Contrast is that of the Web Content Accessibility Guidelines 2.2, which ask for 3 of marks.
     """
@@ -116,7 +116,7 @@ def on_dark(colour: str) -> str:
 
 
 def arm_text(arm: object) -> str:
-    """Return how a legend calls a value: numbers short, and what is absent as a dash."""
+    """Return the text of a value in a legend: numbers short, and a missing value as a dash."""
     if arm is None or arm is pd.NA or (isinstance(arm, float) and math.isnan(arm)):
         return "-"
     return f"{arm:g}" if isinstance(arm, float) else printable(str(arm))
@@ -176,7 +176,7 @@ _SYMBOLS = {
 
 
 def setting_text(name: str, value: object) -> str:
-    """Return how a legend calls a value of one of several settings: a word as it is, a number with what it is of."""
+    """Return the text of a value of one of several settings in a legend: a word as it is, a number with its setting."""
     key = name.removeprefix("config.")
     if key.endswith(".name") or isinstance(value, str):
         return arm_text(value)
@@ -188,8 +188,8 @@ def setting_text(name: str, value: object) -> str:
 
 @functools.cache
 def described_columns() -> tuple[Column, ...]:
-    """Return what the measures and analyses that come with modulab say of their values."""
-    # Not above: it takes seconds, and a misspelt command is answered without them.
+    """Return the columns of the measures and analyses that come with modulab, which describe their values."""
+    # Imported here because it takes seconds, and misspelt commands should be rejected at once.
     from modulab.analysis.choosing import shipped_columns
     from modulab.metrics.measure import find_measure, shipped_measures
 
@@ -303,6 +303,10 @@ def set_measure_axis(axes: Axes, name: str, values: ArrayLike, scale: Scale, axi
     elif bounded and finite.size:
         # Marks at 0 and at 1 are whole.
         set_limits(min(0.0, float(finite.min())) - 0.04, 1.04)
+    elif scale == "linear" and finite.size and finite.min() == finite.max():
+        # Ticks next to one value, such as a count of 1, would be 0.98 and 1.02.
+        half = 0.5 * abs(float(finite.min())) or 0.5
+        set_limits(float(finite.min()) - half, float(finite.min()) + half)
     which.set_label_text(measure_label(name))
 
 
@@ -310,9 +314,9 @@ BEYOND = "Intervals that reach far beyond all marks end with the axis."
 
 
 def keep_marks_in_view(axes: Axes, values: ArrayLike, axis: str = "y") -> bool:
-    """Let an axis end no further from the values of marks than they span; return whether it ended beyond.
+    """Limit an axis so that it extends beyond the marks by at most their span; return whether it was cut.
 
-    Intervals of few seeds may be so wide that the values in them could not be told apart.
+    Intervals of few seeds may be so wide that the values in them could not be distinguished.
     """
     which = axes.yaxis if axis == "y" else axes.xaxis
     finite = np.asarray(values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The report on a run's or sweep's folder: what varied, what came of it, and how to repeat it."""
+"""The report on the folder of a run or sweep: the settings that vary, the results, and how to repeat them."""
 
 from __future__ import annotations
 
@@ -49,21 +49,23 @@ from modulab.results.summary import (
 
 SUMMARY = "summary.csv"
 _MOST_ROWS = 60
+_MOST_BESIDE = 12
+"""Settings side by side in the table of all measures."""
 _MOST_VALUES = 12
-"""Of a setting that the first lines of a page list one by one."""
+"""The largest number of values of a setting that the first lines of a page list one by one."""
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
 _MOST_IN_FIGURES = 20_000
-"""Networks in the report on more than a table can hold at once."""
+"""The number of networks in the report if there are more than a table can hold at once."""
 
 
 def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
     """Write the report on the results under a path to `output`, by default PATH/report, and return its page.
 
-    Beside the page lie the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
+    Its folder also contains the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
     the user's own that the results may name.
 
-    Raises: ConfigError where there are no results, or where links would lead it to write elsewhere.
+    Raises: ConfigError if there are no results, or if links would lead it to write elsewhere.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -81,7 +83,7 @@ def describe(
 ) -> Page:
     """Return the page on some results; curves and weights are read from the path that they came from.
 
-    Where they are a sample, `count` is the number of networks of which.
+    If they are a sample, `count` is the number of networks from which it was drawn.
     """
     folder = path if path.is_dir() else path.parent
     results, beyond = without_extremes(results, metric_names(results))
@@ -104,6 +106,7 @@ def describe(
         _connectivity_section(layout, folder, modules),
         _modules_section(layout, folder, modules),
         _analyses_section(layout, path),
+        _measures_section(results) if len(results) > 1 else None,
         networks_section(results, folder, choose_measures(results)) if len(results) > 1 else None,
         _fixed_settings(results),
         _repeating(results, folder),
@@ -120,8 +123,8 @@ def _sampled(results: pd.DataFrame, count: int | None) -> list[str]:
     if count is None or count == len(results):
         return []
     return [
-        f"A sample of {len(results):,} of {count:,} networks, drawn by their run_ids: everything on this page, and "
-        f"{SUMMARY}, is of these. modulab table --csv FILE has the means over all."
+        f"This page and {SUMMARY} show a sample of {len(results):,} of {count:,} networks, drawn by their run_ids. "
+        "modulab table --csv FILE writes the means over all networks."
     ]
 
 
@@ -135,22 +138,22 @@ def _lead(results: pd.DataFrame, layout: Layout) -> str:
     seeds = len(set(results["config.seed"].tolist()))
     words = f"{len(results)} network{'s' if len(results) > 1 else ''}: {states}."
     words += f" {seeds} seeds." if seeds > 1 else ""
-    return words + (f" Among those completed varied {'; '.join(varied)}." if varied else "")
+    return words + (f" Settings that vary: {'; '.join(varied)}." if varied else "")
 
 
 def _values_in_words(values: Sequence[object]) -> str:
-    """Return all values of a setting, or of many their number and, where they are numbers, their range."""
+    """Return all values of a setting; of many values, their number and, if they are numbers, their range."""
     texts = [arm_text(value) for value in values]
     if len(values) <= _MOST_VALUES:
         return ", ".join(texts)
     numbers = [value for value in values if isinstance(value, int | float | np.number)]
     if len(numbers) < len(values):
         return f"{len(values)} values"
-    return f"{len(values)} values from {arm_text(min(numbers))} to {arm_text(max(numbers))}"
+    return f"{len(values)} values from {min(numbers):.3g} to {max(numbers):.3g}"
 
 
 def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return what the results were made with, every value that occurs."""
+    """Return the task, engine, device and versions of the results, with every value that occurs."""
     columns = {
         "Task": "config.task.name",
         "Engine": "engine",
@@ -185,10 +188,36 @@ def _summary(results: pd.DataFrame) -> Section:
     return Section("Summary", tables=[PageTable(headings, shown, f"{caption}All measures: {SUMMARY}.")])
 
 
+def _measures_section(results: pd.DataFrame) -> Section | None:
+    """Return the table of all measures by setting, those at one of many levels left out; none for many settings."""
+    chosen = [name for name in metric_names(results) if "@" not in name and any(results[name].notna())]
+    summary = summarise(results, None, chosen) if chosen else None
+    if summary is None or len(summary.counts) > _MOST_BESIDE:
+        return None
+    headings, rows = cells(summary)
+    settings = len(summary.settings.columns)
+    groups = [
+        ", ".join(f"{key} = {text}" for key, text in zip(headings, row[:settings], strict=False))
+        for row in rows
+    ]
+    # A name with the arrow to its better values, what it is in words, and its mean in each group.
+    measures = [
+        [heading, "" if label(name) == name else label(name), *(row[place - len(chosen)] for row in rows)]
+        for place, (name, heading) in enumerate(zip(chosen, headings[-len(chosen) :], strict=True))
+    ]
+    key = arrow_key(row[0] for row in measures)
+    caption = "Mean over seeds and its 95% interval." + (f" {key}." if key else "")
+    table = PageTable(
+        ("measure", "in words", *(group or "all networks" for group in groups)), measures, caption,
+        on_paper=f"All measures: {SUMMARY}.",
+    )  # fmt: skip
+    return Section("All measures", tables=[table], folded=True)
+
+
 def _troubles(results: pd.DataFrame) -> Section | None:
     lines = [f"{line}." for line in problems(results)]
     if lines:
-        lines.insert(0, "No mean and no figure holds these.")
+        lines.insert(0, "Means and figures do not include these networks.")
     lines += [*(f"{line}." for line in lost_measures(results)), *unfinished(results)]
     return Section("Networks left out", lines) if lines else None
 
@@ -217,7 +246,7 @@ def _page_styles(layout: Layout, column: str | None) -> dict[str, ArmStyle]:
     """Return one style per arm for the page."""
     if column is None:
         return arm_styles([""])
-    # Where the setting of the axis gives the shades, they are not those of another setting.
+    # Shades of the setting of the axis differ from those of other settings.
     return arm_styles(in_order(layout.results, column), "plasma" if column == layout.x else "viridis")
 
 
@@ -343,7 +372,7 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
 
 
 def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> Section | None:
-    """Return what searches found, where they were taken: their values by setting, and pictures of some networks."""
+    """Return the modules that searches found, if they were run: values by setting, and pictures of some networks."""
     members = layout.results
     searches = found_searches(members)
     if not searches or not layout.readable:
@@ -386,7 +415,7 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
 
 
 def _analyses_section(layout: Layout, path: Path) -> Section | None:
-    """Return figures of the analyses that `modulab analyse` took, by what distinguishes networks."""
+    """Return figures of the results of `modulab analyse`, by the settings that distinguish networks."""
     from modulab.report.analyses_figure import analysis_figures
     from modulab.results.analyses import analysis_names
 
@@ -431,7 +460,7 @@ def _repeating(results: pd.DataFrame, folder: Path) -> Section:
     done = [row for row, status in enumerate(results["status"]) if status == "completed"]
     if not done:
         return Section("How to repeat it", [words], commands=commands)
-    single = "Any network can be trained again, alone, and compared, by its row's number from 0:"
+    single = "To verify a network, train it again, alone, and compare all measures. Rows are counted from 0:"
     again = shlex.join(["modulab", "rerun", str(folder), "--member", str(done[0])])
     one = Section("One network", [single], commands=[again])
     return Section("How to repeat it", [words], commands=commands, sections=[one])

@@ -3,7 +3,7 @@
 Rows have a field for each number of a panel, `a` for the arm, `n` for the network, `m` for what they are (`SHOWN` of
 modulab.report.chart) and `o` for their order. The page sets the parameters: `seeds` and `intervals` for what shows,
 `hidden` arms, `picked` networks, `hover` for the row under the pointer, and the `image` of a matrix. Colours are
-variables of its style, for they differ on light and dark screens.
+variables of its style, because they differ on light and dark screens.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _SHAPES = {
 """Outlines of matplotlib's markers, from -1 to 1."""
 
 _ARROW = "M0 1.4L0 5M-1.1 3.6L0 5L1.1 3.6"
-"""Of an upper end, below its mark."""
+"""The arrow of an upper end, below its mark."""
 
 _LONGEST_LINE = 34
-"""Letters of a title that find room along an axis."""
+"""The number of letters of a title that fit along an axis."""
 
 _MOST_WRITTEN = 8
-"""So many cells side by side have room for their values."""
+"""The largest number of cells side by side that have room for their values."""
 
 _PARAMETERS = {"seeds": True, "intervals": True, "hidden": {}, "picked": None, "hover": -1, "image": ""}
 _SINGLE, _MEAN, _LIMIT, _GUIDE = (f"datum.m === {number} && !hidden[datum.a]" for number in range(4))
@@ -134,7 +134,7 @@ class _Plane:
         if self.panel.form == "regions":
             drawn["grid"] = False
         if self.panel.form == "strip" and which == "y":
-            drawn["labelOverlap"] = False  # each line of marks needs its name, and has room for it
+            drawn["labelOverlap"] = False  # each line of marks needs its name
         if self.panel.form in ("cells", "matrix") or (self.panel.form == "strip" and which == "y"):
             drawn |= {"grid": False, "ticks": False, "domain": False}
         return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": drawn}
@@ -170,7 +170,7 @@ class _Plane:
         return {"calculate": drawn, "as": f"{which}0"}
 
     def lone_bars(self) -> list[Spec]:
-        """Return intervals as bars where there is no second place up to which they could be shaded."""
+        """Return intervals as bars if there is only one place, so that no area can be shaded."""
         means = self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"]
         return [self.bars("y")] if means.nunique() == 1 else []
 
@@ -211,7 +211,7 @@ class _Plane:
         }
 
     def guides(self) -> list[Spec]:
-        """Return lines to compare with: dotted, but those that have arms of their own, on a plane of regions."""
+        """Return lines to compare with: dotted, except on a plane of regions, where they have their own arms."""
         if "guide" not in set(self.panel.rows["shown"]):
             return []
         of_own = self.panel.form == "regions"
@@ -291,7 +291,7 @@ class _Plane:
         places = np.unique(self.panel.rows.loc[self.panel.rows["shown"] == "mean", "x"].to_numpy(dtype=float))
         half = float(np.diff(places).min()) / 2 if len(places) > 1 else 0.5
         return [
-            # Edges of the same colour, for between shapes that only touch the ground would shine through.
+            # Edges have the same colour, because the background would be visible between shapes that only touch.
             self._rectangles(_MEAN, half, {"fill": self.colour, "stroke": self.colour}, {"strokeWidth": 0.6}),
             {
                 "transform": [{"filter": f"{_SINGLE} && seeds"}],
@@ -328,7 +328,7 @@ class _Plane:
             "transform": [{"filter": "isValid(datum.s)"}],
             "encoding": {"size": {"field": "s", "type": "quantitative", "scale": area, "legend": None}},
         }  # fmt: skip
-        # Pale, so that the shares in them can be read, and opaque: links end at the middles of nodes.
+        # Pale, so the shares in them can be read, and opaque: links end at the middles of nodes.
         opaque, pale = (
             {
                 **nodes,
@@ -346,7 +346,7 @@ class _Plane:
         return [links, opaque, pale, ground, shares]
 
     def pointed(self) -> Spec:
-        """Return what shows the row under the pointer: a ring about a mark, or the edge of a cell."""
+        """Return the layer that marks the row under the pointer: a ring around a mark, or the edge of a cell."""
         line: Spec = {"strokeWidth": 2, "stroke": "currentColor"}
         if self.panel.matrix is not None:
             return self.panel.matrix.pointed(self.along("x"), self.along("y"), line)
@@ -358,7 +358,7 @@ class _Plane:
         }
 
     def _rectangles(self, test: str, half: float, colour: Spec, edges: Spec | None = None) -> Spec:
-        """Return rectangles about the places of rows that pass a test, so far to each side."""
+        """Return rectangles around the places of rows that pass a test, with this half-width."""
         ends = [
             {"calculate": f"datum.{axis} {sign} {half}", "as": f"{axis}{place}"}
             for axis in ("x", "y")

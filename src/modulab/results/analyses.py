@@ -1,6 +1,6 @@
-"""What analyses found, beside the results of a folder: analyses/NAME.analysis.parquet, one row per member.
+"""The results of analyses, stored next to the results of a folder: analyses/NAME.analysis.parquet, one row per member.
 
-The files of results are never written to, so that no finished measure can be lost. Readers join the columns of
+The files of results are never changed, so no finished measure can be lost. Readers join the columns of
 analyses to the rows of the same run_id. Members that are trained later have no row until they are analysed.
 """
 
@@ -28,7 +28,7 @@ _FIXED = ("run_id", "settings", "skipped", "error")
 
 @dataclass(frozen=True)
 class Analysed:
-    """What one analysis found in some members: values by column, or the reason why a member has none."""
+    """The results of an analysis for some members: values by column, or the reason why a member has none."""
 
     run_ids: Sequence[str]
     values: Mapping[str, Sequence[float]] = field(default_factory=dict[str, "Sequence[float]"])
@@ -39,12 +39,12 @@ class Analysed:
 
 
 def analysis_path(folder: Path, name: str) -> Path:
-    """Return where what an analysis found in a folder is kept."""
+    """Return the file in which the results of an analysis are stored."""
     return folder / ANALYSES / f"{name}.{ANALYSIS}"
 
 
 def save_analysed(folder: Path, name: str, settings: str, found: Sequence[Analysed]) -> None:
-    """Keep what an analysis found; a member's new row takes the place of its earlier one."""
+    """Store the results of an analysis; a member's new row replaces its earlier one."""
     path = analysis_path(folder, name)
     tables = [_table(each, settings) for each in found]
     if tables:
@@ -88,9 +88,9 @@ def analysis_names(path: Path) -> list[str]:
 def with_analyses(results: pa.Table, path: Path) -> pa.Table:
     """Return results with the columns of all analyses below a folder; `skipped` says what members lack, and why.
 
-    A value that a member has from training, or from an analysis that comes first by name, stands. Where members were
-    analysed under different settings, those that differ are settings of the rows, `config.NAME.FIELD`: no mean is over
-    what was computed in different ways.
+    A value from training, or from the analysis whose name comes first, takes precedence. Where members were
+    analysed under different settings, those that differ are settings of the rows, `config.NAME.FIELD`, so no
+    mean is over values computed in different ways.
 
     Raises: ConfigError for a file that is damaged, or whose columns are not those of an analysis.
     """
@@ -140,7 +140,7 @@ def _differing(name: str, given: Sequence[str | None]) -> dict[str, list[str | N
 
 
 def _fields(settings: str) -> dict[str, str]:
-    """Return the fields that an analysis was given, by dotted name; what is not as analyses write it is one field."""
+    """Return the fields of an analysis by dotted name; text in any other form is a single field."""
     try:
         node: Any = json.loads(settings)
     except ValueError:
@@ -169,7 +169,7 @@ def _value_names(file: Path, table: pa.Table) -> list[str]:
 
 @dataclass(frozen=True)
 class Tally:
-    """What an analysis found in some members: the columns it gave, and how many have none for which reason."""
+    """A summary of an analysis of some members: its columns, and the number of members without values by reason."""
 
     columns: list[str]
     skipped: Counter[str]
@@ -177,7 +177,7 @@ class Tally:
 
 
 def found_by(path: Path, name: str, run_ids: Collection[str]) -> Tally:
-    """Return what an analysis found in some members of all folders below a path."""
+    """Return the summary of an analysis of some members of all folders below a path."""
     columns: dict[str, None] = {}
     skipped: Counter[str] = Counter()
     errors: Counter[str] = Counter()

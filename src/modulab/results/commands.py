@@ -1,4 +1,4 @@
-"""The commands that gave a folder its rows: each is kept, in order, in a file of its own.
+"""The commands that produced the rows of a folder; each is stored, in order, in its own file.
 
 Hydra's own record, `.hydra/` or `multirun.yaml`, holds the last command alone. It is read where a folder has no other:
 folders of earlier versions, and those of the single jobs of a sweep.
@@ -25,12 +25,12 @@ _SWEEP = Path("multirun.yaml")
 
 
 def record_command(folder: Path, words: Sequence[str]) -> None:
-    """Keep a command that is about to add rows to a folder, unless it is kept already and only goes on.
+    """Store a command that will add rows to a folder, unless it is stored already and only resumes.
 
     To be called before Hydra's record of an earlier command is replaced.
     """
     kept: list[str] = []
-    with suppress(ConfigError):  # a damaged record of earlier commands stops no training
+    with suppress(ConfigError):  # a damaged record of earlier commands does not prevent training
         kept = _own_commands(folder)
     command = shlex.join(words)
     if command not in kept:
@@ -39,7 +39,7 @@ def record_command(folder: Path, words: Sequence[str]) -> None:
 
 
 def recorded_commands(folder: Path) -> list[str]:
-    """Return the commands that gave a folder its rows or, if it only holds other folders, those of each of them.
+    """Return the commands that produced the rows of a folder or, if it only contains other folders, those of each.
 
     Raises: ConfigError for a record that is damaged.
     """
@@ -69,7 +69,7 @@ def command_words(hydra: Mapping[str, Any]) -> list[str]:
 
 
 def _own_commands(folder: Path) -> list[str]:
-    """Return the commands that a folder itself keeps, not those of folders in it."""
+    """Return the commands that are stored in a folder itself, not those of folders in it."""
     path = folder / COMMANDS
     if path.exists():
         try:
@@ -84,7 +84,7 @@ def _written_by_hydra(path: Path) -> str:
     try:
         written: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         return shlex.join(command_words(written["hydra"]))
-    except Exception as error:  # YAML, its tags and its structure each have errors of their own
+    except Exception as error:  # YAML, its tags and its structure each have their own errors
         raise _damaged(path, error) from error
 
 

@@ -16,12 +16,12 @@ _UNFINISHED = ".unfinished"
 
 @contextmanager
 def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
-    """Yield a path beside `path` to write to; at the end it replaces `path` atomically.
+    """Yield a path next to `path` to write to; at the end it replaces `path` atomically.
 
-    After an error, `path` is as it was and nothing is left beside it. Its folder is made where there is none.
-    The path beside is marked with this process, so that several may write at once; a file with one writer at a time
-    has a mark of its own, so that what a killed writer left is written over. After a power cut the file is either the
-    earlier or the new one, whole.
+    After an error, `path` is unchanged and no other file is left. Its folder is made where there is none.
+    The name of the temporary path contains this process, so several processes may write at once. A file with one writer
+    at a time has a fixed mark, so the remains of a killed writer are overwritten. After a power failure the file is
+    either the complete earlier one or the complete new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{mark or process_mark()}")
@@ -79,7 +79,7 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # it belongs to another user
         return True
     return True
 

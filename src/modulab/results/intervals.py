@@ -8,7 +8,7 @@ A statistic of several means has the interval between quantiles of its values at
 found. A draw adds to the means a combination of the seeds' deviations with normal weights (the Gaussian multiplier
 bootstrap, van der Vaart and Wellner, Weak Convergence and Empirical Processes, 1996, section 2.9), divided by the root
 of a chi-square variable over its degrees of freedom. Given the data, every linear combination of the drawn means
-then has Student's t distribution around its value, so that both intervals are the same for a linear statistic. One
+then has Student's t distribution around its value, so both intervals are the same for a linear statistic. One
 that is not, such as the greater of two, may be biased at the means found, and is about as much more so at draws around
 them: quantiles mirrored at the value found allow for that (the basic bootstrap, Davison and Hinkley, Bootstrap
 Methods and their Application, 1997, section 5.2). The interval is the union of both, within the range of the draws.
@@ -101,7 +101,7 @@ def draw_means(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     Seeds that a column lacks (NaN) are left out of that column alone. Degrees of freedom are those of the
     column with the fewest seeds.
 
-    Raises: ValueError where a column has fewer than two seeds.
+    Raises: ValueError if a column has fewer than two seeds.
     """
     present = ~np.isnan(columns)
     count = present.sum(axis=0)

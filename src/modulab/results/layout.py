@@ -1,4 +1,4 @@
-"""How a table of texts is laid out: in the width of a terminal, with rows and columns exchanged, or as Markdown."""
+"""The layout of a table of texts: to the width of a terminal, with rows and columns exchanged, or as Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 _GAP = 2
 _SHORTEST = 8
-"""Texts of settings are cut to no fewer characters, where nothing else makes a table narrow enough."""
+"""The number of characters to which texts of settings are cut if nothing else makes a table narrow enough."""
 _MEASURES = 3
 """So many measures are shown, if there are ways to make room for them."""
 
@@ -26,9 +26,9 @@ class Layout:
     """A heading may have several lines."""
     rows: list[list[str]]
     constant: dict[str, str] = field(default_factory=dict[str, str])
-    """Columns of one value, said once instead."""
+    """Columns with a single value, which is stated once instead."""
     left_out: list[str] = field(default_factory=list[str])
-    """Headings of columns for which there is no room."""
+    """Headings of columns that do not fit."""
     sections: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     """The settings that are said above a row for it and those below, instead of in columns, by the row's number."""
     is_narrow: bool = False
@@ -36,7 +36,7 @@ class Layout:
 
 
 def terminal_width() -> int | None:
-    """Return how many characters a line of the terminal has, or None where the output goes elsewhere."""
+    """Return how many characters a line of the terminal has, or None if the output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

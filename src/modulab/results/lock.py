@@ -19,16 +19,16 @@ LOCK = ".lock"
 
 
 class FolderLock:
-    """Holds a folder for this process. The system releases it when the process ends, however it ends."""
+    """Locks a folder for this process. The system releases the lock when the process ends for any reason."""
 
     def __init__(self, folder: Path) -> None:
-        """Lock the folder, and remove what killed processes left in it.
+        """Lock the folder, and remove files that killed processes left in it.
 
-        Raises: ConfigError where another process holds it.
+        Raises: ConfigError if another process holds it.
         """
         self._folder = folder
         file = _take(folder)
-        while os.fstat(file.fileno()).st_nlink == 0:  # its holder has just withdrawn
+        while os.fstat(file.fileno()).st_nlink == 0:  # its holder has just released it
             file.close()
             file = _take(folder)
         self._file: IO[str] | None = file
@@ -52,7 +52,7 @@ class FolderLock:
             self._file = None
 
     def withdraw(self) -> None:
-        """Release the folder, and leave nothing behind in one that holds nothing else."""
+        """Release the folder, and remove it if it contains nothing else."""
         if self._file is not None and [path.name for path in self._folder.iterdir()] == [LOCK]:
             (self._folder / LOCK).unlink()
         self.release()

@@ -1,4 +1,4 @@
-"""Manifests: which members a population has, written before it trains, so that a later process finds it again.
+"""Manifests: which members a population has, written before it trains, so a later process finds it again.
 
 A population is named by a hash of its members. Beside its checkpoint lies its manifest, with each member's
 run_id and full config.
@@ -27,14 +27,14 @@ def population_name(run_ids: Sequence[str]) -> str:
 
 
 def checkpoint_path(folder: Path, run_ids: Sequence[str]) -> Path:
-    """Return where the checkpoint of a population of these members lies."""
+    """Return the path of the checkpoint of a population of these members."""
     return folder / POPULATIONS / f"{population_name(run_ids)}.ckpt"
 
 
 def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Write down a population's members: their configs by run_id.
 
-    A manifest that an earlier version left is replaced: the population goes on with the measures of this one.
+    A manifest that an earlier version left is replaced: the population continues with the measures of this one.
     """
     path = folder / POPULATIONS / f"{population_name(list(configs))}{_SUFFIX}"
     content = gzip.compress(json.dumps(configs).encode(), compresslevel=1, mtime=0)
@@ -43,12 +43,12 @@ def write_manifest(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
 
 
 def manifest_of(checkpoint: Path) -> Path:
-    """Return where the manifest of a checkpoint's population lies."""
+    """Return the path of the manifest of a checkpoint's population."""
     return checkpoint.with_name(checkpoint.name.removesuffix(".ckpt") + _SUFFIX)
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the configs of a population's members by run_id. Raises: ConfigError where it cannot be read."""
+    """Return the configs of a population's members by run_id. Raises: ConfigError if it cannot be read."""
     try:
         configs = json.loads(gzip.decompress(path.read_bytes()))
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -67,7 +67,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 def read_manifests(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
     """Yield each population's manifest in a folder: its file, and its members' configs by run_id.
 
-    Raises: ConfigError where one cannot be read.
+    Raises: ConfigError if one cannot be read.
     """
     for path in sorted((folder / POPULATIONS).glob(f"*{_SUFFIX}")):
         yield path, read_manifest(path)

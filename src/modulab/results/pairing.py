@@ -42,7 +42,7 @@ def compare(
     `baseline` has values by setting; all other settings of a group's baseline are the group's own, unless they follow
     from those named. `completed` of the counts is the number of pairs. Ratios are geometric means, of measures above 0.
 
-    Raises: ConfigError where results have no such baseline, or several of one seed.
+    Raises: ConfigError if results have no such baseline, or several of one seed.
     """
     named = dict(zip(choose_settings(results, list(baseline), "--baseline"), baseline.values(), strict=True))
     if "config.seed" in named:
@@ -84,7 +84,7 @@ def compare(
 def baseline_settings(given: str, folders: Sequence[Path] = ()) -> dict[str, str]:
     """Return the values by setting of a baseline, which is given as KEY=VALUE, several with commas between.
 
-    Of several `folders` that are compared it may be one.
+    One of several `folders` that are compared can be the baseline.
 
     Raises: ConfigError for anything else, and for a setting that is given twice.
     """
@@ -136,7 +136,7 @@ def _partners(
     """Return for each of some rows the row of its baseline, -1 where there is none of its seed.
 
     A baseline has the row's values of all other settings, less those that the named ones determine. Where none has,
-    settings of a named one's group are left out too: a noise scale of 0 may stand beside another name of the noise.
+    settings of a named one's group are left out too: a noise scale of 0 may occur with another name of the noise.
     """
     pooled = pooled_settings(results, columns)
     free = [name for name in (*columns, *pooled) if name not in named]

@@ -1,4 +1,4 @@
-"""Tables in Parquet files: written whole, and read with care, as a folder of results may come from anywhere."""
+"""Tables in Parquet files: written atomically, and checked when read, because results may come from anywhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from modulab.results.files import replacing
 from modulab.schema import RENAMED_KEYS
 
 ROWS_AT_ONCE = 1 << 16
-"""Rows that are read and written at once, where there are more: what they take in memory does not grow with a file."""
+"""The number of rows that are read and written at once, so that memory does not grow with the file."""
 FORMAT_VERSION = 1
-"""Goes up when a column changes its meaning; files of another version are refused."""
+"""Increased when the meaning of a column changes; files of another version are rejected."""
 
 RESULTS = "results.parquet"
 CURVES = "curves.parquet"
@@ -36,11 +36,11 @@ _NEEDED = {
     ANALYSIS: ("run_id", "settings", "skipped", "error"),
 }
 _RUN_ID = "^[0-9a-f]{1,16}$"
-"""A run_id names files: anything else, such as a path, is refused wherever a file says it."""
+"""A run_id is part of file names, so anything else, such as a path, is rejected."""
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return a table, or some of its columns. Raises: ConfigError where it is damaged or of another version."""
+    """Return a table, or some of its columns. Raises: ConfigError if it is damaged or of another version."""
     with _in_words(path):
         file = _opened(path)
         table = file.read(columns)
@@ -50,7 +50,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield a table, or some of its columns, in parts of many rows: one at least, with the types of the columns.
 
-    Raises: ConfigError where it is damaged or of another version.
+    Raises: ConfigError if it is damaged or of another version.
     """
     with _in_words(path):
         file = _opened(path)
@@ -69,7 +69,7 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Ta
 
 
 Keep = Callable[[str], bool]
-"""Says which columns to read, by their present names."""
+"""Selects the columns to read, by their present names."""
 
 
 def columns_kept(path: Path, keep: Keep) -> list[str]:
@@ -83,7 +83,7 @@ def columns_kept(path: Path, keep: Keep) -> list[str]:
 
 
 def count_rows(path: Path) -> int:
-    """Return how many rows a file has. Raises: ConfigError where it is damaged."""
+    """Return how many rows a file has. Raises: ConfigError if it is damaged."""
     with _in_words(path):
         return _opened(path).metadata.num_rows
 
@@ -105,7 +105,7 @@ def constants(path: Path) -> dict[str, Any]:
 
 
 def _only_value(column: pq.ColumnChunkMetaData) -> Any:
-    """Return the value of all rows of a part of a column, None where it has none, or `_SEVERAL`."""
+    """Return the value of all rows of a part of a column, None if it has none, or `_SEVERAL`."""
     statistics = column.statistics
     if statistics is None or not statistics.has_null_count:
         return _SEVERAL
@@ -123,7 +123,7 @@ _FOREIGN = "{} was not written by modulab. Give another path, or move the file a
 
 
 def _is_of_another_kind(path: Path) -> bool:
-    """Return whether a file does not begin as Parquet does, as one that was cut short still would."""
+    """Return whether a file does not begin as a Parquet file does; a truncated one still would."""
     with path.open("rb") as file:
         start = file.read(4)
     return len(start) == 4 and start != b"PAR1"

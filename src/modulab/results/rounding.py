@@ -11,14 +11,14 @@ _LEAST = 1e-15
 
 
 def rounding(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each column the largest difference that is rounding alone, beside its largest value."""
+    """Return for each column the largest difference that may be due to rounding alone, given its largest value."""
     finite = np.where(np.isfinite(values), np.abs(values), 0.0)
     largest = finite.max(axis=0, initial=0.0)
     return np.maximum(_UNITS_IN_THE_LAST_PLACE * np.finfo(np.float64).eps * largest, _LEAST)
 
 
 def without_rounding(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a column in which values that differ from 0, or all from one another, by rounding alone do not differ."""
+    """Return a column without differences from 0, or between all values, that are due to rounding alone."""
     [least] = rounding(values[:, None])
     cleared = np.where(np.abs(values) <= least, 0.0, values)
     known = cleared[np.isfinite(cleared)]

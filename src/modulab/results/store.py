@@ -1,9 +1,9 @@
 """Results on disk: results.parquet, one row per member, and curves.parquet, one row per member, step and measure.
 
-While a run goes on, each population that ends leaves its rows in files of its own below parts/, so that the
-price of keeping a result does not grow with the number already kept, and processes on different machines do
+During a run, each population that ends leaves its rows in files of its own below parts/, so the
+cost of storing a result does not grow with the number of stored results, and processes on different machines do
 not write to one file. `gather` then joins them to the two files. Readers read both, and see every row at any
-time. What is found in finished networks afterwards has files of its own (see `analyses`). Files are replaced
+time. Results of analyses have separate files (see `analyses`). Files are replaced
 whole; a member's new row replaces its old one. A file that cannot be read is never overwritten.
 """
 
@@ -53,9 +53,9 @@ _OF_EACH_ROW = ("run_id", "status", "skipped", "config.seed")
 
 
 def save_part(folder: Path, part: str, results: pa.Table, curves: pa.Table | None = None) -> None:
-    """Keep the rows of one population in files of their own, in place of those that it left before.
+    """Store the rows of one population in their own files, replacing those that it left before.
 
-    Curves go first, so that no row is ever without its curves.
+    Curves go first, so no row is ever without its curves.
     """
     if curves is not None:
         _write_part(folder / PARTS / f"{part}.{CURVES}", curves)
@@ -76,9 +76,9 @@ class Planned:
 
     run_ids: Sequence[str]
     columns: pa.Schema
-    """Those of all rows."""
+    """The columns of all rows."""
     rows: Callable[[Sequence[int]], pa.Table]
-    """Gives the rows at some places among `run_ids`."""
+    """Returns the rows at some places among `run_ids`."""
 
 
 def gather(folder: Path, planned: Planned | None = None) -> None:
@@ -87,7 +87,7 @@ def gather(folder: Path, planned: Planned | None = None) -> None:
     With `planned`, rows of members that are to be trained, those of them that have no row yet are added, and
     members that are missing and no longer planned are dropped.
 
-    Raises: ConfigError where a present file is damaged or of another version; it is left as it is.
+    Raises: ConfigError if a present file is damaged or of another version; it is left as it is.
     """
     for name in (CURVES, RESULTS):
         files = _files(folder, name)
@@ -160,7 +160,7 @@ def completed(folder: Path) -> set[str]:
         table = _join(files, RESULTS, ["run_id", "status", "skipped"]) if known else None
     except FileNotFoundError:  # another process has joined the parts meanwhile
         return completed(folder)
-    except (OSError, pa.ArrowInvalid):  # which reading the statuses puts into words
+    except (OSError, pa.ArrowInvalid):  # reported when the statuses are read
         table = None
     if table is None:
         return {run_id for run_id, status in statuses(folder).items() if status in _DONE}
@@ -235,7 +235,7 @@ def load_results(path: str | Path, analyses: bool = False, keep: Keep | None = N
     A member that stands in several folders appears once, completed rather than failed, else the latest. With
     `analyses`, what `modulab analyse` found there is in further columns. `keep` says which columns to read, by name.
 
-    Raises: ConfigError where there are none, or where a file is damaged or of another version.
+    Raises: ConfigError if there are none, or if a file is damaged or of another version.
     """
     return _as_frame(_read(Path(path), RESULTS, analyses, keep))
 
@@ -265,7 +265,7 @@ def load_columns(path: str | Path, columns: Sequence[str], analyses: bool = Fals
 
 
 def _current_column(name: str) -> str:
-    """Return what a column that a user named is called now."""
+    """Return the present name of a column that a user named."""
     return f"config.{current_name(name.removeprefix('config.'))}" if name.startswith("config.") else name
 
 
@@ -287,7 +287,7 @@ def count_results(path: Path) -> int:
     """Return how many rows the files of results under a path have. Raises: ConfigError as `load_results` does."""
     try:
         return sum(map(count_rows, _found(path, RESULTS)))
-    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+    except FileNotFoundError:  # a run in progress has joined its parts meanwhile
         return count_results(path)
 
 
@@ -298,7 +298,7 @@ def varying_settings(path: Path) -> set[str]:
             (columns_kept(file, lambda name: name.startswith("config.")), constants(file))
             for file in _found(path, RESULTS)
         ]
-    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+    except FileNotFoundError:  # a run in progress has joined its parts meanwhile
         return varying_settings(path)
     names = dict.fromkeys(name for columns, _ in files for name in columns)
     missing = object()
@@ -383,7 +383,7 @@ def _read(
     whole = wanted is None and below is None and rows is None
     try:
         table = _join(files, name, keep=keep, chosen=None if whole else chosen)
-    except FileNotFoundError:  # a run at work has joined its parts meanwhile
+    except FileNotFoundError:  # a run in progress has joined its parts meanwhile
         return _read(path, name, analyses, keep, below, wanted, rows)
     if name == RESULTS:
         table = _readable(table, path)
@@ -398,7 +398,7 @@ def own_folder(path: Path) -> Path:
 
 
 def _found(path: Path, name: str) -> list[Path]:
-    """Return the files of a name under a path. Raises: ConfigError where there are none."""
+    """Return the files of a name under a path. Raises: ConfigError if there are none."""
     if path.name != name and own_folder(path) != path:
         path = path.with_name(name)
     files = [path] if path.is_file() else _files(path, name)

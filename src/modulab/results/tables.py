@@ -14,7 +14,7 @@ from modulab.results.versions import versions
 from modulab.schema import FIXED_COLUMNS
 
 Status = Literal["completed", "failed", "diverged", "missing"]
-"""`diverged` is a result as good as `completed`; `missing` says that a member was asked for and has none yet."""
+"""`diverged` is a result, like `completed`; `missing` means that a member was requested and has none yet."""
 
 _compute: Any = pyarrow.compute  # Its functions are made at run time, so type checkers do not know them.
 _CURVE_COLUMNS = (
@@ -75,7 +75,7 @@ def _setting_columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array
 
 
 FAILED_WITH = "failed with"
-"""How the reason begins for which a member lacks a measure that raised an error."""
+"""The beginning of the reason why a member lacks a measure that raised an error."""
 
 
 def failed_measures(skipped: str | None) -> list[str]:

@@ -1,1 +1,1 @@
-"""Many members: their results, on disk."""
+"""Sweeps: plan, train and measure many members, and store their results."""

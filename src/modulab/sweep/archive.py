@@ -1,8 +1,8 @@
 """An archive of elites: the best candidate in each cell of a grid over two measures, and the table of it.
 
-J.-B. Mouret and J. Clune, "Illuminating search spaces by mapping elites", arXiv 1504.04909, 2015. In each cell stays
-the candidate with the best fitness of all that came there; of equally fit ones, that with the smaller genes. This is a
-minimum over a total order, so that an archive depends on which candidates there were, and not on when they came.
+J.-B. Mouret and J. Clune, "Illuminating search spaces by mapping elites", arXiv 1504.04909, 2015. Each cell keeps
+the candidate with the best fitness; of equally fit ones, the one with the smaller genes. This is a minimum over a total
+order, so an archive depends on which candidates there were, and not on their order.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a search has tried."""
+    """A candidate that a search has tried."""
 
     number: int
     fitness: float
     """Lower is better."""
     measures: tuple[float, ...]
     genes: tuple[float | str, ...]
-    """Its place in the order of equally fit ones; of two equal ones, the earlier number is kept."""
+    """The order of equally fit candidates; of two equal ones, the one with the earlier number is kept."""
 
     @property
     def rank(self) -> tuple[float, tuple[tuple[bool, float | str], ...], int]:
-        """Return what elites have the least of."""
+        """Return the key by which the elite of a cell is the smallest."""
         return self.fitness, tuple((isinstance(gene, str), gene) for gene in self.genes), self.number
 
 
@@ -73,7 +73,7 @@ def elites(axes: Sequence[Axis], candidates: Iterable[Candidate]) -> dict[Cell, 
 def archive_table(
     axes: Sequence[Axis], rows: Mapping[Cell, Mapping[str, object]], columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one row per cell: where it lies, and of an elite its columns; those of empty cells are missing."""
+    """Return one row per cell: its position, and the columns of its elite; those of empty cells are missing."""
     cells: list[Cell] = [()]
     for axis in axes:
         cells = [(*cell, place) for cell in cells for place in range(axis.cells)]
@@ -86,13 +86,13 @@ def archive_table(
 
 
 def write_archive(folder: Path, table: pd.DataFrame) -> None:
-    """Write the table of an archive beside the results."""
+    """Write the table of an archive to the folder of results."""
     write_whole(folder / ARCHIVE, table.to_csv(index=False).encode())
 
 
 @dataclass(frozen=True)
 class ReadArchive:
-    """An archive as it was written: its table, the measures of its axes, and what elites are the best in."""
+    """An archive as it was written: its table, the measures of its axes, and the objective."""
 
     table: pd.DataFrame
     measures: tuple[str, str]
@@ -100,7 +100,7 @@ class ReadArchive:
 
 
 def read_archive(folder: Path) -> ReadArchive | None:
-    """Return the archive beside results, or None where there is none.
+    """Return the archive in a folder of results, or None if there is none.
 
     Raises: ConfigError for a file that is not an archive.
     """

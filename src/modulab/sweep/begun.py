@@ -1,4 +1,4 @@
-"""The engine that has begun to train in a folder, with which `trainer.engine=auto` goes on there."""
+"""The engine that has begun to train in a folder, with which `trainer.engine=auto` continues there."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from modulab.training.execution import fastest
 def engine_begun(
     folder: Path, run_ids: Collection[str], unfinished: Sequence[Sequence[str]]
 ) -> Engine | None:
-    """Return the engine that has begun to train members of a folder, if those with these run_ids are to go on with it.
+    """Return the engine that began to train members of a folder, if those with these run_ids should continue with it.
 
-    Of several it is the fastest, so that networks that are added to a folder are trained as most of those there. The
+    Of several it is the fastest, so networks that are added to a folder are trained as most of those there. The
     eager engine counts only where nothing is added: it trains what is small, and says nothing about more.
     """
     named = engines(folder)

@@ -1,7 +1,7 @@
 """MAP-Elites as a sampler of Optuna: trials are mutants of elites, and a search ends with an archive of them.
 
-J.-B. Mouret and J. Clune, arXiv 1504.04909, 2015. As a sampler it shares all else with other searches: batches that
-train as populations, failures, storages, and going on after a kill by drawing the same trials again.
+J.-B. Mouret and J. Clune, arXiv 1504.04909, 2015. It shares everything else with other searches: batches that
+train as populations, failures, storages, and continuing after a kill by drawing the same trials again.
 """
 
 from __future__ import annotations

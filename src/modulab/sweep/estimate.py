@@ -1,4 +1,4 @@
-"""What a dry run prints: how much there is to train, in which pieces, and about how long it takes."""
+"""The output of a dry run: the amount of training, its populations, and the estimated time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _START_SECONDS = 8
 
 
 def describe_work(plan: Plan, folder: Path) -> str:
-    """Return what training a plan in `folder` would come to, on this machine."""
+    """Return the estimate of training a plan in `folder` on this machine."""
     work = plan_work(plan.runs, plan.trainer, folder)
     shares = len(shares_of(work))
     each = "one per GPU" if work.execution.device.type == "cuda" else "one per core"
@@ -29,7 +29,7 @@ def describe_work(plan: Plan, folder: Path) -> str:
 
 
 def describe_shards(plan: Plan, folder: Path, settings: ShardSettings) -> str:
-    """Return what training a plan in `folder` in shards would come to."""
+    """Return the estimate of training a plan in `folder` in shards."""
     work = plan_for_shards(plan.runs, plan.trainer, folder, settings)
     shards = cut_shards(work, set(), settings.most_shards)
     largest = max((len(shard) for shard in shards), default=0)

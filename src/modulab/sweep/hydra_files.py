@@ -1,4 +1,4 @@
-"""What Hydra writes before a command is checked: put back where the command is refused, or dry."""
+"""Files that Hydra writes before a command is checked; restored if the command is rejected or a dry run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HydraFiles:
         self._folder = folder.absolute()
         names = ["multirun.yaml", *(f"{subfolder}/{name}" for name in _DESCRIPTION if subfolder)]
         for path in (self._folder / name for name in names):
-            with suppress(OSError):  # what cannot be read, Hydra cannot write either
+            with suppress(OSError):  # Hydra cannot write what cannot be read
                 self._before[path] = path.read_bytes() if path.is_file() else None
 
     def restore(self) -> None:

@@ -1,4 +1,4 @@
-"""What Hydra runs: a run by itself, or the jobs of a sweep packed together, with one return value per job."""
+"""The function that Hydra runs: a single run, or the jobs of a sweep packed together, with one value per job."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ _NOT_RETURNED = ("config.", "version.")
 
 
 class MembersFailed(Exception):
-    """A job has no result to return; all others have been run."""
+    """Raised if a job has no result to return; all other jobs have been run."""
 
 
 @runtime_checkable
 class PackedLauncher(Protocol):
-    """What trains the jobs of a sweep together."""
+    """The function that trains the jobs of a sweep together."""
 
     def prepare(self, plan: Plan, folder: Path) -> Work:
-        """Return what of the jobs is to be trained.
+        """Return the members of the jobs that are to be trained.
 
         Raises: ConfigError for a config, device or file that cannot be used.
         """
         ...
 
     def train(self, plan: Plan, work: Work, folder: Path) -> None:
-        """Train what was prepared, and keep it in the sweep's folder."""
+        """Train the prepared members, and store the results in the sweep's folder."""
         ...
 
     def describe(self, plan: Plan, folder: Path) -> str:
-        """Return what would be trained, for a dry run."""
+        """Return the members that would be trained, for a dry run."""
         ...
 
 
@@ -83,17 +83,17 @@ class TrainTask:
         self.error: ConfigError | None = None
         self.planned: set[str] = set()
         self.sweep_config: DictConfig | None = None
-        """Of jobs trained one by one: the sweep's config, which the first valid job records."""
+        """For jobs trained one by one: the sweep's config, which the first valid job records."""
         self.findings: tuple[list[str], list[list[str]]] | None = None
-        """Of a search: headings and rows of a table of its best trials."""
+        """For a search: headings and rows of a table of its best trials."""
         self._locks: dict[Path, FolderLock] = {}
 
     def __call__(self, config: Any) -> Any:
-        """Train one run and return its objective. In a sweep an error is Hydra's to report, after the other jobs."""
+        """Train one run and return its objective. In a sweep, Hydra reports an error after the other jobs."""
         hydra_config = HydraConfig.get()
         multirun = hydra_config.mode == RunMode.MULTIRUN
         self.begin(Path(hydra_config.sweep.dir if multirun else hydra_config.run.dir), multirun)
-        output = Path(hydra_config.runtime.output_dir)  # which Hydra has made
+        output = Path(hydra_config.runtime.output_dir)  # created by Hydra
         try:
             return self._run(config, output)
         except ConfigError as error:
@@ -109,22 +109,22 @@ class TrainTask:
         self.began, self.folder, self.multirun = True, folder, multirun
 
     def hold(self, folder: Path) -> None:
-        """Make a folder and keep other processes out of it until `release`."""
+        """Create a folder and lock it until `release`."""
         if folder not in self._locks:
             check_folder(folder)
             self._locks[folder] = FolderLock(folder)
 
     def holds(self, folder: Path) -> bool:
-        """Return whether this process keeps others out of a folder."""
+        """Return whether this process has locked a folder."""
         return folder in self._locks
 
     def release(self) -> None:
-        """Release the folders that this process held."""
+        """Release the folders that this process locked."""
         while self._locks:
             self._locks.popitem()[1].release()
 
     def withdraw(self) -> None:
-        """Release the folders that this process held, and remove empty ones."""
+        """Release the folders that this process locked, and remove empty ones."""
         while self._locks:
             folder, lock = self._locks.popitem()
             lock.withdraw()
@@ -180,11 +180,11 @@ def run_jobs(
     first_number: int,
     launcher: PackedLauncher,
 ) -> Sequence[JobReturn]:
-    """Run the jobs of a sweep, given by their overrides, all together, and return what each gave.
+    """Run the jobs of a sweep, given by their overrides, all together, and return the value of each.
 
     A job without a result returns as failed, which is not raised before all are done.
 
-    Raises: ConfigError where a job has invalid settings; no job has begun then.
+    Raises: ConfigError if a job has invalid settings; no job has begun then.
     """
     folder = Path(str(config.hydra.sweep.dir))
     task.begin(folder, multirun=True)
@@ -259,7 +259,7 @@ class EachJob(Sequence[Any]):
 
 
 def _check_objectives(plan: Plan) -> None:
-    """Raise ConfigError where `sweep.objective` names what no measure gives: before anything is trained."""
+    """Raise ConfigError if `sweep.objective` names what no measure gives: before anything is trained."""
     objective = plan.sweep.objective
     if objective is None:
         return
@@ -275,7 +275,7 @@ def return_values(plan: Plan, folder: Path) -> Sequence[Any]:
 
     Values are means over a job's members; of a job without any, it is the MembersFailed that says why.
 
-    Raises: ConfigError where `sweep.objective` names no measure.
+    Raises: ConfigError if `sweep.objective` names no measure.
     """
     results = load_results(
         folder, keep=lambda name: name == "config.seed" or not name.startswith(_NOT_RETURNED)
@@ -324,7 +324,7 @@ def _required(value: Any) -> Any:
 
 
 def _job_return(overrides: Sequence[str], value: Any) -> JobReturn:
-    """Return what Hydra expects of a job. Its config is left out: Hydra takes 0.1 s per job to compose one."""
+    """Return the record that Hydra expects of a job, without its config: Hydra takes 0.1 s per job to compose one."""
     job = JobReturn(
         overrides=list(overrides),
         working_dir=os.getcwd(),
@@ -403,7 +403,7 @@ def _check_job_folder(composed: DictConfig) -> None:
 
 
 def _write_job_folder(composed: DictConfig, folder: Path, run_ids: Sequence[str]) -> None:
-    """Give a job the folder that it would have had if launched alone: its config, and its rows."""
+    """Write the folder that a job would have had if launched alone: its config, and its rows."""
     output = Path(str(composed.hydra.runtime.output_dir))
     whole = OmegaConf.masked_copy(composed, "hydra")
     _write_description(_task_config(composed), whole, output)

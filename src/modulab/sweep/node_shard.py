@@ -1,4 +1,4 @@
-"""What a node trains of a sweep: the members of a shard, whichever carrier brought it there."""
+"""Training of a shard of a sweep on a node, with any carrier."""
 
 # No postponed annotations here: in a dataclass of another module that derives from this one they name nothing.
 import os
@@ -18,18 +18,18 @@ from modulab.training.execution import Execution
 
 @dataclass
 class NodeShard:
-    """The members of a shard, to be trained from wherever an earlier attempt left them."""
+    """The members of a shard, which continue from where an earlier attempt left them."""
 
     configs: Sequence[dict[str, Any]]
     trainer: Trainer
     folder: str
     search_path: Sequence[str] = field(default_factory=list[str])
     execution: Execution | None = None
-    """As chosen by all members of the sweep; None in tasks that earlier versions of modulab submitted."""
+    """The execution chosen for all members of the sweep; None in tasks that earlier versions of modulab submitted."""
 
     @classmethod
     def of(cls, shard: Sequence[Run], work: Work, folder: Path, **own: Any) -> Self:
-        """Return what a node needs to train a shard, with the fields that only its carrier has."""
+        """Return the shard for a node, with the additional fields of its carrier."""
         return cls(
             configs=[run.config for run in shard],
             trainer=work.trainer,
@@ -40,7 +40,7 @@ class NodeShard:
         )
 
     def train(self, progress: ProgressReport | None = None, log: RunLog | None = None) -> int:
-        """Train what has no result yet, and return how many members that was.
+        """Train the members without a result, and return their number.
 
         Progress is printed here, unless it is to be reported elsewhere.
 
@@ -59,7 +59,7 @@ class NodeShard:
 
 
 def _search_path() -> list[str]:
-    """Return where a user's own modules may lie: here, in the project's folder, and where the environment says."""
+    """Return the folders of a user's own modules: the current one, the project's, and those of the environment."""
     project = find_project().folder
     named = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     return [os.getcwd(), *([str(project)] if project else []), *map(os.path.abspath, named)]

@@ -1,7 +1,7 @@
 """How many members fit in one population, and how much memory it takes.
 
-What is counted was measured, on processes of one population each, and is checked in tests: their peaks stay within
-1.3 times what is estimated here.
+The numbers were measured on processes with one population each. Tests check that their peaks are at most 1.3 times the
+estimate.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from modulab.training.execution import Execution
 from modulab.training.program import network_of, program_of
 
 PROCESS_BYTES = 560 << 20
-"""What a process takes before it trains anything: torch, Lightning, and what the C library sets aside."""
+"""Memory of a process before it trains: torch, Lightning, and what the C library reserves."""
 COMPILER_BYTES = 320 << 20
-"""What compiling training steps takes beside it."""
+"""Additional memory for compiling training steps."""
 _FLOAT = 4
 _COPIES_OF_PARAMETERS = 10
-"""Parameters, two moments, the mask, and what initialisation, checkpoints and measures hold beside them."""
+"""Parameters, two moments, the mask, and the copies that initialisation, checkpoints and measures hold."""
 _COPIES_IN_A_STEP = 8
-"""Gradients, and what clipping them and the optimiser's update hold beside them."""
+"""Gradients, and the copies that clipping and the optimiser's update hold."""
 _COPIES_OF_ACTIVITY = 8
 """Activity of a step, and the gradients of it. Of what follows, compiled steps store nothing."""
 _COPIES_FOR_NOISE = 20
@@ -131,7 +131,7 @@ def available_bytes(trainer: Trainer, device: torch.device) -> float:
 
 
 def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
-    """Raise ConfigError where not even this member alone fits in memory; it says how much that would take."""
+    """Raise ConfigError if not even this member alone fits in memory; it says how much that would take."""
     room = available_bytes(trainer, device) * (1 if trainer.memory_gib is not None else 2)
     training, task = member.training, member.task
     tables = 16 * task.modules**2  # of modularity, module by module
@@ -152,7 +152,7 @@ def check_fits(member: Member, trainer: Trainer, device: torch.device) -> None:
 
 
 def population_sizes(runs: Sequence[Run], trainer: Trainer, execution: Execution) -> list[int]:
-    """Return into how many members each to cut these, in their order, so that each population fits in memory.
+    """Return into how many members each to cut these, in their order, so each population fits in memory.
 
     Each population has at least 1. On a CPU a population gains nothing beyond some dozens of members, and its
     results come only at its end; an accelerator is filled by thousands.

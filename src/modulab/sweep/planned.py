@@ -1,4 +1,4 @@
-"""Train what overrides ask for in this process, without Hydra's own start of a program."""
+"""Train the members that overrides describe in this process, without starting Hydra."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def train_planned(
 ) -> list[str]:
     """Train and measure what these overrides ask for and `folder` lacks; return the run_ids of all they ask for.
 
-    `command` is what the folder keeps as the command that gave its rows, by default the same overrides. Given run_ids
+    `command` is stored as the command that produced the rows, by default the same overrides. Given run_ids
     in `like`, only members that differ from one of those in nothing but the seed are asked for.
 
-    Raises: ConfigError for whatever a user can set right.
+    Raises: ConfigError for errors that a user can correct.
     """
     command = command or ["modulab", "train", *overrides, f"hydra.run.dir={folder}"]
     overrides = replace_grid(overrides)

@@ -1,6 +1,6 @@
 """Ray as a carrier of shards: each is a task, which is restarted elsewhere if its process or node is lost.
 
-Ray ends the tasks of a program that ends, so that this command watches them until they end. What they have trained lies
+Ray ends the tasks of a program that ends, so this command watches them until they end. What they have trained lies
 in the sweep's folder, which all nodes share, as do their logs.
 """
 
@@ -29,12 +29,12 @@ from modulab.sweep.shards import Shard, check_settings, count_words, refresh_fol
 
 FOLDER = "ray"
 _OBJECT_STORE_BYTES = 80 << 20
-"""About the least that Ray takes: shards give their results to files."""
+"""About the minimum memory of Ray; shards write their results to files."""
 
 
 @dataclass(frozen=True)
 class RaySettings:
-    """What Ray is asked for; the fields of hydra/launcher=population_ray."""
+    """The settings of Ray tasks; the fields of hydra/launcher=population_ray."""
 
     address: str | None
     shards: int
@@ -70,17 +70,17 @@ class RaySettings:
 
     @property
     def kind(self) -> str:
-        """Return what shards are to Ray."""
+        """Return the word for shards in Ray."""
         return "tasks of Ray"
 
     @property
     def limit(self) -> str:
-        """Return how long a task has: any time."""
+        """Return the time limit of a task: none."""
         return ""
 
     @property
     def demand(self) -> dict[str, float]:
-        """Return what of a node each task takes, by Ray's names of resources."""
+        """Return the resources of a node that each task takes, by Ray's names."""
         own = {"CPU": float(self.cpus), "GPU": self.gpus, "memory": self.memory_gib * 2**30}
         return {name: amount for name, amount in {**own, **(self.resources or {})}.items() if amount > 0}
 
@@ -121,7 +121,7 @@ class RayTasks:
         self._waiting = ExitStack()
 
     def connect(self) -> None:
-        """Connect to the cluster, or start one. Raises: ConfigError where that is impossible, or it never has room."""
+        """Connect to the cluster, or start one. Raises: ConfigError if that is impossible, or it never has room."""
         self._where = _connect(self._settings)
         self._lack = self._lack_of_room()
 
@@ -153,7 +153,7 @@ class RayTasks:
     def refresh(self, shards: Sequence[Shard]) -> None:
         """Record what has begun and what has ended, and restart what was lost.
 
-        Raises: ConfigError where a node does not share the folder, or has other programs.
+        Raises: ConfigError if a node does not share the folder, or has other programs.
         """
         import ray
 
@@ -201,7 +201,7 @@ class RayTasks:
             {name: value for name, value in os.environ.items() if name.startswith("MODULAB_")},
             _programs(),
         )
-        # Started again here, not by Ray, so that it is said, and that a lack of memory counts among the retries. A
+        # Restarted here and not by Ray, so that restarts are reported and a lack of memory counts as a retry. A
         # process trains one shard, as under SLURM.
         function: Any = ray.remote(
             num_cpus=settings.cpus,
@@ -238,9 +238,9 @@ class RayTasks:
         task.state, task.failure = "", ended.reason
 
     def _lack_of_room(self) -> str:
-        """Return why shards have to wait for another node; empty where a node can take one.
+        """Return why shards have to wait for another node; empty if a node can take one.
 
-        Raises: ConfigError where there will never be another.
+        Raises: ConfigError if there will never be another.
         """
         import ray
 
@@ -308,7 +308,7 @@ def _connect(settings: RaySettings) -> str:
     Without an address it is the one that Ray itself would take: that of RAY_ADDRESS, or of this machine; where there is
     none, one is started that ends with this process.
 
-    Raises: ConfigError where it cannot be reached.
+    Raises: ConfigError if it cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -350,7 +350,7 @@ def _connect(settings: RaySettings) -> str:
 
 
 def _left_behind() -> str | None:
-    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None where it answers.
+    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None if it answers.
 
     Ray itself would try it for many minutes.
     """

@@ -1,4 +1,4 @@
-"""Train one row of a table again, alone, and compare: what the table says should not depend on packing."""
+"""Train one row of a table again, alone, and compare: results should not depend on packing."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _RANGE = re.compile(r"(\d+)-(\d+)")
 
 @dataclass(frozen=True)
 class Comparison:
-    """A recorded member and the same trained again: every number of both, and whether they must agree."""
+    """A recorded member and the same member trained again: all numbers of both, and whether they must agree."""
 
     run_id: str
     status: tuple[str, str]
     measures: dict[str, tuple[float, float]]
-    """Each measure as recorded and as it came out again."""
+    """Each measure, as recorded and as measured again."""
     curves: dict[str, tuple[float, float]]
     """Each point of the curves, as measure and step, likewise."""
     differences: list[str]
-    """What differs between then and now, so that equal bits are not to be expected; empty if they are."""
+    """The differences between then and now because of which equal bits are not expected; empty if they are."""
 
     @property
     def deviating(self) -> dict[str, tuple[float, float]]:
@@ -56,13 +56,13 @@ class Comparison:
 
 
 def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collection[str] = ()) -> Comparison:
-    """Train the member of one row again, in a population of its own, and compare it with what the row says.
+    """Train the member of one row again, in its own population, and compare it with the row.
 
     `member` is a row's number, from 0, in the order of the results file, or the beginning of its run_id.
     `trainer` holds plain trainer settings; the engine is the one that the row was trained with. `modules` are the
     user's own that the member's config may name.
 
-    Raises: ConfigError where there is no such row, where it has no result, where its config is not kept, or where
+    Raises: ConfigError if there is no such row, if it has no result, if its config is not stored, or if
     it names other code.
     """
     results = load_results(path)

@@ -1,4 +1,4 @@
-"""Plan and train populations: group members, train and measure each group, and keep every result as it comes."""
+"""Plan and train populations: group members, train and measure each group, and store every result at once."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from modulab.training.program import program_of
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be trained: the populations that lack a result, and how to train them."""
+    """The populations that lack a result, and how to train them."""
 
     runs: list[Run]
     populations: list[list[Run]]
     unfinished: int
-    """So many of the populations, the first ones, left a checkpoint: they must stay as they are to go on from it."""
+    """The number of populations, the first ones, that left a checkpoint; they must not change, to continue from it."""
     trainer: Trainer
     execution: Execution
 
@@ -66,7 +66,7 @@ class Work:
 
     @property
     def self_trained(self) -> list[Run]:
-        """Return the members that train themselves, each in a process of its own."""
+        """Return the members that train themselves, each in its own process."""
         return [
             population[0] for population in self.populations if trains_itself(population[0].condition.example)
         ]
@@ -94,7 +94,7 @@ def plan_populations(
         key = keys[run.condition]
         if key is not None:
             groups[key].append(run)
-        else:  # it trains itself, or fails and says why
+        else:  # it trains itself, or fails with a reason
             populations.append([run])
     for group in groups.values():
         examples = [condition.example for condition in _conditions(group)]
@@ -159,7 +159,7 @@ def plan_work(
     """Return what is to be trained of `runs`, of which `folder` may hold results and checkpoints.
 
     Unless it is given, the execution is chosen here, by all members, done or not, and by what was begun in the folder,
-    so that a sweep that is resumed ends in the same bits. With a device given, it is chosen for another machine.
+    so a sweep that is resumed ends in the same bits. With a device given, it is chosen for another machine.
 
     Raises: ConfigError for a measure, device or file that cannot be used.
     """
@@ -272,7 +272,7 @@ def _step_work(population: Sequence[Run], execution: Execution) -> float:
 
 
 def packed_seconds(member: Member, engine: Engine) -> float:
-    """Return about how many seconds a network takes where it is trained among many others, on one core."""
+    """Return about how many seconds a network takes on one core if it is trained with many others."""
     if not trains_itself(member):
         with suppress(ForeignError), foreign_code():
             return step_seconds([member], RATES[engine].packed)

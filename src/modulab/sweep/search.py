@@ -1,9 +1,9 @@
 """A search: Optuna asks for trials in batches, each is trained as populations, and Optuna gets the results.
 
-Each batch of trials is drawn with a seed of its own, made of the search's seed and the number of trials before. The
-same command in the same folder therefore draws the same trials again, whose results are there, and goes on where it
+Each batch of trials is drawn with its own seed, made of the search's seed and the number of trials before. The
+same command in the same folder therefore draws the same trials again, whose results are there, and continues where it
 stopped, without anything stored. A storage of Optuna's is for other uses: other programs that read the study,
-and searches that go on in another folder.
+and searches that continue in another folder.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _REFUSALS = (ConfigError, *READING_ERRORS)
 """Errors raised for jobs with invalid settings."""
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[JobReturn]]
-"""Trains jobs, given by their overrides, and returns what each gave."""
+"""Trains jobs, given by their overrides, and returns the value of each."""
 
 
 @runtime_checkable
 class KeepsArchive(Protocol):
-    """A sampler whose search ends with an archive, and not with the trials that are best in all objectives."""
+    """A sampler whose search ends with an archive instead of the trials that no other trial beats."""
 
     def check(self, objectives: Sequence[str]) -> None:
         """Raise ConfigError for settings that do not define an archive of these objectives."""
@@ -72,7 +72,7 @@ class KeepsArchive(Protocol):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search; the keys of `hydra.sweeper`, where they are described."""
+    """The settings of a search: the keys of `hydra.sweeper`, where they are described."""
 
     sampler: Mapping[str, Any]
     pruner: Mapping[str, Any]
@@ -83,7 +83,7 @@ class SearchSettings:
     n_jobs: int
     rungs: Sequence[int]
     steps: int
-    """Of trials that come to the end."""
+    """The number of steps of trials that are not stopped early."""
 
 
 class Search:
@@ -118,15 +118,15 @@ class Search:
                 self.study.sampler.check(objectives)
             _ask_again(self.study, str(folder.resolve()))
         self.jobs_before = len(self.study.get_trials(deepcopy=False)) * (1 + len(settings.rungs))
-        """Jobs of earlier starts at most, to number on from."""
+        """The maximum number of jobs of earlier starts, from which numbers continue."""
 
     def run(self, launch: Launch) -> None:
         """Train batches of trials until there are as many as asked for.
 
         A trial whose members fail, whose objective is not finite, or whose settings are invalid, has failed, and
-        the others go on.
+        the others continue.
 
-        Raises: ConfigError where no trial of the first batch is valid; KeyboardInterrupt on Ctrl-C.
+        Raises: ConfigError if no trial of the first batch is valid; KeyboardInterrupt on Ctrl-C.
         """
         while (begun := _count(self.study)) < self._settings.n_trials:
             size = min(self._settings.n_jobs, self._settings.n_trials - begun)
@@ -172,7 +172,7 @@ class Search:
         return headings, rows
 
     def write(self) -> None:
-        """Write the best parameters and values beside the results, in the form of Hydra's plugin for Optuna."""
+        """Write the best parameters and values to the folder of results, in the form of Hydra's plugin for Optuna."""
         ranked = self._ranked()
         if not ranked:
             return
@@ -223,7 +223,7 @@ class Search:
                     else:
                         trial.report(outcome[0], rung)
                         going_on.append(trial)
-            # Called only once all of the rung have reported, so that each is compared with all others.
+            # Called only once all of the rung have reported, so each is compared with all others.
             with _optuna("hydra.sweeper.pruner"):
                 pruned = {trial.number for trial in going_on if trial.should_prune()}
             for trial in going_on:
@@ -241,8 +241,8 @@ class Search:
         to_stderr(f"trial {trial.number} has failed: {printable(said)}")
 
     def _cut_off(self, trial: Trial) -> None:
-        """Mark a trial that was not trained, so that it does not count."""
-        with suppress(Exception):  # its storage may be what failed
+        """Mark a trial that was not trained, so it does not count."""
+        with suppress(Exception):  # its storage may have failed
             trial.set_user_attr(_INTERRUPTED, True)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 

@@ -1,4 +1,4 @@
-"""What a search draws from: the swept keys of a command, as Optuna's distributions."""
+"""The search space: the swept keys of a command, as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modulab.errors import ConfigError
 from modulab.sweep.values import sweep_values
 
 Value = bool | int | float | str | None
-"""What Optuna draws and stores."""
+"""The types of values that Optuna draws and stores."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def split_search(overrides: Sequence[Override]) -> tuple[list[Dimension], list[s
 
 
 def dimension_of(override: Override) -> Dimension:
-    """Return the dimension that a sweep stands for. Raises: ConfigError where it cannot be drawn from.
+    """Return the dimension that a sweep stands for. Raises: ConfigError if it cannot be drawn from.
 
     An interval holds both of its ends, as Hydra and Optuna have it; a range excludes its end. `tag(log, ...)` draws
     the logarithm evenly.

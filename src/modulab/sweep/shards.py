@@ -1,7 +1,7 @@
 """Shards: parts of a sweep that a carrier, SLURM or Ray, trains on the nodes of a cluster.
 
 The sweep's folder is shared by all machines. Each node trains the members of its shard and leaves their rows among the
-folder's parts, so that nothing has to pass through the process that waits until all shards have ended.
+folder's parts, so nothing has to pass through the process that waits until all shards have ended.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from modulab.sweep.run import Work, begin, packed_seconds, plan_work, results_ke
 from modulab.text import to_stderr
 
 _LONGEST_SILENCE = 3600.0
-"""Seconds for which a carrier may be away, as while it is restarted, before the watch gives up."""
+"""Seconds for which a carrier may be unavailable, for example while it is restarted, before watching ends."""
 
 
 class NoAnswer(ConfigError):
-    """A carrier does not answer, perhaps for a while; its shards continue meanwhile."""
+    """Raised if a carrier does not answer; its shards continue meanwhile."""
 
 
 @dataclass
@@ -43,18 +43,18 @@ class Shard:
     log: str = ""
     state: str = "PENDING"
     reason: str = ""
-    """Why it waits, in the carrier's words."""
+    """Why the shard waits, in the carrier's words."""
     failure: str = ""
-    """Why it ended without all of its results, where the carrier knows."""
+    """Why the shard ended without all of its results, if the carrier knows."""
 
     @property
     def alive(self) -> bool:
-        """Return whether the carrier still has it, waiting or at work."""
+        """Return whether the shard is still waiting or running."""
         return self.state != ""
 
     @property
     def running(self) -> bool:
-        """Return whether it is at work, or about to end."""
+        """Return whether the shard is running, or about to end."""
         return self.state in ("RUNNING", "COMPLETING")
 
 
@@ -94,7 +94,7 @@ class ShardSettings(Protocol):
 
     @property
     def limit(self) -> str:
-        """Return how long a shard has, in words; empty where it has any time."""
+        """Return how long a shard has, in words; empty if it has any time."""
         ...
 
 
@@ -110,13 +110,13 @@ class Carrier(Protocol):
         ...
 
     def submit(self, shards: Sequence[Sequence[Run]], work: Work, folder: Path) -> list[Shard]:
-        """Submit shards, and report it. Raises: ConfigError where they are refused."""
+        """Submit shards, and report it. Raises: ConfigError if they are refused."""
         ...
 
     def refresh(self, shards: Sequence[Shard]) -> None:
         """Update the state of shards; one that has ended gets the empty state.
 
-        Raises: NoAnswer where the carrier does not answer; ConfigError where no shard can be trained.
+        Raises: NoAnswer if the carrier does not answer; ConfigError where no shard can be trained.
         """
         ...
 
@@ -159,9 +159,9 @@ def run_in_shards(
 
     Shards of an earlier command that still run are waited for; what they do not train is submitted. A shard
     that ends without all of its results leaves rows with the status `missing` that say so. Nodes may have no
-    network, so that loggers export here, each shard's members after it has ended.
+    network, so loggers export here, each shard's members after it has ended.
 
-    Raises: ConfigError where the carrier refuses; KeyboardInterrupt on Ctrl-C, after `Carrier.leave`.
+    Raises: ConfigError if the carrier refuses; KeyboardInterrupt on Ctrl-C, after `Carrier.leave`.
     """
     begin(work, folder)
     pending = {run.run_id for population in work.populations for run in population}
@@ -301,7 +301,7 @@ def describe_states(shards: Sequence[Shard]) -> str:
 
 
 def refresh_folders(*folders: Path) -> None:
-    """Refresh a network file system, so that it shows what nodes have just written, by a change of our own."""
+    """Refresh a network file system, so it shows what nodes have just written, by a change of our own."""
     for place in folders:
         with suppress(OSError):
             probe = place / f".look.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""Members that train themselves: each in a process of its own, as many at once as cores and memory allow."""
+"""Members that train themselves: each in its own process, as many at once as cores and memory allow."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def train_side_by_side(
     progress: ProgressReport,
     finish: Callable[[Run, PopulationResult | str], None],
 ) -> None:
-    """Train and measure members, each in a process of its own; `finish` is given what each gave, or why it failed.
+    """Train and measure members, each in its own process; `finish` is given what each gave, or why it failed.
 
     Raises: KeyboardInterrupt on Ctrl-C, when all have stopped.
     """

@@ -105,13 +105,13 @@ class SlurmArrays:
         return there
 
     def submit(self, shards: Sequence[Sequence[Run]], work: Work, folder: Path) -> list[Shard]:
-        """Submit shards as one array job. Raises: ConfigError where SLURM refuses."""
+        """Submit shards as one array job. Raises: ConfigError if SLURM refuses."""
         tasks = submit(shards, work, folder, self._settings)
         tell(f"SLURM job {_arrays(tasks)} trains {count_words(tasks)}; logs: {folder / FOLDER}")
         return tasks
 
     def refresh(self, shards: Sequence[Shard]) -> None:
-        """Ask SLURM for the state of tasks. Raises: NoAnswer where it does not answer."""
+        """Ask SLURM for the state of tasks. Raises: NoAnswer if it does not answer."""
         refresh(shards)
 
     def leave(self, shards: Sequence[Shard]) -> None:
@@ -121,7 +121,7 @@ class SlurmArrays:
 
 
 def submit(shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: SlurmSettings) -> list[Shard]:
-    """Submit shards as one array job and return its tasks. Raises: ConfigError where SLURM refuses."""
+    """Submit shards as one array job and return its tasks. Raises: ConfigError if SLURM refuses."""
     import submitit
 
     for name in ("sbatch", "srun", "squeue"):
@@ -232,7 +232,7 @@ def recorded_tasks(folder: Path) -> list[Shard]:
 def refresh(tasks: Sequence[Shard]) -> None:
     """Ask SLURM for the state of tasks; one that it no longer has gets the empty state.
 
-    Raises: NoAnswer where SLURM does not answer.
+    Raises: NoAnswer if SLURM does not answer.
     """
     if not tasks:
         return

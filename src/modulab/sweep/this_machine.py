@@ -52,7 +52,7 @@ def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
     Only one command may do so in a folder at a time (see `FolderLock`).
 
     Raises: ConfigError for a file that cannot be used; KeyboardInterrupt on Ctrl-C, after which planning and running
-    the same again goes on where this stopped.
+    the same again continues where this stopped.
     """
     begin(work, folder)
     with results_kept(folder, logger, work.trainer.progress) as log:
@@ -119,9 +119,9 @@ def train_in_processes(
     log: RunLog,
     devices: Sequence[int] | None = None,
 ) -> None:
-    """Train each share in a process of its own, on a device of its own unless `devices` gives their numbers.
+    """Train each share in its own process, on its own device unless `devices` gives their numbers.
 
-    What a process that dies has not finished stays `missing`, with the reason; the others go on.
+    What a process that dies has not finished stays `missing`, with the reason; the others continue.
 
     Raises: ConfigError for a file that cannot be used; KeyboardInterrupt on Ctrl-C; either after all have saved.
     """

@@ -152,7 +152,7 @@ def _kept(part: Parameter) -> tuple[object, ...]:
 def load_members(path: str | Path) -> list[TrainedMembers]:
     """Return the trained members of a run's or sweep's folder, one group per population.
 
-    Raises: ConfigError where there are none, or where a checkpoint is damaged or of another version.
+    Raises: ConfigError if there are none, or if a checkpoint is damaged or of another version.
     """
     files = sorted(Path(path).rglob(f"{POPULATIONS}/*.ckpt"))
     if not files:
@@ -184,7 +184,7 @@ def read_members(file: Path) -> TrainedMembers:
     The manifest has their configs in full. Without it, the checkpoint's own record is used, which lacks the
     classes (`_target_`) that networks are made by.
 
-    Raises: ConfigError where either cannot be read, or the two do not go together.
+    Raises: ConfigError if either cannot be read, or the two do not go together.
     """
     content = read_checkpoint(file)
     saved = content["modulab"]

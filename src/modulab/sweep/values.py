@@ -1,6 +1,6 @@
 """The values of a sweep, as `choice`, `range`, `sort`, `shuffle`, `glob` and `tag` in overrides give them.
 
-Hydra reads the grammar. Its own `range` adds floats, so that 0.1 + 0.1 + 0.1 is not 0.3, and its `sort` reverses
+Hydra reads the grammar. Its own `range` adds floats, so 0.1 + 0.1 + 0.1 is not 0.3, and its `sort` reverses
 a range by its bounds instead of its values. Here a range is expanded in place, in exact decimals.
 """
 
@@ -55,7 +55,7 @@ def expand_jobs(overrides: Sequence[Override]) -> list[list[str]]:
 def sweep_values(override: Override) -> list[str]:
     """Return every value of an override, written as Hydra reads it; one if the override is no sweep.
 
-    Raises: ConfigError where there is none, or where values cannot be enumerated.
+    Raises: ConfigError if there is none, or if values cannot be enumerated.
     """
     line = override.input_line or override.get_key_element()
     parser = parser_with({"range": _range, "shuffle": _shuffle})
@@ -110,7 +110,7 @@ def _range(start: Any, stop: Any = None, step: Any = 1) -> ChoiceSweep:
 
 
 def _shuffle(*args: Any, **named: Any) -> Any:
-    """Return a sweep or list in an order that depends on its values alone, so that the same command goes on."""
+    """Return a sweep or list in an order that depends on its values alone, so the same command continues."""
     given = [*args, *named.values()]
     if len(given) > 1:
         return ChoiceSweep(list=_shuffled(given), simple_form=True)

@@ -99,7 +99,7 @@ class Task(Settings):
 
     @property
     def withholds(self) -> bool:
-        """Return whether combinations are withheld from training, so that the region `withheld` exists."""
+        """Return whether combinations are withheld from training, so the region `withheld` exists."""
         return False
 
     @property

@@ -2,7 +2,7 @@
 
 The questions are N-bit parity (is their sum odd?) and delayed match (is the last bit the same as the first of the N?),
 which S. Khajehabdollahi et al. ("Emergent mechanisms for long timescales depend on training curriculum and affect
-performance in memory tasks", 2024) teach with N that grows. Bits before the last N do not count, so that a network has
+performance in memory tasks", 2024) teach with N that grows. Bits before the last N do not count, so a network has
 to forget them.
 """
 

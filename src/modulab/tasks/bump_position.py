@@ -119,7 +119,7 @@ class BumpPositionTask(Task):
             return supports.full(keys, counters, 2, 1).flatten(2)
         edge = 2.0 * self.corner / (self.side - 1) - 1.0
         if region == "withheld":
-            # Drawn directly, for they may be rare: uniform on [edge, 1]^2.
+            # Drawn directly, because they may be rare: uniform on [edge, 1]^2.
             positions = supports.full(keys, counters, 2, 1).flatten(2)
             return (positions * (0.5 * (1.0 - edge)) + 0.5 * (1.0 + edge)).clamp(min=edge, max=1.0)
         return supports.rejection(

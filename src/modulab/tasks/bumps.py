@@ -1,7 +1,7 @@
 """Bump codes: the responses of Gaussian tuning curves whose centres are a grid over all coordinates jointly.
 
 Cell j of a grid of g^D responds with r_j(x) = prod_i s exp(-(x_i - c_ji)^2 / (2 w^2)): it is active where all
-coordinates are near its centre, so that no cell belongs to one coordinate. s is the constant that makes the mean of
+coordinates are near its centre, so no cell belongs to one coordinate. s is the constant that makes the mean of
 r_j^2 over cells and over x uniform on [-1, 1]^D equal to 1: however many cells there are, units that read them begin
 with sums as large as those that read as many standardised inputs.
 """
@@ -22,7 +22,7 @@ MOST_CELLS = 2**14
 
 
 def check_size(grid: int, coordinates: int) -> None:
-    """Raise ConfigError where a grid has more than `MOST_CELLS` cells."""
+    """Raise ConfigError if a grid has more than `MOST_CELLS` cells."""
     if coordinates * math.log2(grid) <= math.log2(MOST_CELLS) + 1e-9:
         return
     largest = math.floor(MOST_CELLS ** (1 / coordinates) + 1e-9)

@@ -198,7 +198,7 @@ class CausalTask(Task):
         """Return data sets of `observations` observations or, in the test split, exact moments; all after the change.
 
         Inputs are the moments and, of each module, coefficients and log variance before the change. Targets are the
-        entropy of the distribution after it, in equal shares, so that errors on exact moments add up to a divergence.
+        entropy of the distribution after it, in equal shares, so errors on exact moments add up to a divergence.
         """
         if scales is not None:
             raise nothing_to_widen("moments", self.name)

@@ -139,7 +139,7 @@ class ClassificationTask(Task):
         return Samples(inputs.flatten(2), torch.stack(labels, dim=2).float())
 
     def covers(self, inputs: Float[Tensor, "member batch coordinate"]) -> Bool[Tensor, "member batch"] | None:
-        """Return which inputs lie on the support; None where that is one of labels."""
+        """Return which inputs lie on the support; None if that is one of labels."""
         if self.support == "labels":
             return None
         return supports.covers(inputs.unflatten(2, (self.modules, 2)), self._law(self.support))

@@ -2,7 +2,7 @@
 
 C. Cortes, M. Mohri and Y. Zhong ("Modular generative models", 2026, arXiv 2602.17554) combine experts, each a model of
 one domain, by a gate: q(x) = sum_k g_k(x) e_k(x), and ask for the gate that is best for the worst mixture P_w of the
-domains P_k. As KL(P_w || q) is convex in w, the worst mixture is a single domain, so that the value of the game is
+domains P_k. As KL(P_w || q) is convex in w, the worst mixture is a single domain, so the value of the game is
 
     min over q of max over k of KL(P_k || q)
 

@@ -25,7 +25,7 @@ from modulab.tasks.base import Region, Samples, Split, Task
 
 FormulaName = Literal["independent", "shared", "composed"]
 PUBLISHED_POINTS = 100
-"""Of the published networks, to train on, and as many others to test."""
+"""The number of training points of the published networks, and of their test points."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Formula:
     function: Callable[[list[Tensor]], list[Tensor]]
     partition: Partition
     published_seed: int
-    """Of NumPy's generator, which gave the published network its points."""
+    """The seed of NumPy's generator that gave the published network its points."""
 
 
 def _independent(x: list[Tensor]) -> list[Tensor]:
@@ -115,7 +115,7 @@ class FormulaTask(Task):
         return "squared"
 
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
-        """Raise ConfigError where not all points of a full batch would be seen at every step."""
+        """Raise ConfigError if not all points of a full batch would be seen at every step."""
         if self.full_batch is None:
             return
         if num_samples is not None:

@@ -1,4 +1,4 @@
-"""A grid world whose best policy is known in closed form, so that a network can learn it by imitation: walk to a goal.
+"""A grid world whose best policy is known in closed form, so a network can learn it by imitation: walk to a goal.
 
 A state is where the goal lies, dx and dy squares away with |dx|, |dy| <= n and |dx| != |dy|, and flags that mean
 nothing. The best policy steps along the larger of |dx| and |dy|, towards the goal. One action of four is right in each

@@ -2,7 +2,7 @@
 
 Z. Shinnick et al., "Transformers pretrained on procedural data contain modular structures for algorithmic reasoning"
 (arXiv 2505.22308), pretrain language models on six rules, and ask what in the trained weights helps elsewhere. Here a
-rule gives one symbol for each token read, all at once, so that networks without a causal mask have exact answers:
+rule gives one symbol for each token read, all at once, so networks without a causal mask have exact answers:
 
 - `identity`: the same symbols; `reverse`: the last first; `sort`: in rising order.
 - `set`: the first of each symbol, in order.

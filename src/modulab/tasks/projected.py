@@ -126,7 +126,7 @@ class ProjectedTask(Task):
         waves, phases = self.waves(module)
         mean, variance = sine_moments(waves, phases)
         total = torch.full_like(read[:, :, 0], -mean)
-        # Contiguous columns, so that sines always take the same path, however the inputs are strided.
+        # Contiguous columns, so sines always take the same path, however the inputs are strided.
         columns = [column.contiguous() for column in read.unbind(dim=2)]
         for wave, phase in zip(waves.tolist(), phases.tolist(), strict=True):
             angle = columns[0] * wave[0] + phase

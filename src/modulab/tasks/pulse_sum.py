@@ -2,7 +2,7 @@
 
 A module reads p channels. A pulse in channel c, counted from 0, adds c, and the module must name the sum of all pulses
 modulo p at the end. Pulses last a few steps and lie a gap apart at least; they end some steps before the sequence does,
-so that the sum has to be kept. K. Murray ("Phase codes emerge in recurrent neural networks optimized for modular
+so the sum has to be kept. K. Murray ("Phase codes emerge in recurrent neural networks optimized for modular
 arithmetic", arXiv 2310.07711) has p = 3 and three pulses of amplitude 5 and two steps, in the first 40 of 50 steps and
 5 apart; there the question is whether the sum is 0.
 """

@@ -140,7 +140,7 @@ class RegressionTask(ContinuousTask):
     ) -> Float[Tensor, "member batch"]:
         """Return (1 - b) x + b f(x), f the function of a module and b the nonlinearity."""
         name = self.functions[module % len(self.functions)]
-        # Contiguous columns, so that sines always take the same path, however the inputs are strided.
+        # Contiguous columns, so sines always take the same path, however the inputs are strided.
         inputs = inputs.contiguous()
         values = module_function(name, self.function_seed, module, self.degree)(inputs)
         if self.nonlinearity == 1:

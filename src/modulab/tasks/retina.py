@@ -26,12 +26,12 @@ from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_targets_of
 
 PIXELS = 4
-"""Of each side."""
+"""The number of pixels of each side."""
 IMAGES = 1 << (2 * PIXELS)
 LEFT_OBJECTS = (15, 7, 5, 13, 1, 11, 4, 14)
 """Patterns of the left four pixels that are objects: bit j of an image's number is pixel j."""
 RIGHT_OBJECTS = (240, 224, 160, 176, 128, 208, 32, 112)
-"""Those of the right four pixels: the left ones mirrored."""
+"""The objects of the right four pixels: those of the left, mirrored."""
 
 _IMAGE, _GOAL = 0, 1
 """What is drawn from a point's key. Part of every result: never change one."""
@@ -110,7 +110,7 @@ class RetinaTask(Task):
         return "cross_entropy"
 
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
-        """Raise ConfigError where the points of a minibatch would be of several periods."""
+        """Raise ConfigError if the points of a minibatch would be of several periods."""
         if self.goals == "fixed":
             return
         if num_samples is not None:

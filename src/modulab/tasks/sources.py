@@ -20,7 +20,7 @@ from modulab.tasks.supports import nothing_to_widen, nothing_withheld
 _SETS = 2
 """Sub-stream of Stream.TASK from which source sets are drawn."""
 _CORNERS = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
-"""Of the square, in the order in which a set takes them."""
+"""The corners of the square, in the order in which they are added to a set."""
 
 
 class SourcesTask(Task):
@@ -104,8 +104,8 @@ def mixing_margin(sources: Float[Tensor, "set point 2"]) -> Float64[Tensor, " se
 
     (Dorrell et al. 2024, theorem on two sources; the ellipse on the right must fit in the support function of the set).
     A unit that reads along w pays for being non-negative by the offset -min_n w . x_n; the right side is what the same
-    readout costs when each source has a unit of its own. In one of the two directions of each axis both are equal, so
-    that the minimum is 0 at most. Sets without points in the corners of their range are mixed almost surely, as the
+    readout costs when each source has its own unit. In one of the two directions of each axis both are equal, so
+    the minimum is 0 at most. Sets without points in the corners of their range are mixed almost surely, as the
     left side changes linearly about the axes.
 
     The minimum is exact. Where one point n attains min_n, the function is a quadratic form of w, whose stationary

@@ -177,7 +177,7 @@ def corner(
 def corner_complement(
     keys: Int32[Tensor, "member 2"], counters: Int32[Tensor, "member batch"], modules: int, coordinates: int
 ) -> Float[Tensor, "member batch module coordinate"]:
-    """Return inputs that are all positive, uniform on (0, 1); drawn directly, for they are rare in `full`."""
+    """Return inputs that are all positive, uniform on (0, 1); drawn directly, because they are rare in `full`."""
     return full(keys, counters, modules, coordinates) * 0.5 + 0.5
 
 
@@ -221,7 +221,7 @@ def check_withholding(num_values: int, modules: int, fraction: float, meaning: s
 
 
 def check_support(law: SupportLaw) -> None:
-    """Raise ConfigError where a support asks for what its modules, cells or labels cannot give."""
+    """Raise ConfigError if a support asks for what its modules, cells or labels cannot give."""
     if law.support == "full":
         return
     if law.modules == 1:
@@ -388,7 +388,7 @@ def _withheld_cells(law: SupportLaw) -> Tensor:
 def exact_root(num_samples: int, coordinates: int) -> int:
     """Return n, 2 or more, with n^coordinates = num_samples.
 
-    Raises: ConfigError where there is none, which names the nearest sizes.
+    Raises: ConfigError if there is none, which names the nearest sizes.
     """
     root = max(2, round(num_samples ** (1.0 / coordinates)))
     if root**coordinates == num_samples:
@@ -431,5 +431,5 @@ def nothing_to_widen(inputs: str, task: str) -> ConfigError:
 def widen(
     inputs: Float[Tensor, "member batch module coordinate"], scales: Float[Tensor, " module"] | None
 ) -> Float[Tensor, "member batch module coordinate"]:
-    """Return inputs multiplied by each module's scale, so that they range beyond [-1, 1]."""
+    """Return inputs multiplied by each module's scale, so they range beyond [-1, 1]."""
     return inputs if scales is None else inputs * scales[:, None]

@@ -27,7 +27,7 @@ def unsafe_part(path: Path) -> str | None:
 
     Every folder on the way counts, and so do links and the folders that they lead through.
 
-    Raises: OSError where a part of the path does not exist or cannot be looked at.
+    Raises: OSError if a part of the path does not exist or cannot be looked at.
     """
     waiting = list(reversed(Path(os.path.abspath(path)).parts))
     at = Path(waiting.pop())
@@ -79,7 +79,7 @@ def cache_folder() -> Path:
     It is the one that an environment variable names, else modulab/ in XDG_CACHE_HOME or ~/.cache. One that is not
     private is not used, with a notice.
 
-    Raises: OSError where no folder can be made.
+    Raises: OSError if no folder can be made.
     """
     for folder in (*_named_folders(), _default_folder()):
         _make(folder)

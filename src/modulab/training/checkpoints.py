@@ -35,7 +35,7 @@ def save_checkpoint(trainer: LightningTrainer, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """Return a population's checkpoint. Raises: ConfigError where it is damaged or of another version."""
+    """Return a population's checkpoint. Raises: ConfigError if it is damaged or of another version."""
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -122,7 +122,7 @@ def layout_of(checkpoint: Mapping[str, Any]) -> tuple[Parameter, ...]:
 
 
 def check_layout(path: Path, checkpoint: Mapping[str, Any], network: Network) -> None:
-    """Raise ConfigError where a checkpoint holds other parameters than a network, whose code may have changed."""
+    """Raise ConfigError if a checkpoint holds other parameters than a network, whose code may have changed."""
     there, wanted = (
         [(part.name, part.shape) for part in layout] for layout in (layout_of(checkpoint), network.layout)
     )

@@ -6,7 +6,7 @@ results do not depend on packing. The library is kept in the user's own cache fo
 that it depends on, and is loaded in milliseconds, where torch.compile would trace the step again in each process. It
 ends in its own hash, and is compiled again where that does not fit.
 
-It is called through ctypes, which releases Python's lock, so that threads run blocks side by side.
+It is called through ctypes, which releases Python's lock, so threads run blocks side by side.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ OPTIONS: dict[str, Any] = {
     # Threads within a step would wait for one another at each of its dozen loops: on a busy machine that took a
     # hundred times as long as the work.
     "cpp.threads": 1,
-    # A hash uses each intermediate twice, so that torch's expression for a draw doubles with each: past 30
-    # operations (2.13's default on CPUs is 50) it becomes a buffer of its own, which spares time in the compiler.
+    # A hash uses each intermediate twice, so torch's expression for a draw doubles with each: past 30
+    # operations (2.13's default on CPUs is 50) it becomes its own buffer, which spares time in the compiler.
     "realize_opcount_threshold": 30,
     # A precompiled header takes 6 s and 150 MB, and saves a program about 1 s.
     "cpp_cache_precompile_headers": False,
@@ -88,7 +88,7 @@ class CompiledStep:
     def __init__(self, library: Path, callers: int) -> None:
         """Load a library that `build` made; more than `callers` threads at once wait for one another.
 
-        Raises: InterfaceChanged where this version of torch cannot use it.
+        Raises: InterfaceChanged if this version of torch cannot use it.
         """
         check_loading()
         try:
@@ -138,7 +138,7 @@ class CompiledStep:
 def compiled_step(program: Program) -> CompiledStep:
     """Return the compiled step of a program, made now if it is not on disk yet.
 
-    Raises: CannotCompile where the compiler or its folder cannot be used.
+    Raises: CannotCompile if the compiler or its folder cannot be used.
     """
     return CompiledStep(build(program), callers=os.cpu_count() or 1)
 
@@ -152,7 +152,7 @@ def is_built(program: Program) -> bool:
 def build(program: Program) -> Path:
     """Return the library of a program's compiled step, made now if it is not there yet, or not whole.
 
-    Raises: CannotCompile where the compiler or its folder cannot be used.
+    Raises: CannotCompile if the compiler or its folder cannot be used.
     """
     traced = None if is_own(program) else _trace(program)
     with writing():
@@ -269,7 +269,7 @@ def compiling_in(folder: Path) -> Generator[None]:
 
     The programs that it starts find torch where this process does, and nothing in the current folder.
 
-    Raises: CannotCompile where the compiler or the folder cannot be used.
+    Raises: CannotCompile if the compiler or the folder cannot be used.
     """
     missing, failing = compiler_errors()
     own = [each for each in sys.path if each and os.path.abspath(each) != os.getcwd()]

@@ -36,9 +36,9 @@ EAGER = Rates(fixed=3e-3, noisy=5.8e-8, noiseless=1.9e-8)
 COMPILED = Rates(fixed=5e-5, noisy=4.1e-9, noiseless=1.5e-9)
 NATIVE = Rates(fixed=2e-6, noisy=2.4e-9, noiseless=6e-10)
 RATES = {"eager": EAGER, "compiled": COMPILED, "native": NATIVE, "native_measures": NATIVE}
-"""By engine."""
+"""The rates of each engine."""
 _SECONDS_PER_PRODUCT = 8e-11
-"""Of a weight and a value, with the derivatives by both: measured with layers of 128 to 625 inputs, 6e-11 to 9e-11."""
+"""Time of a product of a weight and a value, with its derivatives; with layers of 128 to 625 inputs, 6e-11 to 9e-11."""
 _PRODUCTS_WITHIN_RATES = 8
 """For each value at a site."""
 _NATIVE_COMPILE_SECONDS = 1.5
@@ -51,7 +51,7 @@ _COMPILE_SECONDS_PER_FURTHER_PROGRAM = 16.0
 _EXPECTED_USES = 3
 """How often a compiled step is expected to be used: it is kept, and few programs are trained only once."""
 SELF_TRAINED_STEP_SECONDS = 1e-3
-"""Of a LightningModule, whose size is not known before it is built; an order of magnitude."""
+"""The order of magnitude of a step of a LightningModule, whose size is not known before it is built."""
 _MEASURE_SECONDS_PER_POINT = 9e-6
 _THREAD_EFFICIENCY = 0.85
 

@@ -2,7 +2,7 @@
 
 A step of small networks is some dozens of kernels that each take microseconds, less than it takes Python and the
 driver to launch them one by one. A graph launches them together. It reads and writes the same memory each time, so
-that whatever differs from step to step (its number, its learning rates, where its losses go) is looked up on the device
+whatever differs from step to step (its number, its learning rates, where its losses go) is looked up on the device
 by a counter that the graph itself advances.
 """
 

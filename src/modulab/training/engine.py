@@ -1,7 +1,7 @@
 """Engines: how a population's steps are run: op by op (`eager`), or as one compiled function (`compiled`, `native`).
 
 All run blocks of members small enough that a block's activity stays in the processor's cache, and each
-block for a whole chunk of steps before the next. Threads share out whole blocks, so that their number
+block for a whole chunk of steps before the next. Threads share out whole blocks, so their number
 changes nothing.
 """
 
@@ -135,7 +135,7 @@ def step_function(engine: Engine, program: Program, device: torch.device) -> Ste
 def _cpu_step(program: Program) -> StepFunction:
     """Return the compiled step for the CPU: from torch.compile where this version of torch has another way to make one.
 
-    Raises: NoCompiler where torch.compile fails as well.
+    Raises: NoCompiler if torch.compile fails as well.
     """
     try:
         return compiled_step(program)
@@ -208,7 +208,7 @@ class AcceleratedStep:
 def accelerated_step(program: Program, device: torch.device) -> StepFunction:
     """Return the step compiled by torch.compile, as for devices other than the CPU, and where `compiled_step` fails.
 
-    It is traced here on example inputs, so that the code does not depend on which members come first.
+    It is traced here on example inputs, so the code does not depend on which members come first.
     """
     options = known_options(OPTIONS) if device.type == "cpu" else None
     compiled = torch.compile(functools.partial(flat_update, program), fullgraph=True, options=options)

@@ -77,11 +77,11 @@ def choose_execution(
 ) -> Execution:
     """Return how to train these members.
 
-    `auto` goes on with the engine that has `begun`. Else it takes the native engine, on other devices than the CPU the
-    compiled one, where the steps saved repay the compiler's time, and measures natively where that repays it, too. With
+    `auto` continues with the engine that has `begun`. Otherwise it selects the native engine (on devices other than the
+    CPU the compiled one) if the steps save more time than compiling takes, and likewise for native measures. With
     a device given, the choice is for another machine that has it; `on_this_machine` checks it there.
 
-    Raises: ConfigError where the config asks for a device or a compiler that this machine lacks, if it is to train.
+    Raises: ConfigError if the config asks for a device or a compiler that this machine lacks, if it is to train.
     """
     chosen = Execution(
         engine="eager",
@@ -109,7 +109,7 @@ def _is_double(member: Member) -> bool:
 
 
 def fastest(engines: Iterable[str | None]) -> Engine | None:
-    """Return the fastest of the engines among some names, or None where no engine is."""
+    """Return the fastest of the engines among some names, or None if no engine is."""
     names = set(engines)
     return next((engine for engine in reversed(ENGINES) if engine in names), None)
 

@@ -69,10 +69,10 @@ def fit_population(
 ) -> PopulationResult:
     """Train members that share every structural setting, and measure them.
 
-    With a checkpoint at hand the fit goes on from it; the end is the same as without the break. `on_point` gets
+    With a checkpoint at hand the fit continues from it; the end is the same as without the break. `on_point` gets
     each point of the curves as it comes, those of the checkpoint first.
 
-    Raises: ConfigError where compiling is asked for and fails, or a checkpoint cannot be read; ForeignError for
+    Raises: ConfigError if compiling is asked for and fails, or a checkpoint cannot be read; ForeignError for
     whatever else failed, whose cause may lie in a single member or in too little memory for all; Interrupted when
     Ctrl-C stopped it.
     """
@@ -113,7 +113,7 @@ def fit_population(
 
 
 def steps_taken(members: Sequence[Member], stopped_at: Sequence[int | None]) -> dict[str, list[float]]:
-    """Return the measure `training/steps` of members that may stop early; nothing where none may."""
+    """Return the measure `training/steps` of members that may stop early; nothing if none may."""
     if not any(member.training.may_stop for member in members):
         return {}
     taken = [
@@ -124,7 +124,7 @@ def steps_taken(members: Sequence[Member], stopped_at: Sequence[int | None]) -> 
 
 
 def _begun(learner: PopulationLearner, recorder: Recorder) -> dict[Program, Engine | None]:
-    """Return the engine of each program of a population that is resumed, None where its checkpoint names none."""
+    """Return the engine of each program of a population that is resumed, None if its checkpoint names none."""
     if recorder.trained_by is None:
         return {}
     return {

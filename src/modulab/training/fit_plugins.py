@@ -106,7 +106,7 @@ class FitLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Return no name: a member's files lie in a folder of its own."""
+        """Return no name: a member's files lie in its own folder."""
         return ""
 
     @property

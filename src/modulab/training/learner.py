@@ -50,7 +50,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Part:
-    """What of a block goes on: its members as they are now, and their rows, None for all of the block in place."""
+    """What of a block continues: its members as they are now, and their rows, None for all of the block in place."""
 
     place: _Place
     members: list[Member]
@@ -104,7 +104,7 @@ def _check_moved(moved: object, parameters: Tensor, source: str) -> None:
 class PopulationLearner(LightningModule):
     """Trains members side by side; each ends where it would have ended alone.
 
-    The parameters of all members are one (row, parameter) tensor, so that an optimiser step is one fused
+    The parameters of all members are one (row, parameter) tensor, so an optimiser step is one fused
     update and a checkpoint one array. Rows are members in block order; `row_of_member` finds them again.
     """
 
@@ -231,7 +231,7 @@ class PopulationLearner(LightningModule):
 
     @property
     def blocks(self) -> list[Block]:
-        """Return the blocks of members that go on, once the fit has begun."""
+        """Return the blocks of members that continue, once the fit has begun."""
         return [part.block for part in self._parts]
 
     def _buffer(self, name: str) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def processor_fact(*names: str) -> str:
-    """Return what stands under any of these names in /proc/cpuinfo, of the first core; nothing where it does not."""
+    """Return what stands under any of these names in /proc/cpuinfo, of the first core; nothing if it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -2,7 +2,7 @@
 
 Members of one population may differ in noise, regulariser, optimiser coefficients and much else, which are
 numbers, one per member. What remains decides which operations run: a program. A member's program depends on
-its own settings alone, and a block of members never mixes programs, so that packing cannot change the
+its own settings alone, and a block of members never mixes programs, so packing cannot change the
 order in which a member's numbers are added up.
 """
 

@@ -76,7 +76,7 @@ def handlers_kept() -> Generator[None]:
 
 
 class Recorder(Callback):
-    """Keeps what a fit gives as it goes on, so that a break loses no more than the time since a checkpoint."""
+    """Keeps what a fit gives as it continues, so a break loses no more than the time since a checkpoint."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Recorder(Callback):
         progress: ProgressReport,
         on_point: OnPoint | None = None,
     ) -> None:
-        """Save to `checkpoint`, where there is one, at least `seconds` apart and at the end."""
+        """Save to `checkpoint`, if there is one, at least `seconds` apart and at the end."""
         self._on_point = on_point
         self._members = members
         self._checkpoint = checkpoint
@@ -95,7 +95,7 @@ class Recorder(Callback):
         self._begun = self._saved = time.monotonic()
         self._seconds_before = 0.0
         self.trained_by: list[str | None] | None = None
-        """The engine that each member of a resumed checkpoint was trained by, None where it does not say."""
+        """The engine that each member of a resumed checkpoint was trained by, None if it does not say."""
         self._interrupted = False
         self._previous_handlers: dict[int, Any] = {}
         self.steps: list[int] = []
@@ -196,7 +196,7 @@ class Recorder(Callback):
         curve.append(point)
 
     def _find_stops(self) -> bool:
-        """Note which members stop at the last point, and return whether anything of how members go on may change."""
+        """Note which members stop at the last point, and return whether anything of how members continue may change."""
         monitored = [member.training.is_monitored for member in self._members]
         for place, member in enumerate(self._members):
             if monitored[place] and self.stopped_at[place] is None:
@@ -204,7 +204,7 @@ class Recorder(Callback):
         return any(monitored)
 
     def _monitored(self, place: int) -> list[float]:
-        """Return the monitored curve of a member. Raises: ForeignError where its measures give no such curve."""
+        """Return the monitored curve of a member. Raises: ForeignError if its measures give no such curve."""
         name = self._members[place].training.monitor
         if name not in self.curves:
             raise ForeignError(
@@ -213,7 +213,7 @@ class Recorder(Callback):
         return [values[place] for values in self.curves[name]]
 
     def going_on(self) -> list[Member | None]:
-        """Return the members with the learning rates that they go on with, None for those that have stopped."""
+        """Return the members with the learning rates that they continue with, None for those that have stopped."""
         members: list[Member | None] = []
         for place, (member, at) in enumerate(zip(self._members, self.stopped_at, strict=True)):
             training = member.training

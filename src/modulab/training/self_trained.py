@@ -1,6 +1,6 @@
 """Fit a member that trains itself: its LightningModule, its optimisers and data, under Lightning's own loops.
 
-The fit is a function of the member alone, as its process is seeded by the member. It goes on from the beginning of an
+The fit is a function of the member alone, as its process is seeded by the member. It continues from the beginning of an
 epoch: the checkpoint holds Lightning's state, the state of the random generators, and the network's parameters in the
 form in which those of packed members are kept.
 

@@ -82,7 +82,7 @@ def _tap_of_noise(program: Program, coefficients: Mapping[str, Tensor], noise_ke
         return None
     law = NoiseLaw(**own_coefficients(coefficients, "noise"))
     numbers = {site.name: number for number, site in enumerate(program.network.sites)}
-    # A site and its pre-activations share a number, so that the same draws disturb one or the other.
+    # A site and its pre-activations share a number, so the same draws disturb one or the other.
     numbers |= {place: numbers[site] for site, place in program.network.pre_activations.items()}
 
     def add_noise(place: str, values: Tensor, visit: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which source code a training step or a measure's function runs, so that compiled code is known by it."""
+"""Which source code a training step or a measure's function runs, so compiled code is known by it."""
 
 from __future__ import annotations
 

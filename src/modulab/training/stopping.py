@@ -1,6 +1,6 @@
 """When a network stops, and when its learning rate falls: functions of its own monitored curve, and of nothing else.
 
-A curve has a point at the end of each chunk of steps. Decisions are made there, so that the steps within a chunk are
+A curve has a point at the end of each chunk of steps. Decisions are made there, so the steps within a chunk are
 those of a network that never stops, whatever engine takes them, and a resumed network, whose curves its checkpoint
 keeps, decides as it did before the break.
 """
@@ -14,7 +14,7 @@ from modulab.config.settings import Training
 
 
 def stopping_step(steps: Sequence[int], values: Sequence[float], training: Training) -> int | None:
-    """Return the step at which a network stops, or None while it goes on.
+    """Return the step at which a network stops, or None while it continues.
 
     It stops at the first point whose value is `stopping_threshold` or below, or that comes `patience` steps after the
     point of the least value so far. A value that is not finite does not count as progress, and before the first finite

@@ -96,7 +96,7 @@ class StepFunctions:
 
 
 def step_functions(library: ctypes.CDLL) -> StepFunctions:
-    """Return the functions of a library that `compile_graph` made. Raises: InterfaceChanged where it lacks one."""
+    """Return the functions of a library that `compile_graph` made. Raises: InterfaceChanged if it lacks one."""
     with _expected("the functions of compiled libraries"):
         found = StepFunctions(
             create=library.AOTInductorModelContainerCreateWithDevice,
@@ -115,7 +115,7 @@ def step_functions(library: ctypes.CDLL) -> StepFunctions:
 
 @functools.cache
 def check_loading() -> None:
-    """Check that tensors pass through handles unharmed. Raises: InterfaceChanged where they do not."""
+    """Check that tensors pass through handles unharmed. Raises: InterfaceChanged if they do not."""
     with _expected("how tensors are passed to compiled steps"):
         given = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[:, 1]
         [handle] = handles([given])
@@ -189,7 +189,7 @@ class Assumptions:
     """What a traced graph's code takes for granted of the sizes of its inputs' first axes."""
 
     sizes: list[Any]
-    """Of each input with axes: a symbol where the code is general, else a number of sympy."""
+    """The size of each input with axes: a symbol where the code is general, otherwise a number of sympy."""
     guards: list[Any]
     """Expressions in the symbols that must hold."""
 
@@ -215,7 +215,7 @@ def _weighted_sums(table: Tensor, row: Tensor) -> Tensor:
 def check_building() -> None:
     """Check that a function is traced in general, and that the compiler takes what it is given.
 
-    Raises: InterfaceChanged where that is not so.
+    Raises: InterfaceChanged if that is not so.
     """
     check_loading()
     examples = [(torch.zeros(16, 3), 0), (torch.zeros(3), None)]
@@ -338,7 +338,7 @@ def no_open_sizes() -> Generator[None]:
     depend on what was compiled before, be slower, and with noisy layers be wrong. Holds in this thread, and while the
     context lasts.
 
-    Raises: InterfaceChanged where torch has no such setting.
+    Raises: InterfaceChanged if torch has no such setting.
     """
     with _expected("the settings of torch.compile"):
         from torch._dynamo import config
@@ -377,7 +377,7 @@ def compilers_settings_kept() -> Generator[None]:
 
 
 def mark_open(tensor: Tensor, axis: int) -> None:
-    """Let torch.compile treat the size of an axis as a variable. Raises: InterfaceChanged where it cannot be marked."""
+    """Let torch.compile treat the size of an axis as a variable. Raises: InterfaceChanged if it cannot be marked."""
     with _expected("how sizes are marked"):
         from torch._dynamo import mark_dynamic
 

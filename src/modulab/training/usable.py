@@ -30,7 +30,7 @@ def usable_engines(
 ) -> dict[Program, Engine]:
     """Make the steps of programs, and return the engine that each can be trained by.
 
-    A program that was `begun` goes on with the engine that began it; None stands for one that is not known, of a
+    A program that was `begun` continues with the engine that began it; None stands for one that is not known, of a
     version that had no native engine. What a program is trained by does not depend on those beside it.
 
     Raises: ConfigError, or whatever a step of the user's own raises, where the config asks for an engine that is not
@@ -66,7 +66,7 @@ class _Making:
     may_change: bool
     progress: ProgressReport
     number: str
-    """Of the step among those of the population, as the progress says it."""
+    """The number of the step among those of the population, as progress shows it."""
 
     def usable(self, program: Program, engine: Engine) -> Engine:
         """Make a program's step, and return the engine that has one: the one given, unless that is not possible."""

@@ -319,6 +319,13 @@ def test_robustness_is_predicted_by_parameters_points_or_laziness() -> None:
     assert (ROBUSTNESS.margin(points) > 0).tolist() == [True, False, True, True]
     linear = points | at(task__degree=[2, 2, 2, 1])
     assert (ROBUSTNESS.margin(linear) > 0).tolist() == [True, False, True, False]
+    cycled = linear | at(task__functions=['["sine", "parabola"]'] * 4)
+    assert (ROBUSTNESS.margin(cycled) > 0).tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]  # the default degree of 1 is unused
     matched = points | at(architecture__match=["width", "parameters", "width", "width"])
     assert (ROBUSTNESS.margin(matched) > 0).tolist() == [True, True, True, True]
 

@@ -1,4 +1,4 @@
-"""A map made of the results of its experiment: the fitted effect, its regions and boundary, and the prediction's."""
+"""A map of the results of its experiment: the fitted effect, its regions and boundary, and those predicted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FARTHEST = 10.0
 
 @dataclass(frozen=True)
 class DrawnMap:
-    """A claim's map with all that its figure and its words say."""
+    """A claim's map, with everything that its figure and its sentences show."""
 
     of: ClaimMap
     plan: Plan
@@ -37,17 +37,17 @@ class DrawnMap:
     """One row per setting and seed that has an effect."""
     members: int
     lost: int
-    """Networks without the measure, as those that diverged."""
+    """The number of networks without the measure, such as those that diverged."""
     surface: Surface | None
     """None where too few settings have an effect."""
     margins: Array
     """The prediction's, at all places shown."""
     settling: Settling | None = None
-    """How modularity rose during training; None where no curves are known."""
+    """How modularity rose during training; None if no curves are known."""
     front: Front | None = None
-    """Of an effect that has a price; None where nothing could be fitted, too."""
+    """The front of an effect that has a price; None for other effects, and if nothing could be fitted."""
     left_open: str = ""
-    """What stands in place of all that a map says, where a preset decides nothing."""
+    """The text that replaces all sentences of a map if a preset decides nothing."""
 
     @property
     def threshold(self) -> float:

@@ -1,4 +1,4 @@
-"""What a fitted effect says of each place of a map, and where along an axis it stops mattering."""
+"""Regions of a map by its fitted effect, and where along an axis the effect passes its threshold."""
 
 from __future__ import annotations
 

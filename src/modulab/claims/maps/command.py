@@ -1,4 +1,4 @@
-"""`modulab claims --map`: from nothing to a map of each claim."""
+"""The command `modulab claims --map`: train the settings, and draw a map of each claim."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def run_maps(
 ) -> tuple[list[DrawnMap], list[str]]:
     """Train what is missing of the settings of the claims named, or all that have a map, and draw maps in `folder`.
 
-    Maps whose experiment failed are left out; the reasons are returned beside the others.
+    Maps whose experiment failed are left out; the reasons are returned with the others.
 
-    Raises: ConfigError where no map is left; KeyboardInterrupt on Ctrl-C, after which the same call goes on where
+    Raises: ConfigError if no map is left; KeyboardInterrupt on Ctrl-C, after which the same call continues where
     this one stopped.
     """
     maps = choose_maps(names)
@@ -71,7 +71,7 @@ def map_overrides(of: ClaimMap, preset: str) -> list[str]:
 
 
 def read_axes(overrides: Sequence[str]) -> Mapping[str, Axis]:
-    """Return the axes that an experiment draws its settings over. Raises: ConfigError where they make no map."""
+    """Return the axes that an experiment draws its settings over. Raises: ConfigError if they make no map."""
     from modulab.config.composing import compose_checked, hydra_composer
 
     with hydra_composer() as compose:

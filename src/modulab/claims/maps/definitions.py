@@ -133,7 +133,7 @@ MAPS = (
             scale="size",
         ),
         predictions.FORGETTING,
-        "In premodular networks the rise is 0 by construction, so that the dense networks' own rise is the difference.",
+        "In premodular networks the rise is 0 by construction, so the difference is the rise in dense networks.",
     ),
     ClaimMap(
         "C8b",

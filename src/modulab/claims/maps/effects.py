@@ -13,7 +13,7 @@ import pandas as pd
 from modulab.claims.evidence import SMALLEST_ERROR
 
 _SMALLEST_SHARE = 0.01
-"""Of the least effect that matters, down to which logarithms are taken; smaller values count as equal."""
+"""The share of the least effect that matters down to which logarithms are taken; smaller values count as equal."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Effect:
     least: float
     """The least effect that matters; of a factor, the factor."""
     arm: str | None = None
-    """The key whose value distinguishes a setting's two members; None where a setting has a single one."""
+    """The key whose value distinguishes a setting's two members; None if a setting has a single one."""
     base: Any = None
-    """Its value in the member that the other one is compared with."""
+    """The value of the key in the member with which the other one is compared."""
     scale: Literal["difference", "factor", "size"] = "difference"
     """On which effects are fitted: as they are, as logarithms of a ratio of two members' values, or as the logarithm of
     one member's, which suits what varies over decades, with a spread in proportion to its size."""

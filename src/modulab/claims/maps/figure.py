@@ -51,7 +51,7 @@ _SWATCHES: Mapping[str, Swatch] = {
     **dict.fromkeys((_MATTERS, _DOES_NOT), "mark"),
 }
 _MARGIN = 0.02
-"""Around a plane, so that settings on its edge are whole."""
+"""Around a plane, so settings on its edge are whole."""
 
 
 def map_figure(drawn: DrawnMap) -> ReportFigure:
@@ -206,7 +206,7 @@ def _draw_settings(axes: Axes, drawn: DrawnMap, panel: Panel) -> None:
 
 
 _LETTER_WIDTH, _LETTER_HEIGHT = 0.022, 0.08
-"""Of the names of regions, as shares of a plane."""
+"""The size of a letter in the names of regions, as shares of a plane."""
 
 
 def name_region(axes: Axes, ticks: Array, inside: NDArray[np.bool_], words: str) -> None:

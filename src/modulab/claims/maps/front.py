@@ -1,7 +1,7 @@
 """Effect against price: the front of a fitted effect over a fitted error.
 
 Of all places of a panel whose fitted error is at most a given one, the front is the largest fitted effect. Its band is
-the map's own at that place. That band holds at all places at once, so that it holds at the one that was chosen, too.
+the map's own at that place. That band holds at all places at once, so it holds at the one that was chosen, too.
 A place is on the front if no other has a larger fitted effect at a fitted error that is as low: it is not dominated.
 """
 
@@ -26,7 +26,7 @@ from modulab.report.style import arm_styles, arm_text, drawing, label, measure_l
 Array = NDArray[np.float64]
 
 _OWN = ("panel", "price", "effect", "low", "high")
-"""Columns of a front that are no settings."""
+"""Columns of a front that are not settings."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Front:
     """One row per setting: panel, price and effect."""
 
     def at(self, panel: int, budget: float) -> tuple[float, float, float] | None:
-        """Return the largest effect at a price of at most a budget, with its band; None where nothing is as cheap."""
+        """Return the largest effect at a price of at most a budget, with its band; None if nothing is as cheap."""
         own = self.places.loc[(self.places["panel"] == panel) & (self.places["price"] <= budget), :]
         if own.empty:
             return None

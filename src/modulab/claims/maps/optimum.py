@@ -24,7 +24,7 @@ class Optimum:
     """The place at which an effect is least, the ends of an interval of each of its coordinates, and its rivals."""
 
     index: int
-    """Of the place, among those that the surface shows."""
+    """The index of the place among those that the surface shows."""
     place: Array
     low: Array
     high: Array

@@ -25,11 +25,11 @@ RECORD = "map.json"
 _LEAD = "One sentence per claim: where it holds, and where it was predicted to hold."
 
 RULE = (
-    "The effect of each setting is a contrast of networks of one seed, or the value of one. It is fitted as a smooth "
-    "function of the settings (Gaussian-process regression). A place of a map is supported where the whole band of "
-    "that function lies above the least effect that matters, not supported where wholly below, and undecided "
-    "otherwise. The band holds at all places of a map at once with 95% confidence, by bootstrap over settings. "
-    "Predictions were written before the settings were trained."
+    "The effect of a setting compares networks with the same seed, or is the value of one network. It is fitted as a "
+    "smooth function of the settings (Gaussian-process regression). A place of a map is supported if the whole band of "
+    "that function lies above the smallest effect that matters, not supported if it lies entirely below, and "
+    "undecided otherwise. The band holds at all places of a map simultaneously with 95% confidence (bootstrap over "
+    "settings). Predictions were recorded before the settings were trained."
 )
 
 
@@ -59,7 +59,7 @@ def write_map_page(
                 "Made with",
                 ", ".join(f"{name.removeprefix('version.')} {text}" for name, text in made_with.items()),
             ),
-            ("All again", command),
+            ("Repeat with", command),
         ],
         sections=[_section(each, experiments[each.of.experiment]) for each in maps],
         banner=banner(preset, PRESETS[preset]),

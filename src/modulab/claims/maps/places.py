@@ -42,16 +42,16 @@ class Plan:
     """The axes of a map, what each is for, and the places at which its effect is shown."""
 
     axes: Mapping[str, Axis]
-    """Those that vary, in order."""
+    """The axes that vary, in order."""
     fixed: Mapping[str, Axis]
-    """Those of one value, which may be multiplied by that of another."""
+    """The axes with a single value, which may be multiplied by the value of another axis."""
 
     @classmethod
     def of(cls, axes: Mapping[str, Axis]) -> Plan:
         """Return the plan of a map with these axes.
 
-        Raises: ConfigError where fewer than two vary, where one of the first two has values that are not rising
-        numbers, or where there would be more panels than a figure can show.
+        Raises: ConfigError if fewer than two vary, if one of the first two has values that are not rising
+        numbers, or if there would be more panels than a figure can show.
         """
         fixed = {key: axis for key, axis in axes.items() if axis.values is not None and len(axis.values) == 1}
         plan = cls({key: axis for key, axis in axes.items() if key not in fixed}, fixed)

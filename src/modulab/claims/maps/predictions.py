@@ -92,10 +92,16 @@ _LAZY_FROM = math.sqrt(3)
 """Midway between the initial scales 1 and 3, of which the latter was called lazy."""
 
 
+def _are_legendre(settings: Settings) -> bool:
+    """Return whether `task.degree` is the degree of the targets: other functions have the key, but do not use it."""
+    functions = settings.get("task.functions")
+    return functions is None or all("legendre" in str(each) for each in np.asarray(functions).ravel())
+
+
 def _robustness(settings: Settings) -> Array:
     """Return the largest of three margins: matched parameters, fewer points than 64 d, or lazy with degree 2 or more.
 
-    At equal width the premodular networks are among the dense ones, so that they can be more robust only where data or
+    At equal width the premodular networks are among the dense ones, so they can be more robust only where data or
     optimisation fall short of the optimum. At equal parameters they have d times the units with one hidden layer, and
     copying a unit n times with its readout divided by n divides the variance that noise adds by n. In the lazy regime
     the ratio for a part of degree k is about d^(k - 1).
@@ -104,7 +110,7 @@ def _robustness(settings: Settings) -> Array:
         _POINTS_OF_A_MODULE * _numbers(settings, "task.modules") / _numbers(settings, "data.num_samples")
     )
     lazy = np.log(_numbers(settings, "architecture.initial_scale") / _LAZY_FROM)
-    if "task.degree" in settings:
+    if "task.degree" in settings and _are_legendre(settings):
         lazy = np.where(_numbers(settings, "task.degree") >= 2, lazy, -np.inf)
     margin = np.maximum(points, lazy)
     if "architecture.match" in settings:
@@ -157,7 +163,7 @@ def _nonlinearity(settings: Settings) -> Array:
     """Return the excess predicted, less the least that matters: in linear networks 0 at every noise.
 
     For isotropic inputs the noise that a linear unit adds depends on the lengths of what it reads and writes alone, so
-    that nothing distinguishes the module axes. Relu networks had the excesses of the table after 1,200 steps with
+    nothing distinguishes the module axes. Relu networks had the excesses of the table after 1,200 steps with
     d = 2 and unlimited data. Between them it is interpolated, and beyond noise .4 held.
     """
     share, noise = _numbers(settings, "task.nonlinearity"), _numbers(settings, "noise.scale")
@@ -190,7 +196,7 @@ def _generalisation(settings: Settings) -> Array:
 
     Errors outside the band come from paths between modules, a share 1 - S of all. Their power is that which leads from
     .153 at S = .40 to .082 at S = .81. S settles as noise times steps grows; clean error depends on noise alone, and
-    grows as its square beyond the table. Dense and noisy errors grow alike as the band narrows, so that neither its
+    grows as its square beyond the table. Dense and noisy errors grow alike as the band narrows, so neither its
     width nor the number of modules counts.
     """
     dense, noisy = _WITHHELD_ERROR

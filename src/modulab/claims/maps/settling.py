@@ -40,7 +40,7 @@ class Settling:
     first: int
     last: int
     learning_rate: float
-    """Its mean between the two steps, as a share of its mean over all of training."""
+    """The mean learning rate between the two steps, as a share of its mean over all of training."""
 
     @property
     def by_arm(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """An effect as a smooth function of settings, fitted to one noisy value per setting, with a band that holds everywhere.
 
-The fit is Gaussian-process regression with a length scale of its own for each axis and a noise level, both fitted by
+The fit is Gaussian-process regression with its own length scale for each axis and a noise level, both fitted by
 maximum likelihood (C. Rasmussen and C. Williams, "Gaussian Processes for Machine Learning", 2006, sections 2.2, 5.4).
 
 The band is by bootstrap. Each replicate draws settings with replacement, and starts from a random function g of the
@@ -36,7 +36,7 @@ _LENGTHS = (0.2, 20.0)
 _NOISES = (0.02, 2.0)
 """Bounds of the noise's variance, in units of the variance of the values."""
 _MEAN_VARIANCE = 1.0
-"""Of the function's mean over the map, in units of the variance of the values: that mean is uncertain, too."""
+"""The prior variance of the function's mean over the map, in units of the variance of the values."""
 _FEATURES = 200
 """Random Fourier features of a function of the prior."""
 

@@ -1,4 +1,4 @@
-"""What a map says, in sentences and tables: regions in shares, boundaries with intervals, beside what was predicted."""
+"""The sentences and tables of a map: shares of regions, boundaries with intervals, and what was predicted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADINGS = (
     "not supported",
     "holds, on average over the panel",
     "predicted",
-    "prediction right",
+    "prediction correct",
 )
 
 
@@ -120,8 +120,12 @@ def facts(drawn: DrawnMap) -> list[str]:
     return [
         f"Effect: {effect.words}; at least {number(effect.least)}{factor} matters{averaged}.",
         f"Predicted before the run: {drawn.of.prediction.words} Source: {drawn.of.prediction.source}",
-        f"{len(drawn.effects)} settings, {drawn.members} networks, each setting at a seed of its own; "
-        f"{drawn.lost} networks without the measure are left out with their settings.",
+        f"{len(drawn.effects)} settings with {drawn.members} networks; each setting has its own seed."
+        + (
+            f" Settings whose networks lack the measure are left out ({drawn.lost} networks)."
+            if drawn.lost
+            else ""
+        ),
         *([] if drawn.settling is None or drawn.left_open else [drawn.settling.words]),
         *_prices(drawn),
         f"Caveat: {drawn.of.caveat}",

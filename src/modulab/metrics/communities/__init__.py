@@ -1,1 +1,1 @@
-"""Modules found in trained networks, by what connects units and by what they do; the task is not asked."""
+"""Modules found in trained networks by connections and by activity, without knowledge of the task."""

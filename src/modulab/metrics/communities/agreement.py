@@ -1,4 +1,4 @@
-"""How far partitions agree: with what is known, and with one another over restarts.
+"""Agreement of partitions with known modules, and with one another over restarts.
 
 Both measures are 1 for equal partitions and 0 for random ones of the same sizes, in expectation: adjusted mutual
 information (N. X. Vinh et al., "Information theoretic measures for clusterings comparison", 2010, over the arithmetic

@@ -1,4 +1,4 @@
-"""The partition under which a graph has the shortest description: one module where none pays for itself.
+"""The partition under which a graph has the shortest description: one module if more do not shorten it.
 
 A description can also be short because modules avoid connections within them. A search that starts from a partition of
 high modularity ends in modules that have them.
@@ -41,7 +41,7 @@ def shortest_partition(
         labels = _moved(graph, labels, rng)
         found = tally(graph, labels)
         length = varying_length(graph, found)
-        # Whatever rounding does, more modules must be better by something.
+        # More modules must be better by more than rounding.
         if length < shortest - 1e-9 or (len(found.sizes[0]) < best.max() + 1 and length <= shortest + 1e-9):
             best, shortest = labels, length
         if found.modules == 1:
@@ -90,7 +90,7 @@ class _State:
     edges: Integers
 
     def move(self, node: int, module: int) -> None:
-        """Take a node to another module."""
+        """Move a node to another module."""
         before = int(self.labels[node])
         for side in self.sides:
             row = _row(side, node)

@@ -12,12 +12,12 @@ these has a uniform prior. With E edges, e_in of them within one of K modules an
 nats, where module r has n_r nodes and e_r ends of edges in the part at an end, and node i has degree k_i. Within one
 part, whose edges have two ends alike, it is less by E ln 2, and an edge from a node to itself counts A_ii = 2 and adds
 ln A_ii!! (the even double factorial). The partition of N nodes takes ln N + ln C(N - 1, K - 1) + ln N! - sum_r ln n_r!
-more, which is why modules are found only where they pay.
+more, which is why modules are found only if they shorten the description.
 
 A general block model, with a rate for each pair of groups, would find the layers of a network, not its modules: that
 units of a layer are not connected with one another is the first thing that it explains.
 
-Real weights are not counts. They are rounded to multiples of their mean, so that an edge counts once on average. How
+Real weights are not counts. They are rounded to multiples of their mean, so an edge counts once on average. How
 many modules are found depends on that unit.
 """
 

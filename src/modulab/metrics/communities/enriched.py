@@ -54,7 +54,7 @@ class Enrichment(Measure):
         )
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where `of` names no measure that finds modules."""
+        """Raise ConfigError if `of` names no measure that finds modules."""
         self._finder(where, probes)
 
     def lacking(self, network: Network, task: Task) -> str | None:

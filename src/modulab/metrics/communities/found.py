@@ -1,4 +1,4 @@
-"""Modules found in trained networks: how many, how stable, how far they agree with those of the task.
+"""Modules found in trained networks: their number, stability, and agreement with those of the task.
 
 For each member a graph of its units (see `unit_graphs`) is searched several times (see `searches`), and the partition
 of the best score is kept. Members are searched one after another on the CPU, from seeds that follow from their keys.
@@ -121,12 +121,12 @@ class FoundModules(Measure):
 
     @property
     def score_label(self) -> str:
-        """Return what the score is."""
+        """Return the name of the score."""
         return "Score"
 
     @property
     def finds_one_by_chance(self) -> bool:
-        """Return whether it finds one module where there are none, so that its number needs no comparison."""
+        """Return whether it finds one module where there are none, so its number needs no comparison."""
         return False
 
     @property
@@ -143,7 +143,7 @@ class FoundModules(Measure):
         """Return how good a partition is; higher is better."""
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where the graph cannot be made, or where the search needs what is not installed."""
+        """Raise ConfigError if the graph cannot be made, or where the search needs what is not installed."""
         del probes
         kind: Any = import_target(self.graph, f"{where}.graph")
         if not isinstance(kind, GraphKind):
@@ -193,11 +193,11 @@ class FoundModules(Measure):
 
 
 def found_modules(probe: Probe, measure: FoundModules) -> tuple[Graph, list[Found | None]]:
-    """Return the graphs of a measure's members, and what is found in each; None where weights are not finite."""
+    """Return the graphs of a measure's members, and what is found in each; None if weights are not finite."""
     graph = probe.once(measure.kind.build)
     seeds = _seeds(probe.keys, measure.restarts + measure.randomised)
     graphs = _member_graphs(graph)
-    # A single member is measured beside its copy, which has the same modules.
+    # A single member is measured with a copy of itself, which has the same modules.
     alone = (
         len(graphs) == 2 and seeds[0] == seeds[1] and np.array_equal(graphs[0].adjacency, graphs[1].adjacency)
     )

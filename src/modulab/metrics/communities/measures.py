@@ -21,7 +21,7 @@ class _ScoredByModularity(FoundModules):
 
     @property
     def score_label(self) -> str:
-        """Return what the score is."""
+        """Return the name of the score."""
         return "Modularity of the modules found"
 
     def score(self, graph: MemberGraph, labels: Labels) -> float:
@@ -45,7 +45,7 @@ class Leiden(Louvain):
     """The same by the algorithm of Leiden, whose modules are connected; needs the extra `communities`."""
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where the extra is not installed."""
+        """Raise ConfigError if the extra is not installed."""
         super().check(where, probes)
         _check_extra(where, "igraph", "leidenalg")
 
@@ -62,7 +62,7 @@ class Infomap(FoundModules):
 
     @property
     def score_label(self) -> str:
-        """Return what the score is."""
+        """Return the name of the score."""
         return "Bits saved per step of a random walk"
 
     @property
@@ -71,7 +71,7 @@ class Infomap(FoundModules):
         return 0.004
 
     def check(self, where: str, probes: Probes) -> None:
-        """Raise ConfigError where the extra is not installed."""
+        """Raise ConfigError if the extra is not installed."""
         super().check(where, probes)
         _check_extra(where, "infomap")
 
@@ -104,17 +104,17 @@ class Spectral(_ScoredByModularity):
 class BlockModel(FoundModules):
     """Modules that shorten the description of the graph; its score is how many nats they save over one module.
 
-    Where none pays for itself it finds one module, and saves 0.
+    If more modules do not shorten it, it finds one module, and saves 0.
     """
 
     @property
     def score_label(self) -> str:
-        """Return what the score is."""
+        """Return the name of the score."""
         return "Nats saved by the modules found"
 
     @property
     def finds_one_by_chance(self) -> bool:
-        """Return that it does: a second module has to pay for itself."""
+        """Return True: a second module has to shorten the description."""
         return True
 
     @property

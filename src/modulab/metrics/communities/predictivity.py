@@ -3,7 +3,7 @@
 A unit's predictivity for a binary function is the average precision of its activity as a score for it, or for its
 opposite, whichever is larger (Z. Zhang et al., "Emergent modularity in pre-trained transformers", 2023). Functions of
 real value are taken as "above the median". The units that are most predictive of a function are drawn without
-replacement, so that the number of them in a module of n of N units is hypergeometric under chance; p-values over all
+replacement, so the number of them in a module of n of N units is hypergeometric under chance; p-values over all
 modules and functions are corrected by Holm's method (S. Holm, "A simple sequentially rejective multiple test
 procedure", 1979).
 """

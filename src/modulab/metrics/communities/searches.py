@@ -161,7 +161,7 @@ def _counted(
 def extra(module: str) -> Any:
     """Return a library of the extra `communities`.
 
-    Raises: ConfigError where it is not installed.
+    Raises: ConfigError if it is not installed.
     """
     import importlib
 

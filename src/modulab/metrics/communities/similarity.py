@@ -41,7 +41,7 @@ class LayerSimilarity(Measure):
         if len(network.sites) > 1 and not _pairs(network):
             return "no two of its sites have units with the same number of values per sample"
         return super().lacking(network, task) or (
-            "its network has no two sites to compare" if len(network.sites) < 2 else None
+            "the network has no two sites to compare" if len(network.sites) < 2 else None
         )
 
     def take(self, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:

@@ -119,7 +119,7 @@ def _graph_of_units(probe: Probe, weights: Float64[Tensor, "member unit unit"]) 
 
 
 def _lacks_sites(network: Network) -> str | None:
-    return None if network.sites else "its network defines no sites where units are active"
+    return None if network.sites else "the network defines no sites where units are active"
 
 
 def _lacks_aligned_units(network: Network) -> str | None:

@@ -1,1 +1,1 @@
-"""Graphs of networks, how modular they are under a given partition, and what that is compared with."""
+"""Graphs of networks, their modularity under a given partition, and its nulls."""

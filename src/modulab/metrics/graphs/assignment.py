@@ -21,7 +21,7 @@ from torch import Tensor
 from modulab.metrics.graphs.graph import Graph
 
 _ENDS = 1e-9
-"""The probability that a walk ends at a step, so that one which reaches no module does not give a singular system."""
+"""The probability that a walk ends at a step, so one which reaches no module does not give a singular system."""
 
 
 def strongest_modules(graph: Graph, known: Sequence[int], modules: int) -> Int64[Tensor, "member node"]:

@@ -1,9 +1,9 @@
-"""A score against those of its null: how far beyond them it lies, and how often chance does as well.
+"""A score against those of its null: its distance from them, and how often chance is as modular.
 
 z counts standard deviations, and how rare a z of 2 is depends on the score. The saving of a description length is about
-the square of how far weights differ from what strengths predict, so that its null has a long tail, as that of a chi
-squared variable: 4 to 5 in 100 random networks lie beyond 2 standard deviations. p has no such trouble. So where some
-of the null are as modular, a positive z is at most that of a normal variable with the same p: of scores that are
+the square of how far weights differ from what strengths predict, so its null has a long tail, as that of a chi squared
+variable: 4 to 5 in 100 random networks lie beyond 2 standard deviations. p does not have this problem. So where some of
+the null are as modular, a positive z is at most that of a normal variable with the same p: of scores that are
 exchangeable with their null, no more than 1 / (n + 1) or 2.3 in 100, whichever is more, have a z of 2.
 """
 
@@ -24,9 +24,9 @@ class Comparison:
     """A score against shuffles or random partitions."""
 
     mean: Float64[Tensor, " member"]
-    """Of the null."""
+    """The mean of the null."""
     z: Float64[Tensor, " member"]
-    """Standard deviations of the null by which the score is more modular than its mean, as far as p supports it. NaN
+    """Distance of the score from the mean of the null in standard deviations, limited by p. NaN
     where all are equal."""
     p: Float64[Tensor, " member"]
     """(r + 1) / (n + 1), where r of the n of the null are as modular as the score: at least 1 / (n + 1)."""

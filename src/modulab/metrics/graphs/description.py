@@ -1,4 +1,4 @@
-"""The description length of a graph under a stochastic block model, which pays for every module it uses.
+"""The description length of a graph under a stochastic block model, which grows with every module.
 
 The model is the microcanonical degree-corrected one (T. P. Peixoto, "Nonparametric Bayesian inference of the
 microcanonical stochastic block model", 2017). Its description length, in nats, is that of the graph given degrees k and
@@ -12,7 +12,7 @@ nodes, of the e_rs of E edges, and of the degrees (each way to deal e_r half-edg
     degrees     sum_r ln C(n_r + e_r - 1, e_r)
 
 Fewer nats are better. A partition that is no better than none costs more than one module does, which a maximum of
-modularity does not say. The model is one of counts: real weights are rounded to multiples of their mean, so that each
+modularity does not say. The model is one of counts: real weights are rounded to multiples of their mean, so each
 connection counts once on average. Weights are not counts of evidence: how many modules are found depends on that unit.
 """
 

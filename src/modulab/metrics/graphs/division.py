@@ -38,7 +38,7 @@ class Division:
 
     @cached_property
     def sums(self) -> ModuleSums:
-        """Return the sums that most scores are made of."""
+        """Return the sums from which most scores are computed."""
         return module_sums(self.graph, self.labels, self.modules)
 
     def description_length(self) -> Float64[Tensor, " member"]:
@@ -68,7 +68,7 @@ class Score:
     rises: bool = True
     """Whether more modular graphs score more."""
     directed: bool = False
-    """Whether it is one of graphs with a direction only."""
+    """Whether the score is defined for directed graphs only."""
 
 
 SCORES: dict[ScoreName, Score] = {

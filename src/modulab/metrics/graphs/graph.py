@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes that lie side by side: those of one site, the inputs or the outputs."""
+    """A part of the nodes: those of one site, the inputs or the outputs."""
 
     name: str
     size: int
@@ -31,7 +31,7 @@ class Block:
     source: int
     target: int
     weights: Float64[Tensor, "member target_node source_node"]
-    """Non-negative; 0 where no edge is."""
+    """The weights, non-negative; 0 if there is no edge."""
     possible: Bool[Tensor, "member target_node source_node"]
     """Which pairs can have an edge: both nodes are in the graph, and the pair is stored here."""
 

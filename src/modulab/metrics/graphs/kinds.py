@@ -3,7 +3,7 @@
 With a_j the values that an edge w_ij reads at its source, std over evaluation points, and g_i the derivative of the
 target's value by the sum of what its edges bring, an edge weighs
 
-- weight: |w_ij|. Says nothing of scale: (a_j, w_ij) -> (c a_j, w_ij / c) leaves a network of rectified units as it is
+- weight: |w_ij|. Depends on scale: (a_j, w_ij) -> (c a_j, w_ij / c) leaves a network of rectified units as it is
   and changes its graph;
 - activity: |w_ij| std(a_j), what the edge contributes to the variation of the sum that it leads to;
 - jacobian: |w_ij| E|g_i| std(a_j) / std(a_i), the derivative of one unit by another in units of their variation.
@@ -69,18 +69,18 @@ def jacobian_graph(probe: Probe) -> Graph:
 
 
 def _edges_lacking(network: Network) -> str | None:
-    return None if network.connections else "its network has no weighted connections"
+    return None if network.connections else "the network has no weighted connections"
 
 
 def _layers_lacking(network: Network) -> str | None:
     if network.is_layered:
         return None
-    return "its network is not a sequence of layers, so that derivatives of units by units are not known"
+    return "the network is not a sequence of layers, so that derivatives of units by units are not known"
 
 
 def _values_lacking(network: Network) -> str | None:
     if not network.sites:
-        return "its network defines no sites where units are active"
+        return "the network defines no sites where units are active"
     if any(site.positions * site.visits > 1 for site in network.sites):
         return "its units have several values per sample, which do not correspond to inputs and outputs"
     return None
@@ -94,7 +94,7 @@ class Kind:
     lacking: Callable[[Network], str | None]
     label: str
     nulls: tuple[NullName, ...]
-    """The nulls that there are for it."""
+    """The nulls that are available for it."""
     directed: bool = True
     """Whether edges have a direction, and blocks of them are layers."""
 
@@ -102,7 +102,7 @@ class Kind:
         """Return shuffled graphs of a probe's networks, those of a member side by side.
 
         Weights change places in the network, whose graph is then made again: what an edge weighs and which units are
-        dead depends on all weights. Strengths are those of the graph, so that edges of the graph are changed to keep
+        dead depends on all weights. Strengths are those of the graph, so edges of the graph are changed to keep
         them.
         """
         if shuffle == "strength":

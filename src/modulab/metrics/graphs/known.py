@@ -31,7 +31,7 @@ from modulab.tasks.base import Task
 
 _SECONDS_PER_SHUFFLE = 1.5e-4
 _SECONDS_PER_RUN = 5e-7
-"""Of a network with shuffled weights, for each evaluation point."""
+"""Time of running a network with shuffled weights, for each evaluation point."""
 _CHUNK_ELEMENTS = BATCH_ELEMENTS // 8
 """Elements of shuffled graphs that are held at once for a member, at 8 bytes and several copies each."""
 _NULL_LABELS: dict[NullName, str] = {
@@ -105,10 +105,10 @@ class KnownModules(Measure):
         if missing is not None:
             return missing
         if task.modules == 1:
-            return "its task has one module"
+            return "the task has one module"
         labels = {*task.partition.inputs, *task.partition.outputs}
         if not set(range(task.modules)) <= labels:
-            return "not every module of its task has inputs or outputs of its own"
+            return "not every module of the task has inputs or outputs of its own"
         if "frame" in self.nulls and any(
             equal_features(task.partition, side) is None for side in ("inputs", "outputs")
         ):

@@ -1,4 +1,4 @@
-"""What graphs are compared with: shuffled graphs and random partitions, drawn from each member's own stream.
+"""The nulls of graphs: shuffled graphs and random partitions, drawn from each member's own stream.
 
 Each kind of shuffle keeps more of a graph than the one before it:
 
@@ -34,15 +34,15 @@ from modulab.metrics.graphs.graph import Block, Graph
 from modulab.streams import Stream, fold_in, random_bits
 
 PlaceShuffle = Literal["layer", "degree", "nonzero"]
-"""Those that move weights as they are."""
+"""The nulls that permute weights."""
 ShuffleKind = Literal[PlaceShuffle, "strength"]
 
 FITTING_STEPS = 100
-"""Of iterative proportional fitting; the same number for every member, so that results do not depend on packing."""
+"""Steps of iterative proportional fitting, equal for all members so that results do not depend on packing."""
 
 
 class _Draw(IntEnum):
-    """Keeps the draws of one null apart from those of another. Part of every result: never change one."""
+    """Separates the random streams of nulls. Part of every result: never change one."""
 
     LAYER = 0
     DEGREE = 1
@@ -130,7 +130,7 @@ def _fitted(
     rows: Float64[Tensor, "member row"],
     columns: Float64[Tensor, "member column"],
 ) -> Float64[Tensor, "member row column"]:
-    """Return weights multiplied by a factor per row and one per column, so that they have these sums."""
+    """Return weights multiplied by a factor per row and one per column, so they have these sums."""
     by_column = weights.transpose(1, 2).contiguous()
     column_factors = torch.ones_like(columns)[:, :, None]
     row_factors = torch.ones_like(rows)[:, :, None]

@@ -16,7 +16,7 @@ class ModuleSums:
     """What edges weigh, from module to module and node by node. Nodes labelled below 0 are left out."""
 
     by_block: tuple[Float64[Tensor, "member module module"], ...]
-    """Of each block of edges: from the module of the row to that of the column."""
+    """For each block of edges, the weight from the module of the row to that of the column."""
     outgoing: Float64[Tensor, "member node"]
     incoming: Float64[Tensor, "member node"]
     sizes: Float64[Tensor, "member module"]
