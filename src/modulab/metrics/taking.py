@@ -35,8 +35,9 @@ def measure_population(
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return every configured measure of members that share a task, by name; no mask: dense networks.
 
-    Where only some values are `asked` for, measures may leave out others. Parts of measures run as native code where
-    there are `kernels`.
+    A network with trained parameters that are not finite, which has diverged, has none: NaN, whatever a measure makes
+    of them. Where only some values are `asked` for, measures may leave out others. Parts of measures run as native code
+    where there are `kernels`.
 
     Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
@@ -62,7 +63,8 @@ def measure_population(
             network = NetworkPopulation(networks.network, block_parameters)
             probe = make_probe(task, network, block_keys, settings, block_masks, tell, asked, kernels)
             found = take_measures(probe, measures)
-        return {name: values[:members] for name, values in found.items()}
+        usable = networks.network.trained_parts(block_parameters).isfinite().all(dim=1).cpu()
+        return {name: values.where(usable, torch.nan)[:members] for name, values in found.items()}
 
     starts = range(0, len(parameters), size)
     if threads > 1 and len(starts) > 1:
