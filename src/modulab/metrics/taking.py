@@ -102,8 +102,15 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
 def _take(measure: Measure, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return what a measure finds. Raises: ForeignError where that is something else than it must be."""
     values: Any
+    before = probe.versions()
     with own_draws_only(measure.code):
         values = measure(probe)
+    after = probe.versions()
+    changed = next((name for name, version in before.items() if after[name] != version), None)
+    if changed is not None:
+        raise ForeignError(
+            f"a change of probe.{changed} in place, which other measures read. Change a copy, as clone() returns."
+        )
     found: dict[str, Tensor] = {}
     for name, value in named_values(values).items():
         if not isinstance(name, str) or not name or is_reserved(name):
