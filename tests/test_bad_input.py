@@ -457,6 +457,10 @@ def test_wrong_names_for_a_table_are_explained(fails: Fails) -> None:
         (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
         (["~noise"], "noise: a value is missing. Choose one with noise=NAME."),
         (["~nois"], "nois: there is no such key. Did you mean 'noise'?"),
+        (
+            ["~regulariser.sites"],
+            "~regulariser.sites: this key is null, and every key of a group has a value.",
+        ),
         (["training.steps=4", "~training"], "~training removes the group of training.steps"),
         (["training.steps=4", "data=7"], "data=7: a group takes the name of a file"),
         (["task.modules={true: 2}"], "task.modules: True is not a name of a key"),

@@ -95,6 +95,8 @@ RESULTS: dict[str, tuple[Callable[[Probe], object], str]] = {
     "a name of a setting": (lambda probe: {"config.seed": _squares(probe)}, "a wrong name: 'config.seed' is"),
     "no name": (lambda probe: {3: _squares(probe)}, "a wrong name: 3 is no text"),
     "the name of another": (lambda probe: {"error/test": _squares(probe)}, "is measured by probes.measures.errors"),
+    "a change": (lambda probe: {"own/x": probe.network.parameters.mul_(2).sum(dim=1)}, "probe.network.parameters in"),
+    "a change of points": (lambda probe: {"own/x": probe.samples.inputs.zero_()[:, 0, 0]}, "probe.samples.inputs in"),
     "torch's draws": (lambda probe: {"own/x": torch.rand(len(probe.keys))}, "global random generator of torch"),
 }  # fmt: skip
 CHOSEN: list[Callable[[Probe], object]] = []
@@ -117,8 +119,10 @@ def test_a_measure_with_a_wrong_result_is_missing_alone_and_says_why(
 ) -> None:
     function, message = RESULTS[kind]
     monkeypatch.setattr(f"{HERE}.CHOSEN", [function])
-    measures = QUICK["probes__measures"]
-    table = trained(configs(probes__measures=measures | {"own": f"{HERE}.own_measure"}), tmp_path)
+    # Before the others, which it must not affect, unless it has the name of one.
+    own, others = {"own": f"{HERE}.own_measure"}, QUICK["probes__measures"]
+    measures = others | own if kind == "the name of another" else own | others
+    table = trained(configs(probes__measures=measures), tmp_path)
     assert table["status"].tolist() == ["completed"] * 3
     [told] = lost_measures(table)
     assert told.startswith("3 without a measure: probes.measures.own: failed with a")

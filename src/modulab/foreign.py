@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,8 +43,8 @@ def kind_of(value: object) -> str:
     return f"of type {type(value).__name__}{'' if shape is None else f', {numbers}shape {tuple(shape)}'}"
 
 
-def check_tensor(value: object, shape: Sequence[int | None], source: str, part: str = "") -> None:
-    """Check a tensor of real numbers that foreign code returned; None stands for any size along an axis.
+def check_tensor(value: object, shape: tuple[Any, ...], source: str, part: str = "") -> None:
+    """Check a tensor of real numbers that foreign code returned; None in a shape stands for any size along an axis.
 
     Raises: ForeignError, which names `source`, and the `part` of what it returned.
     """

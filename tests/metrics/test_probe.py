@@ -168,6 +168,16 @@ def test_what_is_asked_for_again_and_again_has_the_same_points_and_nothing_else(
     assert "error/train_support" in measure_population(task, networks, keys, errors, asked=full)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_that_diverged_has_no_measure_at_all(
+    case: str, everyone: Callable[[str], dict[str, Tensor]]
+) -> None:
+    found = everyone(case)
+    has_value = {name for name, values in found.items() if not values[0].isnan()}
+    assert "activity/active_units" in has_value
+    assert {name for name, values in found.items() if not values[3].isnan()} == set()
+
+
 def no_dict(probe: Probe) -> Any:
     return torch.zeros(len(probe.keys))
 

@@ -340,3 +340,17 @@ def test_a_measure_that_has_values_only_where_a_setting_is_zero_has_an_axis() ->
     set_setting_axis(axes, [0.0, 0.0], "symlog", 4.0)
     assert axes.get_xscale() == "linear"
     assert list(axes.get_xticks()) == [0.0]
+
+
+def test_panels_of_levels_share_the_axis_of_a_setting_even_where_one_has_a_single_value() -> None:
+    results = sweep_results(noise__scale=[0.0, 0.05, 0.1, 0.2, 0.4], task__support=["full", "band"])
+    only_off = results["config.task.support"].eq("full") | results["config.noise.scale"].eq(0)
+    figure = lines(results[only_off], row="config.task.support")
+    figure.svg()
+    full, _, band, _ = figure.figure.axes
+    assert full.get_xscale() == band.get_xscale() == "symlog"
+    assert band.get_xlim() == full.get_xlim()
+    assert figure.chart is not None
+    panels = figure.chart.panels
+    assert {panel.x.ends for panel in panels} == {tuple(map(float, full.get_xlim()))}
+    assert all(list(panel.x.ticks) == [0.0, 0.05, 0.1, 0.2, 0.4] for panel in panels)

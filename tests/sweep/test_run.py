@@ -212,6 +212,18 @@ def test_a_task_that_cannot_say_its_size_fails_its_own_members_only(tmp_path: Pa
     _check_failed(tmp_path, {1: "LookupError: no size"}, members)
 
 
+def test_a_network_that_diverged_has_no_measures_and_its_neighbours_have_theirs(tmp_path: Path) -> None:
+    members = configs(range(3))
+    members[1]["training"] |= {"learning_rate": 1e30, "optimiser": "adam"}
+    train(members, EAGER, _made(tmp_path))
+    table = load_results(tmp_path / RESULTS).set_index("config.seed").sort_index()
+    assert table["status"].tolist() == ["completed", "diverged", "completed"]
+    names = metric_names(table)
+    assert "activity/active_units" in names
+    assert table.loc[1, names].isna().all()
+    assert table.loc[[0, 2], names].notna().all(axis=None)
+
+
 def test_a_measure_that_fails_costs_its_members_that_measure_alone_until_it_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,9 +348,11 @@ def _explain_key(key: str, overrides: Sequence[str], compose: Compose) -> str:
     known = [*leaf_keys(base), *(name for name, node in base.items() if isinstance(node, dict))]
     if any(name == key or name.startswith(f"{key}.") for name in known):
         given = " ".join(override for override in overrides if override_key(override) == key)
-        return (
-            f"{given}: the names in a group of settings are text. Put numbers, true and null in quotes there."
-        )
+        if given.startswith("~") and "=" not in given:  # Hydra takes null for a key that is not there
+            why = f"this key is null, and every key of a group has a value. Leave it out, or set {key}=VALUE."
+        else:
+            why = "the names in a group of settings are text. Put numbers, true and null in quotes there."
+        return f"{given}: {why}"
     group = key.partition(".")[0]
     chosen = [given for given in overrides if override_key(given) == group and "," not in given]
     if chosen and group != key and chosen[-1].startswith("~"):

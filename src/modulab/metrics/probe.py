@@ -110,6 +110,18 @@ class Probe:
         """Return the outputs of `network` on `samples`, which take less than the whole pass if there is native code."""
         return self.once(_outputs)
 
+    def versions(self) -> dict[str, int]:
+        """Return how often each tensor that measures share was changed in place, by its name."""
+        shared = {
+            "network.parameters": self.network.parameters, "seen_network.parameters": self.seen_network.parameters,
+            "mask": self.mask, "samples.inputs": self.samples.inputs, "samples.targets": self.samples.targets,
+        }  # fmt: skip
+        for kept in self._kept.values():
+            if isinstance(kept, Recording):
+                shared |= {"clean.outputs": kept.outputs}
+                shared |= {f"clean.values['{name}']": values for name, values in kept.values.items()}
+        return {name: tensor._version for name, tensor in shared.items()}
+
     def asks(self, name: str) -> bool:
         """Return whether a value is needed; a measure may omit others to save time."""
         return self.asked is None or any(stands_for(pattern, name) for pattern in self.asked.values)

@@ -39,8 +39,9 @@ def measure_population(
 ) -> dict[str, Float64[Tensor, " member"]]:
     """Return every configured measure of members that share a task, by name; no mask: dense networks.
 
-    Where only some values are `asked` for, measures may leave out others. Parts of measures run as native code where
-    there are `kernels`.
+    A network with trained parameters that are not finite, which has diverged, has none: NaN, whatever a measure makes
+    of them. Where only some values are `asked` for, measures may leave out others. Parts of measures run as native code
+    where there are `kernels`.
 
     Members are measured a block at a time on each thread, in about `block_bytes` of memory, or what two
     members need if that is more (see `bytes_per_member`; it grows with `probes.num_samples`). Neither blocks
@@ -65,7 +66,8 @@ def measure_population(
             network = NetworkPopulation(networks.network, block_parameters)
             probe = make_probe(task, network, block_keys, settings, block_masks, tell, asked, kernels)
             found = take_measures(probe, measures)
-        return {name: values[:members] for name, values in found.items()}
+        usable = networks.network.trained_parts(block_parameters).isfinite().all(dim=1).cpu()
+        return {name: values.where(usable, torch.nan)[:members] for name, values in found.items()}
 
     cut = _evenly_cut(len(parameters), size, threads)
     if threads > 1 and len(cut) > 1:
@@ -112,8 +114,15 @@ def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Fl
 def _take(measure: Measure, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return what a measure finds. Raises: ForeignError where that is something else than it must be."""
     values: Any
+    before = probe.versions()
     with own_draws_only(measure.code):
         values = measure(probe)
+    after = probe.versions()
+    changed = next((name for name, version in before.items() if after[name] != version), None)
+    if changed is not None:
+        raise ForeignError(
+            f"a change of probe.{changed} in place, which other measures read. Change a copy, as clone() returns."
+        )
     found: dict[str, Tensor] = {}
     for name, value in named_values(values).items():
         if not isinstance(name, str) or not name or is_reserved(name):

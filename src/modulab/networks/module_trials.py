@@ -6,7 +6,8 @@ import copy
 import functools
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,14 +72,9 @@ def check_batch(network: ModuleRecipe, samples: int) -> None:
     )
     with _lock:
         module = _copy(network)
-        with own_random_state(0), torch.no_grad():
-            state = random_state()
+        with _without_draws(network, f"when it is called with {len(inputs)} samples"):
             first, second = module(inputs), module(inputs)
-            drew = changed_generators(state, random_state())
-    if drew:
-        raise ConfigError(_drawing(network, f"when it is called with {len(inputs)} samples"))
-    if not _equal(first, second):
-        raise ConfigError(_other_outputs(network, f"with the same {len(inputs)} inputs"))
+    _check_same(network, first, second, f"with the same {len(inputs)} inputs")
 
 
 @functools.cache
@@ -181,14 +177,10 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
     handles = [
         submodule.register_forward_hook(watch(name)) for name, submodule in list(module.named_modules())
     ]
-    with own_random_state(0), torch.no_grad():
-        state = random_state()
+    with _without_draws(network, "when it is called"):
         outputs: Any = module(_trial_inputs(network))
-        drew = changed_generators(state, random_state())
     for handle in handles:
         handle.remove()
-    if drew:
-        raise ConfigError(_drawing(network, "when it is called"))
     expected = (_TRIAL_SAMPLES, network.out_features)
     if isinstance(outputs, Tensor) and not outputs.is_floating_point():
         raise ConfigError(
@@ -204,18 +196,26 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
     return returned, values
 
 
-def _drawing(network: ModuleRecipe, when: str) -> str:
-    return (
-        f"{KEY}: {network.name} draws random numbers {when}, as torch.nn.Dropout does, so its results would depend "
-        "on packing. Remove this, and use noise=dropout, or another noise, at architecture.sites."
-    )
+@contextmanager
+def _without_draws(network: ModuleRecipe, when: str) -> Generator[None]:
+    """Call a module without derivatives. Raises: ConfigError where it draws random numbers."""
+    with own_random_state(0), torch.no_grad():
+        state = random_state()
+        yield
+        drew = changed_generators(state, random_state())
+    if drew:
+        raise ConfigError(
+            f"{KEY}: {network.name} draws random numbers {when}, as torch.nn.Dropout does, so its results would depend "
+            "on packing. Remove this, and use noise=dropout, or another noise, at architecture.sites."
+        )
 
 
-def _other_outputs(network: ModuleRecipe, how: str) -> str:
-    return (
-        f"{KEY}: {network.name} returns different outputs when it is called again {how}. It must not keep state "
-        "between calls, and not draw random numbers."
-    )
+def _check_same(network: ModuleRecipe, first: Tensor, second: Tensor, how: str) -> None:
+    if not _equal(first, second):
+        raise ConfigError(
+            f"{KEY}: {network.name} returns different outputs when it is called again {how}. It must not keep state "
+            "between calls, and not draw random numbers."
+        )
 
 
 def _trial_inputs(network: ModuleRecipe) -> Float[Tensor, "batch in_features"]:
@@ -277,8 +277,7 @@ def _check_independence(network: ModuleRecipe, module: nn.Module, layout: tuple[
                 "does with "
                 "its running statistics. Use a layer that keeps none, such as torch.nn.LayerNorm."
             )
-    if not _equal(first, second):
-        raise ConfigError(_other_outputs(network, "with the same inputs"))
+    _check_same(network, first, second, "with the same inputs")
     if not torch.allclose(fewer, first[:2], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             f"{whole} returns different outputs for a sample if other samples of its batch are missing, as batch "

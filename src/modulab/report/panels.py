@@ -70,8 +70,15 @@ def legend_below(
 
 
 def share_ends(panels: Sequence[Axes], columns: int) -> None:
-    """Let the panels of each column show the same range of values."""
+    """Let the panels of each column show the same range of values, and of the setting that they are drawn against.
+
+    By itself, a panel with a single value of a setting would have an axis of no length.
+    """
     for column in range(columns):
-        ends = [axes.get_ylim() for axes in panels[column::columns]]
-        for axes in panels[column::columns]:
+        own = panels[column::columns]
+        ends = [axes.get_ylim() for axes in own]
+        across = [axes.get_xlim() for axes in own if axes.has_data()]
+        for axes in own:
             axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+            if across:
+                axes.set_xlim(min(low for low, _ in across), max(high for _, high in across))

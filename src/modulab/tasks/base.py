@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -216,7 +215,7 @@ def encode_points(
     return encoded
 
 
-def checked_samples(samples: object, points: Sequence[int], task: Task, method: str) -> Samples:
+def checked_samples(samples: object, points: torch.Size, task: Task, method: str) -> Samples:
     """Return samples that a method of a task returned for so many members and points.
 
     Raises: ForeignError where they are something else.

@@ -98,18 +98,28 @@ def fit_population(
             members, learner.member_networks(), learner.member_masks(), members[0].probes, execution.threads,
             tell=progress.tell, engines=learner.member_engines,
         )  # fmt: skip
+        diverged_at: list[int] = learner.member_divergence().tolist()
         return PopulationResult(
-            measures=measured.measures | steps_taken(members, recorder.stopped_at),
+            measures=of_converging(measured.measures, diverged_at)
+            | steps_taken(members, recorder.stopped_at),
             stopped_at=recorder.stopped_at,
             failures=measured.failures,
             skipped=measured.skipped,
-            diverged_at=learner.member_divergence().tolist(),
+            diverged_at=diverged_at,
             curve_steps=recorder.steps,
             curves=recorder.curves,
             seconds=recorder.seconds,
             engines=list(learner.member_engines),
             device=device_name(execution.device),
         )
+
+
+def of_converging(measures: Mapping[str, list[float]], diverged_at: Sequence[int]) -> dict[str, list[float]]:
+    """Return measures of which members that diverged have none, even if they were finite again in the end."""
+    return {
+        name: [value if step < 0 else math.nan for value, step in zip(values, diverged_at, strict=True)]
+        for name, values in measures.items()
+    }
 
 
 def steps_taken(members: Sequence[Member], stopped_at: Sequence[int | None]) -> dict[str, list[float]]:

@@ -32,7 +32,7 @@ from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
 from modulab.training.checkpoints import check_layout, read_checkpoint, save_checkpoint
 from modulab.training.execution import Execution
-from modulab.training.fit import PopulationResult, device_name, silent_trainer
+from modulab.training.fit import PopulationResult, device_name, of_converging, silent_trainer
 from modulab.training.fit_plugins import CannotSave, FitCheckpoints, FitLogger
 from modulab.training.measuring import measure_each
 from modulab.training.random_state import random_state, set_random_state
@@ -75,7 +75,8 @@ def fit_alone(
         progress.say("measuring")
         measured = measure_each([member], trained.member_networks(), trained.member_masks(), member.probes)
         return PopulationResult(
-            measures=measured.measures | {name: [value] for name, value in recorder.logged.items()},
+            measures=of_converging(measured.measures, [recorder.diverged_at])
+            | {name: [value] for name, value in recorder.logged.items()},
             failures=measured.failures,
             skipped=measured.skipped,
             diverged_at=[recorder.diverged_at],
