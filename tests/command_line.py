@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +59,21 @@ def killed_when_it_says(words: str, arguments: list[str], cwd: Path) -> None:
             if line.startswith(words):
                 break
         process.send_signal(signal.SIGKILL)
+
+
+def terminal_closed_after_a_checkpoint(arguments: list[str], cwd: Path, folder: str) -> int:
+    """Run a command in a terminal of its own, close that at the first checkpoint, and return the exit code."""
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [*MODULAB, *arguments], cwd=cwd, stdin=end, stdout=end, stderr=end, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  (its terminal sends it SIGHUP)
+    )  # fmt: skip
+    os.close(end)
+    while not list(cwd.glob(f"{folder}/populations/*.ckpt")) and process.poll() is None:
+        if select.select([terminal], [], [], 0.01)[0]:
+            os.read(terminal, 1 << 16)
+    os.close(terminal)
+    return process.wait()
 
 
 def interrupted_after_a_checkpoint(arguments: list[str], cwd: Path, folder: str) -> str:

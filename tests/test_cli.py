@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -29,7 +30,15 @@ from modulab.help import train_help
 from modulab.results import store
 from modulab.results.store import load_curves, load_results
 from modulab.text import say_once
-from tests.command_line import MODULAB, SMALL, Command, WholeCommand, interrupted_after_a_checkpoint
+from modulab.training.checkpoints import read_checkpoint
+from tests.command_line import (
+    MODULAB,
+    SMALL,
+    Command,
+    WholeCommand,
+    interrupted_after_a_checkpoint,
+    terminal_closed_after_a_checkpoint,
+)
 
 Help = Callable[..., str]
 
@@ -262,6 +271,33 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(
     results = [name for name in whole if not name.startswith("version.")]
     pd.testing.assert_frame_equal(resumed[results], whole[results])
     pd.testing.assert_frame_equal(load_curves(tmp_path / "run"), load_curves(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_leaves_a_run_that_the_same_command_ends(
+    tmp_path: Path, whole_command: WholeCommand
+) -> None:
+    dropped = ("training.steps", "training.curve_every")
+    overrides = [word for word in SMALL if not word.startswith(dropped)]
+    overrides += ["training.steps=3000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
+    command = ["train", *overrides, "hydra.run.dir=run"]
+    assert terminal_closed_after_a_checkpoint(command, tmp_path, "run") == 130
+    assert load_results(tmp_path / "run")["status"].tolist() == ["missing"]
+    [checkpoint] = (tmp_path / "run" / "populations").glob("*.ckpt")
+    assert 0 < int(read_checkpoint(checkpoint)["state_dict"]["next_step"]) < 3000
+    whole_command(command, tmp_path).check_returncode()
+    assert load_results(tmp_path / "run")["status"].tolist() == ["completed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_ask_to_end_are_as_ctrl_c_and_are_put_back(
+    number: signal.Signals, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(store, "count_results", lambda path: signal.raise_signal(number))
+    code, _, err = command("table", "run")
+    assert (code, err) == (130, "Interrupted.\n")
+    assert signal.getsignal(number) is before
 
 
 def test_training_from_python_leaves_the_callers_hydra_as_it_was(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import re
+import sys
 import time
 
 import pytest
 
-from modulab.progress import ProgressReport, working
+from modulab.progress import ProgressReport, Style, working
+from modulab.text import say_once
 
 
 class Clock:
@@ -112,3 +116,30 @@ def test_work_is_shown_on_a_terminal_alone(
     with working("drawing [red]figures"):
         pass
     assert "drawing [red]figures" in capsys.readouterr().err
+
+
+class GoneTerminal(io.StringIO):
+    """A terminal that was closed: it answers that it is one, and nothing can be written to it."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        """Return what it was."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Fail as writing to it does."""
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("style", ["lines", "bar"])
+def test_a_terminal_that_was_closed_ends_no_training(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", GoneTerminal())
+    with ProgressReport(style, 1, 1000) as progress:
+        monkeypatch.setattr(progress, "_next_line", 0.0)
+        progress.say("compiling", at_once=True)
+        progress.advance(250)
+        progress.finish(1)
+    say_once("nobody reads this")
+    with working("planning"):
+        pass

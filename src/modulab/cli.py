@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from modulab.arguments import ArgumentParser, given_path, whole_number
 from modulab.errors import ConfigError
+from modulab.signals import ended_by_signal
+from modulab.text import to_stderr
 
 if TYPE_CHECKING:
     from modulab.sweep.jobs import TrainTask
@@ -48,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     _leave_imports_alone()
     try:
-        return _answer(given)
+        with ended_by_signal():
+            return _answer(given)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        to_stderr("Interrupted.")
         return 130
 
 
@@ -89,15 +92,15 @@ def _answer(given: Sequence[str]) -> int:
         from modulab.text import printable
 
         lines = [printable(line) for line in str(error).splitlines()]
-        print("error: " + "\n".join(lines), file=sys.stderr)
+        to_stderr("error: " + "\n".join(lines))
         return 2
-    except BrokenPipeError:
-        # The reader of our output has gone, as in `modulab table PATH | head`. Flushing at exit must not
-        # fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
-        print(f"error: {_system_error(error, given[0])}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and error.filename is None):
+            # Who read our output has gone, as in `modulab table PATH | head`, or the terminal was closed. Flushing at
+            # exit must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        to_stderr(f"error: {_system_error(error, given[0])}")
         return 2
 
 
@@ -407,9 +410,7 @@ def _claims(options: argparse.Namespace) -> int:
             judgements, reasons = run_claims(options.preset, names, folder, options.processes, "auto")
             headings, rows, place = summary(judgements, folder)
     except KeyboardInterrupt:
-        print(
-            f"Interrupted. Finished results are in {folder}. Repeat the command to resume.", file=sys.stderr
-        )
+        to_stderr(f"Interrupted. Finished results are in {folder}. Repeat the command to resume.")
         return 130
     if warning := banner(options.preset, presets[options.preset]):
         print(warning)
@@ -573,7 +574,7 @@ def _train_with_hydra(given: Sequence[str]) -> int:
     except MembersFailed:
         pass  # The table below names them.
     except KeyboardInterrupt:
-        print(_how_to_go_on(job, given), file=sys.stderr)
+        to_stderr(_how_to_go_on(job, given))
         return 130
     except COMPOSING_ERRORS as error:
         if (

@@ -37,11 +37,12 @@ class ForeignError(Exception):
 class MeasureFailed(ForeignError):
     """A measure failed; the network was trained, and its other measures are not affected."""
 
-    def __init__(self, key: str, reason: str) -> None:
-        """`key` is the measure's, below `probes.measures`."""
+    def __init__(self, key: str, reason: str, by_itself: bool = True) -> None:
+        """`key` is the measure's, below `probes.measures`; `by_itself` is false if it only fails beside another."""
         super().__init__(f"probes.measures.{key}: {reason}")
         self.key = key
         self.reason = reason
+        self.by_itself = by_itself
 
 
 class foreign_code:

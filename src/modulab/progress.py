@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Literal
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column
 
 from modulab.notebook import CellText, in_notebook
+from modulab.text import to_stderr
 
 Style = Literal["auto", "bar", "lines", "off"]
 
@@ -65,14 +66,16 @@ class ProgressReport:
                 expand=True,
             )
             self._bar.add_task(self._count(), total=self._total, pace="", left="")
-            self._bar.start()
+            with suppress(OSError):  # of a terminal that was closed
+                self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
         elif self._cell is not None and self._runs:
             ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             seconds = time.monotonic() - self._begun
@@ -88,7 +91,7 @@ class ProgressReport:
         elif self._cell is not None:
             self._cell.show(f"{self._count()}: {label}", at_once)
         elif self._style == "lines" and at_once:
-            print(f"{self._count()}: {label}", file=sys.stderr, flush=True)
+            to_stderr(f"{self._count()}: {label}")
 
     def tell(self, label: str) -> None:
         """Report the progress of the current activity; a log gets it every few seconds at most."""
@@ -97,7 +100,7 @@ class ProgressReport:
         elif self._cell is not None:
             self._cell.show(f"{self._count()}: {self._label}: {label}")
         elif self._style == "lines" and self._is_due():
-            print(f"{self._count()}: {self._label}: {label}", file=sys.stderr, flush=True)
+            to_stderr(f"{self._count()}: {self._label}: {label}")
 
     @contextmanager
     def aside(self) -> Generator[None]:
@@ -125,7 +128,7 @@ class ProgressReport:
         elif self._cell is not None:
             self._cell.show(self._line())
         elif self._style == "lines" and self._is_due():
-            print(self._line(), file=sys.stderr, flush=True)
+            to_stderr(self._line())
 
     def finish(self, runs: int) -> None:
         """Count runs as finished: trained and measured, or failed."""
@@ -173,12 +176,18 @@ def working(label: str) -> Generator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    with Progress(
+    shown = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-    ) as shown:
-        shown.add_task(label, total=None)
+    )
+    shown.add_task(label, total=None)
+    with suppress(OSError):  # of a terminal that was closed
+        shown.start()
+    try:
         yield
+    finally:
+        with suppress(OSError):
+            shown.stop()

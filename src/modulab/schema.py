@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.foreign import own_draws_only
 from modulab.text import say_once
 
 LARGEST_COUNT = 2**31 - 1
@@ -198,7 +199,7 @@ def read_settings(node: object, path: str, expected: type[SettingsType]) -> Sett
             f"{expected.__module__}.{expected.__name__}. Choose a file of configs/{path}/ with {path}=NAME."
         )
     try:
-        with foreign_code():
+        with foreign_code(), own_draws_only(schema):
             return _validated(schema, values, path)
     except ForeignError as error:
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import sys
+from contextlib import suppress
 
 
 def printable(text: str) -> str:
@@ -19,7 +20,13 @@ def matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
+def to_stderr(line: str) -> None:
+    """Print a line to standard error, unless nobody can read it: a terminal that was closed must not end training."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 @functools.cache
 def say_once(message: str) -> None:
     """Print a notice to standard error, once per process."""
-    print(f"notice: {printable(message)}", file=sys.stderr, flush=True)
+    to_stderr(f"notice: {printable(message)}")

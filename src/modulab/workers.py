@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -149,22 +148,6 @@ def show_sent(message: Message, progress: ProgressReport, processes: int, place:
     else:
         return False
     return True
-
-
-@contextmanager
-def ended_by_signal() -> Generator[None]:
-    """Treat SIGTERM as Ctrl-C, unless it is handled already, so processes save and stop."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _drain(receiver: Connection) -> None:

@@ -13,7 +13,7 @@ from modulab.analysis.analysis import Analysis, take_checked
 from modulab.analysis.choosing import choose_analyses, shipped_analyses
 from modulab.analysis.taking import analyse_members
 from modulab.config.settings import Member
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError
 from modulab.networks.base import Network
 from modulab.report.style import ends_at_one, label
 from modulab.results.analyses import Analysed, save_analysed, with_analyses
@@ -115,10 +115,10 @@ def test_members_that_an_analysis_fails_with_or_cannot_take_do_not_keep_it_from_
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0], "own: it returned list"),
-        ({"x": torch.zeros(3)}, r"own: 'x' has shape \(3,\), for 2 members"),
-        ({"": torch.zeros(2)}, "own: '' cannot be the name"),
-        ({"x": 1.0}, "own: 'x' has float"),
+        ([1.0], "it is of type list"),
+        ({"x": torch.zeros(3)}, r"'x' is of type Tensor, shape \(3,\), for 2 networks"),
+        ({"": torch.zeros(2)}, "'' cannot be that of a value"),
+        ({"x": 1.0}, "'x' is of type float"),
     ],
 )
 def test_what_is_no_value_per_member_is_refused(values: object, message: str) -> None:
@@ -126,7 +126,7 @@ def test_what_is_no_value_per_member_is_refused(values: object, message: str) ->
         def take(self, trained):
             return values
 
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ForeignError, match=message):
         take_checked(Wrong(), "own", block(members(2)))
 
 

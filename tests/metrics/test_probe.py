@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from populations import make_network, make_parameters, make_settings, make_shape, make_task, probe_of
 from torch import Tensor
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, MeasureFailed
 from modulab.metrics.probe import Asked, Probe, evaluation_samples, outputs_in_parts, outputs_on
 from modulab.metrics.taking import measure_population
 from modulab.networks.base import NetworkPopulation
@@ -215,17 +215,17 @@ def test_measures_of_ones_own_are_taken(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_dict", "returned Tensor"),
-        ("wrong_shape", r"'my/measure' has shape \(1, 3\), for 3 members"),
-        ("repeats_a_name", "'error/test' is already measured by probes.measures.errors"),
-        ("takes_a_column", r"takes_a_column: 'status' cannot be the name of a measure"),
-        ("takes_a_setting", "'config.seed' cannot be the name"),
+        ("no_dict", "it is of type Tensor"),
+        ("wrong_shape", r"'my/measure' is of type Tensor, shape \(1, 3\), for 3 networks"),
+        ("repeats_a_name", "'error/test' is measured by probes.measures.errors"),
+        ("takes_a_column", r"'status' is no text, or that of another column"),
+        ("takes_a_setting", "'config.seed' is no text, or that"),
         ("NOT_CALLABLE", "is not a function"),
         ("own_mesure", "Did you mean 'own_measure'"),
     ],
 )
 def test_faulty_measures_are_named(monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"probes\.measures\.mine.*{message}"):
+    with pytest.raises((ConfigError, MeasureFailed), match=rf"probes\.measures\.mine.*{message}"):
         measure_with(monkeypatch, f"{__name__}.{name}")
 
 

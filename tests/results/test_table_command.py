@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -70,27 +71,98 @@ def results(tmp_path: Path) -> pd.DataFrame:
     return load_results(save(tmp_path / "a"))
 
 
+def shown_at(
+    width: int, results: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[str]:
+    """Return the lines that a terminal of this width shows, none of which is longer."""
+    monkeypatch.setattr(showing, "terminal_width", lambda: width)
+    show_results(results, None, list(MEASURES))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    return lines
+
+
+def left_out_of(lines: list[str]) -> list[str]:
+    """Return the measures that are said to have no room."""
+    _, _, after = " ".join(lines).partition("No room for ")
+    return [name.split()[0] for name in after.partition(". --metric")[0].split(", ")] if after else []
+
+
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_a_table_fits_a_terminal_without_a_broken_number(
     width: int, results: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_results(results, None, list(MEASURES))
     whole = capsys.readouterr().out.splitlines()
-    monkeypatch.setattr(showing, "terminal_width", lambda: width)
-    show_results(results, None, list(MEASURES))
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= width
+    lines = shown_at(width, results, monkeypatch, capsys)
     assert lines[0] == f"In every row: n = {SEEDS}."
     groups = len(ARCHITECTURES) * len(SCALES)
     numbers = [line.split("  ") for line in whole[1 : 1 + groups]]
     shown = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[3 : 3 + groups]]
+    is_narrow = "± is half the width of the 95% interval." in lines
     for row, full in zip(shown, numbers, strict=True):
-        assert set(row) <= {cell.strip() for cell in full}
-    _, _, after = " ".join(lines).partition("No room for ")
-    left_out = [name.split()[0] for name in after.partition(". --metric")[0].split(", ")] if after else []
+        whole_cells = {cell.strip() for cell in full}
+        if not is_narrow:
+            assert set(row) <= whole_cells
+        for cell, original in zip(row[3:], [each.strip() for each in full if "[" in each], strict=False):
+            low, high = map(float, original.partition("[")[2].rstrip("]").split(","))
+            assert cell.split()[0] == original.split()[0]
+            if is_narrow:
+                assert float(cell.split("±")[1]) == pytest.approx((high - low) / 2, rel=0.06)
+    left_out = left_out_of(lines)
     assert left_out == list(MEASURES[len(MEASURES) - len(left_out) :])
     # Settings that have columns are architecture.name, noise.name and noise.scale.
     assert len(left_out) + len(shown[0]) - 3 == len(MEASURES)
+    assert len(shown[0]) - 3 >= 3
+
+
+def with_settings(results: pd.DataFrame, several: int) -> pd.DataFrame:
+    """Return the results of a grid over two tasks and strengths, with other settings that all share."""
+    parts = [
+        results.assign(**{
+            "run_id": results["run_id"] + f"-{task}-{strength}", "config.task.support": task,
+            "config.regulariser.strength": strength,
+        })
+        for task in ("full", "band") for strength in (0.0, 0.00125)
+    ]  # fmt: skip
+    shared = {f"config.training.setting_{number}": "the same" for number in range(several)}
+    return pd.concat(parts, ignore_index=True).assign(**shared)
+
+
+@pytest.mark.parametrize(("width", "told"), [(80, 1), (100, 0), (140, 0)])
+def test_settings_become_sections_until_three_measures_have_room(
+    width: int,
+    told: int,
+    results: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    several = with_settings(results, 0)
+    lines = shown_at(width, several, monkeypatch, capsys)
+    assert len(left_out_of(lines)) <= len(MEASURES) - 3
+    sections = [line for line in lines if line.endswith(":") and " = " in line]
+    assert sections == [f"architecture.name = {name}:" for name in ARCHITECTURES][: 2 * told]
+    # No row is lost, and each stands below its own section.
+    summary = summarise(several, None, list(MEASURES))
+    means = [f"{mean:.3g}" for mean in summary.mean["error/test"]]
+    rows = [line for line in lines if "±" in line or "[" in line]
+    assert [mean for mean, row in zip(means, rows, strict=False) if f" {mean} " in row] == means
+
+
+def test_what_every_row_shares_is_said_in_as_few_lines_as_fit(
+    results: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(showing, "terminal_width", lambda: 80)
+    shared = [f"training.setting_{number}" for number in range(9)]
+    results = results.assign(**{f"config.{name}": "two words" for name in shared})
+    show_results(results, ["noise.scale", *shared], ["error/test"])
+    lines = capsys.readouterr().out.splitlines()
+    words = f"In every row: {', '.join(f'{name} = two words' for name in shared)}, n = {2 * SEEDS}."
+    above = lines[: next(place for place, line in enumerate(lines) if line.startswith("noise."))]
+    assert " ".join(above) == words
+    assert all(name + " = two words" in "\n".join(above) for name in shared)
+    for line, after in itertools.pairwise(above):
+        assert len(line) <= 80 < len(line) + 1 + len(after.split(",")[0])
 
 
 def test_what_is_piped_has_every_column(results: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from modulab.config.settings import Member
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError
+from modulab.foreign import own_draws_only
 from modulab.metrics.measure import (
     Column,
     Measure,
     Values,
+    check_facts,
     find_measure,
     named_values,
     unmet,
@@ -67,6 +69,11 @@ class Analysis(Settings):
         """Return one value per member for each name."""
         raise NotImplementedError
 
+    @property
+    def code(self) -> object:
+        """Return the class or function that is called to take it."""
+        return type(self)
+
     def column_name(self, key: str, name: str) -> str:
         """Return the column of results for a value, if the analysis is called `key`."""
         return f"{key}/{name}"
@@ -100,6 +107,11 @@ class MeasureAnalysis(Analysis):
         """Return what the measure finds."""
         return self.measure(trained.probe)
 
+    @property
+    def code(self) -> object:
+        """Return the measure's."""
+        return self.measure.code
+
     def column_name(self, key: str, name: str) -> str:
         """Return the name that the measure gives."""
         del key
@@ -118,27 +130,31 @@ def find_analysis(value: str | Mapping[str, Any], where: str) -> Analysis:
         )
     found = import_target(node["_target_"], f"{where}._target_")
     if isinstance(found, type) and issubclass(found, Analysis):
-        return read_settings(node, where, Analysis)
+        analysis = read_settings(node, where, Analysis)
+        check_facts(where, analysis.code, lambda: (analysis.needs, analysis.columns, 0.0))
+        return analysis
     if isinstance(found, type) and not issubclass(found, Measure):
         raise ConfigError(
             f"{where}._target_={node['_target_']}: it is not an analysis. Name a class derived from "
             "modulab.analysis.analysis.Analysis, or a measure."
         )
-    return MeasureAnalysis(measure=find_measure(node if len(node) > 1 else node["_target_"], where))
+    measure = find_measure(node if len(node) > 1 else node["_target_"], where)
+    check_facts(where, measure.code, lambda: (measure.needs, measure.columns, 0.0))
+    return MeasureAnalysis(measure=measure)
 
 
 def take_checked(analysis: Analysis, key: str, trained: Trained) -> dict[str, Float64[Tensor, " member"]]:
     """Return what an analysis finds by the columns that it stands in, checked: one value per member.
 
-    Raises: ConfigError if an analysis returns something else.
+    Raises: ForeignError if an analysis returns something else, or draws from a global random generator.
     """
     members = len(trained.members)
-    with torch.no_grad():
+    with torch.no_grad(), own_draws_only(analysis.code):
         values: Any = analysis.take(trained)
     found: dict[str, Tensor] = {}
-    for name, value in named_values(key, values).items():
+    for name, value in named_values(values).items():
         column = analysis.column_name(key, str(name))
         if not isinstance(name, str) or not name or is_reserved(column):
-            raise ConfigError(f"{key}: {name!r} cannot be the name of a value. Rename it, as in 'rise'.")
-        found[column] = value_per_member(key, name, value, members)
+            raise ForeignError(f"a wrong name: {name!r} cannot be that of a value. Rename it, as in 'rise'.")
+        found[column] = value_per_member(name, value, members)
     return found

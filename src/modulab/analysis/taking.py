@@ -32,8 +32,6 @@ def analyse_members(
 
     Members of a block share a task. If a block fails, each half of it is analysed by itself, down to the members that
     are the cause. Blocks do not change a result.
-
-    Raises: ConfigError if the analysis returns something else than it must.
     """
     names = list(members)
     alike: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from modulab.claims.spending import judge_in_looks
 from modulab.errors import ConfigError
 from modulab.measure_names import arrow_key
 from modulab.results.store import check_folder
+from modulab.text import to_stderr
 
 
 def run_claims(
@@ -40,7 +40,7 @@ def run_claims(
     def train(chosen: Sequence[Experiment], look: Look) -> tuple[dict[str, list[str]], dict[str, str]]:
         if look.number > 1 and progress != "off":
             more = ", ".join(experiment.name for experiment in chosen)
-            print(f"look {look.number} of {look.planned}: more seeds of {more}", file=sys.stderr, flush=True)
+            to_stderr(f"look {look.number} of {look.planned}: more seeds of {more}")
         return run_on_this_machine(chosen, processes, progress)
 
     found = judge_in_looks(claims, list(experiments.values()), PRESETS[preset].looks, train)

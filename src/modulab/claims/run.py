@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from io import TextIOBase
@@ -22,7 +22,7 @@ from modulab.memory import free_bytes
 from modulab.notebook import CellText, in_notebook
 from modulab.results.manifest import checkpoint_path, read_manifests
 from modulab.results.store import completed, load_columns, load_results
-from modulab.text import printable
+from modulab.text import printable, to_stderr
 from modulab.workers import KILLED, Send, Workers
 
 
@@ -241,18 +241,20 @@ class _Display:
 
     def __enter__(self) -> _Display:
         if self._bars is not None:
-            self._bars.start()
+            with suppress(OSError):  # of a terminal that was closed
+                self._bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            with suppress(OSError):
+                self._bars.stop()
 
     def say(self, experiment: str, line: str) -> None:
         """Show the message of an experiment."""
         self._said[experiment] = line
         if not self._describe() and not self._quiet:
-            print(printable(f"{experiment}: {line}"), file=sys.stderr, flush=True)
+            to_stderr(printable(f"{experiment}: {line}"))
 
     def ended(self, experiment: str) -> None:
         """Count an experiment as ended."""
@@ -261,7 +263,7 @@ class _Display:
         if self._bars is not None:
             self._bars.advance(self._bars.task_ids[0])
         if not self._describe() and not self._quiet:
-            print(f"{experiment}: ended", file=sys.stderr, flush=True)
+            to_stderr(f"{experiment}: ended")
 
     def _describe(self) -> bool:
         """Show all messages where text can be replaced, and return whether it can."""

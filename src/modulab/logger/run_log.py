@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from modulab.logger.ledger import Ledger
 from modulab.logger.records import outcomes
 from modulab.logger.wandb_process import WandbProcess
 from modulab.progress import Style
-from modulab.text import printable
+from modulab.text import printable, to_stderr
 
 
 @runtime_checkable
@@ -120,7 +119,7 @@ def logged_so_far(folder: Path, names: Sequence[str]) -> list[str]:
 
 def say(sentence: str) -> None:
     """Print a message for the user."""
-    print(printable(sentence), file=sys.stderr, flush=True)
+    to_stderr(printable(sentence))
 
 
 @contextmanager

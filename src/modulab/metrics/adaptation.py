@@ -24,9 +24,10 @@ from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
 from modulab.config.settings import Probes
+from modulab.foreign import own_draws_only
 from modulab.metrics.probe import Probe, drawn_samples
 from modulab.optimisers import UPDATES
-from modulab.tasks.base import Samples, Task, as_seen
+from modulab.tasks.base import Samples, Task, as_seen, checked_samples, draw_points
 
 SECONDS_PER_STEP = 2e-4
 """Time of one step of adapting one network; twice that for classes, five times that for digits."""
@@ -122,10 +123,11 @@ def _changed(task: Task, samples: Samples, modules: Sequence[int]) -> Samples | 
     """Return points with other functions for some modules, or None if the task has none for one of them."""
     for module in modules:
         # A user's task may change only the first module.
-        changed = task.changed(samples, module) if module else task.changed(samples)
+        with own_draws_only(task):
+            changed = task.changed(samples, module) if module else task.changed(samples)
         if changed is None:
             return None
-        samples = changed
+        samples = checked_samples(changed, samples.inputs.shape[:2], task, "changed")
     return samples
 
 
@@ -159,7 +161,9 @@ def _minibatches(
     count = batch * min(settings.adaptation_steps, max(1, _DRAWN_POINTS // batch))
     for first in itertools.count(0, count):
         counters = torch.arange(first, first + count, dtype=torch.int32, device=keys.device)
-        drawn = _changed(task, task.draw(keys, counters.expand(len(keys), count), "train", "train"), changed)
+        drawn = _changed(
+            task, draw_points(task, keys, counters.expand(len(keys), count), "train", "train"), changed
+        )
         assert drawn is not None
         seen = _as_seen(task, drawn)
         for inputs, targets in zip(seen.inputs.split(batch, 1), seen.targets.split(batch, 1), strict=True):

@@ -8,20 +8,25 @@ from `probe.keys`, so the values of a member do not depend on packing.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from modulab import measure_names
 from modulab.config.composing import config_folder
 from modulab.config.settings import Probes
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError, foreign_code
+from modulab.foreign import dotted_name, is_foreign, kind_of, wrong_result
 from modulab.measure_names import Better, current_measure, stands_for
 from modulab.metrics.probe import Probe
 from modulab.networks.base import Network
@@ -131,6 +136,11 @@ class Measure(Settings):
         """Return one value per member for each name."""
         raise NotImplementedError
 
+    @property
+    def code(self) -> object:
+        """Return the class or function that is called to take it."""
+        return type(self)
+
     def lacking(self, network: Network, task: Task) -> str | None:
         """Return why members with this network and task cannot be measured, or None if they can."""
         return unmet(self.needs, network, task)
@@ -165,6 +175,11 @@ class FunctionMeasure(Measure):
         """Return the argument of the decorator."""
         return 0.0 if self.cost is None else self.cost(probes)
 
+    @property
+    def code(self) -> object:
+        """Return the function."""
+        return self.function
+
     def take(self, probe: Probe) -> Any:
         """Return the values of the function."""
         return self.function(probe)
@@ -181,24 +196,28 @@ def measure(
     return decorate
 
 
-def named_values(where: str, values: object) -> Mapping[object, object]:
-    """Return what a measure or an analysis gave as values by name. Raises: ConfigError if it is not a mapping."""
+def named_values(values: object) -> Mapping[object, object]:
+    """Return what a measure or an analysis gave as values by name. Raises: ForeignError where it is not a mapping."""
     if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{where}: it returned {type(values).__name__}. Return a dict from names to (member,) tensors."
-        )
+        raise wrong_result(f"it is {kind_of(values)}", "a dict from names to tensors of shape (member,)")
     return cast("Mapping[object, object]", values)
 
 
-def value_per_member(where: str, name: str, value: object, members: int) -> Tensor:
-    """Return a value that a measure or an analysis gave. Raises: ConfigError if it is not one per member."""
-    if not isinstance(value, Tensor) or value.shape != (members,):
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(
-            f"{where}: '{name}' has {got}, for {members} members. "
-            "Return one value per member, a tensor of shape (member,)."
+def value_per_member(name: str, value: object, members: int) -> Float64[Tensor, " member"]:
+    """Return a value that a measure or an analysis gave: a tensor, an array or a list, of one number per member.
+
+    Raises: ForeignError where it is something else.
+    """
+    given = value
+    if isinstance(value, np.ndarray | list | tuple):
+        with suppress(TypeError, ValueError, RuntimeError):  # numbers of unequal lengths, texts and the like
+            given = torch.as_tensor(value)
+    if not isinstance(given, Tensor) or given.shape != (members,) or given.is_complex():
+        raise wrong_result(
+            f"'{name}' is {kind_of(given)}, for {members} networks",
+            "one real number per network, a tensor of shape (member,)",
         )
-    return value.double()
+    return given.detach().to("cpu", torch.float64)
 
 
 def find_measure(value: str | Mapping[str, Any], where: str) -> Measure:
@@ -223,8 +242,41 @@ def find_measures(probes: Probes) -> dict[str, Measure]:
         if value is not None
     }
     for key, each in found.items():
-        each.check(f"probes.measures.{key}", probes)
+        where = f"probes.measures.{key}"
+        check_facts(where, each.code, functools.partial(_facts, each, probes))
+        each.check(where, probes)
     return found
+
+
+def _facts(measure: Measure, probes: Probes) -> tuple[Any, Any, Any]:
+    return measure.needs, measure.columns, measure.seconds(probes)
+
+
+def check_facts(where: str, code: object, facts: Callable[[], tuple[Any, Any, Any]]) -> None:
+    """Raise ConfigError if the needs, columns and seconds of a measure or analysis are not of the form they must be.
+
+    `code` is its class or function, which is trusted if it is modulab's own, and `facts` returns the three.
+    """
+    if not is_foreign(code):
+        return
+    name = f"{where}: {dotted_name(code)}"
+    try:
+        with foreign_code():
+            needs, columns, cost = facts()
+            if isinstance(needs, str) or not set(needs) <= set(_NEEDS):
+                raise ConfigError(
+                    f"{name}.needs is {needs!r}. Return a tuple of names from {', '.join(_NEEDS)}."
+                )
+            if not all(isinstance(column, Column) for column in columns):
+                raise ConfigError(
+                    f"{name}.columns is {columns!r}. Return a tuple of modulab.metrics.measure.Column(name, label)."
+                )
+            if not isinstance(cost, int | float) or not 0 <= cost < math.inf:
+                raise ConfigError(f"{name}.seconds returned {cost!r}. Return a number of seconds, 0 or more.")
+    except ForeignError as error:
+        raise ConfigError(
+            f"{name} failed with {error} while it stated its needs, columns and seconds."
+        ) from error
 
 
 def curve_measures(probes: Probes) -> dict[str, str | dict[str, Any]]:

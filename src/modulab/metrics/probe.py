@@ -18,14 +18,14 @@ from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.row_functions import Outputs
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.streams import Stream, fold_in
-from modulab.tasks.base import Region, Samples, Task, mixing_matrix
+from modulab.tasks.base import Region, Samples, Task, draw_points, encode_points, mixing_matrix
 
 BATCH_ELEMENTS = 1 << 18
 """Elements per member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
 keep it, by a rule that sees one member's sizes only, so sums do not depend on how many members there are."""
 
-BLOCK_BYTES = 128 << 20
-"""Default memory of a block of members measured together: 30 default networks. In blocks of half the size a member
+BLOCK_BYTES = 96 << 20
+"""Default memory of a block of members measured together: 22 default networks. In blocks of half the size a member
 takes a fifth more time, and in larger ones hardly less."""
 
 
@@ -199,8 +199,8 @@ def evaluation_samples(
 ) -> Samples:
     """Return each member's evaluation points of a region as `Probe.network` takes them: encoded, unmixed."""
     drawn = drawn_samples(task, keys, num_samples, region, scales)
-    encoded = task.encode(drawn.inputs)
-    return drawn if encoded is drawn.inputs else Samples(_batch_innermost(encoded), drawn.targets)
+    encoded = encode_points(task, drawn.inputs)
+    return drawn if encoded is drawn.inputs else Samples(_batch_innermost(encoded).float(), drawn.targets)
 
 
 def drawn_samples(
@@ -216,8 +216,8 @@ def drawn_samples(
     """
     region_keys = fold_in(fold_in(keys, Stream.EVALUATION_DATA), int(_DRAWS[region]))
     counters = torch.arange(num_samples, dtype=torch.int32, device=keys.device).expand(len(keys), -1)
-    samples = task.draw(region_keys, counters, region, "test", scales)
-    return Samples(_batch_innermost(samples.inputs), _batch_innermost(samples.targets))
+    samples = draw_points(task, region_keys, counters, region, "test", scales)
+    return Samples(_batch_innermost(samples.inputs).float(), _batch_innermost(samples.targets).float())
 
 
 def _batch_innermost(values: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from jaxtyping import Float, Float64, Int32
 from torch import Tensor
 
 from modulab.config.settings import Probes
-from modulab.errors import ConfigError, ForeignError, MeasureFailed, foreign_code
+from modulab.errors import ForeignError, MeasureFailed, foreign_code
+from modulab.foreign import own_draws_only
 from modulab.metrics.measure import Measure, find_measures, named_values, value_per_member
 from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import BLOCK_BYTES, Asked, Probe, Tell, bytes_per_member, make_probe, tell_nobody
@@ -87,29 +88,38 @@ def _evenly_cut(members: int, largest: int, threads: int) -> list[slice]:
 
 
 def take_measures(probe: Probe, measures: Mapping[str, Measure]) -> dict[str, Float64[Tensor, " member"]]:
-    """Return what all measures find, checked: one value per member, no name twice."""
+    """Return what all measures find, checked: one value per member, no name twice. Raises: MeasureFailed."""
     found: dict[str, Tensor] = {}
     finder: dict[str, str] = {}
-    members = len(probe.keys)
     for key, measure in measures.items():
-        where = f"probes.measures.{key}"
-        values: Any
         try:
             with foreign_code():
-                values = measure(probe)
+                values = _take(measure, probe)
         except ForeignError as error:
             raise MeasureFailed(key, str(error)) from error
-        for name, value in named_values(where, values).items():
-            if not isinstance(name, str) or not name or is_reserved(name):
-                raise ConfigError(
-                    f"{where}={probe.settings.measures.get(key)}: {name!r} cannot be the name of a measure, "
-                    "which is text and not the name of another column of results. Rename it, as in 'my/measure'."
-                )
+        for name, value in values.items():
             if name in finder:
-                raise ConfigError(
-                    f"{where}: '{name}' is already measured by probes.measures.{finder[name]}. "
-                    "Rename it, or set one of the two to null."
+                raise MeasureFailed(
+                    key,
+                    f"a name that is taken: '{name}' is measured by probes.measures.{finder[name]}. Rename it, or set "
+                    "one of the two to null.",
+                    by_itself=False,
                 )
-            found[name] = value_per_member(where, name, value, members)
-            finder[name] = key
+            found[name], finder[name] = value, key
+    return found
+
+
+def _take(measure: Measure, probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
+    """Return what a measure finds. Raises: ForeignError where that is something else than it must be."""
+    values: Any
+    with own_draws_only(measure.code):
+        values = measure(probe)
+    found: dict[str, Tensor] = {}
+    for name, value in named_values(values).items():
+        if not isinstance(name, str) or not name or is_reserved(name):
+            raise ForeignError(
+                f"a wrong name: {name!r} is no text, or that of another column of results. Rename it, as in "
+                "'my/measure'."
+            )
+        found[name] = value_per_member(name, value, len(probe.keys))
     return found

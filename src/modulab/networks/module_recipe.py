@@ -91,29 +91,13 @@ def checked_arguments(
 @contextmanager
 def own_random_state(seed: int) -> Generator[None]:
     """Seed the generators that a constructor may draw from, and restore them afterwards."""
-    state = random_state()
+    torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     torch.default_generator.manual_seed(seed)  # and not that of CUDA, where nothing is constructed
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (what a user's constructor may draw from)
     try:
         yield
     finally:
-        torch.set_rng_state(state[0])
-        random.setstate(state[1])
-        np.random.set_state(state[2])  # noqa: NPY002
-
-
-def random_state() -> tuple[Tensor, tuple[Any, ...], Any]:
-    """Return the states of the generators of torch, Python and NumPy."""
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-
-
-def same_random_state(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Return whether two states are equal: nothing was drawn between them."""
-    (torch_one, python_one, numpy_one), (torch_other, python_other, numpy_other) = one, other
-    return (
-        torch.equal(torch_one, torch_other)
-        and python_one == python_other
-        and numpy_one[2] == numpy_other[2]
-        and bool((numpy_one[1] == numpy_other[1]).all())
-    )
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

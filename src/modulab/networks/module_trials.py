@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from modulab.errors import ConfigError, describe
+from modulab.foreign import changed_generators, random_state
 from modulab.networks.base import Parameter, Site, split_parameters
 from modulab.networks.module_calls import parts_of, side_by_side
 from modulab.networks.module_recipe import (
@@ -23,9 +24,7 @@ from modulab.networks.module_recipe import (
     ModuleRecipe,
     construct,
     own_random_state,
-    random_state,
     row_of,
-    same_random_state,
 )
 from modulab.schema import suggest
 
@@ -75,7 +74,7 @@ def check_batch(network: ModuleRecipe, samples: int) -> None:
         with own_random_state(0), torch.no_grad():
             state = random_state()
             first, second = module(inputs), module(inputs)
-            drew = not same_random_state(state, random_state())
+            drew = changed_generators(state, random_state())
     if drew:
         raise ConfigError(_drawing(network, f"when it is called with {len(inputs)} samples"))
     if not _equal(first, second):
@@ -185,7 +184,7 @@ def _watched_call(network: ModuleRecipe, module: nn.Module) -> tuple[dict[str, l
     with own_random_state(0), torch.no_grad():
         state = random_state()
         outputs: Any = module(_trial_inputs(network))
-        drew = not same_random_state(state, random_state())
+        drew = changed_generators(state, random_state())
     for handle in handles:
         handle.remove()
     if drew:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,12 @@ from dataclasses import dataclass, field
 
 _GAP = 2
 _SHORTEST = 8
-"""The number of characters to which texts of settings are cut if nothing else makes a table narrow enough."""
+"""Texts of settings are cut to no fewer characters, where nothing else makes a table narrow enough."""
+_MEASURES = 3
+"""So many measures are shown, if there are ways to make room for them."""
+
+Columns = list[list[str]]
+"""Each column's heading, and below it its texts."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,11 @@ class Layout:
     constant: dict[str, str] = field(default_factory=dict[str, str])
     """Columns with a single value, which is stated once instead."""
     left_out: list[str] = field(default_factory=list[str])
-    """Headings of columns that do not fit."""
+    """Headings of columns for which there is no room."""
+    sections: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
+    """The settings that are said above a row for it and those below, instead of in columns, by the row's number."""
+    is_narrow: bool = False
+    """Whether cells are the `narrow` ones."""
 
 
 def terminal_width() -> int | None:
@@ -58,17 +68,23 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([line(headings), "|" + "---|" * len(headings), *map(line, rows)])
 
 
-def fitted(headings: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, width: int | None) -> Layout:
+def fitted(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    fixed: int,
+    width: int | None,
+    narrow: Sequence[Sequence[str]] | None = None,
+) -> Layout:
     """Return a table that is no wider than `width`, if that can be: numbers are never broken.
 
     The first `fixed` columns stay, unless all rows have the same text there, which is then said once. What is too wide
-    gets headings of two lines; then columns are left out from the right, all but one; then texts of the fixed columns
-    are cut. Without a width, the table is as given.
+    gets headings of two lines. Where fewer than three of the other columns fit, cells become the `narrow` ones, and the
+    first of the fixed columns become headings of sections. Then columns are left out from the right, all but one, and
+    last texts of the fixed columns are cut. Without a width, the table is as given.
     """
-    whole = Layout(list(headings), [list(row) for row in rows])
     if width is None:
-        return whole
-    columns = [[heading, *(row[place] for row in rows)] for place, heading in enumerate(headings)]
+        return Layout(list(headings), [list(row) for row in rows])
+    columns = _columns(headings, rows)
     constant = {
         column[0]: column[1] for column in columns[:fixed] if len(rows) > 1 and len(set(column[1:])) == 1
     }
@@ -76,10 +92,15 @@ def fitted(headings: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, w
         constant = {}
     settings = [column for column in columns[:fixed] if column[0] not in constant]
     measures = columns[fixed:]
+    names = [column[0] for column in settings]
     if _width([*settings, *measures]) > width:
-        settings, measures = (
-            [[_broken(column[0]), *column[1:]] for column in each] for each in (settings, measures)
-        )
+        settings, measures = _with_broken_headings(settings), _with_broken_headings(measures)
+    is_narrow = narrow is not None and _width([*settings, *measures[:_MEASURES]]) > width
+    if narrow is not None and is_narrow:
+        measures = _with_broken_headings(_columns(headings, narrow)[fixed:])
+    told = _told_in_sections(settings, measures, width)
+    sections = _sections(names[:told], settings[:told])
+    settings = settings[told:]
     left_out: list[str] = []
     while len(measures) > 1 and _width([*settings, *measures]) > width:
         left_out.insert(0, columns[fixed + len(measures) - 1][0])
@@ -90,7 +111,41 @@ def fitted(headings: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, w
         settings = [[column[0], *(_cut(text, longest) for text in column[1:])] for column in settings]
     kept = [*settings, *measures]
     table = [list(line) for line in zip(*kept, strict=True)]
-    return Layout([column[0] for column in kept], table[1:], constant, left_out)
+    return Layout([column[0] for column in kept], table[1:], constant, left_out, sections, is_narrow)
+
+
+def _columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Columns:
+    return [[heading, *(row[place] for row in rows)] for place, heading in enumerate(headings)]
+
+
+def _with_broken_headings(columns: Columns) -> Columns:
+    return [[_broken(column[0]), *column[1:]] for column in columns]
+
+
+def _told_in_sections(settings: Columns, measures: Columns, width: int) -> int:
+    """Return how many of the settings, as few as possible, sections should state to make room for measures."""
+    for wanted in range(min(_MEASURES, len(measures)), 0, -1):
+        for count in range(len(settings)):
+            if _width([*settings[count:], *measures[:wanted]]) <= width and _are_grouped(settings[:count]):
+                return count
+    return 0
+
+
+def _are_grouped(settings: Columns) -> bool:
+    """Return whether rows that have the same settings follow one another, and there are several of most."""
+    rows = list(zip(*(column[1:] for column in settings), strict=True))
+    number = len(set(rows))
+    return not settings or (2 * number <= len(rows) and number == len(list(itertools.groupby(rows))))
+
+
+def _sections(names: Sequence[str], settings: Columns) -> dict[int, dict[str, str]]:
+    sections: dict[int, dict[str, str]] = {}
+    before: tuple[str, ...] = ()
+    for number, values in enumerate(zip(*(column[1:] for column in settings), strict=True)):
+        if values != before:
+            sections[number] = dict(zip(names, values, strict=True))
+            before = values
+    return sections
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -66,28 +66,43 @@ def table_lines(results: pd.DataFrame, by: Sequence[str] | None, metrics: Sequen
     if len(results) == 1 and by is None:
         return laid_out(*member_cells(results, metrics), 1)
     summary = summarise(results, by, metrics)
+    return [*summary_lines(summary), *sentences(pooled_over(summary))]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """Return the lines of the table of a summary, without what is said below it."""
     headings, rows = cells(summary)
-    return [
-        *laid_out(headings, rows, len(headings) - summary.mean.shape[1]),
-        *sentences(pooled_over(summary)),
-    ]
+    _, narrow = cells(summary, narrow=True)
+    return laid_out(headings, rows, len(headings) - summary.mean.shape[1], narrow=narrow)
 
 
 def laid_out(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], fixed: int, names_columns: bool = True
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    fixed: int,
+    names_columns: bool = True,
+    narrow: Sequence[Sequence[str]] | None = None,
 ) -> list[str]:
     """Return the lines of a table, no wider than the terminal, with sentences on what it leaves out.
 
-    The first `fixed` columns stay in any case. What has no room is named, or counted where headings are not names.
+    The first `fixed` columns stay in any case. `narrow` are cells for where there is little room. What has no room is
+    named, or counted where headings are not names.
     """
-    headings, rows = [_shown(each) for each in headings], [[_shown(each) for each in row] for row in rows]
+    headings, rows = [_shown(each) for each in headings], _shown_rows(rows)
     width = terminal_width()
-    layout = fitted(headings, rows, fixed, width)
-    above = f"In every row: {', '.join(f'{name} = {text}' for name, text in layout.constant.items())}."
-    lines = _wrapped(above, width) if layout.constant else []
-    lines += plain_text(layout.headings, layout.rows).split("\n")
+    layout = fitted(headings, rows, fixed, width, None if narrow is None else _shown_rows(narrow))
+    lines = _wrapped(f"In every row: {settings_words(layout.constant)}.", width) if layout.constant else []
+    table = plain_text(layout.headings, layout.rows).split("\n")
+    first = len(table) - len(layout.rows)
+    lines += table[:first]
+    for number, line in enumerate(table[first:]):
+        if number in layout.sections:
+            lines += _wrapped(f"{settings_words(layout.sections[number])}:", width)
+        lines.append(line)
     key = arrow_key([*layout.headings, *(row[0] for row in layout.rows)])
     lines += [f"{key}."] if key else []
+    if layout.is_narrow and any("±" in cell for row in layout.rows for cell in row):
+        lines.append("± is half the width of the 95% interval.")
     if layout.left_out and names_columns:
         words = f"No room for {', '.join(layout.left_out)}. --metric NAME shows one, --transpose all in rows."
         lines += _wrapped(words, width)
@@ -97,10 +112,23 @@ def laid_out(
     return lines
 
 
+def _shown_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[_shown(cell) for cell in row] for row in rows]
+
+
+_UNBROKEN = "\N{NO-BREAK SPACE}"
+
+
+def settings_words(settings: Mapping[str, str]) -> str:
+    """Return settings as words, of which `_wrapped` does not break one from its value."""
+    return ", ".join(f"{name} = {text}".replace(" ", _UNBROKEN) for name, text in settings.items())
+
+
 def _wrapped(words: str, width: int | None) -> list[str]:
-    if width is None:
-        return [words]
-    return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+    lines = [words]
+    if width is not None:
+        lines = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace(_UNBROKEN, " ") for line in lines]
 
 
 def pooled_over(summary: Summary) -> list[str]:

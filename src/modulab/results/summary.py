@@ -253,8 +253,12 @@ def to_frame(summary: Summary) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Return a summary's headings and rows as text; members without a result only where there are any."""
+def cells(summary: Summary, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return a summary's headings and rows as text; members without a result only where there are any.
+
+    In `narrow` cells, intervals that are symmetric about the mean are given by half their width.
+    """
+    value = _narrow_value if narrow else _value
     counts = [
         name for name in summary.counts if name == "completed" or bool((summary.counts[name] > 0).any())
     ]
@@ -265,7 +269,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         texts = [setting_text(summary.settings.iloc[row][name]) for name in summary.settings]
         texts += [str(summary.counts[name].iloc[row]) for name in counts]
         texts += [
-            _value(summary.mean[name].iloc[row], summary.low[name].iloc[row], summary.high[name].iloc[row])
+            value(summary.mean[name].iloc[row], summary.low[name].iloc[row], summary.high[name].iloc[row])
             + _of_fewer(int(summary.taken[name].iloc[row]), int(summary.counts["completed"].iloc[row]))
             for name in summary.mean
         ]
@@ -299,6 +303,13 @@ def _number(value: float) -> str:
 def _value(mean: float, low: float, high: float) -> str:
     interval = "" if np.isnan(low) else f" [{_number(low)}, {_number(high)}]"
     return f"{_number(mean)}{interval}"
+
+
+def _narrow_value(mean: float, low: float, high: float) -> str:
+    half = (high - low) / 2
+    if np.isnan(half) or abs(high - mean - half) > 1e-6 * half:
+        return _value(mean, low, high)
+    return f"{_number(mean)} ±{half:.2g}"
 
 
 def _of_fewer(taken: int, completed: int) -> str:
@@ -344,7 +355,7 @@ def unfinished(results: pd.DataFrame) -> list[str]:
         else f"None of these {len(statuses)} networks has completed"
     )
     words += (
-        f", so there are no measures. The first error: {errors[0]}."
+        f", so there are no measures. The first error: {errors[0].rstrip('.')}."
         if errors
         else ", so there are no measures."
     )

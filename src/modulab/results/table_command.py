@@ -69,7 +69,7 @@ def table(options: argparse.Namespace) -> bool:
     """
     _check(options)
     from modulab.results.layout import markdown, transposed
-    from modulab.results.showing import about, laid_out, notes, show_results
+    from modulab.results.showing import about, laid_out, notes, show_results, summary_lines
     from modulab.results.store import load_folders, load_results
     from modulab.results.summary import cells, to_csv
     from modulab.text import printable
@@ -108,8 +108,10 @@ def table(options: argparse.Namespace) -> bool:
                     [[printable(each) for each in row] for row in rows],
                 )
             )
+        elif options.transpose:
+            print("\n".join(laid_out(headings, rows, fixed, names_columns=False)))
         else:
-            print("\n".join(laid_out(headings, rows, fixed, names_columns=not options.transpose)))
+            print("\n".join(summary_lines(shown)))
         _say([*about(shown), *notes(results)], options)
     if options.json or options.csv == "-":
         _say(notes(results), options)

@@ -9,7 +9,6 @@ and searches that continue in another folder.
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +35,7 @@ from modulab.results.files import write_whole
 from modulab.sweep.archive import ARCHIVE, Cell, write_archive
 from modulab.sweep.jobs import MembersFailed
 from modulab.sweep.search_space import Dimension
+from modulab.text import to_stderr
 
 RESULTS = "optimization_results.yaml"
 _BEST_SHOWN = 10
@@ -130,7 +130,7 @@ class Search:
         """
         while (begun := _count(self.study)) < self._settings.n_trials:
             size = min(self._settings.n_jobs, self._settings.n_trials - begun)
-            print(f"trials {begun + 1} to {begun + size} of {self._settings.n_trials}", file=sys.stderr)
+            to_stderr(f"trials {begun + 1} to {begun + size} of {self._settings.n_trials}")
             trials = self._ask(size, begun)
             try:
                 self._train(trials, launch)
@@ -194,7 +194,7 @@ class Search:
             rows[cell] = {**values, "trial": trial.number, **self._values(trial)}
         table = sampler.table(rows, self._objectives, [each.key for each in self._dimensions])
         write_archive(self._folder, table)
-        print(f"{len(rows)} of {len(table)} cells are filled: {self._folder / ARCHIVE}", file=sys.stderr)
+        to_stderr(f"{len(rows)} of {len(table)} cells are filled: {self._folder / ARCHIVE}")
 
     def _ask(self, size: int, begun: int) -> list[Trial]:
         with _optuna("hydra.sweeper.sampler"):
@@ -238,7 +238,7 @@ class Search:
 
         self.study.tell(trial, state=TrialState.FAIL)
         said = " ".join(str(reason).split())
-        print(f"trial {trial.number} has failed: {printable(said)}", file=sys.stderr)
+        to_stderr(f"trial {trial.number} has failed: {printable(said)}")
 
     def _cut_off(self, trial: Trial) -> None:
         """Mark a trial that was not trained, so it does not count."""

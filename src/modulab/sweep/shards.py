@@ -7,7 +7,6 @@ folder's parts, so nothing has to pass through the process that waits until all 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from modulab.progress import ProgressReport, Style
 from modulab.results.store import PARTS, missing
 from modulab.schema import suggest
 from modulab.sweep.run import Work, begin, packed_seconds, plan_work, results_kept
+from modulab.text import to_stderr
 
 _LONGEST_SILENCE = 3600.0
 """Seconds for which a carrier may be unavailable, for example while it is restarted, before watching ends."""
@@ -331,4 +331,4 @@ def count_words(shards: Sequence[Shard]) -> str:
 
 def tell(text: str) -> None:
     """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    to_stderr(text)

@@ -11,11 +11,12 @@ from modulab.errors import ConfigError
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
 from modulab.results.manifest import checkpoint_path, write_manifest
+from modulab.signals import ended_by_signal
 from modulab.sweep.pack import available_bytes
 from modulab.training.cache import say_once
 from modulab.training.execution import Execution, cpu_count
 from modulab.training.fit import PopulationResult
-from modulab.workers import Send, SentProgress, Workers, ended_by_signal, outcome_sent, show_sent
+from modulab.workers import Send, SentProgress, Workers, outcome_sent, show_sent
 
 PRELOAD = ("modulab.training.self_trained", "modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 PROCESS_BYTES = 600 << 20

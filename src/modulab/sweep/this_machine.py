@@ -19,6 +19,7 @@ from modulab.errors import ConfigError
 from modulab.logger.run_log import RunLog, say
 from modulab.progress import ProgressReport
 from modulab.results.store import missing
+from modulab.signals import ended_by_signal
 from modulab.sweep.node_shard import NodeShard
 from modulab.sweep.pack import PROCESS_BYTES, available_bytes
 from modulab.sweep.run import (
@@ -33,7 +34,7 @@ from modulab.sweep.run import (
 from modulab.sweep.shards import cut_shards
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
 from modulab.training.execution import cpu_count
-from modulab.workers import Message, Send, SentProgress, Workers, ended_by_signal, outcome_sent, show_sent
+from modulab.workers import Message, Send, SentProgress, Workers, outcome_sent, show_sent
 
 _PRELOAD = ("modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 _START_SECONDS = 8.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from modulab.errors import ConfigError
+from modulab.foreign import check_tensor, dotted_name, kind_of, own_draws_only, wrong_result
 from modulab.losses import Loss, find_loss
 from modulab.partition import Partition
 from modulab.schema import STRUCTURAL, Settings
@@ -185,6 +187,48 @@ class Task(Settings):
         raise NotImplementedError
 
 
+def draw_points(
+    task: Task,
+    keys: Int32[Tensor, "member 2"],
+    counters: Int32[Tensor, "member batch"],
+    region: Region,
+    split: Split,
+    scales: Float[Tensor, " module"] | None = None,
+) -> Samples:
+    """Return what `task.draw` returns.
+
+    Raises: ForeignError where that is something else than samples for each key and counter, or was drawn from a global
+    random generator.
+    """
+    with own_draws_only(task):
+        samples = task.draw(keys, counters, region, split, scales)
+    return checked_samples(samples, counters.shape, task, "draw")
+
+
+def encode_points(
+    task: Task, inputs: Float[Tensor, "member batch coordinate"]
+) -> Float[Tensor, "member batch in_features"]:
+    """Return what `task.encode` returns. Raises: ForeignError where that is something else than inputs of networks."""
+    with own_draws_only(task):
+        encoded = task.encode(inputs)
+    source = f"{dotted_name(task)}.{'draw' if encoded is inputs else 'encode'}"
+    check_tensor(encoded, (*inputs.shape[:2], task.in_features), source, "inputs")
+    return encoded
+
+
+def checked_samples(samples: object, points: Sequence[int], task: Task, method: str) -> Samples:
+    """Return samples that a method of a task returned for so many members and points.
+
+    Raises: ForeignError where they are something else.
+    """
+    source = f"{dotted_name(task)}.{method}"
+    if not isinstance(samples, Samples):
+        raise wrong_result(f"it is {kind_of(samples)}", "modulab.tasks.base.Samples(inputs, targets)", source)
+    check_tensor(samples.inputs, (*points, None), source, "inputs")
+    check_tensor(samples.targets, (*points, task.num_targets), source, "targets")
+    return samples
+
+
 def own_columns(module: int, width: int) -> slice:
     """Return the columns of a module, counted from 0, where each has `width` of them, in order."""
     return slice(module * width, (module + 1) * width)
@@ -213,7 +257,8 @@ def as_seen(
 ) -> Float[Tensor, "member batch in_features"]:
     """Return drawn inputs as the network sees them: encoded, and Qx where the task mixes."""
     if not task.mixing:
-        return task.encode(inputs)
-    rotation = mixing_matrix(task).T.contiguous()
+        return encode_points(task, inputs)
+    check_tensor(inputs, (*inputs.shape[:2], task.in_features), f"{dotted_name(task)}.draw", "inputs")
+    rotation = mixing_matrix(task).T.contiguous().to(inputs.dtype)
     # One product per member: a product of all rows at once rounds by a row's place among them.
     return torch.stack([points @ rotation for points in inputs])

@@ -25,8 +25,9 @@ from modulab.training.execution import Execution, fastest, in_own_precision
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
 from modulab.training.processor import processor_fact
-from modulab.training.program import Program
+from modulab.training.program import Program, program_of
 from modulab.training.recorder import Curves, Interrupted, OnPoint, Recorder, handlers_kept, interruptions
+from modulab.training.trial import try_program
 from modulab.training.usable import usable_engines
 
 
@@ -140,6 +141,8 @@ def _engines_then(begun: Mapping[Program, Engine | None], execution: Execution) 
 def _set_up(
     members: Sequence[Member], execution: Execution, checkpoint: Path | None, recorder: Recorder
 ) -> tuple[PopulationLearner, PopulationData]:
+    for member in {program_of(member): member for member in members}.values():
+        try_program(member)
     learner = PopulationLearner(members, execution.engine, execution.device, execution.threads)
     if checkpoint is not None and checkpoint.exists():
         content = read_checkpoint(checkpoint)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from modulab.config.settings import Member
 from modulab.errors import foreign_code
+from modulab.foreign import check_tensor, dotted_name, kind_of, own_draws_only, wrong_result
 from modulab.lightning import LightningModule
 from modulab.networks.base import NetworkPopulation
+from modulab.regularisers import Rearrangement
 from modulab.streams import Stream, fold_in, member_keys
 from modulab.training.cuda_graph import GraphedSteps
 from modulab.training.engine import Chunk, Engine, block_size, graphed_steps, run_chunk, step_function
@@ -30,6 +32,7 @@ from modulab.training.program import (
     stack_coefficients,
 )
 from modulab.training.step import Block, rows_of
+from modulab.training.trial import code_of
 
 _WORTH_SHARING = 8
 """From this many members of a program on, two smaller blocks on two threads beat one."""
@@ -87,6 +90,15 @@ def _differ(before: Member | None, now: Member | None) -> bool:
     if before is None or now is None:
         return before is not now
     return before.training.learning_rate != now.training.learning_rate
+
+
+def _check_moved(moved: object, parameters: Tensor, source: str) -> None:
+    """Check what a regulariser rearranged. Raises: ForeignError where it is something else than it must be."""
+    if not isinstance(moved, Rearrangement):
+        raise wrong_result(f"it is {kind_of(moved)}", "None, or modulab.regularisers.Rearrangement", source)
+    check_tensor(moved.parameters, parameters.shape, source, "parameters")
+    if moved.moments_of is not None:
+        check_tensor(moved.moments_of, parameters.shape, source, "moments_of")
 
 
 class PopulationLearner(LightningModule):
@@ -227,7 +239,8 @@ class PopulationLearner(LightningModule):
 
     def training_step(self, chunk: Chunk) -> None:
         """Advance every block by a chunk of optimiser steps. Raises: ForeignError for whatever fails in them."""
-        with foreign_code():  # Lightning takes StopIteration for the end of training.
+        code = [part for program in self.programs for part in code_of(program)]
+        with foreign_code(), own_draws_only(*code):  # Lightning takes StopIteration for the end of training.
             self._advance(chunk)
             self._rearrange()
 
@@ -282,6 +295,7 @@ class PopulationLearner(LightningModule):
             )
             if moved is None:
                 continue
+            _check_moved(moved, part.block.parameters, f"{dotted_name(program.regulariser)}.rearranged")
             part.block.parameters.copy_(moved.parameters)
             if moved.moments_of is not None:
                 for moments in (part.block.first_moments, part.block.second_moments):

@@ -100,10 +100,14 @@ def measure_each(
         except ForeignError as error:
             if not narrow:
                 raise
-            key = error.key if isinstance(error, MeasureFailed) else None
-            if key is not None and len(taken) > 1:
-                measure(task, kernels, places, {name: value for name, value in taken.items() if name != key})
-                measure(task, kernels, places, {key: taken[key]})
+            if isinstance(error, MeasureFailed) and len(taken) > 1:
+                others = {name: value for name, value in taken.items() if name != error.key}
+                measure(task, kernels, places, others)
+                if error.by_itself:
+                    measure(task, kernels, places, {error.key: taken[error.key]})
+                else:
+                    for place in places:
+                        failed[place][error.key] = f"{FAILED_WITH} {error.reason}"
             elif len(places) > 1:
                 middle = len(places) // 2
                 measure(task, kernels, places[:middle], taken)

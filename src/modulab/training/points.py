@@ -7,7 +7,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from modulab.streams import Stream, fold_in
-from modulab.tasks.base import Task, as_seen
+from modulab.tasks.base import Task, as_seen, checked_samples, draw_points
 
 
 def training_points(
@@ -20,7 +20,8 @@ def training_points(
     """
     counters = torch.arange(first, first + count, dtype=torch.int32).expand(keys.shape[0], count)
     if grid_size is None:
-        samples = task.draw(fold_in(keys, Stream.DATA), counters, "train", "train")
+        samples = draw_points(task, fold_in(keys, Stream.DATA), counters, "train", "train")
     else:
-        samples = task.grid(counters, task.points_per_coordinate(grid_size))
+        grid = task.grid(counters, task.points_per_coordinate(grid_size))
+        samples = checked_samples(grid, counters.shape, task, "grid")
     return torch.cat([as_seen(task, samples.inputs), samples.targets], dim=2)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.config.settings import Member
+from modulab.foreign import check_tensor, dotted_name, kind_of, own_draws_only, wrong_result
 from modulab.losses import Loss
 from modulab.networks.base import Architecture, Network
 from modulab.noise import Distribution
@@ -65,7 +66,15 @@ def network_of(member: Member) -> Network:
 def _network(
     make: Callable[[Architecture, Task], Network], architecture: Architecture, task: Task
 ) -> Network:
-    return make(architecture, task)
+    with own_draws_only(architecture):
+        network: Any = make(architecture, task)
+    if not isinstance(network, Network):
+        raise wrong_result(
+            f"it is {kind_of(network)}",
+            "a modulab.networks.base.Network",
+            f"{dotted_name(architecture)}.network",
+        )
+    return network
 
 
 def initialise(
@@ -74,7 +83,11 @@ def initialise(
     """Return each member's mask and its parameters before training, which its seed and settings determine."""
     keys = member_keys([member.seed for member in members])
     architectures = [member.architecture for member in members]
-    mask, parameters = network.initialise(architectures, members[0].task.partition, keys)
+    with own_draws_only(network):
+        mask, parameters = network.initialise(architectures, members[0].task.partition, keys)
+    for part, values in (("mask", mask), ("parameters", parameters)):
+        shape = (len(members), network.num_parameters)
+        check_tensor(values, shape, f"{dotted_name(network)}.initialise", part)
     return mask, informed(members, network, parameters)
 
 
@@ -96,7 +109,9 @@ def _informed(
     count = most if size is None else min(most, size)
     grid_size = size if member.data.sampling == "grid" else None
     points = training_points(member.task, member_keys([member.seed]), 0, count, grid_size)[0]
-    own = member.architecture.informed(network, parameters.cpu(), member.task, points)
+    with own_draws_only(member.architecture):
+        own = member.architecture.informed(network, parameters.cpu(), member.task, points)
+    check_tensor(own, parameters.shape, f"{dotted_name(member.architecture)}.informed")
     return own.to(parameters.device)
 
 

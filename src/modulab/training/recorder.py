@@ -26,6 +26,7 @@ from modulab.metrics.probe import Asked
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
 from modulab.schema import suggest_measure
+from modulab.signals import ending_signals
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, member_engines, save_checkpoint
 from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_members
@@ -41,7 +42,7 @@ _SAMPLES = 512
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; the checkpoint holds everything up to the last whole chunk."""
+    """SIGINT, SIGTERM or SIGHUP arrived; the checkpoint holds everything up to the last whole chunk."""
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def interruptions() -> Generator[None]:
 
 @contextmanager
 def handlers_kept() -> Generator[None]:
-    """Restore the handlers of SIGINT and SIGTERM.
+    """Restore the handlers of the signals that end training.
 
     The recorder, which takes them over after Lightning, is called at the end after Lightning has put them back, and
     by itself would leave Lightning's.
@@ -65,7 +66,7 @@ def handlers_kept() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ending_signals()}
     try:
         yield
     finally:
@@ -122,10 +123,10 @@ class Recorder(Callback):
         self._find_stops()
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        """Defer SIGINT and SIGTERM to the end of a chunk."""
+        """Defer the signals that end training to the end of a chunk."""
         del trainer, pl_module
         if threading.current_thread() is threading.main_thread():  # which alone may handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ending_signals():
                 self._previous_handlers[number] = signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
