@@ -43,7 +43,7 @@ SETTINGS = {
     "turns": "published points, initial weights, turns of places",
     "exchanges": "published points, initial weights, exchanges",
 }
-"""The parts of the published code besides its cost; exchanges are moments and turns."""
+"""Parts of the published code, besides its cost, with which formulas are learned; exchanges are moments and turns."""
 DRAWN = ("drawn", "published", "weights", "exchanges")
 """Those in the figure."""
 ARMS = {

@@ -197,7 +197,7 @@ def measure(
 
 
 def named_values(values: object) -> Mapping[object, object]:
-    """Return what a measure or an analysis gave as values by name. Raises: ForeignError where it is not a mapping."""
+    """Return what a measure or an analysis gave as values by name. Raises: ForeignError if it is not a mapping."""
     if not isinstance(values, Mapping):
         raise wrong_result(f"it is {kind_of(values)}", "a dict from names to tensors of shape (member,)")
     return cast("Mapping[object, object]", values)
@@ -206,7 +206,7 @@ def named_values(values: object) -> Mapping[object, object]:
 def value_per_member(name: str, value: object, members: int) -> Float64[Tensor, " member"]:
     """Return a value that a measure or an analysis gave: a tensor, an array or a list, of one number per member.
 
-    Raises: ForeignError where it is something else.
+    Raises: ForeignError if it is something else.
     """
     given = value
     if isinstance(value, np.ndarray | list | tuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 _GAP = 2
 _SHORTEST = 8
-"""Texts of settings are cut to no fewer characters, where nothing else makes a table narrow enough."""
+"""The number of characters to which texts of settings are cut if nothing else makes a table narrow enough."""
 _MEASURES = 3
 """So many measures are shown, if there are ways to make room for them."""
 
@@ -28,7 +28,7 @@ class Layout:
     constant: dict[str, str] = field(default_factory=dict[str, str])
     """Columns with a single value, which is stated once instead."""
     left_out: list[str] = field(default_factory=list[str])
-    """Headings of columns for which there is no room."""
+    """Headings of columns that do not fit."""
     sections: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     """The settings that are said above a row for it and those below, instead of in columns, by the row's number."""
     is_narrow: bool = False
