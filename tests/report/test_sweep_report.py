@@ -331,7 +331,7 @@ def test_measures_without_a_figure_are_in_a_table_of_all_measures(trained: Path)
     (table,) = section.tables
     assert section.folded
     assert len(table.headings) == 2 + 4
-    assert "architecture.name = dense, noise.scale = 0.2" in table.headings
+    assert "dense, σ = 0.2" in table.headings
     rows = {row[0]: row[1:] for row in table.rows}
     means = (
         results.assign(score=range(len(results)))
@@ -341,6 +341,11 @@ def test_measures_without_a_figure_are_in_a_table_of_all_measures(trained: Path)
     assert [float(cell.partition(" ")[0]) for cell in rows["own/score"][1:]] == means.tolist()
     assert rows["error/test ↓"][0] == "Test error"
     assert not any("@" in name for name in rows)
+    seeds = results.loc[
+        (results["config.architecture.name"] == "dense") & (results["config.noise.scale"] == 0)
+    ]
+    (section,) = [each for each in describe(seeds, trained).sections if each.title == "All measures"]
+    assert section.tables[0].headings == ("measure", "in words", "all networks")
     many = sweep_results(seeds=1, noise__scale=[number / 20 for number in range(20)])
     assert "All measures" not in [each.title for each in describe(many, trained).sections]
 

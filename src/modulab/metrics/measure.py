@@ -253,7 +253,7 @@ def _facts(measure: Measure, probes: Probes) -> tuple[Any, Any, Any]:
 
 
 def check_facts(where: str, code: object, facts: Callable[[], tuple[Any, Any, Any]]) -> None:
-    """Raise ConfigError where the needs, columns and seconds of a measure or analysis are not of the form they must be.
+    """Raise ConfigError if the needs, columns and seconds of a measure or analysis are not of the form they must be.
 
     `code` is its class or function, which is trusted if it is modulab's own, and `facts` returns the three.
     """

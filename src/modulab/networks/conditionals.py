@@ -1,4 +1,4 @@
-"""Linear Gaussian conditionals: the density of each variable given those before it, changed from what was known before.
+"""Linear Gaussian conditionals: the density of each variable given those before it, as changes of known ones.
 
     -log p(x_i | x_1 ... x_{i-1}) = (log 2 pi + l_i + (x_i - c_i . (1, x))^2 / e^{l_i}) / 2
 

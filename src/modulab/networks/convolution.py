@@ -137,7 +137,7 @@ class Convolution(Network):
 
     @property
     def positions_read(self) -> int:
-        """Return how many values of each channel the readout has weights for."""
+        """Return the number of values of each channel for which the readout has weights."""
         return 1 if self.pool == "mean" else math.prod(self.layers[-1].written)
 
     @property
@@ -239,7 +239,7 @@ class Convolution(Network):
 
     @property
     def connections(self) -> tuple[tuple[str, str], ...]:
-        """Return each pair of layers as often as `edges` does."""
+        """Return each pair of layers as many times as `edges` does."""
         names = [INPUT, *(site.name for site in self.sites), OUTPUT]
         counts = [*(len(layer.places) for layer in self.layers), self.positions_read]
         return tuple((names[k], names[k + 1]) for k, count in enumerate(counts) for _ in range(count))

@@ -1,4 +1,4 @@
-"""Gated mixtures of experts: several small perceptrons, and a gate that says for each input how much each one counts.
+"""Gated mixtures of experts: several small perceptrons, and a gate that gives each one a weight for each input.
 
     y(x) = sum_k g_k(x) E_k(x),  E_k(x) = W_k a_k(x) + b_k,  a_k(x) = activation(R_k x + r_k),
     g(x) = softmax(V x + v)
@@ -55,7 +55,7 @@ def pre_activation(site: str) -> str:
 
 
 def ranks(logits: Float[Tensor, "member expert batch"]) -> Int32[Tensor, "member expert batch"]:
-    """Return how many logits of a sample are ahead of each: larger ones, and equal ones of experts before it."""
+    """Return the rank of each logit of a sample: the number of larger ones, and of equal ones of earlier experts."""
     # Not torch.topk, which does not say which of equal values it takes.
     numbers = torch.arange(logits.shape[1], device=logits.device)[:, None]
     ahead = torch.zeros_like(logits, dtype=torch.int32)
@@ -91,12 +91,12 @@ class Experts(Network):
     out_features: int
     activation: str
     num_kept: int
-    """How many experts have a share in a sample."""
+    """The number of experts with a share in a sample."""
     trains_gate: bool
 
     @property
     def layout(self) -> tuple[Parameter, ...]:
-        """Return what all experts read by, what they write by and the gate; experts follow one another."""
+        """Return the input weights of all experts, their output weights and the gate; experts follow one another."""
         units = self.num_experts * self.width
         return (
             Parameter("read.weight", (units, self.in_features)),
@@ -216,7 +216,7 @@ class Experts(Network):
 
     @property
     def input_weights(self) -> tuple[str, ...]:
-        """Return those that experts and gate read by."""
+        """Return the input weights of experts and gate."""
         return ("read.weight", "gate.weight")
 
     @property

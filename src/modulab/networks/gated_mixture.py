@@ -1,7 +1,7 @@
 """Gated mixtures of densities: q(x) = sum_k g_k(x) e_k(x) over symbols x, with shares g that sum to 1.
 
 C. Cortes, M. Mohri and Y. Zhong, "Modular generative models" (2026, arXiv 2602.17554). The experts e_k are given by the
-task and frozen, or trained beside the gate. The gate may look at the symbol, a table g_k(x), or be constant, g_k. The
+task and frozen, or trained with the gate. The gate may look at the symbol, a table g_k(x), or be constant, g_k. The
 outputs are log q: the task's loss divides q by its sum over symbols, where the reference constrains that sum to 1.
 Neither matters for a constant gate, whose q sums to 1.
 """
@@ -38,7 +38,7 @@ class GatedMixture(Network):
     out_features: int
     num_experts: int
     sees_symbols: bool
-    """Whether the gate has shares of its own for each symbol."""
+    """Whether the gate has separate shares for each symbol."""
     trains_densities: bool
 
     @property
@@ -108,7 +108,7 @@ class GatedMixture(Network):
         for term in terms[1:]:
             mixture = mixture + term
         mixture = mixture[:, 0].unflatten(1, (inputs.shape[1], self.symbols))
-        # Symbols that no domain has are not judged; their logarithm has to be finite all the same.
+        # Symbols that no domain has do not count in the loss, but their logarithm has to be finite.
         return mixture.clamp(min=torch.finfo(mixture.dtype).tiny).log()
 
 

@@ -27,12 +27,12 @@ _MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class KernelRule:
-    """The kernel, and how long and how far to descend."""
+    """The kernel, and the number and length of descent steps."""
 
     bandwidth: float
-    """In units of the inputs."""
+    """The bandwidth, in units of the inputs."""
     ridge: float
-    """In units of the kernel, which is 1 for equal points."""
+    """The ridge, in units of the kernel, which is 1 for equal points."""
     steps: int
     step_size: float
     """Length of the first steps without momentum, in units of the rows, which have length 1."""
@@ -79,7 +79,7 @@ def align(
     """Return orthonormal rows after descent from those given, each projection by itself.
 
     Steps have a length that falls to 0 by a cosine, whatever the slope, and momentum. Targets count less their mean.
-    What was found last is kept: networks that differ in how many more points they train on begin alike.
+    The last result is cached, so networks that differ only in the number of further points start equal.
     """
     return _aligned(rule, _Values(projections), _Values(inputs), _Values(targets)).clone()
 

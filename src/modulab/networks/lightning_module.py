@@ -46,7 +46,7 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
     )
 
     def check(self) -> None:
-        """Check that the classes that are named are there. Raises: ConfigError."""
+        """Check that the named classes exist. Raises: ConfigError."""
         if self.module is not None:
             self._class()
         if self.data_module is not None:
@@ -129,7 +129,7 @@ class LightningArchitecture(TorchArchitecture, SelfTrained):
 
 @dataclass(frozen=True)
 class LightningNetwork(TorchNetwork):
-    """The network in a LightningModule, as it is when it is evaluated: without dropout, by running statistics."""
+    """The network in a LightningModule in evaluation mode: without dropout, with running statistics."""
 
     submodule: str | None = None
 

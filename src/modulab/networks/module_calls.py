@@ -45,7 +45,7 @@ def parts_of(rows: Tensor, layout: Sequence[Parameter]) -> dict[str, Tensor]:
 
 @contextmanager
 def tapped(module: nn.Module, network: ModuleRecipe, tap: Tap | None) -> Generator[None]:
-    """Let the outputs of a module's sites pass through a tap."""
+    """Pass the outputs of a module's sites through a tap."""
     handles: list[Any] = []
     if tap is not None:
         for name in network.site_names:
@@ -81,7 +81,7 @@ class _OverMembers(torch.autograd.Function):
 
     @staticmethod
     def forward(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Only called for what is the same for all members."""
+        """Called only for values that all members share."""
         del values, function
         raise ValueError(
             "a site in architecture.sites returned something in which no parameter or input plays a part"

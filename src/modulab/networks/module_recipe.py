@@ -1,4 +1,4 @@
-"""How a torch module is built: its class and arguments, from a member's seed of every generator it may draw from."""
+"""Construction of a torch module from its class and arguments, with all generators seeded by the member's seed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def construct(network: ModuleRecipe, seed: int) -> nn.Module:
 
 
 def row_of(module: nn.Module) -> Float[Tensor, " parameter"]:
-    """Return what a module holds, in the order of the layout: parameters, then buffers."""
+    """Return the tensors of a module in the order of the layout: parameters, then buffers."""
     values = [*module.parameters(), *(each for each in module.buffers() if each.is_floating_point())]
     return torch.cat([value.detach().flatten() for value in values])
 

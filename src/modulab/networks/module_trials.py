@@ -38,7 +38,7 @@ _lock = threading.RLock()
 
 @dataclass(frozen=True)
 class Facts:
-    """What a few calls of a module show."""
+    """The findings of a few calls of a module."""
 
     layout: tuple[Parameter, ...]
     sites: tuple[Site, ...]
@@ -325,7 +325,7 @@ def _check_vectorises(network: ModuleRecipe, module: nn.Module, layout: tuple[Pa
             pull_back(torch.ones_like(outputs))
         else:
             outputs = outputs_of(rows)
-    except Exception as error:  # whatever torch makes of the user's code
+    except Exception as error:  # torch may raise anything for the user's code
         raise ConfigError(
             f"{KEY}: {network.name} cannot be called for several networks at once ({describe(error)}). {advice}"
         ) from error

@@ -1,4 +1,4 @@
-"""Where in a row of parameters the weights of connections and the biases of units lie.
+"""The positions of the weights of connections and of the biases of units in a row of parameters.
 
 The contract of a network states the weights as a function of its parameters. Evaluated on the numbers of the parameters
 in place of their values, that function says which parameter each weight is; so do the sums of a stage, on inputs of

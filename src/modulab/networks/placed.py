@@ -1,8 +1,8 @@
-"""Perceptrons whose units have places: each layer is a line from 0 to 1, on which its units stand in some order.
+"""Perceptrons whose units have places: each layer is a line from 0 to 1, on which its units are in some order.
 
 Places are parts of a member's parameters that are not trained. No output depends on them, so two units of a layer
-may exchange places at any time without a change of what the network computes; what depends on them is the length of
-connections (see `wiring`). Inputs and outputs have places as well.
+may exchange places at any time without changing what the network computes. Only the length of connections depends on
+them (see `wiring`). Inputs and outputs have places as well.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class ProjectedModules(Network):
 
     @property
     def layout(self) -> tuple[Parameter, ...]:
-        """Return projections, what units read by, and the readout; modules follow one another."""
+        """Return projections, input weights of units, and the readout; modules follow one another."""
         units = self.num_modules * self.width
         return (
             Parameter(
@@ -129,7 +129,7 @@ class ProjectedModules(Network):
 
 
 class ProjectedModulesArchitecture(Architecture):
-    """Modules behind projections, and what these begin with."""
+    """Modules behind projections, and the initial projections."""
 
     num_modules: int = Field(
         ge=1, description="number of modules of the network", json_schema_extra=STRUCTURAL
@@ -196,7 +196,7 @@ class ProjectedModulesArchitecture(Architecture):
 
     @property
     def points_read(self) -> int | None:
-        """Return how many training points the kernel looks at, 0 for known projections and None for random ones."""
+        """Return the number of points that the kernel reads, 0 for known projections and None for random ones."""
         return {"random": None, "kernel": self.kernel_points, "known": 0}[self.projections]
 
     def informed(

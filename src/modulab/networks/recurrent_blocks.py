@@ -80,7 +80,7 @@ class RecurrentBlocks(Recurrent):
 
 
 class RecurrentBlocksArchitecture(RecurrentArchitecture):
-    """A recurrent network of blocks, of which the first `grown` are there."""
+    """A recurrent network of blocks, of which the first `grown` have connections."""
 
     blocks: int = Field(
         ge=1,

@@ -1,4 +1,4 @@
-"""Architectures that train themselves: each member is a LightningModule, with optimisers and data of its own."""
+"""Architectures that train themselves: each member is a LightningModule with its own optimisers and data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SelfTrained(Architecture):
     """
 
     engine: ClassVar[str]
-    """What trains it, as the column `engine` of results says."""
+    """The name of the engine in the column `engine` of results."""
 
     @abstractmethod
     def check(self) -> None:
@@ -34,7 +34,7 @@ class SelfTrained(Architecture):
     @property
     @abstractmethod
     def brings_data(self) -> bool:
-        """Return whether it has its own training data, and not on the task's points."""
+        """Return whether it has its own training data instead of the task's points."""
 
     @abstractmethod
     def build(self, task: Task) -> LightningModule:

@@ -1,1 +1,1 @@
-"""Reports: figures of results with the data they show, and self-contained HTML pages of them."""
+"""Reports: figures of results with their data, and self-contained HTML pages."""

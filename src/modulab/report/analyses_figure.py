@@ -1,4 +1,4 @@
-"""Figures of what analyses found: values beside their controls, matrices of modules, and values step by step."""
+"""Figures of the results of analyses: values with their controls, matrices of modules, and values by level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modulab.report.lines import lines_figure
 from modulab.report.style import arm_styles, drawing
 
 _MOST_GROUPS = 8
-"""Number of kinds of networks shown; of more, the first."""
+"""The largest number of kinds of networks shown, the first ones."""
 _PANEL = 2.2
 _HOW = "arm"
 
@@ -44,7 +44,7 @@ class Matrix:
     columns: str
     colours: str
     values: str
-    """What the colours mean."""
+    """The meaning of the colours."""
     caption: str
     symmetric: bool = False
 
@@ -127,7 +127,7 @@ MATRICES = (
 
 
 def analysis_figures(results: pd.DataFrame, group: str, names: Sequence[str]) -> list[ReportFigure]:
-    """Return figures of the analyses of these names, by a column of results that says what a network is."""
+    """Return figures of the named analyses, by a column of results with the kind of each network."""
     kinds = list(dict.fromkeys(results[group].tolist()))[:_MOST_GROUPS]
     results = results.loc[results[group].isin(kinds)]
     found: list[ReportFigure] = []

@@ -1,4 +1,4 @@
-"""The figure of an archive of elites: how good the best candidate of each cell is, over the plane of two measures."""
+"""The figure of an archive of elites: the objective of the best candidate of each cell of the plane of two measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modulab.report.style import arm_styles, arm_text, choose_measure_scale, dra
 from modulab.sweep.archive import ReadArchive, read_archive
 
 _MOST_TICKS = 7
-"""On an axis of the interactive form."""
+"""The largest number of ticks on an axis of the interactive form."""
 
 
 def archive_section(folder: Path) -> Section | None:
@@ -45,7 +45,7 @@ def archive_figure(archive: ReadArchive, *, name: str, title: str) -> ReportFigu
 
 
 def _panel(archive: ReadArchive, norm: Normalize) -> Panel:
-    """Return an archive as a panel: a cell for each of its own, its elite's settings among its words."""
+    """Return an archive as a panel: one cell per cell of the archive, with the settings of its elite in words."""
     table = archive.table
     own = {
         archive.objective,
@@ -83,7 +83,7 @@ def _panel(archive: ReadArchive, norm: Normalize) -> Panel:
 
 
 def archive_sentence(archive: ReadArchive) -> str:
-    """Return what an archive says: how much of it is filled, and how the objective varies over it."""
+    """Return sentences on how much of an archive is filled, and on the range of the objective."""
     found = archive.table[archive.objective].to_numpy(dtype=float)
     found = found[np.isfinite(found)]
     sentence = (

@@ -1,6 +1,6 @@
-"""The interactive form of a figure: what its panels show, number by number, and how a page draws them.
+"""The interactive form of a figure: the numbers of its panels, and how a page draws them.
 
-A chart is made of the same table as the drawing of its figure, and takes axes and styles from that drawing.
+A chart is made from the same table as the drawing of its figure, with the axes and styles of that drawing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FIELDS = {
     "x": "x", "y": "y", "xl": "x_low", "xh": "x_high", "yl": "y_low", "yh": "y_high", "v": "value", "p": "part",
     "dx": "x_half", "dy": "y_half", "s": "size",
 }  # fmt: skip
-"""What a page calls the columns of `COLUMNS` that hold numbers."""
+"""The short names on a page of the columns of `COLUMNS` that contain numbers."""
 
 _PLANES = ("cells", "matrix")
 
@@ -85,17 +85,17 @@ class Panel:
     log_values: bool = False
     value_ends: tuple[float, float] = (0.0, 1.0)
     means: str = MEANS
-    """What a row is that is no single network's, in words."""
+    """Words for a row that does not belong to a single network."""
     members: str = ""
-    """What a row is that is one, where that is no network."""
+    """Words for a single mark that is not a network."""
     absent: str = ""
-    """What is said of a cell without a value."""
+    """The text for a cell without a value."""
     heading: str = ""
     """Above this panel and all that follow it, where others are of something else."""
     matrix: Matrix | None = None
-    """What the panel shows in place of rows."""
+    """The matrix that the panel shows instead of rows."""
     run_id: str = ""
-    """The network that all of the panel is of, if it is of one."""
+    """The run_id of the network that the panel shows, if it shows one."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ class Chart:
     styles: Mapping[str, ArmStyle]
     arm_title: str = ""
     legend: bool = True
-    """Whether its arms need names: where an axis names them, they do not."""
+    """Whether there is a legend: not if an axis names the arms."""
     swatches: Mapping[str, Swatch] = field(default_factory=dict[str, Swatch])
     """How the legend shows arms that have not both a line and a mark."""
     columns: int = 0
     """Panels side by side where there is room, of a figure whose rows of panels are values of a setting; 0 for any."""
     on_white: bool = False
-    """Whether its ground is white on dark screens too, for the sake of its colours."""
+    """Whether the background is also white on dark screens, because of the colours."""
     bars: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What colours from 0 to 1 mean, and the map of matplotlib that they are of."""
+    """The meaning of colours from 0 to 1, and their colour map of matplotlib."""
 
 
 def drawn_axis(axes: Axes, which: str, ticks: Mapping[float, str] | None = None) -> ChartAxis:

@@ -1,4 +1,4 @@
-"""Which figures suit some results: what lies along the axis, what gets a colour, what a row of panels."""
+"""The choice of figures for results: the setting along the axis, those with colours, and that with rows of panels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modulab.report.style import COLOURS, MOST_ARMS, arm_text
 from modulab.results.summary import DEFAULT_METRICS, choose_settings, metric_names
 
 ARM = "arm"
-"""The column that says several settings together."""
+"""The column that joins several settings in one text."""
 
 _MOST_ROWS = 4
 _MOST_SHADES = 7
@@ -22,7 +22,7 @@ _FEWEST_FOR_MAP, _MOST_FOR_MAP = 3, 12
 
 @dataclass(frozen=True)
 class Layout:
-    """How results are laid out in figures; every column named here is one of `results`."""
+    """The layout of results in figures; every column named here is one of `results`."""
 
     results: pd.DataFrame
     """The completed members, with the column `ARM` where settings are joined."""
@@ -41,13 +41,13 @@ class Layout:
 
     @property
     def readable(self) -> bool:
-        """Return whether there are few enough arms and rows to tell apart."""
+        """Return whether there are few enough arms and rows to distinguish."""
         rows = 1 if self.row is None else len(in_order(self.results, self.row))
         return len(self.arms) <= MOST_ARMS and rows <= _MOST_ROWS
 
 
 def choose_layout(results: pd.DataFrame) -> Layout:
-    """Return a layout by what varied among the completed members, the seed left out.
+    """Return a layout by the settings other than the seed that vary among the completed members.
 
     The numeric setting of most values lies along the axis. All others are joined to one arm each; where
     these are more than there are colours, the setting of fewest values gets a row of panels for each of them.

@@ -1,4 +1,4 @@
-"""What searches for modules found in some networks of a folder, as pictures show it."""
+"""The modules that searches found in some networks of a folder, in the form that pictures show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SortedGraph:
 
 @dataclass(frozen=True)
 class PicturedModules:
-    """What one search found in one network, and in a random graph made of it."""
+    """The modules that one search found in a network, and in a random graph made from it."""
 
     search: str
     """The name of the measure."""
@@ -45,7 +45,7 @@ class PicturedModules:
     together: NDArray[np.float64]
     """In what share of the restarts two nodes were in one module, in the order of `own`."""
     names: Sequence[str]
-    """What each node of the graph is, by its number: its site, and its place there."""
+    """The site and the place of each node of the graph, by its number."""
 
     def between(self) -> NDArray[np.float64]:
         """Return the share of all weight that lies between each two modules, or within one, on the diagonal."""

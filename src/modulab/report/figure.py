@@ -1,4 +1,4 @@
-"""A figure with the data that it shows, and how both are kept: the same results give the same files."""
+"""A figure with its data, and how both are stored: the same results give the same files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_FITTINGS = 3
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A drawing, what it is called and says, and every number in it as a tidy table."""
+    """A drawing, its title and caption, and every number in it as a tidy table."""
 
     name: str
     """The name of the figure's files; unique on a page."""

@@ -32,7 +32,7 @@ from modulab.report.style import (
 )
 
 Members = Literal["marks", "lines"]
-"""How single members show: as small marks, or as thin lines through their values."""
+"""How single members are shown: as small marks, or as thin lines through their values."""
 
 HOW_TO_READ = {
     "marks": "Lines join means over seeds, shading is their 95% interval, small marks are single networks.",
@@ -41,7 +41,7 @@ HOW_TO_READ = {
 _MANY = 2000
 
 _MOST_BESIDE = 4
-"""Panels that have room beside one another, with their labels."""
+"""The largest number of panels side by side, with their labels."""
 
 
 def _columns(measures: int) -> int:
@@ -105,7 +105,7 @@ def lines_figure(
             beyond |= keep_marks_in_view(axes, axis_values(shown))
             axes.set_xlabel(label(x))
             if row is not None:
-                # Arms are named by their settings, which speak for themselves.
+                # The names of arms contain their settings.
                 axes.set_title(arm_text(level) if row == "arm" else f"{label(row)}: {arm_text(level)}")
         share_ends(panels, len(measures))
         texts = [arm_text(each) for each in arms]

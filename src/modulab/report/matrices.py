@@ -1,4 +1,4 @@
-"""Matrices as a page shows them: one picture under the pointer, which says the number in each cell and what it joins.
+"""Matrices on a page: one image, with the number and the units of the cell under the pointer.
 
 A cell per number would be a node of the page each, ten thousands of them; a matrix is one image instead, which the page
 makes of the same numbers that it says.

@@ -16,9 +16,9 @@ from modulab.results.parquet import RESULTS
 from modulab.results.summary import choose_settings
 
 MOST_LISTED = 2000
-"""Networks on one page: of more, a sample is listed, so the page stays a few megabytes."""
+"""The largest number of networks on one page; of more, a sample is listed, so the page stays a few megabytes."""
 MOST_PRINTED = 40
-"""Networks on a page of paper: of more, it says where their rows are."""
+"""The largest number of networks that are printed; for more, the page says where their rows are."""
 
 
 def networks_section(

@@ -18,7 +18,7 @@ from modulab.report.style import ArmStyle, arm_styles, measure_label
 from modulab.results.intervals import mean_interval
 
 MEASURES = ("modularity/structural", "error_under/poisson@0.3")
-"""What is drawn by default; structural modularity needs networks of layers."""
+"""The measures drawn by default; structural modularity needs networks of layers."""
 
 
 _NAMED_AFTER = {"poisson": "Poisson", "gaussian": "Gaussian"}

@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: text, tables and figures, readable on wide and narrow screens and on paper."""
+"""One self-contained HTML page: text, tables and figures, readable on wide and narrow screens and on paper."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _WORDY_LETTERS = 20
 _MOST_UNBROKEN = 24
 """The largest number of rows of a table that is printed on one page."""
 _INTERVAL = re.compile(r" (\[[^\]]*\])")
-"""In the text of a cell, which may stand below the number before it."""
+"""The interval in the text of a cell, which may be below the number."""
 _DIVISIONS: dict[str, Callable[[str], Sequence[str]]] = {
     "level": lambda cell: [cell], "stacked": _INTERVAL.split, "divided": str.split,
 }  # fmt: skip
-"""Into which lines a cell with a number is divided on paper, in the order in which this is tried."""
+"""Functions that divide a cell with a number into lines on paper, in the order in which they are tried."""
 _JOINTS = re.compile(r"(?<=[./_@])(?=\w)(?<!\d\.)")
-"""Where the parts of a name meet, at which its lines may be broken."""
+"""The positions between parts of a name at which a line may be broken; not within a number."""
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is embedded as PNG: a page of many marks should still open at once."""
 
@@ -134,14 +134,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says, from the top: title, lead, facts as name and value, sections."""
+    """The content of a page, from the top: title, lead, facts as name and value, sections."""
 
     title: str
     lead: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
     sections: Sequence[Section] = field(default=())
     banner: str = ""
-    """What a reader must not miss, above all else."""
+    """A warning at the top of the page."""
 
 
 def _all_sections(page: Page) -> list[Section]:

@@ -13,7 +13,7 @@ from modulab.report.style import ArmStyle
 
 PANEL_WIDTH = 3.1
 PANEL_HEIGHT = 2.5
-"""In inches."""
+"""The width of a panel in inches."""
 
 MOST_COLUMNS = 3
 _CHARACTER = 0.075

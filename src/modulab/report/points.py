@@ -1,4 +1,4 @@
-"""What figures show, as tidy tables: one row per number, which is one member's, a mean, or an end of its interval."""
+"""The data of figures as tidy tables: one row per number, a member's value, a mean, or an end of its interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modulab.report.style import arm_text, setting_text
 from modulab.results.intervals import mean_interval
 
 KINDS = ("member", "mean", "low", "high")
-"""What a row of a figure's data is: one member's value, or the mean over members and the ends of its interval."""
+"""The kinds of rows of a figure's data: one member's value, the mean over members, and the ends of its interval."""
 
 _MEMBER = ("run_id", "seed")
 
@@ -24,7 +24,7 @@ def completed_members(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def join_settings(results: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Return for each row what several settings say together, as `dense, σ = 0.1`."""
+    """Return for each row the text that joins several settings, such as `dense, σ = 0.1`."""
     texts = [
         ", ".join(setting_text(column, value) for column, value in zip(columns, row, strict=True))
         for row in results[list(columns)].itertuples(index=False)
@@ -86,7 +86,7 @@ def summary_columns(data: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def axis_values(data: pd.DataFrame) -> pd.Series:
-    """Return the values that decide an axis: of members and means, for an interval of few seeds may end far off."""
+    """Return the values that determine an axis: those of members and means, as intervals of few seeds may be wide."""
     return data.loc[data["shown"].isin(["member", "mean"]), "value"]
 
 

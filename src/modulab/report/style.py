@@ -1,4 +1,4 @@
-"""How figures look: colours, markers, axes, and the words that name a measure or a setting on an axis."""
+"""The look of figures: colours, markers, axes, and the words for measures and settings on an axis."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def drawing(**more: Any) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How one arm looks in every figure of a page."""
+    """The look of one arm in every figure of a page."""
 
     colour: str
     marker: str
@@ -97,7 +97,7 @@ def arm_styles(arms: Sequence[object], shades: str = "viridis") -> dict[str, Arm
 
 
 _DARK_GROUND = 0.016
-"""Relative luminance of the ground of pages on dark screens."""
+"""Relative luminance of the background of pages on dark screens."""
 _LEAST_CONTRAST = 3.5
 
 

@@ -195,11 +195,8 @@ def _measures_section(results: pd.DataFrame) -> Section | None:
     if summary is None or len(summary.counts) > _MOST_BESIDE:
         return None
     headings, rows = cells(summary)
-    settings = len(summary.settings.columns)
-    groups = [
-        ", ".join(f"{key} = {text}" for key, text in zip(headings, row[:settings], strict=False))
-        for row in rows
-    ]
+    columns = list(summary.settings)
+    groups = join_settings(summary.settings, columns).tolist() if columns else ["all networks"]
     # A name with the arrow to its better values, what it is in words, and its mean in each group.
     measures = [
         [heading, "" if label(name) == name else label(name), *(row[place - len(chosen)] for row in rows)]
@@ -208,8 +205,7 @@ def _measures_section(results: pd.DataFrame) -> Section | None:
     key = arrow_key(row[0] for row in measures)
     caption = "Mean over seeds and its 95% interval." + (f" {key}." if key else "")
     table = PageTable(
-        ("measure", "in words", *(group or "all networks" for group in groups)), measures, caption,
-        on_paper=f"All measures: {SUMMARY}.",
+        ("measure", "in words", *groups), measures, caption, on_paper=f"All measures: {SUMMARY}."
     )  # fmt: skip
     return Section("All measures", tables=[table], folded=True)
 

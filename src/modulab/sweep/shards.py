@@ -89,24 +89,24 @@ class ShardSettings(Protocol):
 
     @property
     def kind(self) -> str:
-        """Return what shards are to the carrier, in the plural."""
+        """Return the carrier's word for shards, in the plural."""
         ...
 
     @property
     def limit(self) -> str:
-        """Return how long a shard has, in words; empty if it has any time."""
+        """Return the time limit of a shard in words; empty if there is none."""
         ...
 
 
 @runtime_checkable
 class Carrier(Protocol):
-    """What trains shards elsewhere: SLURM or Ray."""
+    """A carrier, which trains shards elsewhere: SLURM or Ray."""
 
     poll_seconds: float
     """How often to ask for the state of shards."""
 
     def in_flight(self, run_ids: Collection[str], folder: Path) -> list[Shard]:
-        """Return the shards of earlier commands that are still there and train some of these members."""
+        """Return the shards of earlier commands that still exist and train some of these members."""
         ...
 
     def submit(self, shards: Sequence[Sequence[Run]], work: Work, folder: Path) -> list[Shard]:
@@ -178,7 +178,7 @@ def run_in_shards(
 
 
 def plan_for_shards(runs: Sequence[Run], trainer: Trainer, folder: Path, settings: ShardSettings) -> Work:
-    """Return what is to be trained, planned for the nodes and not for this machine."""
+    """Return the plan of the members to train, for the nodes and not for this machine."""
     cuda = settings.gpus > 0 and trainer.accelerator != "cpu"
     if trainer.accelerator == "cuda" and settings.gpus == 0:
         raise ConfigError(
@@ -244,7 +244,7 @@ def _seconds(work: Work) -> dict[str, float]:
 
 
 def _level(loads: Sequence[float], amount: float) -> float:
-    """Return the load of the lightest shards once so much more has been spread to make them equal."""
+    """Return the common load of the lightest shards after this much more load has been distributed to equalise them."""
     ordered = sorted(loads)
     sums = [sum(ordered[: number + 1], amount) / (number + 1) for number in range(len(ordered))]
     return min(sums)
@@ -253,7 +253,7 @@ def _level(loads: Sequence[float], amount: float) -> float:
 def _watch(
     shards: Sequence[Shard], work: Work, folder: Path, carrier: Carrier, style: Style, log: RunLog
 ) -> None:
-    """Wait until the carrier has none of the shards any more, and say how far they are."""
+    """Wait until the carrier has finished all shards, and report their progress."""
     costs = _seconds(work)
     lacking = set(costs)
     ended: set[str] = set()
@@ -290,7 +290,7 @@ def _watch(
 
 
 def describe_states(shards: Sequence[Shard]) -> str:
-    """Return how many shards are at work, how many wait, and why, and how many have ended."""
+    """Return how many shards are running, how many wait, and why, and how many have ended."""
     running = sum(shard.running for shard in shards)
     waiting = [shard for shard in shards if shard.alive and not shard.running]
     reasons = ", ".join(sorted({shard.reason for shard in waiting} - {"", "None"}))
@@ -301,7 +301,7 @@ def describe_states(shards: Sequence[Shard]) -> str:
 
 
 def refresh_folders(*folders: Path) -> None:
-    """Refresh a network file system, so it shows what nodes have just written, by a change of our own."""
+    """Refresh a network file system by writing to it, so that new files of nodes become visible."""
     for place in folders:
         with suppress(OSError):
             probe = place / f".look.{os.getpid()}"
@@ -310,7 +310,7 @@ def refresh_folders(*folders: Path) -> None:
 
 
 def _note_lost(shards: Sequence[Shard], work: Work, folder: Path) -> None:
-    """Write into the rows of members that are still missing which shard lost them, and where its log is."""
+    """Record in the rows of missing members which shard lost them, and where its log is."""
     lost = set(missing(folder, [run_id for shard in shards for run_id in shard.run_ids]))
     reasons = {
         run_id: _lost_words(shard, "it") for shard in shards for run_id in shard.run_ids if run_id in lost

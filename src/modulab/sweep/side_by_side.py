@@ -20,7 +20,7 @@ from modulab.workers import Send, SentProgress, Workers, outcome_sent, show_sent
 
 PRELOAD = ("modulab.training.self_trained", "modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 PROCESS_BYTES = 600 << 20
-"""About what a process takes beside the user's own module and data: torch and Lightning."""
+"""Approximate memory of a process in addition to the user's module and data: torch and Lightning."""
 _TRAINING_KEYS_IN_USE = ("steps", "curve_every")
 _OF_TASK_DATA = {"training": ("batch_size",), "data": ("num_samples",)}
 
@@ -31,7 +31,7 @@ def trains_itself(member: Member) -> bool:
 
 
 def processes_at_once(trainer: Trainer, execution: Execution) -> int:
-    """Return how many of them train at once: one for each `trainer.threads` cores, or device, within memory."""
+    """Return the number of members that train at once: one per `trainer.threads` cores, or device, within memory."""
     import torch
 
     room = available_bytes(trainer, torch.device("cpu"))
@@ -41,7 +41,7 @@ def processes_at_once(trainer: Trainer, execution: Execution) -> int:
 
 
 def check_differences(runs: Sequence[Run]) -> None:
-    """Raise ConfigError for two members that train themselves and differ in nothing that their training reads."""
+    """Raise ConfigError for two members that train themselves and whose training would be identical."""
     seen: dict[str, Run] = {}
     for run in runs:
         if not trains_itself(run.condition.example):
@@ -83,7 +83,7 @@ def train_side_by_side(
     progress: ProgressReport,
     finish: Callable[[Run, PopulationResult | str], None],
 ) -> None:
-    """Train and measure members, each in its own process; `finish` is given what each gave, or why it failed.
+    """Train and measure members, each in its own process; `finish` gets each result, or the reason why it failed.
 
     Raises: KeyboardInterrupt on Ctrl-C, when all have stopped.
     """

@@ -27,7 +27,7 @@ _RECORD = "array.json"
 
 @dataclass(frozen=True)
 class SlurmSettings:
-    """What SLURM is asked for; the fields of hydra/launcher=population_slurm."""
+    """The settings of SLURM tasks; the fields of hydra/launcher=population_slurm."""
 
     shards: int | None
     array_parallelism: int
@@ -72,19 +72,19 @@ class SlurmSettings:
 
     @property
     def kind(self) -> str:
-        """Return what shards are to SLURM."""
+        """Return SLURM's word for shards."""
         return "tasks of one array job"
 
     @property
     def limit(self) -> str:
-        """Return how long a task has before it goes back into the queue."""
+        """Return the time limit of a task, after which it returns to the queue."""
         return f"for {self.time_minutes} min at a time"
 
 
 class SlurmArrays:
     """SLURM as a carrier of shards: each array continues even if the command that waits for it ends.
 
-    The next start finds it by the record beside its logs.
+    The next start finds it by the record next to its logs.
     """
 
     def __init__(self, settings: SlurmSettings) -> None:
@@ -137,7 +137,7 @@ def submit(shards: Sequence[Sequence[Run]], work: Work, folder: Path, settings: 
             folder=place / "%j", max_num_timeout=settings.max_requeues, python=node_python()
         )
         executor.update_parameters(**_sbatch_parameters(settings))
-        # submitit prints what sbatch has to say, and raises it too.
+        # submitit prints the messages of sbatch, and also raises them.
         with contextlib.redirect_stderr(io.StringIO()), _outside_of_jobs(), executor.batch():
             jobs = [
                 executor.submit(ShardTask.of(shard, work, folder, stop_seconds=stop_seconds))
@@ -193,7 +193,7 @@ def _sbatch_parameters(settings: SlurmSettings) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _outside_of_jobs() -> Generator[None]:
-    """Hide what SLURM states of the job that this process is, if it is one: a job submitted from it inherits that."""
+    """Hide SLURM's variables of the job of this process, if any: jobs submitted from it would inherit them."""
     if "SLURM_JOB_ID" not in os.environ:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a task of a SLURM array runs on its node: the members of a shard, and a stop in time when SLURM warns."""
+"""The function that a task of a SLURM array runs on its node: train a shard, and stop in time when SLURM warns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from modulab.sweep.node_shard import NodeShard
 
 _WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
-"""USR2 is what we ask SLURM for; clusters that preempt by its defaults send TERM."""
+"""modulab requests USR2 from SLURM; clusters that preempt by its defaults send TERM."""
 
 _HOLD_WARNINGS = (
     "import os, signal, sys; "
@@ -72,7 +72,7 @@ class ShardTask(NodeShard):
             raise SystemExit("This shard was asked to stop. Its state is saved.") from None
 
     def checkpoint(self) -> Any:
-        """Return what runs once the task comes out of the queue again: the same, which skips what is done."""
+        """Return the job that runs when the task leaves the queue again: the same, which skips finished members."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

@@ -38,9 +38,9 @@ from modulab.workers import Message, Send, SentProgress, Workers, outcome_sent, 
 
 _PRELOAD = ("modulab.sweep.this_machine", "modulab.config.composing", "hydra")
 _START_SECONDS = 8.0
-"""What a process takes before it trains, with a margin for what the estimate does not know."""
+"""The memory of a process before it trains, with a margin for the error of the estimate."""
 _LEAST_GAIN = 1.25
-"""How many times faster processes have to be, by estimate."""
+"""The factor by which several processes have to be faster, by estimate."""
 
 
 def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
@@ -52,7 +52,7 @@ def run_work(work: Work, folder: Path, logger: Loggers | None = None) -> None:
     Only one command may do so in a folder at a time (see `FolderLock`).
 
     Raises: ConfigError for a file that cannot be used; KeyboardInterrupt on Ctrl-C, after which planning and running
-    the same again continues where this stopped.
+    the same again continues where this call stopped.
     """
     begin(work, folder)
     with results_kept(folder, logger, work.trainer.progress) as log:
@@ -157,7 +157,7 @@ def train_in_processes(
 
 
 def _of_each_process(work: Work, processes: int) -> Work:
-    """Return the work as each of some processes plans its share: with its part of the machine."""
+    """Return the work of each process, planned for its part of the machine."""
     if work.execution.device.type == "cuda":
         return work
     gibibytes = available_bytes(work.trainer, work.execution.device) / processes / 2**30
@@ -169,7 +169,7 @@ def _of_each_process(work: Work, processes: int) -> Work:
 
 
 def _lost(share: Sequence[Run], message: Message, folder: Path) -> dict[str, str]:
-    """Say what a process that has died leaves untrained, and return the reason by run_id."""
+    """Report the members that a dead process left untrained, and return the reason by run_id."""
     lost = missing(folder, [run.run_id for run in share])
     reason = f"{message.worker}: {message.content}"
     say(f"{reason} {len(lost)} of its runs are missing; the same command trains them.")

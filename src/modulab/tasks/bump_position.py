@@ -22,7 +22,7 @@ from modulab.tasks.base import Region, Samples, Split, Task, own_columns, with_t
 
 
 class BumpPositionTask(Task):
-    """Give the position (x, y) of a Gaussian bump in an image of pixels, or the image from the position.
+    """Regression on the position (x, y) of a Gaussian bump in an image of pixels, or on the image from the position.
 
     In an image of g by g pixels, positions are uniform on [0, g - 1]^2, in pixels, and are given to [-1, 1]. The pixel
     in row i and column j is exp(-((j - x)^2 + (i - y)^2) / (2 w^2)).
@@ -59,7 +59,7 @@ class BumpPositionTask(Task):
 
     @property
     def inputs_per_module(self) -> int:
-        """Return 1: what a module reads is a coordinate, if also by way of an image."""
+        """Return 1: a module reads a coordinate, possibly through an image."""
         return 1
 
     @property

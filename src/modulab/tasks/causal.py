@@ -85,7 +85,7 @@ def conditionals(
 
 @dataclass(frozen=True)
 class LikelihoodLoss(Loss):
-    """Negative log likelihood in nats, less the target: outputs are each module's, averaged over a data set."""
+    """Negative log likelihood in nats, minus the target: outputs are each module's, averaged over a data set."""
 
     @property
     def error_label(self) -> str:
@@ -109,7 +109,7 @@ class LikelihoodLoss(Loss):
     def constant_errors(
         self, targets: Float[Tensor, "member batch target"], partition: Partition
     ) -> Float[Tensor, "member module"]:
-        """Return the error of outputs of 0: a likelihood cannot be answered without a model."""
+        """Return the error of outputs of 0: there is no constant answer to a likelihood."""
         return self.by_module(torch.zeros_like(targets), targets, partition)
 
 
@@ -142,7 +142,7 @@ class CausalTask(Task):
 
     @property
     def inputs_per_module(self) -> int:
-        """Return what a module has of the inputs if they are shared out; all modules read the moments."""
+        """Return the number of inputs of a module if they are divided evenly; all modules read the moments."""
         return len(self.partition.inputs) // self.modules
 
     @property

@@ -1,4 +1,4 @@
-"""Tasks whose inputs are coordinates in [-1, 1]: their supports, and what is the same for all such tasks."""
+"""Tasks whose inputs are coordinates in [-1, 1]: their supports, codes and grids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modulab.tasks.base import Region, Samples, Split, Task
 
 
 class ContinuousTask(Task):
-    """Each module reads numbers in [-1, 1] and must give values of its own. State sizes and `targets_at`."""
+    """Each module reads numbers in [-1, 1] and has its own outputs. Define sizes and `targets_at`."""
 
     support: supports.ContinuousSupport = Field(
         description="joint distribution of the modules' inputs in training; all except full withhold "
@@ -70,7 +70,7 @@ class ContinuousTask(Task):
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Return all three."""
+        """Return all three codes."""
         return ("coordinate", "mixed", "bump")
 
     @property
@@ -100,7 +100,7 @@ class ContinuousTask(Task):
     def targets_at(
         self, inputs: Float[Tensor, "member batch module coordinate"]
     ) -> Float[Tensor, "member batch target"]:
-        """Return the targets at these inputs, a pure function of each point, not even its rounding another's."""
+        """Return the targets at these inputs, a pure function of each point, including its rounding."""
 
     def draw(
         self,

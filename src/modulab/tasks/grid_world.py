@@ -33,10 +33,10 @@ from modulab.tasks import supports
 from modulab.tasks.base import Region, Samples, Split, Task
 
 ACTIONS = ("left", "right", "down", "up")
-"""In the order of outputs, by which targets count them."""
+"""The actions in the order of outputs, which is that of class numbers."""
 _CHOICE = CrossEntropyLoss()
 _STATE, _FLAGS = 0, 1
-"""What is drawn from a point's key. Part of every result: never change one."""
+"""The draws from a point's key. Part of every result: never change one."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _parts(
 
 
 class GridWorldTask(Task):
-    """Two modules, the axes x and y of a grid: which of four steps leads to the goal, or what is each worth?"""
+    """Two modules, the axes x and y of a grid: which of four steps leads to the goal, or the value of each."""
 
     size: int = Field(
         ge=1, le=1000, description="n, the largest distance between start and goal along an axis"

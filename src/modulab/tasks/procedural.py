@@ -1,4 +1,4 @@
-"""Procedural tasks: each module reads a sequence of symbols, and gives the sequence that a simple rule makes of it.
+"""Procedural tasks: each module reads a sequence of symbols, and outputs the result of a simple rule.
 
 Z. Shinnick et al., "Transformers pretrained on procedural data contain modular structures for algorithmic reasoning"
 (arXiv 2505.22308), pretrain language models on six rules, and ask what in the trained weights helps elsewhere. Here a
@@ -92,7 +92,7 @@ ANSWERS: dict[Rule, Callable[[Tensor, int], Tensor]] = {
     "shuffle": _shuffle,
     "rule_110": _rule_110,
 }
-"""What each rule makes of tokens, given the number of symbols."""
+"""The function of each rule on tokens, given the number of symbols."""
 
 
 class ProceduralTask(TokenTask):
@@ -119,7 +119,7 @@ class ProceduralTask(TokenTask):
         split: Split,  # noqa: ARG002 all sequences are in both splits
         scales: Float[Tensor, " module"] | None = None,
     ) -> Samples:
-        """Return sequences that suit the rule, independent over modules, and what the rule makes of them."""
+        """Return sequences that suit the rule, independent over modules, and the outputs of the rule."""
         self.check_drawn(region, scales)
         read = [self.tokens(fold_in(keys, module), counters) for module in range(self.modules)]
         given = [ANSWERS[self.rule](tokens, self.symbols) for tokens in read]

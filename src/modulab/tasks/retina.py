@@ -3,7 +3,7 @@
 An image has eight pixels: the left four show an object or not, and so do the right four. The goal is a function of both
 answers, left AND right or left OR right: goals that share the same subgoals. N. Kashtan and U. Alon, "Spontaneous
 evolution of modularity and network motifs", PNAS 2005, let networks evolve while such goals took turns; J. Clune,
-J.-B. Mouret and H. Lipson, "The evolutionary origins of modularity", 2013, let connections cost something.
+J.-B. Mouret and H. Lipson, "The evolutionary origins of modularity", 2013, added a cost of connections.
 
 The training points of a member come in an order, and the goal changes with a point's number. So it is a function of the
 member's seed and of the step, whatever the member is packed with and wherever training is resumed.
@@ -34,7 +34,7 @@ RIGHT_OBJECTS = (240, 224, 160, 176, 128, 208, 32, 112)
 """The objects of the right four pixels: those of the left, mirrored."""
 
 _IMAGE, _GOAL = 0, 1
-"""What is drawn from a point's key. Part of every result: never change one."""
+"""The draws from a point's key. Part of every result: never change one."""
 
 
 def objects(

@@ -1,4 +1,4 @@
-"""One output for all modules: a task that is modular inside, which its outputs do not show."""
+"""One output for all modules: a task with modules that its outputs do not show."""
 
 from __future__ import annotations
 

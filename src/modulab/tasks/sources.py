@@ -24,7 +24,7 @@ _CORNERS = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
 
 
 class SourcesTask(Task):
-    """Module m reads source m and must give it back. The joint values of the sources are a set of points."""
+    """Module m reads source m and must reproduce it. The joint values of the sources are a set of points."""
 
     points: int = Field(
         ge=3, description="number of points of a source set, drawn uniformly from the unit square"

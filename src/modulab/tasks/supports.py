@@ -34,7 +34,7 @@ from modulab.streams import Stream, fold_in, member_keys, random_bits, uniforms
 from modulab.tasks.base import Region
 
 MAX_COMBINATIONS = 2**20
-"""The largest table of combinations that is built: 10^6 joint labels of six digits fit."""
+"""The largest number of combinations in a table: 10^6, the joint labels of six digits."""
 
 ContinuousSupport = Literal["full", "band", "corner", "cross", "cells"]
 

@@ -1,4 +1,4 @@
-"""The user's own cache folder, and whether what lies in a folder can be trusted.
+"""The user's cache folder, and whether the files in a folder can be trusted.
 
 Code that is loaded from a folder runs as this user. So a folder counts as private only if nobody but this user and
 root can put a file into it, or put another folder in place of one on the way to it.
@@ -129,7 +129,7 @@ def _remove_own(folder: Path, process: int) -> None:
 
 
 def full_folder(error: BaseException, folder: Path) -> bool:
-    """Return whether an error came of a full disk or quota in `folder`."""
+    """Return whether an error was caused by a full disk or quota in `folder`."""
     cause: BaseException | None = error
     while cause is not None:
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)

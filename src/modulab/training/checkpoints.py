@@ -22,7 +22,7 @@ else:
     LightningTrainer = object
 
 CHECKPOINT_FORMAT = 2
-"""Goes up when a checkpoint changes its meaning. Format 1, of perceptrons alone, is read as well."""
+"""Increased when the meaning of a checkpoint changes. Format 1, of perceptrons alone, is read as well."""
 
 _KEYS = {"members", "row_of_member", "layout", "curve_steps", "curves", "seconds"}
 _STATE = {"parameters_by_row", "first_moments", "second_moments", "next_step", "diverged_at"}
@@ -89,7 +89,7 @@ def _is_consistent(content: Mapping[str, Any]) -> bool:
 
 
 def member_engines(saved: Mapping[str, Any]) -> list[str | None]:
-    """Return the engine that trained each member, from what a checkpoint holds beside its tensors.
+    """Return the engine that trained each member, from the data of a checkpoint other than its tensors.
 
     Earlier versions kept one for all members, or none.
     """
@@ -148,7 +148,7 @@ def _from_format_1(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """Check every record of a checkpoint against its sum, which torch writes and does not compare."""
+    """Check every record of a checkpoint against its checksum, which torch writes and does not compare."""
     with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
     if broken is not None:

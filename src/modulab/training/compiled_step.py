@@ -76,7 +76,7 @@ LARGEST_BLOCK = 64
 """The most members that a compiled step is checked to be right for."""
 _MADE_UP_MEMBERS = 16
 _NUM_OUTPUTS = 4
-"""The losses, and the parameters and moments one step on."""
+"""The losses, and the parameters and moments after the step."""
 
 
 _first_call = threading.Lock()
@@ -195,7 +195,7 @@ def graph_text(graph: GraphModule) -> str:
 
 
 def _untraceable(error: Exception) -> RuntimeError:
-    """Return what to raise where a step cannot be traced because of an error."""
+    """Return the exception to raise if a step cannot be traced because of an error."""
     return RuntimeError(
         f"its step cannot be compiled for any number of networks ({describe(error).splitlines()[0]}). "
         "Use trainer.engine=eager."
@@ -228,12 +228,12 @@ def explained(program: Program) -> Generator[None]:
         ) from error
     except InterfaceChanged:
         raise
-    except Exception as error:  # whatever torch cannot trace of other people's code
+    except Exception as error:  # torch may fail to trace user code in any way
         raise _untraceable(error) from error
 
 
 def flat_update(program: Program, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return what `population_update` returns, from the tensors of a block and those beside it, as one tuple."""
+    """Return what `population_update` returns, from the tensors of a block and the other tensors, as one tuple."""
     losses, after = population_update(program, Block(*tensors[:-4]), *tensors[-4:])
     return losses, *after
 

@@ -1,4 +1,4 @@
-"""About how long members take to train and measure, from rates measured once.
+"""Estimated times of training and measuring members, from rates that were measured once.
 
 Rates are of one core of a shared AMD EPYC, in seconds per unit of hidden activity (a unit at a point) and
 step; the table in docs/performance.md is their source. They choose an engine and fill a dry run's estimate. They hold
@@ -20,7 +20,7 @@ from modulab.training.program import Program, program_of
 
 @dataclass(frozen=True)
 class Rates:
-    """What a step costs: a fixed part for each program, and a part in proportion to activity."""
+    """The time of a step: a fixed part per program, and a part in proportion to activity."""
 
     fixed: float
     noisy: float
@@ -40,10 +40,10 @@ RATES = {"eager": EAGER, "compiled": COMPILED, "native": NATIVE, "native_measure
 _SECONDS_PER_PRODUCT = 8e-11
 """Time of a product of a weight and a value, with its derivatives; with layers of 128 to 625 inputs, 6e-11 to 9e-11."""
 _PRODUCTS_WITHIN_RATES = 8
-"""For each value at a site."""
+"""Time for each value at a site."""
 _NATIVE_COMPILE_SECONDS = 1.5
 _NATIVE_MEASURES_COMPILE_SECONDS = 3.0
-"""For each network: passes, noise and draws are some ten functions."""
+"""Time for each network: passes, noise and draws are some ten functions."""
 _SAVED_BY_NATIVE_MEASURES = 1.5e-7
 """Seconds for each value at a site and evaluation point, all measures and curves of `probes=default` together."""
 _COMPILE_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""Steps on a CUDA device as graphs: what some steps launch is recorded once, and launched again as a whole.
+"""Steps on a CUDA device as graphs: the kernels of some steps are recorded once, and launched again together.
 
 A step of small networks is some dozens of kernels that each take microseconds, less than it takes Python and the
 driver to launch them one by one. A graph launches them together. It reads and writes the same memory each time, so
@@ -25,7 +25,7 @@ CHANGED = ("parameters", "first_moments", "second_moments")
 """The tensors of a block that a step changes."""
 
 STEPS_OF_A_GRAPH = 8
-"""Steps that one launch takes. Capturing takes as long as launching them one by one, once for each block."""
+"""The number of steps per launch. Capturing takes as long as launching them one by one, once for each block."""
 
 
 class GraphedSteps:
@@ -68,7 +68,7 @@ class GraphedSteps:
         return self._losses[:num_steps].clone()
 
     def _launches(self, num_steps: int) -> list[Callable[[], None]]:
-        """Return what takes `num_steps` steps: graphs or, where they cannot be captured, each step by itself."""
+        """Return functions that take `num_steps` steps: graphs or, if they cannot be captured, single steps."""
         many, left = divmod(num_steps, STEPS_OF_A_GRAPH)
         if self._can_be_captured:
             if not self._graphs:

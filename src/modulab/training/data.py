@@ -33,7 +33,7 @@ _LEAST_ROWS = 2
 
 
 class DataSet(NamedTuple):
-    """What the training points of a member are a function of; see `data_set`."""
+    """The arguments that determine the training points of a member; see `data_set`."""
 
     task: Task
     seed: int
@@ -41,7 +41,7 @@ class DataSet(NamedTuple):
     is_grid: bool = False
 
     def at(self, seed: int) -> DataSet:
-        """Return that of a member with another seed and the same settings."""
+        """Return the data set of a member with another seed and the same settings."""
         return self if self.is_grid else self._replace(seed=seed)
 
 

@@ -83,7 +83,7 @@ def block_size(program: Program, device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Stop glibc from handing freed buffers back to the kernel.
+    """Prevent glibc from returning freed buffers to the kernel.
 
     By default a buffer of more than 128 KiB is mapped again, page by page, each time a step asks for one;
     that took more than half the time of a compiled step. Does nothing where the C library is another.
@@ -93,7 +93,7 @@ def keep_freed_memory() -> None:
 
 
 def hand_back_freed_memory() -> None:
-    """Undo `keep_freed_memory`, where it was called: set glibc's default thresholds, and hand back what is free.
+    """Undo `keep_freed_memory`, if it was called: set glibc's default thresholds, and release free memory.
 
     glibc raises its thresholds by itself as larger buffers are freed, up to 32 MiB, but only until a program sets
     them. This rule cannot be switched on again: from here on each buffer of more than 128 KiB is mapped again.
@@ -120,7 +120,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 def step_function(engine: Engine, program: Program, device: torch.device) -> StepFunction | NativeStep:
-    """Return what gives a block's losses and what its parameters and moments are one step on, or a chunk of them.
+    """Return a function that computes a block's losses, parameters and moments after a step, or a chunk of them.
 
     Raises: Unsupported for a program that has no native step, NoCompiler for one that has no compiled step.
     """

@@ -17,7 +17,7 @@ from modulab.training.engine import ENGINES, Engine, can_compile, steps_natively
 
 @dataclass(frozen=True)
 class Execution:
-    """What a fit takes from the settings of `trainer`, with every `auto` and `null` of them decided."""
+    """The settings of `trainer` that a fit uses, with every `auto` and `null` resolved."""
 
     engine: Engine
     device: torch.device
@@ -36,11 +36,11 @@ class Execution:
         return self.asked_threads or (1 if alone else cpu_count())
 
     def with_engine(self, engine: Engine) -> Execution:
-        """Return the same with another engine."""
+        """Return the same execution with another engine."""
         return replace(self, engine=engine)
 
     def on_this_machine(self) -> Execution:
-        """Return what of an execution, which may have been chosen on another machine, is possible on this one.
+        """Return an execution, which may have been chosen on another machine, as far as this machine supports it.
 
         Raises: ConfigError for CUDA where torch finds no device, and for a compiled engine that the config asks for
         where no compiler is installed, or that does not run on the device.

@@ -33,7 +33,7 @@ from modulab.training.usable import usable_engines
 
 @dataclass(frozen=True)
 class PopulationResult:
-    """What a fit gave: one value per member for each measure, and curves as [step][member]."""
+    """The results of a fit: one value per member for each measure, and curves as [step][member]."""
 
     measures: dict[str, list[float]]
     failures: dict[int, str]
@@ -48,7 +48,7 @@ class PopulationResult:
     curves: Curves
     seconds: float
     engines: list[str]
-    """What trained each member."""
+    """The engine that trained each member."""
     device: str
     """The model of the processor or accelerator: results are the same bits on one kind of it."""
 

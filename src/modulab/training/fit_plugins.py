@@ -1,4 +1,4 @@
-"""What a fit of a user's LightningModule writes to: its checkpoints, and its `self.logger`."""
+"""The outputs of a fit of a user's LightningModule: its checkpoints, and its `self.logger`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CannotSave(Exception):
 
 @runtime_checkable
 class Kept(Protocol):
-    """A fit, as its checkpoints keep it."""
+    """A fit, in the form of its checkpoints."""
 
     is_done: bool
 
@@ -35,7 +35,7 @@ class Kept(Protocol):
 
 
 class FitCheckpoints(TorchCheckpointIO):
-    """Keeps Lightning's state beside the network's parameters, of types that can be read without running code.
+    """Stores Lightning's state with the network's parameters, in types that can be read without running code.
 
     Checkpoints that callbacks of the user's own write elsewhere are Lightning's, for `load_from_checkpoint`.
     """
@@ -92,12 +92,12 @@ class FitCheckpoints(TorchCheckpointIO):
             raise not_written(self._path, error) from error
 
     def _is_own(self, path: Any) -> bool:
-        # It is written beside its place, under another name, and then renamed.
+        # It is written to the same folder under another name, and then renamed.
         return Path(path).parent == self._path.parent
 
 
 class FitLogger(Logger):
-    """What `self.logger` is: numbers that are given to it are kept as those of `self.log` are."""
+    """The object that `self.logger` is: its numbers are stored like those of `self.log`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Part:
-    """What of a block continues: its members as they are now, and their rows, None for all of the block in place."""
+    """The part of a block that continues: its present members, and their rows, None for the whole block in place."""
 
     place: _Place
     members: list[Member]
@@ -167,7 +167,7 @@ class PopulationLearner(LightningModule):
         return [programs[row] for row in self.row_of_member.tolist()]
 
     def train_with(self, engines: Mapping[Program, Engine], threads: int) -> None:
-        """Run the steps of each program by an engine of its own from now on, on `threads` threads."""
+        """Run the steps of each program by its own engine from now on, on `threads` threads."""
         self._engines, self.threads = dict(engines), threads
 
     @property

@@ -1,6 +1,6 @@
 """Libraries of compiled steps on disk: how they are named, written and checked before they are loaded.
 
-A library ends in its own hash. One that was cut short or damaged does not fit it, and is compiled again.
+A library ends in its own hash. A truncated or damaged library does not match its hash, and is compiled again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ADVICE = (
     f"{' or '.join(VARIABLES)}, or use trainer.engine=eager."
 )
 SEAL = b"modulab\1"
-"""What stands at the end of a library, before the SHA-256 of all that comes before."""
+"""The bytes at the end of a library, before the SHA-256 of everything before them."""
 
 
 class CannotCompile(ConfigError):
@@ -45,7 +45,7 @@ def library_of(parts: Sequence[str]) -> Path:
 
 @contextmanager
 def writing() -> Generator[None]:
-    """Raise CannotCompile for whatever goes wrong with files."""
+    """Raise CannotCompile for any error with files."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Measure the members of a population, whichever tasks they have."""
+"""Measure the members of a population, which may have different tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from modulab.training.native.kernels import kernels_of
 
 @dataclass(frozen=True)
 class Measured:
-    """Every measure of every member in member order, NaN where there is none, and why it lacks what it lacks."""
+    """Every measure of every member in member order, NaN where there is none, and the reasons."""
 
     measures: dict[str, list[float]]
     failures: dict[int, str]

@@ -1,4 +1,4 @@
-"""Training points: what a member learns from, as a pure function of its task and seed."""
+"""Training points of a member, as a pure function of its task and seed."""
 
 from __future__ import annotations
 

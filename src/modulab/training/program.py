@@ -40,7 +40,7 @@ class Program:
     batch_size: int
     optimiser: str
     noise: Distribution | None
-    """What noise is drawn from, None without noise."""
+    """The distribution of noise, None without noise."""
     noisy_sites: tuple[str, ...]
     """The places of a pass at which it acts: sites, or their pre-activations."""
     noisy_inputs: bool

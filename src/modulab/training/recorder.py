@@ -1,4 +1,4 @@
-"""The callback beside a fit: curves after every chunk, checkpoints now and then, and a clean stop on Ctrl-C."""
+"""The callback of a fit: curves after every chunk, checkpoints at intervals, and a clean stop on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def handlers_kept() -> Generator[None]:
 
 
 class Recorder(Callback):
-    """Keeps what a fit gives as it continues, so a break loses no more than the time since a checkpoint."""
+    """Stores the results of a fit while it runs, so an interruption loses at most the time since a checkpoint."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Recorder(Callback):
         return self._seconds_before + time.monotonic() - self._begun
 
     def resume(self, saved: Mapping[str, Any]) -> None:
-        """Take up the curves and the time of a checkpoint."""
+        """Restore the curves and the time of a checkpoint."""
         self.steps = list(saved["curve_steps"])
         self.curves = {current_measure(name): list(values) for name, values in saved["curves"].items()}
         self._seconds_before = float(saved["seconds"])
@@ -267,7 +267,7 @@ class Recorder(Callback):
     def on_save_checkpoint(
         self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what a resumed fit and `modulab.load_members` need beside the tensors."""
+        """Add the data, besides the tensors, that a resumed fit and `modulab.load_members` need."""
         assert isinstance(pl_module, PopulationLearner)
         del trainer
         checkpoint["modulab"] = self._record(
@@ -277,7 +277,7 @@ class Recorder(Callback):
     def _record(
         self, network: Network, row_of_member: Int64[Tensor, " member"], engines: Sequence[str]
     ) -> dict[str, Any]:
-        """Return what a checkpoint holds beside its tensors."""
+        """Return the data of a checkpoint other than its tensors."""
         architecture = type(self._members[0].architecture)
         return {
             "format": CHECKPOINT_FORMAT,
@@ -295,7 +295,7 @@ class Recorder(Callback):
 
 
 def not_written(checkpoint: Path, error: Exception) -> ConfigError:
-    """Return what to raise where a checkpoint cannot be written."""
+    """Return the exception to raise if a checkpoint cannot be written."""
     return ConfigError(
         f"{checkpoint}: cannot be written ({describe(error)}). Make room in that folder or choose another, "
         "and run the same command again."

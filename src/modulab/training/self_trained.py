@@ -149,13 +149,13 @@ class _OwnRecorder(Recorder):
         self.logger = FitLogger(self.say)
         self.batches: TaskBatches | None = None
         self.random: Mapping[str, Any] | None = None
-        """Where the generators were at the beginning of the epoch that a resumed fit begins with."""
+        """The state of the generators at the beginning of the epoch with which a resumed fit begins."""
         self.resume_from: Path | None = None
         self._trained = trained
         self._losses: list[float] = []
 
     def read(self, checkpoint: Path) -> None:
-        """Take up what a checkpoint holds; one of a fit that could not be saved on its way is trained again."""
+        """Restore the data of a checkpoint; a fit that could not be saved while it ran is trained again."""
         content = read_checkpoint(checkpoint)
         saved = content["modulab"]
         check_layout(checkpoint, content, self._trained.network)
@@ -174,11 +174,11 @@ class _OwnRecorder(Recorder):
             self.random, self.resume_from = alone["random"], checkpoint
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        """Refuse a module without an optimiser, whose steps Lightning would count all the same."""
+        """Reject a module without an optimiser, whose steps Lightning would nevertheless count."""
         super().on_train_start(trainer, pl_module)
         own = {id(parameter) for parameter in pl_module.parameters()}
         groups = [group for optimiser in trainer.optimizers for group in optimiser.param_groups]
-        # Lightning puts one that trains nothing in place of none.
+        # Lightning replaces a missing optimiser by one that trains nothing.
         has_none = not any(id(parameter) in own for group in groups for parameter in group["params"])
         if pl_module.automatic_optimization and has_none:
             raise ConfigError(
@@ -275,7 +275,7 @@ class _OwnRecorder(Recorder):
         """Add nothing: `FitCheckpoints` writes what `content` returns beside Lightning's state."""
 
     def _save(self, trainer: LightningTrainer, checkpoint: Path) -> None:
-        save_checkpoint(trainer, checkpoint)  # errors of the user's own hooks are what they are
+        save_checkpoint(trainer, checkpoint)  # errors of the user's own hooks are raised unchanged
 
     def content(self, lightning: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return a population's checkpoint of one member; without Lightning's state it is the end of a fit."""
@@ -321,7 +321,7 @@ def _fit(
         devices=[device_number % torch.cuda.device_count()] if on_cuda else 1,
         plugins=[FitCheckpoints(recorder, recorder.path)],
         logger=recorder.logger,
-        default_root_dir=recorder.path.with_suffix(""),  # where callbacks of the user's own write
+        default_root_dir=recorder.path.with_suffix(""),  # where the user's callbacks write
         max_steps=member.training.steps,
         max_epochs=-1,
         callbacks=[recorder],

@@ -20,7 +20,7 @@ from modulab.training.program import Program, own_coefficients
 
 @dataclass(frozen=True)
 class Block:
-    """Members of one program, trained together: what a step reads and, of the first three, changes."""
+    """Members of one program, trained together: the tensors that a step reads; it changes the first three."""
 
     parameters: Float[Tensor, "member parameter"]
     first_moments: Float[Tensor, "member parameter"]
@@ -30,9 +30,9 @@ class Block:
     minibatch_keys: Int32[Tensor, "member 2"]
     noise_keys: Int32[Tensor, "member 2"]
     offsets: Int64[Tensor, " member"]
-    """Where each member's points begin in the data table."""
+    """The position at which each member's points begin in the data table."""
     counts: Int32[Tensor, " member"]
-    """How many points each member draws its minibatches from; 0 takes the next points in order, all fresh."""
+    """The number of points from which each member draws minibatches; 0 takes the next points in order, all fresh."""
 
 
 def rows_of(block: Block, rows: Int64[Tensor, " row"]) -> Block:
@@ -113,7 +113,7 @@ def draw_minibatch(
 
 
 def _stored(values: Tensor) -> Tensor:
-    """Return contiguous values as they are; compiled, they become a buffer, for only that has strides."""
+    """Return contiguous values as they are; compiled, they become a buffer, because only a buffer has strides."""
     return values.as_strided(values.shape, values.stride())
 
 

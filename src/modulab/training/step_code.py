@@ -1,4 +1,4 @@
-"""Which source code a training step or a measure's function runs, so compiled code is known by it."""
+"""The source code that a training step or a measure's function runs, by which compiled code is identified."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class InterfaceChanged(Exception):
 
 
 class DependsOnValues(Exception):
-    """What a traced function does next depends on the values of its tensors."""
+    """Raised if the operations of a traced function depend on the values of its tensors."""
 
 
 _CHANGES = (ImportError, AttributeError, TypeError, AssertionError, NotImplementedError)
@@ -186,7 +186,7 @@ def trace_sizes(function: Callable[..., Any], examples: Sequence[Tensor]) -> Gra
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a traced graph's code takes for granted of the sizes of its inputs' first axes."""
+    """The assumptions of a traced graph's code about the sizes of its inputs' first axes."""
 
     sizes: list[Any]
     """The size of each input with axes: a symbol where the code is general, otherwise a number of sympy."""
@@ -237,7 +237,7 @@ def compile_graph(graph: GraphModule, examples: Sequence[Tensor], options: dict[
         from torch._inductor import aot_compile
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about its own ways
+            warnings.simplefilter("ignore")  # warnings of torch about itself
             compiled = aot_compile(graph, tuple(examples), options=options)
         library = Path(str(compiled))
         assert library.suffix == ".so", f"it returns {library.name or type(compiled).__name__}"
@@ -358,7 +358,7 @@ def no_open_sizes() -> Generator[None]:
 
 @contextmanager
 def compilers_settings_kept() -> Generator[None]:
-    """Undo what TorchInductor changes in the process that it compiles in, and leaves so."""
+    """Undo the changes that TorchInductor makes in the process in which it compiles."""
     limit = sys.getrecursionlimit()
     with ExitStack() as kept:
         kept.callback(sys.setrecursionlimit, limit)

@@ -80,13 +80,13 @@ class _Making:
                     f"{_name(program)}: no native training step, because it has {error}; it uses the compiled engine."
                 )
             return self.usable(program, self.execution.instead_of_native)
-        except (InterfaceChanged, NoCompiler) as error:  # which the user cannot fix
+        except (InterfaceChanged, NoCompiler) as error:  # an error that the user cannot fix
             return self._other(program, engine, str(error))
         except CannotCompile as error:
             if not self.may_change:
                 raise
             return self._other(program, engine, str(error))
-        except Exception as error:  # whatever torch makes of a step of the user's own
+        except Exception as error:  # torch may raise anything for a step with user code
             if not self.may_change:
                 raise
             return self._other(program, engine, f"{type(error).__name__}: {error}")
