@@ -164,6 +164,7 @@ def test_a_library_is_named_after_program_code_torch_and_processor(monkeypatch: 
     assert len(names) == 5
 
 
+@pytest.mark.slow  # the native engine's test of this name is not
 def test_code_from_elsewhere_is_known_by_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     # Shape checks look at random parts of what they check, and would be traced.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
