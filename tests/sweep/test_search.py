@@ -226,7 +226,11 @@ def test_same_command_with_more_trials_goes_on_to_the_same_bits(command: Command
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("sampler", ["random", "cmaes", "gp", "nsgaii", "qmc"])
+@pytest.mark.parametrize(
+    "sampler",
+    # Other default tests use the last two.
+    ["cmaes", "gp", "qmc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "nsgaii"))],
+)
 def test_every_sampler_searches_in_batches(command: Command, sampler: str) -> None:
     code, _, err = command(
         *SEARCH, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=12", "hydra.sweeper.n_jobs=6",
@@ -306,7 +310,7 @@ def test_start_killed_while_it_asked_again_asks_no_trial_twice(command: Command)
     assert trials[cut_off.number].state == TrialState.FAIL
 
 
-@pytest.mark.parametrize("launcher", ["population", "basic"])
+@pytest.mark.parametrize("launcher", ["population", pytest.param("basic", marks=pytest.mark.slow)])
 def test_options_that_do_not_exist_fail_their_own_trials_only(command: Command, launcher: str) -> None:
     code, out, err = command(
         *SEARCH, "architecture=choice(dense,nosuch)", "noise.scale=interval(0,1)", "hydra.sweeper.n_trials=8",
