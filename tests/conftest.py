@@ -64,8 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collections, which begin here and are rarer than by default."""
-    gc.freeze()
+    """Begin to look for garbage, more rarely than by default."""
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
 

@@ -184,6 +184,7 @@ def test_answers_are_timed_in_turns_beside_python_alone(
     assert all(float(seconds) > 0 for _, seconds, _ in rows)
 
 
+@pytest.mark.slow
 def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> None:
     output = tmp_path / "limit.json"
     command = [SCRIPTS / "benchmark", "limit", "--steps", "5", "--repeats", "1", "--engines", "native,eager"]

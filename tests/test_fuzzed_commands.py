@@ -146,7 +146,7 @@ def check(given_words: list[str]) -> None:
     assert len(re.findall(r"^error: ", err, re.MULTILINE)) == (code == 2), err
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(COMMANDS)
 def test_odd_command_is_answered(words: list[str]) -> None:
     check(words)

@@ -36,6 +36,10 @@ BEFORE = "import signal\nimport modulab, pandas\nfrom tests.process_state import
 """Run before them: pandas has options of its own, which its import sets."""
 
 
+IN_A_KERNEL = pytest.mark.slow
+"""Tests of what a kernel of its own has run, for ten seconds; what calls return and print has tests elsewhere."""
+
+
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the cells of the page by their ids, and the further ones by their names, as a kernel has run them."""
@@ -71,6 +75,7 @@ def test_the_page_is_kept_without_outputs() -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
+@IN_A_KERNEL
 def test_progress_of_a_run_is_one_text_of_its_cell_and_results_are_a_table(cells: dict[str, Any]) -> None:
     cell = holding(cells, "train_grid")
     [progress] = outputs(cell, "display_data")
@@ -80,18 +85,21 @@ def test_progress_of_a_run_is_one_text_of_its_cell_and_results_are_a_table(cells
     assert "stream" not in {each["output_type"] for each in cell["outputs"]}
 
 
+@IN_A_KERNEL
 def test_a_comparison_is_shown_as_a_table_of_pairs(cells: dict[str, Any]) -> None:
     [shown] = outputs(holding(cells, "baseline="), "execute_result")
     assert shown["data"]["text/html"].count("<tr>") == 1 + 2
     assert "paired by seed" in shown["data"]["text/html"]
 
 
+@IN_A_KERNEL
 def test_a_figure_is_shown_inline_at_the_size_of_its_texts(cells: dict[str, Any]) -> None:
     [shown] = outputs(holding(cells, 'figures["measures"]'), "execute_result")
     assert shown["data"]["image/png"].startswith("iVBORw0KGgo")
     assert 300 < shown["metadata"]["image/png"]["width"] < 1200
 
 
+@IN_A_KERNEL
 def test_outputs_of_a_network_have_the_error_that_its_row_states(cells: dict[str, Any]) -> None:
     [printed] = outputs(holding(cells, "outputs = trained.outputs"), "stream")
     found = re.search(r"error: (\S+) in the table: (\S+)", printed["text"])
@@ -99,6 +107,7 @@ def test_outputs_of_a_network_have_the_error_that_its_row_states(cells: dict[str
     assert float(found[1]) == pytest.approx(float(found[2]), rel=1e-5)
 
 
+@IN_A_KERNEL
 def test_a_mistake_is_shown_as_its_line_and_its_message(cells: dict[str, Any]) -> None:
     [error] = outputs(cells["mistake"], "error")
     assert error["traceback"] == [
@@ -107,6 +116,7 @@ def test_a_mistake_is_shown_as_its_line_and_its_message(cells: dict[str, Any]) -
     ]
 
 
+@IN_A_KERNEL
 def test_an_interrupt_leaves_a_run_that_the_same_call_ends(cells: dict[str, Any]) -> None:
     [error] = outputs(cells["interrupted"], "error")
     assert error["traceback"][-1] == (
@@ -117,11 +127,13 @@ def test_an_interrupt_leaves_a_run_that_the_same_call_ends(cells: dict[str, Any]
     assert printed["text"] == "['completed']\n"
 
 
+@IN_A_KERNEL
 def test_a_page_is_shown_as_a_link_to_it(cells: dict[str, Any]) -> None:
     [shown] = outputs(cells["page"], "execute_result")
     assert "href='page/report.html'" in shown["data"]["text/html"]
 
 
+@IN_A_KERNEL
 def test_the_kernel_is_left_as_it_was(cells: dict[str, Any]) -> None:
     [printed] = outputs(cells["after"], "stream")
     assert printed["text"] == "{}\n"

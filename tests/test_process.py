@@ -49,7 +49,9 @@ def call(case: str, engine: str, folder: Path, cache: Path, prepared: Calls) -> 
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-CASES: list[Any] = [(case, "eager") for case in ("plain", "first", "own", "thread", "interrupted")]
+CASES: list[Any] = [(case, "eager") for case in ("plain", "own", "thread", "interrupted")]
+# The first call of a process imports torch: the other cases begin after that.
+CASES += [pytest.param("first", "eager", marks=pytest.mark.slow)]
 # A regulariser of one's own is compiled as any other step is.
 CASES += [
     pytest.param(case, engine, marks=COMPILING)

@@ -29,7 +29,15 @@ WRITTEN_BY_HYDRA = {
     "a sweep": (True, ["hydra/sweeper=basic"]),
     "a sweep one by one": (True, ["hydra/sweeper=basic", "hydra/launcher=basic"]),
     "a log of a job": (True, ["hydra/launcher=basic", "hydra/job_logging=default"]),
-    "a search": (True, ["hydra/sweeper=optuna", "sweep.objective=error/test", "noise.linear=interval(0,1)"]),
+    "a search": (
+        True,
+        [
+            "hydra/sweeper=optuna",
+            "sweep.objective=error/test",
+            "noise.linear=interval(0,1)",
+            "hydra.sweeper.n_trials=2",
+        ],
+    ),
 }
 FOLDER_KEYS = {False: "hydra.run.dir", True: "hydra.sweep.dir"}
 

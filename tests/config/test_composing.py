@@ -42,10 +42,10 @@ def members_of(*overrides: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "base",
     [
-        [],
+        pytest.param([], marks=pytest.mark.slow),
         ["task=classification", "architecture.width=24"],
         ["regulariser=l1", "+regulariser.strength=${noise.scale}"[1:], "task.mixing_seed=${seed}"],
-        ["experiment=classification"],
+        pytest.param(["experiment=classification"], marks=pytest.mark.slow),
     ],
 )
 def test_a_grid_gives_what_hydra_composes_point_by_point(base: list[str]) -> None:
@@ -330,6 +330,7 @@ def test_what_a_file_asks_of_hydra_is_done_unless_the_command_says_otherwise(
     assert config.hydra.sweeper._target_.endswith(classes[1])
 
 
+@pytest.mark.slow  # tests/config/test_hydra_private.py sets such a program's Hydra aside without a process of its own
 def test_networks_are_trained_within_another_program_of_hydra(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "own.yaml").write_text("answer: 42\n")

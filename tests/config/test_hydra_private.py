@@ -29,7 +29,11 @@ MODE = "hydra._internal.hydra:Hydra"
 ALL = [PARSER, FUNCTIONS, SCHEMA, VERSION, JOB]
 
 
-@pytest.mark.parametrize("names", [*([each] for each in ALL), ALL], ids=lambda names: names[-1])
+@pytest.mark.parametrize(
+    "names",
+    [ALL, *(pytest.param([each], marks=pytest.mark.slow) for each in ALL)],
+    ids=lambda names: names[0],
+)
 def test_sweeps_run_without_internals_of_hydra(
     names: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

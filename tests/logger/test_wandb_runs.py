@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from modulab.results.store import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, WholeCommand, last_given
@@ -187,6 +186,9 @@ def test_a_service_that_is_killed_is_reported_once_and_all_can_be_logged_later(
 def test_the_command_of_a_wandb_agent_runs_and_reports_the_mean_as_its_trial(
     tmp_path: Path, environment: dict[str, str], whole_command: WholeCommand
 ) -> None:
+    # Every worker imports this file, and one runs its tests.
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
     sweep = yaml.safe_load((ROOT / "scripts" / "wandb-sweep.yaml").read_text())
     chosen = {"noise.scale": 0.25, "regulariser.strength": 0.001, "architecture": "premodular"}
     assert sweep["parameters"].keys() == chosen.keys()

@@ -178,13 +178,13 @@ def untrained(units: int, sparse: bool, members: int = 100) -> Perceptrons:
     [
         ("weight", 20, False, ["layer", "strength"]),
         ("weight", 20, True, ["layer", "degree", "nonzero", "strength"]),
-        ("weight", 48, True, ["layer", "strength"]),
-        ("weight", 100, False, ["layer"]),
+        pytest.param("weight", 48, True, ["layer", "strength"], marks=pytest.mark.slow),
+        pytest.param("weight", 100, False, ["layer"], marks=pytest.mark.slow),
         ("activity", 20, True, ["layer", "strength"]),
-        ("jacobian", 20, False, ["strength"]),
+        pytest.param("jacobian", 20, False, ["strength"], marks=pytest.mark.slow),
         ("jacobian", 20, True, ["layer", "nonzero"]),
         ("coactivation", 20, False, ["layer", "frame"]),
-        ("coactivation", 20, True, ["layer"]),
+        pytest.param("coactivation", 20, True, ["layer"], marks=pytest.mark.slow),
     ],
 )
 def test_untrained_networks_are_no_more_modular_than_their_nulls(

@@ -62,7 +62,7 @@ COMPOSITE: dict[str, tuple[list[float], float, Statistic]] = {
 
 
 @pytest.mark.parametrize("noise", [normal, lognormal])
-@pytest.mark.parametrize("seeds", [5, 10, 20])
+@pytest.mark.parametrize("seeds", [5, *(pytest.param(seeds, marks=pytest.mark.slow) for seeds in (10, 20))])
 @pytest.mark.parametrize("name", COMPOSITE)
 def test_interval_of_a_statistic_of_paired_means_covers_it_as_often_as_it_promises(
     name: str, seeds: int, noise: Callable[..., NDArray[np.float64]]

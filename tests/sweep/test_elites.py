@@ -230,9 +230,10 @@ def test_search_trains_generations_as_populations_and_ends_with_their_archive_an
 
 
 def test_same_command_with_more_trials_goes_on_to_the_same_archive(command: Command) -> None:
-    assert command(*EVOLVE, "hydra.sweeper.n_trials=16", "hydra.sweep.dir=whole")[0] == 0
-    assert command(*EVOLVE, "hydra.sweeper.n_trials=8", "hydra.sweep.dir=parts")[0] == 0
-    assert command(*EVOLVE, "hydra.sweeper.n_trials=16", "hydra.sweep.dir=parts")[0] == 0
+    fewer = last_given(*EVOLVE, "hydra.sweeper.n_jobs=4", "hydra.sweeper.sampler.initial=4")
+    assert command(*fewer, "hydra.sweeper.n_trials=8", "hydra.sweep.dir=whole")[0] == 0
+    assert command(*fewer, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=parts")[0] == 0
+    assert command(*fewer, "hydra.sweeper.n_trials=8", "hydra.sweep.dir=parts")[0] == 0
     whole, parts = (Path(folder, ARCHIVE).read_bytes() for folder in ("whole", "parts"))
     assert whole == parts
 

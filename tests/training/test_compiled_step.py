@@ -73,7 +73,11 @@ def program_with(task: str, regulariser: str) -> Program:
 
 @pytest.mark.parametrize(
     ("task", "regulariser"),
-    [("regression", "activity_weight"), ("classification", "jacobian"), ("digits", "none")],
+    [
+        ("classification", "jacobian"),
+        pytest.param("regression", "activity_weight", marks=pytest.mark.slow),
+        pytest.param("digits", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_every_function_that_a_step_calls_is_in_the_source_that_names_its_library(
     task: str, regulariser: str
@@ -160,6 +164,7 @@ def test_a_library_is_named_after_program_code_torch_and_processor(monkeypatch: 
     assert len(names) == 5
 
 
+@pytest.mark.slow  # the native engine's test of this name is not
 def test_code_from_elsewhere_is_known_by_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     # Shape checks look at random parts of what they check, and would be traced.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -279,7 +284,13 @@ def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x7fELF", b"\x7fELF" + b"planted" * 100, b"no library" + libraries.SEAL + bytes(32)],
+    [
+        b"\x7fELF" + b"planted" * 100,
+        *(
+            pytest.param(content, marks=pytest.mark.slow)
+            for content in (b"", b"\x7fELF", b"no library" + libraries.SEAL + bytes(32))
+        ),
+    ],
 )
 def test_a_library_that_is_not_whole_is_compiled_anew(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -61,7 +61,7 @@ def reshaped(member: Member, width: int, depth: int, batch_size: int, activation
 
 
 @settings(
-    max_examples=20, suppress_health_check=list(HealthCheck),
+    max_examples=12, suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )  # fmt: skip
 @given(

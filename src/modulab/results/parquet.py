@@ -183,8 +183,11 @@ def _with_current_measures(table: pa.Table, kind: str) -> pa.Table:
         renamed = pa.array(names, pa.string()).take(encoded.indices)
         return table.set_column(place, "measure", renamed)
     for old in table.column_names:
-        new, names = current_measure(old), table.column_names
-        if new == old or names.count(old) > 1:
+        new = current_measure(old)
+        if new == old:
+            continue
+        names = table.column_names
+        if names.count(old) > 1:
             continue
         if new not in names:
             table = table.rename_columns([new if name == old else name for name in names])

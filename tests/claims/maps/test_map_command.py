@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import modulab
-from tests.command_line import WholeCommand
+from tests.command_line import Command, WholeCommand
 
 
 @pytest.mark.slow
@@ -41,8 +41,8 @@ def test_a_smoke_map_draws_trains_nothing_twice_and_says_that_it_decides_nothing
     assert (tmp_path / "map.html").read_text() == page
 
 
-def test_a_claim_without_a_map_is_refused_in_one_line(tmp_path: Path, whole_command: WholeCommand) -> None:
-    ran = whole_command(["claims", "--map", "--only", "C2"], tmp_path)
-    assert ran.returncode == 2
-    assert "there is no map of such a claim" in ran.stderr
-    assert len(ran.stderr.splitlines()) == 1
+def test_a_claim_without_a_map_is_refused_in_one_line(command: Command) -> None:
+    code, _, errors = command("claims", "--map", "--only", "C2")
+    assert code == 2
+    assert "there is no map of such a claim" in errors
+    assert len(errors.splitlines()) == 1

@@ -156,7 +156,14 @@ def test_modules_that_are_not_beyond_chance_are_one(randomised: int, expected: l
     assert alone["communities/block_model_significant"].tolist() == [2.0, 1.0]
 
 
-@pytest.mark.parametrize("graph", ["weight", "activity", "jacobian", "co_activation", "influence"])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "weight",
+        "activity",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("jacobian", "co_activation", "influence")),
+    ],
+)
 def test_modules_of_untrained_networks_are_beyond_chance_in_few_of_a_hundred(graph: str) -> None:
     task = make_task()
     network = make_network(task, 20, members=40)
