@@ -83,8 +83,8 @@ def own_draws_only(*items: object) -> Generator[None]:
     if drawn_from:
         raise ForeignError(
             f"a draw by {' or '.join(names)} from the global random generator of {' and '.join(drawn_from)}. Results "
-            "would depend on packing and resuming. Draw from modulab.streams, with the keys that it is given (see "
-            "docs/extending.md)."
+            "would depend on packing and resuming. Draw from modulab.streams, with the keys that it is given, and "
+            "constants from a generator of their own with a fixed seed (see docs/extending.md)."
         )
 
 
