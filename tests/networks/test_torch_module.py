@@ -320,7 +320,7 @@ def test_commands_go_all_the_way_with_a_module_of_ones_own_and_name_what_breaks_
     for words, expected, said in (
         (["report"], 0, "is left out: RuntimeError: broken since"),
         (["rerun", "--member", "0"], 2, "training it again failed: RuntimeError: broken since"),
-        (["analyse", "--with", "cut"], 1, "it failed with 4: RuntimeError: broken since"),
+        (["analyse", "--with", "cut"], 1, "4 failed: RuntimeError: broken since"),
     ):
         code, out, errors = command(words[0], folder, *words[1:], "--import", "tests.networks.modules")
         assert (code, said in errors, "Traceback" in errors) == (expected, True, False), (words, out + errors)

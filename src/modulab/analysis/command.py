@@ -161,6 +161,6 @@ def _show(path: Path, names: Sequence[str], wanted: frozenset[str]) -> int:
         for reason, count in each.skipped.items():
             print(printable_lines(f"{name}: {count} skipped, as {reason}"))
         for error, count in each.errors.items():
-            print(printable_lines(f"error: {name}: it failed with {count}: {error}"), file=sys.stderr)
+            print(printable_lines(f"error: {name}: {count} failed: {error}"), file=sys.stderr)
     print(f"Saved in {path / ANALYSES}. To print all values: modulab table {path} --metric '{names[0]}/*'")
     return 1 if any(each.errors for each in found.values()) else 0
