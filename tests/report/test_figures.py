@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 from modulab.report.categories import strip_figure
 from modulab.report.figure import ReportFigure, save_figures
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
+from modulab.report.panels import panel_grid
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import join_settings
 from modulab.report.style import (
@@ -154,7 +155,20 @@ def test_panels_of_one_value_of_a_setting_stand_in_one_row_on_a_page() -> None:
     chart = lines(results, row="config.task.modules").chart
     assert chart is not None
     assert chart.columns == 2
+    assert chart.block == 2
     assert [panel.title[-1] for panel in chart.panels] == ["2", "2", "4", "4"]
+
+
+def test_panels_of_each_level_begin_a_row() -> None:
+    figure, panels = panel_grid(14, 4, block=7)
+    cells = [panel.get_subplotspec() for panel in panels]
+    assert [(cell.rowspan.start, cell.colspan.start) for cell in cells if cell is not None] == [
+        *((0, column) for column in range(4)),
+        *((1, column) for column in range(3)),
+        *((2, column) for column in range(4)),
+        *((3, column) for column in range(3)),
+    ]
+    assert [axes for axes in figure.axes if axes.get_visible()] == panels
 
 
 def test_panels_of_arms_are_called_by_their_settings_alone() -> None:

@@ -111,6 +111,8 @@ class Chart:
     """How the legend shows arms that have not both a line and a mark."""
     columns: int = 0
     """Panels side by side where there is room, of a figure whose rows of panels are values of a setting; 0 for any."""
+    block: int = 0
+    """The number of panels of one such value, after which a new row begins; 0 if rows may begin anywhere."""
     on_white: bool = False
     """Whether the background is also white on dark screens, because of the colours."""
     bars: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -197,6 +199,7 @@ def as_json(chart: Chart, listed: Collection[str], numbers: dict[str, int]) -> d
         "armTitle": chart.arm_title,
         "legend": chart.legend and len(chart.styles) > 1,
         "columns": chart.columns,
+        "block": chart.block,
         "onWhite": chart.on_white,
         "note": note,
         "bars": [{"title": title, "colours": colour_stops(name)} for title, name in chart.bars.items()],

@@ -86,7 +86,9 @@ def lines_figure(
     beyond = False
     with drawing():
         figure, panels = panel_grid(
-            len(measures) * len(rows), None if row is None else _columns(len(measures))
+            len(measures) * len(rows),
+            None if row is None else _columns(len(measures)),
+            block=0 if row is None else len(measures),
         )
         inches = 0.7 * figure.get_figwidth() / max(1, round(figure.get_figwidth() / PANEL_WIDTH))
         for place, axes in enumerate(panels):
@@ -114,7 +116,13 @@ def lines_figure(
         form = "paths" if members == "lines" else "band"
         drawn = [drawn_panel(axes, rows, form) for axes, rows in zip(panels, parts, strict=True)]
     columns = _columns(len(measures)) if row is not None and len(measures) > 1 else 0
-    chart = Chart(drawn, {text: styles[text] for text in texts}, arm_title or "", columns=columns)
+    chart = Chart(
+        drawn,
+        {text: styles[text] for text in texts},
+        arm_title or "",
+        columns=columns,
+        block=len(measures) if columns else 0,
+    )
     caption = caption if caption is not None else HOW_TO_READ[members]
     caption += f" {BEYOND}" if beyond else ""
     return ReportFigure(name, title, caption, figure, data, chart)

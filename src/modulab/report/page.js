@@ -599,9 +599,9 @@
     figure.hidden = {};
     const own = figure.panels.map((panel) => new View(panel, figure));
     views.push(...own);
-    const panels = make("div", { class: "panels" }, ...own.flatMap((view) => [
+    const panels = make("div", { class: "panels" }, ...own.flatMap((view, place) => [
       ...(view.panel.heading ? [make("p", { class: "heading" }, view.panel.heading)] : []),
-      make("div", { class: "panel" }, ...(view.panel.title ? [make("p", { class: "title" }, view.panel.title)] : []), view.box),
+      make("div", { class: figure.block && place % figure.block === 0 ? "panel first" : "panel" }, ...(view.panel.title ? [make("p", { class: "title" }, view.panel.title)] : []), view.box),
     ]));
     if (own.length === 1) panels.classList.add("single");
     if (figure.columns) {

@@ -21,17 +21,23 @@ _CHARACTER = 0.075
 
 
 def panel_grid(
-    count: int, columns: int | None = None, height: float = PANEL_HEIGHT
+    count: int, columns: int | None = None, height: float = PANEL_HEIGHT, block: int = 0
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` panels, row by row, at most three per row unless `columns` says how many."""
+    """Return a figure with `count` panels, row by row, at most three per row unless `columns` says how many.
+
+    After each `block` panels a new row begins, if it is not 0.
+    """
     columns = columns or min(count, MOST_COLUMNS if count != 4 else 2)
-    rows = -(-count // columns)
+    block = block or count
+    rows_of_block = -(-block // columns)
+    rows = rows_of_block * -(-count // block)
     width = PANEL_WIDTH * columns + (1.6 if columns == 1 else 0.6 if columns == 2 else 0)
     figure = Figure(figsize=(width, height * rows + 0.35), layout="constrained")
     axes = np.atleast_1d(np.asarray(figure.subplots(rows, columns, squeeze=False))).ravel()
-    for empty in axes[count:]:
-        empty.set_visible(False)
-    return figure, list(axes[:count])
+    places = [place // block * rows_of_block * columns + place % block for place in range(count)]
+    for empty in set(range(len(axes))) - set(places):
+        axes[empty].set_visible(False)
+    return figure, [axes[place] for place in places]
 
 
 def legend_below(
