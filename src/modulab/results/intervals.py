@@ -16,7 +16,9 @@ Methods and their Application, 1997, section 5.2). The interval is the union of 
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +39,13 @@ def mean_interval(
     several = count >= 2
     if not several.any():
         return np.full(count.shape, np.nan), np.full(count.shape, np.nan)
-    from scipy import special  # slow to import, and a table of single networks has no intervals
-
     number = np.where(several, count, 2)
     # Of numbers near the largest, the mean is infinite, and there is no interval.
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.where(present, values, 0.0).sum(axis=0) / number
         squares = np.where(present, values - mean, 0.0) ** 2
         error = np.sqrt(squares.sum(axis=0) / (number - 1) / number)
-        half = special.stdtrit(number - 1, (1 + level) / 2) * (1 + _WIDENING / number) * error
+        half = _special().stdtrit(number - 1, (1 + level) / 2) * (1 + _WIDENING / number) * error
         return np.where(several, mean - half, np.nan), np.where(several, mean + half, np.nan)
 
 
@@ -73,6 +73,16 @@ def pooled_interval(
     return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
 
+def _special() -> Any:
+    """Import SciPy's special functions, which is slow: a table of single networks has no intervals.
+
+    The import adds a filter of warnings, which is removed again: a notebook's process keeps its settings.
+    """
+    with warnings.catch_warnings():
+        from scipy import special
+    return special
+
+
 def _sums(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the sums of rows by group, which are numbered from 0."""
     sums = np.zeros((int(groups.max(initial=-1)) + 1, values.shape[1]))
@@ -83,14 +93,12 @@ def _sums(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.
 @cache
 def multiplier_weights(seeds: int, freedom: int) -> NDArray[np.float64]:
     """Return the seeds' weights in each draw, the same for every statistic, every draw with its opposite."""
-    from scipy import special
-
     generator = np.random.default_rng(0)
     half = DRAWS // 2
     normal = generator.standard_normal((half, seeds))
     # Chi-square by evenly spaced quantiles in random order, which makes the tails of the draws less noisy.
     evenly = generator.permutation((np.arange(half) + 0.5) / half)
-    scale = np.sqrt(special.chdtri(freedom, evenly) / freedom)
+    scale = np.sqrt(_special().chdtri(freedom, evenly) / freedom)
     weights = normal / scale[:, None]
     return np.concatenate([weights, -weights])
 
