@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,23 @@ COMMANDS = st.tuples(OPTIONS, st.lists(OVERRIDES, min_size=1, max_size=3)).map(
 )
 
 
+@contextlib.contextmanager
+def new_logging() -> Generator[None]:
+    """Begin with loggers as a process does: earlier commands left handlers whose streams are closed by now."""
+    named = logging.root.manager.loggerDict.values()
+    loggers = [logging.root, *(each for each in named if isinstance(each, logging.Logger))]
+    states = [(each, each.handlers[:], each.level, each.propagate, each.disabled) for each in loggers]
+    for each in loggers:
+        each.handlers[:] = []
+    try:
+        yield
+    finally:
+        for each, handlers, level, propagate, disabled in states:
+            each.handlers[:] = handlers
+            each.setLevel(level)
+            each.propagate, each.disabled = propagate, disabled
+
+
 def answer(arguments: list[str]) -> tuple[int, str, str]:
     """Return exit code, output and errors of a command, in an empty folder, which is removed."""
     out, err = io.StringIO(), io.StringIO()
@@ -126,7 +144,7 @@ def answer(arguments: list[str]) -> tuple[int, str, str]:
     path = list(sys.path)
     os.chdir(folder)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with new_logging(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = main(arguments)
             except SystemExit as error:  # of argparse, as for an option that is not there
