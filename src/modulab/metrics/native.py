@@ -28,6 +28,9 @@ consecutive rows of the others."""
 class Kernels:
     """Native code for parts of measures. This base class has none, so measures are computed by torch."""
 
+    members_to_torchs: float = 1.0
+    """How many times the members that torch measures at once are measured at once, in about the same memory."""
+
     def compiled(self, function: RowFunction, *tensors: Tensor) -> Run | None:
         """Return native code for a function and rows of the shapes of these tensors, or None if there is none."""
         del function, tensors

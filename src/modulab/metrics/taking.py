@@ -53,7 +53,8 @@ def measure_population(
     parameters = networks.parameters
     keys = keys.to(parameters.device)
     masks = torch.ones_like(parameters) if mask is None else mask
-    size = max(2, block_bytes // bytes_per_member(networks.network, settings))
+    each = bytes_per_member(networks.network, settings)
+    size = max(2, int(block_bytes * kernels.members_to_torchs / each))
 
     def measure_block(rows: slice) -> dict[str, Tensor]:
         block = [parameters[rows], keys[rows], masks[rows]]
