@@ -252,14 +252,18 @@ def test_a_reader_that_stops_early_is_no_error(command: Command) -> None:
     assert process.returncode == 0
 
 
+def saved_often(steps: int) -> list[str]:
+    """Return a command that trains a small network and writes a checkpoint every 50 steps."""
+    overrides = [word for word in SMALL if not word.startswith(("training.steps", "training.curve_every"))]
+    often = [f"training.steps={steps}", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
+    return ["train", *overrides, *often]
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(
     tmp_path: Path, whole_command: WholeCommand
 ) -> None:
-    dropped = ("training.steps", "training.curve_every")
-    overrides = [word for word in SMALL if not word.startswith(dropped)]
-    overrides += ["training.steps=2000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
-    command = ["train", *overrides]
+    command = saved_often(steps=2000)
     err = interrupted_after_a_checkpoint([*command, "hydra.run.dir=run"], tmp_path, "run")
     assert "Interrupted" in err
     assert load_results(tmp_path / "run")["status"].tolist() == ["missing"]
@@ -277,10 +281,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_whole_result(
 def test_a_terminal_that_is_closed_leaves_a_run_that_the_same_command_ends(
     tmp_path: Path, whole_command: WholeCommand
 ) -> None:
-    dropped = ("training.steps", "training.curve_every")
-    overrides = [word for word in SMALL if not word.startswith(dropped)]
-    overrides += ["training.steps=3000", "training.curve_every=50", "trainer.checkpoint_seconds=0"]
-    command = ["train", *overrides, "hydra.run.dir=run"]
+    command = [*saved_often(steps=3000), "hydra.run.dir=run"]
     assert terminal_closed_after_a_checkpoint(command, tmp_path, "run") == 130
     assert load_results(tmp_path / "run")["status"].tolist() == ["missing"]
     [checkpoint] = (tmp_path / "run" / "populations").glob("*.ckpt")

@@ -23,7 +23,7 @@ from modulab.arguments import ArgumentParser
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import Member, Trainer
 from modulab.metrics.measure import find_measures
-from modulab.metrics.probe import BLOCK_BYTES, Asked, bytes_per_member, make_probe
+from modulab.metrics.probe import Asked, make_probe, members_at_once
 from modulab.metrics.taking import take_measures
 from modulab.progress import ProgressReport
 from modulab.streams import member_keys
@@ -175,7 +175,7 @@ def _by_measure(
     task, settings, networks = members[0].task, members[0].probes, learner.member_networks()
     kernels = kernels_of(learner.member_engines[0])
     keys = member_keys([member.seed for member in members])
-    size = max(2, BLOCK_BYTES // bytes_per_member(networks.network, settings))
+    size = members_at_once(networks.network, settings, kernels=kernels)
     found: defaultdict[str, float] = defaultdict(float)
     for start in range(0, len(members), size):
         rows = slice(start, start + size)

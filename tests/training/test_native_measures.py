@@ -117,7 +117,7 @@ def test_units_that_are_never_active_raise_no_loss_by_rounding(kind: str) -> Non
 def test_company_and_threads_leave_the_bits_of_native_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     members = composed("dense", 7)
     alone = [measured(members[place : place + 1], "native_measures") for place in (0, 6)]
-    monkeypatch.setattr("modulab.metrics.taking.bytes_per_member", lambda *_: 48 << 20)  # blocks of two
+    monkeypatch.setattr("modulab.metrics.probe.bytes_per_member", lambda *_: 48 << 20)  # blocks of two
     packed, threaded = (measured(members, "native_measures", threads) for threads in (1, 3))
     for name, values in packed.items():
         assert torch.equal(threaded[name].nan_to_num(-1), values.nan_to_num(-1))

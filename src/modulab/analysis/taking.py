@@ -12,7 +12,7 @@ from torch import Tensor
 from modulab.analysis.analysis import Analysis, Trained, take_checked
 from modulab.config.settings import Member
 from modulab.errors import ForeignError, foreign_code
-from modulab.metrics.probe import BLOCK_BYTES, Tell, bytes_per_member, make_probe, tell_nobody
+from modulab.metrics.probe import BLOCK_BYTES, Tell, make_probe, members_at_once, tell_nobody
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.analyses import Analysed
 from modulab.streams import member_keys
@@ -42,7 +42,7 @@ def analyse_members(
         try:
             with foreign_code():
                 reason = analysis.lacking(network, first)
-                size = max(2, block_bytes // bytes_per_member(network, first.probes))
+                size = members_at_once(network, first.probes, block_bytes)
         except ForeignError as error:
             yield Analysed([names[place] for place in places], error=str(error))
             continue

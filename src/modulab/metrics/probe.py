@@ -258,6 +258,13 @@ def make_probe(
     return Probe(task, settings, keys, unmixed, network, rotation, samples, mask, asked, tell, kernels)
 
 
+def members_at_once(
+    network: Network, settings: Probes, block_bytes: int = BLOCK_BYTES, kernels: Kernels = NO_KERNELS
+) -> int:
+    """Return how many members are measured together in about `block_bytes`, at least two."""
+    return max(2, int(block_bytes * kernels.members_to_torchs / bytes_per_member(network, settings)))
+
+
 def bytes_per_member(network: Network, settings: Probes) -> int:
     """Return about how much memory measuring one more member takes at its peak.
 

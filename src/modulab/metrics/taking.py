@@ -16,7 +16,7 @@ from modulab.errors import ForeignError, MeasureFailed, foreign_code
 from modulab.foreign import own_draws_only
 from modulab.metrics.measure import Measure, find_measures, named_values, value_per_member
 from modulab.metrics.native import NO_KERNELS, Kernels
-from modulab.metrics.probe import BLOCK_BYTES, Asked, Probe, Tell, bytes_per_member, make_probe, tell_nobody
+from modulab.metrics.probe import BLOCK_BYTES, Asked, Probe, Tell, make_probe, members_at_once, tell_nobody
 from modulab.networks.base import NetworkPopulation
 from modulab.schema import is_reserved
 from modulab.tasks.base import Task
@@ -53,8 +53,7 @@ def measure_population(
     parameters = networks.parameters
     keys = keys.to(parameters.device)
     masks = torch.ones_like(parameters) if mask is None else mask
-    each = bytes_per_member(networks.network, settings)
-    size = max(2, int(block_bytes * kernels.members_to_torchs / each))
+    size = members_at_once(networks.network, settings, block_bytes, kernels)
 
     def measure_block(rows: slice) -> dict[str, Tensor]:
         block = [parameters[rows], keys[rows], masks[rows]]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
+from modulab.config.settings import Member
 from modulab.streams import Stream, fold_in
 from modulab.tasks.base import Task, as_seen, checked_samples, draw_points
 
@@ -25,3 +26,12 @@ def training_points(
         grid = task.grid(counters, task.points_per_coordinate(grid_size))
         samples = checked_samples(grid, counters.shape, task, "grid")
     return torch.cat([as_seen(task, samples.inputs), samples.targets], dim=2)
+
+
+def first_points(
+    member: Member, keys: Int32[Tensor, "member 2"], most: int
+) -> Float[Tensor, "member point feature"]:
+    """Return the first `most` training points of each key under a member's settings, or all if there are fewer."""
+    size = member.data.num_samples
+    grid_size = size if member.data.sampling == "grid" else None
+    return training_points(member.task, keys, 0, most if size is None else min(most, size), grid_size)

@@ -27,7 +27,7 @@ from modulab.partition import Partition
 from modulab.regularisers import Regulariser
 from modulab.streams import member_keys
 from modulab.tasks.base import Task
-from modulab.training.points import training_points
+from modulab.training.points import first_points
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,10 @@ def informed(
 def _informed(
     member: Member, parameters: Float[Tensor, " parameter"], network: Network
 ) -> Float[Tensor, " parameter"]:
-    most, size = member.architecture.points_read, member.data.num_samples
+    most = member.architecture.points_read
     if most is None:
         return parameters
-    count = most if size is None else min(most, size)
-    grid_size = size if member.data.sampling == "grid" else None
-    points = training_points(member.task, member_keys([member.seed]), 0, count, grid_size)[0]
+    points = first_points(member, member_keys([member.seed]), most)[0]
     with own_draws_only(member.architecture):
         own = member.architecture.informed(network, parameters.cpu(), member.task, points)
     check_tensor(own, parameters.shape, f"{dotted_name(member.architecture)}.informed")

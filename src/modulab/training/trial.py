@@ -18,7 +18,7 @@ from modulab.errors import ForeignError
 from modulab.foreign import check_tensor, dotted_name, is_foreign, own_draws_only
 from modulab.regularisers import Pass
 from modulab.streams import Stream, fold_in, member_keys
-from modulab.training.points import training_points
+from modulab.training.points import first_points
 from modulab.training.program import (
     Program,
     dtype_of,
@@ -90,10 +90,7 @@ def _rows(program: Program, members: Sequence[Member]) -> _Rows:
     member, dtype = members[0], dtype_of(members)
     mask, parameters = initialise(members, program.network)
     keys = member_keys([each.seed for each in members])
-    size = member.data.num_samples
-    grid_size = size if member.data.sampling == "grid" else None
-    count = min(program.batch_size, program.batch_size if size is None else size)
-    samples = training_points(member.task, keys, 0, count, grid_size)
+    samples = first_points(member, keys, program.batch_size)
     coefficients = dict(zip(program.coefficient_names, stack_coefficients(members), strict=True))
     noise_keys = fold_in(keys, Stream.NOISE)
     return _Rows(parameters.to(dtype), samples.to(dtype), mask.to(dtype), coefficients, noise_keys)
