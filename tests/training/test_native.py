@@ -25,7 +25,9 @@ from modulab.training.fit import fit_population
 from modulab.training.libraries import CannotCompile
 from modulab.training.native import building
 from modulab.training.native import step as native
+from modulab.training.native.cutting import LONGEST_CHAIN, cut, longest_chain
 from modulab.training.native.emitting import PRELUDE, function_source
+from modulab.training.native.fusing import fused, loops
 from modulab.training.native.lowering import lowered
 from modulab.training.native.statements import Unsupported
 from modulab.training.native.step import NativeStep, native_step
@@ -121,6 +123,32 @@ def test_code_from_elsewhere_is_known_by_what_it_computes() -> None:
     )
     assert native._library(once, native._trace(once)) != native._library(twice, native._trace(twice))
     assert native._library(once, native._trace(once)) == native._library(once, native._trace(once))
+
+
+def test_loops_with_long_chains_are_cut_where_their_parts_are_short() -> None:
+    noisy = members(1, {"noise": "poisson"}, noise__scale=0.2, training__batch_size=256)
+    body = lowered(native._trace(program_of(noisy[0])))
+    whole = [loop for group in fused(body) for loop in loops(group)]
+    cut_ones = [loop for loop in whole if len(cut(loop)) > 1]
+    # Drawing pairs of normal numbers, half of the batch of them at once, is one.
+    assert max(map(longest_chain, cut_ones)) > 3 * LONGEST_CHAIN
+    for loop in whole:
+        parts = cut(loop)
+        assert sorted(map(id, loop.statements)) == sorted(
+            id(each) for part in parts for each in part.statements
+        )
+        for number, part in enumerate(parts):
+            assert part.size == loop.size
+            longest = max(each.latency for each in part.statements)
+            assert len(parts) == 1 or longest_chain(part) <= max(LONGEST_CHAIN, longest)
+            later = {id(each) for after in parts[number + 1 :] for each in after.statements}
+            read = {
+                id(writer)
+                for each in part.statements
+                for access in each.reads
+                for writer in access.buffer.writers
+            }
+            assert not read & later
 
 
 def test_a_damaged_library_is_compiled_anew() -> None:

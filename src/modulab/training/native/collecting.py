@@ -30,6 +30,7 @@ from modulab.training.native.values import C_TYPES, Value, access, constant, loo
 
 _LARGEST_ANGLE = 2.0**13
 _SMALLEST_NORMAL = 2.0**-126
+_LATENCY_OF_INTEGER_PRODUCT = 10
 
 
 class Collected:
@@ -89,8 +90,14 @@ class Collected:
             raise Unsupported(f"{node.target} of angles without a bound")
         if name == "log" and tensors[0].bounds[0] >= _SMALLEST_NORMAL and tensors[0].bounds[1] < math.inf:
             operation = LOGARITHM_OF_NORMAL
+        is_integer_product = name == "mul" and result.dtype != torch.float32
         made = self._assign(
-            _typed(operation, tensors, result.dtype), tensors, result.shape, result.dtype, operation.is_cheap
+            _typed(operation, tensors, result.dtype),
+            tensors,
+            result.shape,
+            result.dtype,
+            operation.is_cheap,
+            latency=_LATENCY_OF_INTEGER_PRODUCT if is_integer_product else operation.latency,
         )
         return replace(made, bounds=_bounds_of(name, tensors))
 
@@ -113,6 +120,7 @@ class Collected:
         is_cheap: bool,
         order: list[int] | None = None,
         into: Value | None = None,
+        latency: int = 1,
     ) -> Value:
         """Add a statement that evaluates an expression of values for each element of their common shape.
 
@@ -136,6 +144,7 @@ class Collected:
                 expression=expression,
                 output=access(into, axes),
                 is_cheap=is_cheap,
+                latency=latency,
             )
         )
         return into

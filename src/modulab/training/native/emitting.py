@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from modulab.training.native.cutting import cut
 from modulab.training.native.fusing import Group, Loop, fused, loops, shares_loop
 from modulab.training.native.operations import REDUCTIONS
 from modulab.training.native.statements import Access, Body, Buffer, Product, Statement, Unsupported
@@ -155,7 +156,7 @@ class _Writer:
     def __init__(self, body: Body) -> None:
         self._body = body
         self._groups = fused(body)
-        self._loops = [loops(group) for group in self._groups]
+        self._loops = [[part for loop in loops(group) for part in cut(loop)] for group in self._groups]
         self._arguments = {buffer: number for number, buffer in enumerate(body.arguments)}
         self._stored = self._in_memory()
         self._rows = self._row_buffers()

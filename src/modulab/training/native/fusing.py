@@ -95,7 +95,7 @@ def _writers(access: Access) -> Sequence[Statement | Product]:
     return access.buffer.writers
 
 
-def _written_before(statement: Statement, inside: set[Statement]) -> Iterator[tuple[Access, Statement]]:
+def written_before(statement: Statement, inside: set[Statement]) -> Iterator[tuple[Access, Statement]]:
     """Yield what must have been written before a statement, with each of some statements that writes it."""
     for access in _ordered_after(statement):
         for writer in _writers(access):
@@ -309,7 +309,7 @@ def _sorted(group: Group) -> list[Statement]:
     def visit(statement: Statement) -> None:
         if statement in done:
             return
-        for _, writer in _written_before(statement, inside):
+        for _, writer in written_before(statement, inside):
             visit(writer)
         done[statement] = None
 
@@ -325,7 +325,7 @@ def loops(group: Group) -> list[Loop]:
     inside = set(group.statements)
     for statement in _sorted(group):
         first = 0
-        for access, writer in _written_before(statement, inside):
+        for access, writer in written_before(statement, inside):
             together = shares_loop(statement, access, writer)
             first = max(first, at[writer] + (0 if together else 1))
         for number in range(first, len(found)):

@@ -48,21 +48,23 @@ INLINE float exponential(float value) {
   return sum * float_of((half + 127) << 23) * float_of((power - half + 127) << 23);
 }
 
-// log(x) = n log(2) + 2 artanh(s), s = (m - 1) / (m + 1), m between sqrt(1/2) and sqrt(2).
+// log(x) = n log(2) + log(1 + r), 1 + r between sqrt(1/2) and sqrt(2). The polynomial is that of least relative error,
+// 6e-9, among those that begin with r - r^2 / 2.
 INLINE float logarithm_times_two_to(int32_t exponent, float value) {
   int32_t bits = bits_of(value);
   int32_t power = (bits - 0x3f3504f3) >> 23;
   float rest = float_of(bits - (power << 23)) - 1.0f;
   float n = (float)(power + exponent);
-  float s = rest / (rest + 2.0f), square = s * s;
-  float sum = 2.0f / 11;
-  sum = __builtin_fmaf(sum, square, 2.0f / 9);
-  sum = __builtin_fmaf(sum, square, 2.0f / 7);
-  sum = __builtin_fmaf(sum, square, 2.0f / 5);
-  sum = __builtin_fmaf(sum, square, 2.0f / 3);
-  float half = 0.5f * rest * rest;
-  float result = __builtin_fmaf(n, 1.42860682030941723e-6f, s * (half + sum * square));
-  return __builtin_fmaf(n, 0.693145751953125f, rest - (half - result));
+  float sum = -7.6331198e-2f;
+  sum = __builtin_fmaf(sum, rest, 1.2760946e-1f);
+  sum = __builtin_fmaf(sum, rest, -1.3160384e-1f);
+  sum = __builtin_fmaf(sum, rest, 1.4201827e-1f);
+  sum = __builtin_fmaf(sum, rest, -1.6623342e-1f);
+  sum = __builtin_fmaf(sum, rest, 2.0001228e-1f);
+  sum = __builtin_fmaf(sum, rest, -2.5000823e-1f);
+  sum = __builtin_fmaf(sum, rest, 3.3333331e-1f);
+  sum = __builtin_fmaf(sum, rest, -0.5f);
+  return __builtin_fmaf(n, 0.693147180559945f, __builtin_fmaf(sum * rest, rest, rest));
 }
 INLINE float logarithm_of_normal(float value) { return logarithm_times_two_to(0, value); }
 INLINE float logarithm(float value) {
@@ -104,10 +106,9 @@ INLINE Turned turned(float angle) {
 }
 INLINE float sine_near_zero(float x) {
   float square = x * x;
-  float sum = 2.7557319e-6f;
-  sum = __builtin_fmaf(sum, square, -1.9841270e-4f);
-  sum = __builtin_fmaf(sum, square, 8.3333333e-3f);
-  sum = __builtin_fmaf(sum, square, -1.6666667e-1f);
+  float sum = -1.9515061e-4f;
+  sum = __builtin_fmaf(sum, square, 8.3321584e-3f);
+  sum = __builtin_fmaf(sum, square, -1.6666655e-1f);
   return __builtin_fmaf(sum * square, x, x);
 }
 INLINE float cosine_near_zero(float x) {
@@ -117,7 +118,7 @@ INLINE float cosine_near_zero(float x) {
   sum = __builtin_fmaf(sum, square, 4.1666667e-2f);
   return __builtin_fmaf(sum * square, square, __builtin_fmaf(square, -0.5f, 1.0f));
 }
-INLINE float negative_if(int32_t second_bit, float value) { return float_of(bits_of(value) ^ (second_bit & 2) << 30); }
+INLINE float negative_if(int32_t second_bit, float value) { return float_of(bits_of(value) ^ (second_bit << 30 & INT32_MIN)); }
 INLINE float sine(float angle) {
   Turned t = turned(angle);
   float s = sine_near_zero(t.rest), c = cosine_near_zero(t.rest);

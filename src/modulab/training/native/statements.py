@@ -57,6 +57,8 @@ class Statement:
     reduced: frozenset[int] = frozenset()
     is_cheap: bool = False
     """Whether computing it again costs no more than keeping it."""
+    latency: int = 1
+    """Cycles from its inputs to its result, roughly."""
 
     @property
     def outer(self) -> tuple[int, ...]:
