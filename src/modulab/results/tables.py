@@ -96,7 +96,8 @@ def _beginning_with(words: str, skipped: str | None) -> list[str]:
 
 def skipped_text(reasons: Mapping[str, str]) -> str | None:
     """Return why a member lacks measures, by their keys under probes.measures, in one line; None if it lacks none."""
-    return "; ".join(f"{key}: {reason}" for key, reason in reasons.items()) or None
+    # What `; ` separates are reasons, also where an error has one in its words.
+    return "; ".join(f"{key}: {reason.replace('; ', ', ')}" for key, reason in reasons.items()) or None
 
 
 def curve_table(
