@@ -26,6 +26,10 @@ class ConfigError(ValueError, _Short):
     """A setting or argument is invalid; the message says what is wrong, where, and how to fix it."""
 
 
+class UnknownKey(ConfigError):
+    """A key that no config has."""
+
+
 class Interrupted(KeyboardInterrupt, _Short):
     """Ctrl-C, or a notebook's interrupt; the message says where finished results are, and how to resume."""
 
