@@ -27,9 +27,12 @@ def largest_file(size: int) -> Generator[None]:
 
 
 @pytest.mark.parametrize(
-    "words", [["population.seeds=3", "hydra.run.dir=out"], ["-m", "seed=range(3)", "hydra.sweep.dir=out"]]
+    ("words", "size"),
+    [
+        (["-m", "seed=range(3)", "hydra.sweep.dir=out"], 5_000),  # before training
+        (["population.seeds=3", "hydra.run.dir=out"], 20_000),  # after
+    ],
 )
-@pytest.mark.parametrize("size", [5_000, 20_000])  # before training and after
 def test_training_that_cannot_be_written_is_said_and_resumes_to_the_same_numbers(
     command: Command, words: list[str], size: int
 ) -> None:
