@@ -12,15 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jaxtyping
-import lightning.pytorch  # noqa: F401 below checked modules, libraries are compiled anew instead of read from __pycache__
 import pytest
-import torch
 from hypothesis import settings
 
 from tests.command_line import Command, WholeCommand
 from tests.equal_compositions import save_equal_work
 from tests.forked_calls import forked_calls
 from tests.type_checks import check_annotations
+
+if "PYTEST_XDIST_WORKER" in os.environ or not any(each.startswith(("-n", "--numproc")) for each in sys.argv):
+    # The process that hands tests out to others need not wait for it. Others import it before any module of modulab:
+    # what checked modules import is compiled anew instead of read from __pycache__.
+    import lightning.pytorch  # noqa: F401
 
 check_annotations()
 
@@ -100,6 +103,8 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let torch use one thread: the fastest on networks this small, on which measures promise the same bits."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

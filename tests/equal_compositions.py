@@ -6,6 +6,8 @@ gets a copy of its own, and what fails is done anew each time.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 import pickle
 from typing import Any
@@ -15,6 +17,21 @@ from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+
+PLACES = (
+    (OmegaConf, "load"),
+    (ConfigLoaderImpl, "load_configuration"),
+    (ConfigLoaderImpl, "_compose_config_from_defaults_list"),
+    (defaults_list, "_create_interpolation_map"),
+)
+THEIRS = [inspect.getattr_static(holder, name) for holder, name in PLACES]
+
+
+def compose_as_hydra_does(patch: pytest.MonkeyPatch) -> None:
+    """Save nothing."""
+    patch.delattr(ConfigStore, "__deepcopy__", raising=False)
+    for (holder, name), theirs in zip(PLACES, THEIRS, strict=True):
+        patch.setattr(holder, name, theirs)
 
 
 def save_equal_work(patch: pytest.MonkeyPatch) -> None:
@@ -47,9 +64,13 @@ def save_equal_work(patch: pytest.MonkeyPatch) -> None:
 
     def merge_once(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> DictConfig:
         key = (*map(repr, defaults), *read)
-        if key not in merged:
-            merged[key] = pickle.dumps(merge(self, defaults, repo))
-        return pickle.loads(merged[key])
+        try:
+            return pickle.loads(merged[key])
+        except (KeyError, AttributeError):  # not merged yet, or a test hides Hydra's own types
+            config = merge(self, defaults, repo)
+        with contextlib.suppress(pickle.PicklingError):
+            merged[key] = pickle.dumps(config)
+        return config
 
     def choices_if_asked(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig | None:
         asked = any(entry.is_interpolation() for entry in defaults)
