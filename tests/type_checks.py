@@ -91,7 +91,13 @@ def _checked_alone(function: FunctionType, hints: dict[str, Any]) -> Any:
     functools.update_wrapper(same, function)
     del same.__wrapped__
     same.__kwdefaults__, same.__annotations__ = function.__kwdefaults__, hints
-    return functools.wraps(function)(CHECK(same))
+    checks = CHECK(same)
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        return function(*given, **named) if config.jaxtyping_disable else checks(*given, **named)
+
+    return call
 
 
 def _names_shape(hint: Any) -> bool:
