@@ -246,6 +246,14 @@ def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+_UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
+
+
+def names_unknown_key(error: Exception) -> bool:
+    """Return whether an error of Hydra says that a key does not exist."""
+    return _UNKNOWN_KEY.match(str(error)) is not None
+
+
 def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
     """Return a readable sentence for an error of Hydra or OmegaConf in these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -258,7 +266,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
         place = f"{group}={name}"
         return f"{place}: there is no such option. {_suggest_option(name, options)}".rstrip()
     text = str(error)
-    if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+    if match := _UNKNOWN_KEY.match(text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(error, overrides)
