@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,17 @@ import hydra
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import QuotedString
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import modulab
 from modulab.config import hydra_private
 from modulab.config.composing import config_folder, hydra_composer
+from modulab.config.overrides import check_hydra_keys
+from modulab.errors import ConfigError
 from modulab.results.store import load_results
 from tests.command_line import SMALL, Command
 from tests.hidden import hide
@@ -80,6 +86,27 @@ def test_known_arguments_are_those_of_the_installed_hydra(monkeypatch: pytest.Mo
     hide([PARSER], monkeypatch)
     ours = {name for action in hydra_private.arguments_parser()._actions for name in action.option_strings}
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "job.env_set.HOME", "job.id", "callbacks.mine.level", "job_logging.mine", "launcher.typo",
+        "runtime.choices.mine", "typo", "run.dri", "job.config.override_dirname.typo", "job.typo.deep", "help.typo",
+    ],
+)  # fmt: skip
+def test_keys_that_are_refused_are_those_that_do_not_fit_into_the_types_of_hydra(key: str) -> None:
+    given = OmegaConf.create({"hydra": {}})
+    OmegaConf.update(given, f"hydra.{key}", "3")
+    try:
+        OmegaConf.merge(OmegaConf.structured(HydraConf), given.hydra)
+    except OmegaConfBaseException as refused:
+        with pytest.raises(
+            ConfigError, match=rf"^hydra\.{re.escape(refused.full_key)}: there is no such key\. "
+        ):
+            check_hydra_keys(given.hydra)
+    else:
+        check_hydra_keys(given.hydra)
 
 
 def test_hydra_of_the_caller_is_set_aside_without_version_and_job(monkeypatch: pytest.MonkeyPatch) -> None:

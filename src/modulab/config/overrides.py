@@ -419,6 +419,7 @@ def check_hydra_keys(hydra_config: Any) -> None:
 def _unknown_key(plain: Mapping[str, Any], schema: Any) -> str | None:
     """Return the first key that the dataclass `schema` or one within it lacks; Hydra has checked the values."""
     types = get_type_hints(schema)
+    types.pop("defaults", None)  # of which Hydra leaves nothing in a config
     for key, value in plain.items():
         if key not in types:
             return key
