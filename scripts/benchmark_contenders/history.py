@@ -96,7 +96,7 @@ def by_condition(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     for record in records:
         if record["status"] == "ok":
             plural = "" if record["threads"] == 1 else "s"
-            name = f"{'poisson' if record['noise'] else 'no'} noise, {record['threads']} thread{plural}"
+            name = f"{'Poisson' if record['noise'] else 'no'} noise, {record['threads']} thread{plural}"
             found.setdefault(name, {})[record["contender"]] = record["us_per_network_step"]
     return found
 
@@ -199,8 +199,8 @@ def _lines(axes: Axes, points: Sequence[tuple[str, Mapping[str, float]]]) -> Non
 
 
 def _of_steps(found: Mapping[str, float]) -> dict[str, float]:
-    noisy = {name: value for name, value in found.items() if "poisson noise" in name}
-    return {name.replace("poisson noise, ", ""): value for name, value in noisy.items()}
+    noisy = {name: value for name, value in found.items() if "Poisson noise" in name}
+    return {name.replace("Poisson noise, ", ""): value for name, value in noisy.items()}
 
 
 def _of_sweeps(found: Mapping[str, float]) -> dict[str, float]:
