@@ -96,7 +96,7 @@ def by_condition(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     for record in records:
         if record["status"] == "ok":
             plural = "" if record["threads"] == 1 else "s"
-            name = f"{'poisson' if record['noise'] else 'no'} noise, {record['threads']} thread{plural}"
+            name = f"{'Poisson' if record['noise'] else 'no'} noise, {record['threads']} thread{plural}"
             found.setdefault(name, {})[record["contender"]] = record["us_per_network_step"]
     return found
 
