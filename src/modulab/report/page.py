@@ -113,9 +113,11 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: paragraphs, figures, tables, commands and further sections, in this order."""
+    """A part of a page: facts, paragraphs, figures, tables, commands and further sections, in this order."""
 
     title: str
+    facts: Sequence[tuple[str, str]] = field(default=(), kw_only=True)
+    """Names with what is said of them."""
     paragraphs: Sequence[str] = ()
     figures: Sequence[ReportFigure] = ()
     tables: Sequence[PageTable] = ()

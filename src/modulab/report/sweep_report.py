@@ -29,6 +29,7 @@ from modulab.report.networks import networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
+from modulab.report.shared_settings import shared_settings
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
 from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
@@ -37,7 +38,6 @@ from modulab.results.rounding import without_rounding
 from modulab.results.store import load_curves, load_sample
 from modulab.results.summary import (
     cells,
-    choose_settings,
     lost_measures,
     member_cells,
     metric_names,
@@ -108,7 +108,7 @@ def describe(
         _analyses_section(layout, path),
         _measures_section(results) if len(results) > 1 else None,
         networks_section(results, folder, choose_measures(results)) if len(results) > 1 else None,
-        _fixed_settings(results),
+        shared_settings(results),
         _repeating(results, folder),
     ]
     return Page(
@@ -171,7 +171,11 @@ def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
         for name, column in columns.items()
         if column in results
     }
-    return [(name, ", ".join(values)) for name, values in found.items() if values]
+    if "Not measured" in found:
+        # Each network has its reasons in one text.
+        reasons = [reason for text in found["Not measured"] for reason in text.split("; ")]
+        found["Not measured"] = ["; ".join(dict.fromkeys(reasons))]
+    return [(name, ", ".join(values)) for name, values in found.items() if any(values)]
 
 
 def _summary(results: pd.DataFrame) -> Section:
@@ -427,18 +431,6 @@ def _analyses_section(layout: Layout, path: Path) -> Section | None:
 
 def _has_checkpoints(folder: Path) -> bool:
     return any(folder.rglob(f"{POPULATIONS}/*.ckpt"))
-
-
-def _fixed_settings(results: pd.DataFrame) -> Section:
-    varied = {"config.seed", *choose_settings(results, None)}
-    rows: list[list[str]] = []
-    for column in (str(name) for name in results if str(name).startswith("config.")):
-        values = list(dict.fromkeys(arm_text(value) for value in results[column].tolist()))
-        if column not in varied and len(values) == 1:
-            rows.append([column.removeprefix("config."), values[0]])
-    return Section(
-        "Settings that all networks share", tables=[PageTable(["setting", "value"], rows)], folded=True
-    )
 
 
 def _repeating(results: pd.DataFrame, folder: Path) -> Section:
