@@ -410,7 +410,7 @@ def test_a_legend_names_every_arm_as_it_is() -> None:
 
 def test_a_legend_has_few_rows_that_fit_into_its_figure() -> None:
     long, short = "squared weights times activity", [f"noise {number}" for number in range(9)]
-    for panels, arms, columns in ((1, [long, *short], 2), (3, short[:5], 5), (1, [long * 3, short[0]], 1)):
+    for panels, arms, columns in ((1, [long, *short], 3), (3, short[:5], 5), (1, [long * 3, short[0]], 1)):
         figure, _ = panel_grid(panels)
         legend_below(figure, arms, arm_styles(arms), None)
         figure.draw_without_rendering()
