@@ -19,7 +19,7 @@ from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, page_figures, render_page
 from modulab.report.panels import legend_below, panel_grid
 from modulab.report.shared_settings import shared_settings
-from modulab.report.style import arm_styles, arm_text, label
+from modulab.report.style import arm_styles, arm_text, drawing, label
 from modulab.report.sweep_report import describe, write_report
 from modulab.results.showing import show_results
 from modulab.results.summary import summarise
@@ -411,9 +411,10 @@ def test_a_legend_names_every_arm_as_it_is() -> None:
 def test_a_legend_has_few_rows_that_fit_into_its_figure() -> None:
     long, short = "squared weights times activity", [f"noise {number}" for number in range(9)]
     for panels, arms, columns in ((1, [long, *short], 3), (3, short[:5], 5), (1, [long * 3, short[0]], 1)):
-        figure, _ = panel_grid(panels)
-        legend_below(figure, arms, arm_styles(arms), None)
-        figure.draw_without_rendering()
+        with drawing():
+            figure, _ = panel_grid(panels)
+            legend_below(figure, arms, arm_styles(arms), None)
+            figure.draw_without_rendering()
         (legend,) = figure.legends
         assert legend._ncols == columns
         assert columns == 1 or legend.get_window_extent().width < figure.bbox.width

@@ -318,6 +318,7 @@ def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
         )
         for name, rule in rules
     ]
+    words = verdict_words(part.judgement)
     return Section(
         _title(claim),
         facts=[
@@ -327,11 +328,11 @@ def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
             *([("Prediction", claim.prediction)] if claim.prediction else []),
             (
                 "Verdict",
-                f"{verdict_words(part.judgement)}."
+                f"{words[:1].upper()}{words[1:]}."
                 + (f" {held(part.judgement)} criteria hold." if decided else ""),
             ),
             ("Networks", f"{spent(part.judgement)}."),
-            *(("Left out", words) for words in troubled),
+            *(("Left out", lost) for lost in troubled),
             *replaced,
             *(("Caveat", caveat) for caveat in claim.caveats),
         ],

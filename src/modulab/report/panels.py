@@ -18,6 +18,8 @@ PANEL_HEIGHT = 2.5
 MOST_COLUMNS = 3
 _CHARACTER = 0.062
 """Width of a letter of the legend in inches, about."""
+_HANDLE = 0.65
+"""Width of a line and of the space between columns of the legend in inches, about."""
 
 
 def panel_grid(
@@ -82,7 +84,7 @@ def _columns(arms: Sequence[str], width: float) -> int:
     for rows in range(1, len(arms)):
         columns = -(-len(arms) // rows)
         parts = np.array_split(np.array([len(arm) for arm in arms]), columns)
-        if sum(float(part.max()) * _CHARACTER + 0.6 for part in parts) <= width:
+        if sum(float(part.max()) * _CHARACTER + _HANDLE for part in parts) <= width:
             return columns
     return 1
 
