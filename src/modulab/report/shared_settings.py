@@ -60,7 +60,11 @@ def shared_settings(results: pd.DataFrame) -> Section:
             changed.append([key, values[0], setting.default or "-", setting.meaning])
     tables = [PageTable(("setting", "value", "default", "meaning"), changed)] if changed else []
     words = [] if changed else ["All of them have their defaults."]
-    others = PageTable(("setting", "default value", "meaning"), unchanged)
+    others = PageTable(
+        ("setting", "default value", "meaning"),
+        unchanged,
+        on_paper="modulab train --help lists them, with their meanings.",
+    )
     title = f"{len(unchanged)} settings with their default value"
     return Section(
         "Settings that all networks share",
