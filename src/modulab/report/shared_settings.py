@@ -67,7 +67,7 @@ def shared_settings(results: pd.DataFrame) -> Section:
     )
     title = f"{len(unchanged)} settings with their default value"
     return Section(
-        "Settings that all networks share",
+        "Settings" if len(results) == 1 else "Settings that all networks share",
         words,
         tables=tables,
         sections=[Section(title, tables=[others], folded=True)] if unchanged else [],

@@ -180,9 +180,12 @@ def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _summary(results: pd.DataFrame) -> Section:
     if len(results) == 1:
-        headings, rows = member_cells(results)
+        _, rows = member_cells(results)
         key = arrow_key(row[0] for row in rows)
-        return Section("Measures", tables=[PageTable(headings, rows, f"{key}." if key else "")])
+        # A name with the arrow to its better values, what it is in words, and its value.
+        described = [[name, _in_words(name.rstrip(" ↓↑")), value] for name, value in rows]
+        table = PageTable(("measure", "in words", "value"), described, f"{key}." if key else "")
+        return Section("Measures", tables=[table])
     headings, rows = cells(summarise(results))
     shown = rows[:_MOST_ROWS]
     caption = "Mean over seeds and its 95% interval; n is the number of completed networks. "
@@ -190,6 +193,10 @@ def _summary(results: pd.DataFrame) -> Section:
     caption += f"{key}. " if key else ""
     caption += f"The first {len(shown)} of {len(rows)} rows. " if len(rows) > len(shown) else ""
     return Section("Summary", tables=[PageTable(headings, shown, f"{caption}All measures: {SUMMARY}.")])
+
+
+def _in_words(name: str) -> str:
+    return "" if label(name) == name else label(name)
 
 
 def _measures_section(results: pd.DataFrame) -> Section | None:
@@ -203,7 +210,7 @@ def _measures_section(results: pd.DataFrame) -> Section | None:
     groups = join_settings(summary.settings, columns).tolist() if columns else ["all networks"]
     # A name with the arrow to its better values, what it is in words, and its mean in each group.
     measures = [
-        [heading, "" if label(name) == name else label(name), *(row[place - len(chosen)] for row in rows)]
+        [heading, _in_words(name), *(row[place - len(chosen)] for row in rows)]
         for place, (name, heading) in enumerate(zip(chosen, headings[-len(chosen) :], strict=True))
     ]
     key = arrow_key(row[0] for row in measures)
