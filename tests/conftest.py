@@ -5,24 +5,25 @@ from __future__ import annotations
 import gc
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jaxtyping
-import lightning.pytorch  # noqa: F401 below checked modules, libraries are compiled anew instead of read from __pycache__
 import pytest
-import torch
 from hypothesis import settings
-from omegaconf import OmegaConf
 
 from tests.command_line import Command, WholeCommand
+from tests.equal_compositions import save_equal_work
 from tests.forked_calls import forked_calls
 from tests.type_checks import check_annotations
+
+if "PYTEST_XDIST_WORKER" in os.environ or not any(each.startswith(("-n", "--numproc")) for each in sys.argv):
+    # The process that hands tests out to others need not wait for it. Others import it before any module of modulab:
+    # what checked modules import is compiled anew instead of read from __pycache__.
+    import lightning.pytorch  # noqa: F401
 
 check_annotations()
 
@@ -40,6 +41,8 @@ settings.load_profile("modulab")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what they run in the background deaf to Ctrl-C, and tests press it on processes of their own.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 LONGEST = (
@@ -70,25 +73,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _equal_files_are_parsed_once() -> Iterator[None]:
-    """Parse equal YAML once: for each command Hydra reads the same 26 files, a third of the time it composes for.
-
-    Each reader gets a copy of its own, and a file that cannot be parsed is parsed each time.
-    """
-    load = OmegaConf.load
-    parsed: dict[str, bytes] = {}
-
-    def load_once(file: Any) -> Any:
-        if isinstance(file, str | os.PathLike):
-            return load(file)
-        text = file.read()
-        if text not in parsed:
-            file.seek(0)
-            parsed[text] = pickle.dumps(load(file))
-        return pickle.loads(parsed[text])
-
+def _equal_compositions() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", staticmethod(load_once))
+        save_equal_work(patch)
         yield
 
 
@@ -118,6 +105,8 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let torch use one thread: the fastest on networks this small, on which measures promise the same bits."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -194,7 +194,7 @@ def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> 
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr
     rows = json.loads(output.read_text())["results"]
-    assert [row["workload"] for row in rows] == ["no noise", "poisson noise"]
+    assert [row["workload"] for row in rows] == ["no noise", "Poisson noise"]
     for row, line in zip(rows, finished.stdout.splitlines()[-2:], strict=True):
         printed = [float(cell) for cell in line.removeprefix(row["workload"]).split()]
         assert all(row[name] > 0 for name in ("limit", "native", "eager"))
@@ -234,7 +234,7 @@ def test_a_record_has_the_times_that_the_benchmark_found(
 ) -> None:
     results = quick_benchmark[1]["results"]
     [(condition, times)] = contenders("benchmark_contenders.history").by_condition(results).items()
-    assert condition == "poisson noise, 1 thread"
+    assert condition == "Poisson noise, 1 thread"
     ran = {record["contender"]: record for record in results if record["status"] == "ok"}
     assert times == {name: record["us_per_network_step"] for name, record in ran.items()}
 
@@ -282,6 +282,6 @@ def test_records_are_drawn_without_timing_anything(contenders: Any, tmp_path: Pa
 
 def test_speed_that_falls_by_more_than_a_third_is_found(contenders: Any) -> None:
     check = contenders("benchmark_contenders.check")
-    recorded = {"no noise": 0.6, "poisson noise": 0.9}
-    assert check.slower({"no noise": 0.41, "poisson noise": 0.7}, recorded) == []
-    assert check.slower({"no noise": 0.39, "poisson noise": 0.7}, recorded) == ["no noise"]
+    recorded = {"no noise": 0.6, "Poisson noise": 0.9}
+    assert check.slower({"no noise": 0.41, "Poisson noise": 0.7}, recorded) == []
+    assert check.slower({"no noise": 0.39, "Poisson noise": 0.7}, recorded) == ["no noise"]

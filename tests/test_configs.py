@@ -106,9 +106,14 @@ EXPERIMENTS = [
 
 FRESH = ("experiment/retina", "experiment/locality")
 """Experiments that need fresh points at every step."""
+TRAINED = ("experiment/demo_regression", "experiment/demo_digits", "experiment/retina")
+"""Experiments that the default tests train. They compose all."""
 
 
-@pytest.mark.parametrize("option", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "option",
+    [*TRAINED, *(pytest.param(each, marks=pytest.mark.slow) for each in EXPERIMENTS if each not in TRAINED)],
+)
 def test_every_experiment_trains_two_steps(option: str, tmp_path: Path) -> None:
     results = modulab.train(
         [

@@ -22,13 +22,14 @@ from modulab.metrics.measure import Column, Measure
 from modulab.metrics.probe import Probe
 from modulab.networks.perceptron import Perceptron
 from modulab.regularisers import PowerRegulariser, Rearrangement, Regulariser
-from modulab.results.store import load_results
+from modulab.results.store import load_curves, load_results
 from modulab.results.summary import lost_measures, metric_names
-from modulab.streams import Stream, bernoullis, fold_in, normals
+from modulab.streams import Stream, bernoullis, fold_in, member_keys, normals
 from modulab.sweep.run import plan_work
 from modulab.sweep.this_machine import run_work
 from modulab.tasks.base import Samples
 from modulab.tasks.regression import RegressionTask
+from modulab.training.recorder import Recorder
 from tests.members import EAGER, member_config
 
 QUICK: dict[str, Any] = {
@@ -129,6 +130,62 @@ def test_a_measure_with_a_wrong_result_is_missing_alone_and_says_why(
     # Networks are measured again one by one, each beside a duplicate, to find those that it fails with.
     assert pd.Series([told]).str.contains(message.replace("3 networks", "2 networks").replace("(3", "(2"))[0]
     pd.testing.assert_frame_equal(table[metric_names(plain)], plain[metric_names(plain)])
+
+
+def _fails_with(seed: int) -> Callable[[Probe], bool]:
+    [key] = member_keys([seed]).tolist()
+    return lambda probe: key in probe.keys.tolist()
+
+
+def _squares_unless(fails: Callable[[Probe], bool]) -> Callable[[Probe], object]:
+    def measure(probe: Probe) -> object:
+        if fails(probe):
+            raise LookupError("no squares")
+        return {"error/own": _squares(probe)}
+
+    return measure
+
+
+CURVES: dict[str, Any] = {
+    "probes__measures": QUICK["probes__measures"] | {"own": f"{HERE}.own_measure"},
+    "probes__curves": ["error/test", "error/own"],
+}
+GAP = "probes.measures.own: curves lack points from step 3 on: LookupError: no squares"
+
+
+def test_a_measure_that_fails_in_training_leaves_a_gap_in_its_own_curve_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{HERE}.CHOSEN", [_squares_unless(lambda probe: False)])
+    whole = trained(configs(**CURVES), tmp_path / "whole")
+    points: list[int] = []
+    add_point, fails = Recorder._note_point, _fails_with(seed=1)
+    monkeypatch.setattr(
+        Recorder, "_note_point", lambda self, learner: (points.append(1), add_point(self, learner))[1]
+    )
+    monkeypatch.setattr(f"{HERE}.CHOSEN", [_squares_unless(lambda probe: fails(probe) and len(points) == 1)])
+    table = trained(configs(**CURVES), tmp_path / "gap")
+    assert table["status"].tolist() == ["completed"] * 3
+    assert lost_measures(table) == [f"1 with an incomplete curve: {GAP}"]
+    names = metric_names(whole)
+    pd.testing.assert_frame_equal(table[names], whole[names])
+    gap, curves = (
+        load_curves(tmp_path / folder).set_index(["run_id", "measure", "step"])["value"]
+        for folder in ("gap", "whole")
+    )
+    lost = curves.index.difference(gap.dropna().index)
+    assert lost.tolist() == [(whole.loc[1, "run_id"], "error/own", 3)]
+    pd.testing.assert_series_equal(gap.drop(lost, errors="ignore"), curves.drop(lost))
+
+
+def test_a_network_that_stops_by_a_measure_that_fails_is_lost_alone_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{HERE}.CHOSEN", [_squares_unless(_fails_with(seed=1))])
+    monitored = {"training__monitor": "error/own", "training__stopping_threshold": 1e-9}
+    table = trained(configs(**CURVES, **monitored), tmp_path)
+    assert table["status"].tolist() == ["completed", "failed", "completed"]
+    assert f"training.monitor=error/own: the value at step 3 is missing. {GAP}" in table.loc[1, "error"]
 
 
 @pytest.mark.parametrize("convert", [torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.float, tuple])

@@ -15,10 +15,23 @@ from torch import Tensor
 
 from modulab.config.identity import run_id
 from modulab.results.store import load_results
-from modulab.streams import fold_in
+from modulab.streams import _shift_right, fold_in
 from tests.type_checks import checked, modules_with_shapes
 
 Row = Float[Tensor, " row"]
+
+
+class Repeated:
+    """A class none of whose functions name a shape."""
+
+    @checked
+    def __init__(self, *, number: int = 2) -> None:
+        super().__init__()
+        self.number = number
+
+    @checked
+    def times(self, times: int) -> Iterator[int]:
+        yield from [self.number] * times
 
 
 def test_a_wrong_shape_is_noticed() -> None:
@@ -35,6 +48,17 @@ def test_a_wrong_type_is_noticed_where_no_shapes_are_named() -> None:
     for function in functions:
         with pytest.raises(BeartypeCallHintViolation):
             function(3)
+
+
+def test_a_wrong_type_is_noticed_beside_functions_that_name_shapes() -> None:
+    given: Any = "2"
+    for wrong in (lambda: _shift_right(torch.zeros(1), given), lambda: Repeated(number=given)):
+        with pytest.raises(BeartypeCallHintViolation):
+            wrong()
+    repeated = Repeated(number=3)
+    assert list(repeated.times(2)) == [3, 3]
+    with pytest.raises(BeartypeCallHintViolation, match="times"):
+        list(repeated.times(given))
 
 
 def test_what_is_returned_has_the_axes_of_what_was_given() -> None:

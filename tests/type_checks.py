@@ -58,6 +58,10 @@ def checked(defined: Any) -> Any:
 
 
 def _checked_function(function: Any) -> Any:
+    if "<locals>" not in function.__qualname__:
+        hints = _hints(function)
+        if not any(map(_names_shape, hints.values())):
+            return _checked_alone(function, hints)
     # Kept with its code, for a function within a function is made of the same code each time that it is defined.
     made = _made.get(id(function.__code__))
     if made is None:
@@ -75,12 +79,39 @@ def _checked_function(function: Any) -> Any:
     return call
 
 
+def _checked_alone(function: FunctionType, hints: dict[str, Any]) -> Any:
+    """Return a function whose annotations name no shape, and so no axis, checked by beartype alone."""
+    same = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    functools.update_wrapper(same, function)
+    del same.__wrapped__
+    same.__kwdefaults__, same.__annotations__ = function.__kwdefaults__, hints
+    checks = CHECK(same)
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        return function(*given, **named) if config.jaxtyping_disable else checks(*given, **named)
+
+    return call
+
+
+def _names_shape(hint: Any) -> bool:
+    """Return whether a shape is named anywhere within an annotation."""
+    inner = hint if isinstance(hint, list | tuple) else typing.get_args(hint)
+    return hasattr(hint, "dim_str") or any(map(_names_shape, inner))
+
+
 _made: dict[int, tuple[CodeType, Check, Check]] = {}
 
 
 def _checks(function: FunctionType) -> tuple[Check, Check]:
     """Return a function that checks what `function` is given, and one that checks what it returns."""
-    hints = {name: _resolved(hint, function) for name, hint in function.__annotations__.items()}
+    hints = _hints(function)
     parameters = [
         each.replace(annotation=each.empty, default=each.default if each.default is each.empty else None)
         for each in inspect.signature(function).parameters.values()
@@ -102,6 +133,10 @@ def _defined(source: str, function: FunctionType) -> FunctionType:
         function.__module__,
     )
     return made
+
+
+def _hints(function: FunctionType) -> dict[str, Any]:
+    return {name: _resolved(hint, function) for name, hint in function.__annotations__.items()}
 
 
 def _resolved(hint: Any, function: FunctionType) -> Any:

@@ -199,8 +199,8 @@ def _lines(axes: Axes, points: Sequence[tuple[str, Mapping[str, float]]]) -> Non
 
 
 def _of_steps(found: Mapping[str, float]) -> dict[str, float]:
-    noisy = {name: value for name, value in found.items() if "poisson noise" in name}
-    return {name.replace("poisson noise, ", ""): value for name, value in noisy.items()}
+    noisy = {name: value for name, value in found.items() if "Poisson noise" in name}
+    return {name.replace("Poisson noise, ", ""): value for name, value in noisy.items()}
 
 
 def _of_sweeps(found: Mapping[str, float]) -> dict[str, float]:

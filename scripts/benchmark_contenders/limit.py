@@ -95,7 +95,7 @@ def compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> di
                 seconds[name].append(time.process_time() - start)
     scale = 1e6 / (len(members) * steps)
     return {
-        "workload": "poisson noise" if noise else "no noise",
+        "workload": "Poisson noise" if noise else "no noise",
         **{name: median(each) * scale for name, each in seconds.items()},
         "ready": ready,
     }

@@ -48,7 +48,16 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
 
 def commit() -> str | None:
     """Return the commit of the sources that are measured, marked where they differ from it."""
-    command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(SCRIPTS),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

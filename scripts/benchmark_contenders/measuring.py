@@ -31,7 +31,7 @@ from modulab.training.data import PopulationData
 from modulab.training.engine import keep_freed_memory
 from modulab.training.execution import choose_execution
 from modulab.training.learner import PopulationLearner
-from modulab.training.measuring import measure_each, measure_members
+from modulab.training.measuring import measure_each
 from modulab.training.native.kernels import kernels_of
 from modulab.training.recorder import curve_settings
 from modulab.training.usable import usable_engines
@@ -119,7 +119,7 @@ def _time_kind(own: Sequence[str], options: argparse.Namespace) -> dict[str, Any
     masks, probes = learner.member_masks(), curve_settings(members[0].probes)
     asked = Asked(tuple(probes.curves))
     point = _seconds(
-        lambda: measure_members(
+        lambda: measure_each(
             members, learner.member_networks(), masks, probes, asked=asked, engines=learner.member_engines
         ),
         options.turns,

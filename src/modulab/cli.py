@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modulab.arguments import ArgumentParser, given_path, whole_number
-from modulab.errors import ConfigError
+from modulab.errors import FULL, ConfigError
 from modulab.signals import ended_by_signal
 from modulab.text import to_stderr
 
@@ -124,7 +124,7 @@ def _system_error(error: OSError, command: str) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         advice = _OTHER_FOLDER.get(command, "Work on a copy of the folder, or write elsewhere.")
         return f"{place}cannot write there ({error.strerror}). {advice}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return (
             f"{place}{error.strerror}. Free some space, then repeat the command: finished results are kept."
         )

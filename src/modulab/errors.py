@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a limit on files that is used up."""
 
 
 class _Short(BaseException):
@@ -24,6 +30,10 @@ class _Short(BaseException):
 
 class ConfigError(ValueError, _Short):
     """A setting or argument is invalid; the message says what is wrong, where, and how to fix it."""
+
+
+class UnknownKey(ConfigError):
+    """A key that no config has."""
 
 
 class Interrupted(KeyboardInterrupt, _Short):
@@ -68,3 +78,18 @@ def describe(error: BaseException) -> str:
     """Return an error's type and the first line of its message."""
     reason = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+@contextmanager
+def naming(path: Path, written: Path | None = None) -> Generator[None]:
+    """Let errors of the system name the file that is written within.
+
+    An error of a full disk names none, and others may name the file that is `written` for a while in its place.
+    """
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in FULL
+        if error.errno is None or not (unnamed or str(error.filename) == str(written)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error

@@ -4,7 +4,7 @@ from populations import make_network, make_task, probe_of
 
 from modulab.metrics.errors import mean_errors
 from modulab.metrics.extrapolation import measure_combination, measure_ranges
-from modulab.metrics.probe import evaluation_samples
+from modulab.metrics.probe import evaluation_samples, widened_samples
 from tests.perceptrons import planted
 
 
@@ -56,3 +56,16 @@ def test_ranges_are_left_out_where_inputs_have_none_and_others_where_there_are_n
     assert measure_ranges(probe_of(digits, make_network(digits, 4), num_samples=16)) == {}
     single = make_task(modules=1)
     assert all("own_range" in name for name in measure_ranges(probe_of(single, make_network(single, 4))))
+
+
+@pytest.mark.parametrize("support", ["full", "band"])
+@pytest.mark.parametrize("functions", [["sine", "parabola"], ["fourier"]])
+def test_widened_points_have_the_bits_of_points_drawn_again(support: str, functions: list[str]) -> None:
+    task = make_task(support=support, functions=functions)
+    probe = probe_of(task, make_network(task, 4), num_samples=77)
+    scales = torch.tensor([1.5, 4.0])
+    assert task.widened(probe.samples, scales) is not None
+    found = widened_samples(probe, scales)
+    expected = evaluation_samples(task, probe.keys, 77, "full", scales)
+    assert torch.equal(found.inputs, expected.inputs)
+    assert torch.equal(found.targets, expected.targets)

@@ -97,7 +97,7 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
     code, out, errors = command("report", folder, "--import", module)
     assert code == 0, out + errors
     page = next(Path(folder).rglob("*.html")).read_text()
-    assert "structural: the network is not a sequence of layers" in page
+    assert "structural, frame_null, unit_specialisation: the network is not a sequence of layers" in page
 
 
 def test_mixing_is_refused_before_training_where_a_network_cannot_take_it_up() -> None:

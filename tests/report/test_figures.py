@@ -205,6 +205,26 @@ def test_an_arm_has_its_colour_in_every_figure() -> None:
         assert {style.colour for style in styles.values()} <= drawn, figure.name
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 16])
+@pytest.mark.parametrize("arm", [None, "config.noise.scale"])
+def test_no_network_of_a_strip_is_below_the_bar_of_an_interval(arm: str | None, seeds: int) -> None:
+    results = sweep_results(seeds=seeds, architecture__name=["dense", "premodular"], noise__scale=[0, 0.1])
+    results = results if arm else results[results["config.noise.scale"] == 0]
+    strip = strip_figure(
+        results, "config.architecture.name", ["error/test"], name="strip", title="Strip", arm=arm
+    ).figure
+    strip.canvas.draw()
+    axes = strip.axes[0]
+    marks = [line for line in axes.lines if line.get_markersize() == 3]
+    bars = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 2]
+    assert len(bars) == len(marks) == (4 if arm else 2)
+    for drawn, bar in zip(marks, bars, strict=True):
+        heights = axes.transData.transform(drawn.get_xydata())[:, 1]
+        middle = axes.transData.transform(bar.get_xydata())[0, 1]
+        assert len(heights) == seeds
+        assert min(abs(heights - middle)) > bar.get_linewidth() / 2 * strip.dpi / 72
+
+
 def test_colours_differ_in_lightness_or_hue_for_as_many_arms_as_can_be_drawn() -> None:
     styles = arm_styles([f"arm {number}" for number in range(21)])
     assert len({(style.colour, str(style.dashes)) for style in styles.values()}) == 21

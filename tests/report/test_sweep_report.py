@@ -230,6 +230,18 @@ def test_members_without_a_result_are_said_plainly(tmp_path: Path) -> None:
     assert "2 missing." in text
 
 
+def test_measures_that_lack_for_the_same_reason_are_said_together(tmp_path: Path) -> None:
+    results = sweep_results(noise__scale=[0.0, 0.1])
+    results["skipped"] = [
+        "a: no layers; b: no layers",
+        "b: no layers; c: failed with KeyError: 'x'",
+        None,
+    ] * 2
+    text = page_text(results, tmp_path)
+    said = re.sub(r"(<[^>]*>|\s)+", " ", text)
+    assert "Not measured a, b: no layers Not measured c: failed with KeyError" in said
+
+
 def test_a_sweep_of_which_nothing_completed_has_a_report(tmp_path: Path) -> None:
     results = sweep_results(noise__scale=[0.0, 0.1]).assign(status="failed", error="no memory")
     assert "6 failed: no memory." in page_text(results, tmp_path)

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from modulab.errors import ConfigError
 from modulab.results.lock import FolderLock
 from modulab.results.store import load_results
+from modulab.sweep import jobs
 from modulab.sweep.search_space import Dimension, Value, dimension_of, split_search
 from tests.command_line import SMALL, Command, killed_when_it_says, last_given
 
@@ -149,6 +150,17 @@ def test_search_that_cannot_be_ends_in_one_message_and_leaves_nothing(
     assert errors[0].startswith("error: ")
     assert message in errors[0]
     assert list(Path().iterdir()) == []
+
+
+def test_a_key_that_no_trial_can_have_is_refused_without_looking_at_every_trial(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[int] = []
+    compose = jobs._compose_job
+    monkeypatch.setattr(jobs, "_compose_job", lambda *given: (composed.append(1), compose(*given))[1])
+    code, _, err = command(*last_given(*SEARCH, "noise.scal=interval(0,1)", "hydra.sweeper.n_jobs=20"))
+    assert (code, "noise.scal: there is no such key. Did you mean 'noise.scale'?" in err) == (2, True)
+    assert len(composed) < 5
 
 
 def test_dry_run_describes_the_first_batch_and_leaves_nothing(command: Command) -> None:

@@ -197,7 +197,7 @@ _CAVEAT = "An arm that never reaches this clean error is compared at its largest
 SEPARATE_PENALTIES = Claim(
     name="C4a",
     title="Penalties on weights alone or activity alone do not give the same",
-    hypothesis="Neither l1 nor l2 penalties, on weights or on activity, give what Poisson noise gives.",
+    hypothesis="Neither L1 nor L2 penalties, on weights or on activity, give what Poisson noise gives.",
     measure=_MEASURE,
     comparison=(
         f"{_COMPARISON} An arm falls short if it lacks {thresholds.MODULARITY} of modularity or makes "

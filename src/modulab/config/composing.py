@@ -28,11 +28,12 @@ from modulab.config.overrides import (
     Compose,
     explain,
     leaf_keys,
+    names_unknown_key,
     override_key,
     plain_leaf,
 )
 from modulab.config.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, UnknownKey
 from modulab.memory import check_plan
 from modulab.schema import Settings, read_settings, suggest
 
@@ -99,7 +100,8 @@ def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:
     try:
         return compose(overrides)
     except COMPOSING_ERRORS as error:
-        raise ConfigError(explain(error, overrides, compose)) from error
+        kind = UnknownKey if names_unknown_key(error) else ConfigError
+        raise kind(explain(error, overrides, compose)) from error
 
 
 def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> Plan:

@@ -13,7 +13,6 @@ from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 
 def compatibility() -> dict[str, Any]:
@@ -184,10 +183,10 @@ def quoted_value(override: Any) -> Any:
 
 
 def hydra_schema() -> Any:
-    """Return the config of Hydra's own keys with their types, or None if it is kept elsewhere."""
+    """Return the dataclass of Hydra's own keys with their types, or None if it is kept elsewhere."""
     try:
         from hydra.conf import HydraConf
 
-        return OmegaConf.structured(HydraConf)
+        return HydraConf
     except (ImportError, AttributeError):
         return None

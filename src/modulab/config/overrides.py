@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -246,6 +247,14 @@ def leaf_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+_UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
+
+
+def names_unknown_key(error: Exception) -> bool:
+    """Return whether an error of Hydra says that a key does not exist."""
+    return _UNKNOWN_KEY.match(str(error)) is not None
+
+
 def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str:
     """Return a readable sentence for an error of Hydra or OmegaConf in these overrides."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -258,7 +267,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
         place = f"{group}={name}"
         return f"{place}: there is no such option. {_suggest_option(name, options)}".rstrip()
     text = str(error)
-    if match := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+    if match := _UNKNOWN_KEY.match(text):
         return _explain_key(match[1].split("@")[0], overrides, compose)
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(error, overrides)
@@ -377,7 +386,7 @@ def _explain_hydra_key(unknown: str, overrides: Sequence[str]) -> str:
         schema = hydra_schema()
         if schema is None:
             return ""
-        known = leaf_keys({"hydra": OmegaConf.to_container(schema)})
+        known = leaf_keys({"hydra": OmegaConf.to_container(OmegaConf.structured(schema))})
         return suggest(unknown, [key for key in known if key.startswith(f"{parent}.")] or known)
     group = parent.replace(".", "/")
     given = [override.partition("=")[2] for override in overrides if override_key(override) == group]
@@ -400,11 +409,21 @@ def check_hydra_keys(hydra_config: Any) -> None:
         return
     plain = cast("dict[str, Any]", OmegaConf.to_container(hydra_config, resolve=False))
     plain.pop("env", None)  # Hydra's own defaults add this group, which its schema lacks.
-    try:
-        OmegaConf.merge(schema, plain)
-    except OmegaConfBaseException as error:
-        known = leaf_keys(cast("dict[str, Any]", OmegaConf.to_container(schema)))
-        key = f"hydra.{error.full_key}"
-        raise ConfigError(
-            f"{key}: there is no such key. {suggest(key, [f'hydra.{name}' for name in known])}"
-        ) from error
+    unknown = _unknown_key(plain, schema)
+    if unknown is not None:
+        known = leaf_keys(cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.structured(schema))))
+        key = f"hydra.{unknown}"
+        raise ConfigError(f"{key}: there is no such key. {suggest(key, [f'hydra.{name}' for name in known])}")
+
+
+def _unknown_key(plain: Mapping[str, Any], schema: Any) -> str | None:
+    """Return the first key that the dataclass `schema` or one within it lacks; Hydra has checked the values."""
+    types = get_type_hints(schema)
+    for key, value in plain.items():
+        if key not in types:
+            return key
+        if dataclasses.is_dataclass(types[key]) and isinstance(value, dict):
+            inner = _unknown_key(cast("dict[str, Any]", value), types[key])
+            if inner is not None:
+                return f"{key}.{inner}"
+    return None

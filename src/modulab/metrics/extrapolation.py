@@ -11,7 +11,7 @@ from torch import Tensor
 from modulab.metrics.errors import mean_errors, support_errors
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.native import module_errors
-from modulab.metrics.probe import Probe, evaluation_samples, outputs_on
+from modulab.metrics.probe import Probe, evaluation_samples, outputs_on, widened_samples
 
 
 @measure(
@@ -60,7 +60,7 @@ def measure_ranges(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     def errors_at(scales: tuple[float, ...]) -> Tensor:
         # With two modules, the points at which one's own input is widened are those for the other's.
         stretched = torch.tensor(scales, device=probe.keys.device)
-        samples = evaluation_samples(task, probe.keys, probe.settings.num_samples, "full", stretched)
+        samples = widened_samples(probe, stretched)
         outputs = outputs_on(probe.network, samples.inputs, probe.kernels)
         return module_errors(task, outputs, samples.targets, probe.kernels)
 

@@ -13,12 +13,21 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from modulab.config.settings import Probes
+from modulab.foreign import own_draws_only
 from modulab.measure_names import stands_for
 from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.row_functions import Outputs
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.streams import Stream, fold_in
-from modulab.tasks.base import Region, Samples, Task, draw_points, encode_points, mixing_matrix
+from modulab.tasks.base import (
+    Region,
+    Samples,
+    Task,
+    checked_samples,
+    draw_points,
+    encode_points,
+    mixing_matrix,
+)
 
 BATCH_ELEMENTS = 1 << 18
 """Elements per member that a tensor over evaluation points may hold: 1 MiB. Points are taken a chunk at a time to
@@ -229,6 +238,17 @@ def drawn_samples(
     counters = torch.arange(num_samples, dtype=torch.int32, device=keys.device).expand(len(keys), -1)
     samples = draw_points(task, region_keys, counters, region, "test", scales)
     return Samples(_batch_innermost(samples.inputs).float(), _batch_innermost(samples.targets).float())
+
+
+def widened_samples(probe: Probe, scales: Float[Tensor, " module"]) -> Samples:
+    """Return `evaluation_samples` of full support under `scales`, from the probe's own points if the task can."""
+    task, samples = probe.task, probe.samples
+    with own_draws_only(task):
+        widened = task.widened(samples, scales)
+    if widened is None:
+        return evaluation_samples(task, probe.keys, samples.inputs.shape[1], "full", scales)
+    checked = checked_samples(widened, samples.inputs.shape[:2], task, "widened")
+    return Samples(_batch_innermost(checked.inputs).float(), _batch_innermost(checked.targets).float())
 
 
 def _batch_innermost(values: Tensor) -> Tensor:

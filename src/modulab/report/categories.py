@@ -27,6 +27,8 @@ from modulab.report.style import (
 
 HOW_TO_READ = "Small marks are single networks, large ones means over seeds, bars their 95% intervals."
 _ROW_HEIGHT = 0.3
+_NEAREST = 0.5
+"""The least distance of a mark from the middle, where a bar would cover it, as a share of the spread."""
 _MANY = 2000
 
 
@@ -100,10 +102,12 @@ def _columns(panels: Sequence[Axes]) -> int:
 
 
 def _placed(points: pd.DataFrame, place: float, spread: float) -> pd.DataFrame:
-    """Return one line of marks as rows of a panel: networks spread about its place, and their mean in the middle."""
+    """Return one line of marks as rows of a panel: networks beside its place, and their mean in the middle."""
     singles = points.loc[points["shown"] == "member"]
     # Marks are spread by their order of coming, so the same results give the same picture.
-    shifts = np.linspace(-spread, spread, len(singles)) if len(singles) > 1 else np.zeros(len(singles))
+    side = np.linspace(spread, _NEAREST * spread, (len(singles) + 1) // 2)
+    both = np.concatenate([-side, side[::-1]])[: len(singles)]
+    shifts = both if len(singles) > 1 else np.zeros(len(singles))
     marks = singles[["run_id", "seed", "shown"]].assign(x=singles["value"], y=place + shifts)
     ends = {"mean": "x", "low": "x_low", "high": "x_high"}
     summary = points.loc[points["shown"] != "member"].set_index("shown")["value"].rename(ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -158,7 +158,6 @@ def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
         "Task": "config.task.name",
         "Engine": "engine",
         "Device": "device",
-        "Not measured": "skipped",
     }
     columns |= {
         {"git_commit": "Commit"}.get(name, name): f"version.{name}"
@@ -171,11 +170,19 @@ def _facts(results: pd.DataFrame) -> list[tuple[str, str]]:
         for name, column in columns.items()
         if column in results
     }
-    if "Not measured" in found:
-        # Each network has its reasons in one text.
-        reasons = [reason for text in found["Not measured"] for reason in text.split("; ")]
-        found["Not measured"] = ["; ".join(dict.fromkeys(reasons))]
-    return [(name, ", ".join(values)) for name, values in found.items() if any(values)]
+    facts = [(name, ", ".join(values)) for name, values in found.items() if values]
+    return facts + [("Not measured", text) for text in _not_measured(results)]
+
+
+def _not_measured(results: pd.DataFrame) -> list[str]:
+    """Return each reason for which networks lack measures, with the names of these measures before it."""
+    texts = results["skipped"].dropna().unique() if "skipped" in results else []
+    measures: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for text in texts:
+        for each in str(text).split("; "):
+            name, _, reason = each.partition(": ")
+            measures[reason or name][name if reason else ""] = None
+    return [f"{', '.join(filter(None, names))}: {reason}" for reason, names in measures.items()]
 
 
 def _summary(results: pd.DataFrame) -> Section:

@@ -41,6 +41,8 @@ _ARROW = "M0 1.4L0 5M-1.1 3.6L0 5L1.1 3.6"
 
 _LONGEST_LINE = 34
 """The number of letters of a title that fit along an axis."""
+_LEAST_GAP = 6
+"""Pixels between the labels of ticks: without, those that touch read as one number."""
 
 _MOST_WRITTEN = 8
 """The largest number of cells side by side that have room for their values."""
@@ -127,6 +129,7 @@ class _Plane:
         # An arrow at the end is on one line with the word before it.
         title = re.sub(r" (\S)$", "\N{NO-BREAK SPACE}\\1", axis.title)
         drawn: Spec = {"title": textwrap.wrap(title, _LONGEST_LINE), "labelOverlap": "greedy"}
+        drawn["labelSeparation"] = _LEAST_GAP
         if axis.ticks:
             # Of more values than the count that Vega is told, it leaves out every second one.
             drawn |= {"values": list(axis.ticks), "tickCount": len(axis.ticks)}

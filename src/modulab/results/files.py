@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, naming
 
 _UNFINISHED = ".unfinished"
 
@@ -26,10 +26,11 @@ def replacing(path: Path, mark: str | None = None) -> Generator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{mark or process_mark()}")
     try:
-        yield beside
-        _reach_disk(beside)
-        beside.replace(path)
-        _reach_disk(path.parent)
+        with naming(path, beside):
+            yield beside
+            _reach_disk(beside)
+            beside.replace(path)
+            _reach_disk(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 

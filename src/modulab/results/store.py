@@ -215,8 +215,7 @@ def check_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"cannot write to the output folder {folder} ({error.strerror}). "
-            "Choose another with hydra.run.dir=FOLDER."
+            f"{folder}: cannot write there ({error.strerror}). Choose another folder for results."
         ) from error
     check_links(folder)
     for name in (RESULTS, CURVES):

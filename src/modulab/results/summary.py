@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from modulab.errors import ConfigError
 from modulab.measure_names import better, chosen_measures, with_arrow
 from modulab.results.intervals import mean_interval, pooled_interval
-from modulab.results.tables import failed_measures
+from modulab.results.tables import broken_curves, failed_measures
 from modulab.schema import current_name, is_reserved, suggest_key, suggest_measure
 
 DEFAULT_METRICS = (
@@ -335,12 +335,16 @@ def problems(results: pd.DataFrame) -> list[str]:
 
 
 def lost_measures(results: pd.DataFrame) -> list[str]:
-    """Return one line for each measure and error for which networks lack the measure, though they were trained."""
+    """Return one line for each measure and error for which networks lack the measure, or points of its curves."""
     if "skipped" not in results:
         return []
-    texts = (str(text) for text in results["skipped"].dropna())
+    texts = [str(text) for text in results["skipped"].dropna()]
     lost = Counter(each for text in texts for each in failed_measures(text))
-    return [f"{count} without a measure: probes.measures.{each}" for each, count in lost.items()]
+    broken = Counter(each for text in texts for each in broken_curves(text))
+    return [
+        *(f"{count} without a measure: probes.measures.{each}" for each, count in lost.items()),
+        *(f"{count} with an incomplete curve: probes.measures.{each}" for each, count in broken.items()),
+    ]
 
 
 def unfinished(results: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modulab.arguments import given_path
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, naming
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -116,7 +116,8 @@ def table(options: argparse.Namespace) -> bool:
     if options.json or options.csv == "-":
         _say(notes(results), options)
     elif options.csv is not None:
-        Path(options.csv).write_text(to_csv(summary(every)))
+        with naming(Path(options.csv)):
+            Path(options.csv).write_text(to_csv(summary(every)), "utf-8")
     return not (several or _is_for_programs(options))
 
 

@@ -76,16 +76,28 @@ def _setting_columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array
 
 FAILED_WITH = "failed with"
 """The beginning of the reason why a member lacks a measure that raised an error."""
+LACK_POINTS = "curves lack points"
+"""The beginning of the reason why a member lacks values of a measure that raised errors during training."""
 
 
 def failed_measures(skipped: str | None) -> list[str]:
-    """Return what `skipped_text` says of measures that raised errors."""
-    return [each for each in (skipped or "").split("; ") if f": {FAILED_WITH} " in each]
+    """Return what `skipped_text` says of measures that raised errors after training, and can be taken again."""
+    return _beginning_with(FAILED_WITH, skipped)
+
+
+def broken_curves(skipped: str | None) -> list[str]:
+    """Return what `skipped_text` says of measures that raised errors during training."""
+    return _beginning_with(LACK_POINTS, skipped)
+
+
+def _beginning_with(words: str, skipped: str | None) -> list[str]:
+    return [each for each in (skipped or "").split("; ") if f": {words}" in each]
 
 
 def skipped_text(reasons: Mapping[str, str]) -> str | None:
     """Return why a member lacks measures, by their keys under probes.measures, in one line; None if it lacks none."""
-    return "; ".join(f"{key}: {reason}" for key, reason in reasons.items()) or None
+    # What `; ` separates are reasons, also where an error has one in its words.
+    return "; ".join(f"{key}: {reason.replace('; ', ', ')}" for key, reason in reasons.items()) or None
 
 
 def curve_table(

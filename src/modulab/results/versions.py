@@ -32,9 +32,11 @@ def _git_commit() -> str | None:
     checkout = Path(__file__).resolve().parents[3]
     if not (checkout / ".git").exists() or not (checkout / "src" / "modulab").is_dir():
         return None
+    # Without locks: --dirty would else refresh the index, which can disturb another git command of the user.
+    command = ["git", "--no-optional-locks", "-C", str(checkout)]
     try:
         described = subprocess.run(
-            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            [*command, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,

@@ -80,7 +80,7 @@ class TrainTask:
         self.folder: Path | None = None
         self.multirun = False
         self.dry_run = False
-        self.error: ConfigError | None = None
+        self.error: ConfigError | OSError | None = None
         self.planned: set[str] = set()
         self.sweep_config: DictConfig | None = None
         """For jobs trained one by one: the sweep's config, which the first valid job records."""
@@ -99,6 +99,11 @@ class TrainTask:
         except ConfigError as error:
             self.withdraw()
             remove_empty(output)
+            if self.multirun:
+                raise
+            self.error = error
+            return None
+        except OSError as error:  # before Hydra, which would print the overrides above it
             if self.multirun:
                 raise
             self.error = error

@@ -29,7 +29,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from modulab.config.overrides import READING_ERRORS
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, UnknownKey
 from modulab.measure_names import current_measure
 from modulab.results.files import write_whole
 from modulab.sweep.archive import ARCHIVE, Cell, write_archive
@@ -251,12 +251,17 @@ class Search:
         try:
             returns = launch(jobs)
         except _REFUSALS as error:
-            if len(jobs) == 1:
-                return [error]
+            if len(jobs) == 1 or (isinstance(error, UnknownKey) and self._keys_are_shared):
+                return [error for _ in jobs]
             middle = len(jobs) // 2
             return [*self._outcomes(jobs[:middle], launch), *self._outcomes(jobs[middle:], launch)]
         self._accepted = True
         return [_objectives(job, len(self._objectives)) for job in returns]
+
+    @property
+    def _keys_are_shared(self) -> bool:
+        """Whether trials differ in values alone, and not in options of groups, which have keys of their own."""
+        return all("." in each.key for each in self._dimensions)
 
     def _values(self, trial: FrozenTrial) -> dict[str, Any]:
         return {each.key: each.exact(trial.params[each.key]) for each in self._dimensions}

@@ -131,6 +131,14 @@ class Task(Settings):
         del samples, module
         return None
 
+    def widened(self, samples: Samples, scales: Float[Tensor, " module"]) -> Samples | None:
+        """Return what `draw` returns for the same points with these `scales`, or None if they must be drawn again.
+
+        `samples` are encoded points of the region `full` without `scales`. Your own task need not define this.
+        """
+        del samples, scales
+        return None
+
     def check_training(self, num_samples: int | None, batch_size: int) -> None:
         """Raise ConfigError if the task does not support this number of points (None: new ones) or this batch size.
 

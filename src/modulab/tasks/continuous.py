@@ -114,6 +114,14 @@ class ContinuousTask(Task):
         inputs = supports.region_inputs(keys, counters, region, self._law)
         return self._samples_at(supports.widen(inputs, scales))
 
+    def widened(self, samples: Samples, scales: Float[Tensor, " module"]) -> Samples | None:
+        """Return the points stretched, with the targets there; None for a task with its own `draw` or `encode`."""
+        own = type(self)
+        if own.draw is not ContinuousTask.draw or own.encode is not ContinuousTask.encode:
+            return None
+        inputs = samples.inputs.unflatten(2, (self.modules, self.inputs_per_module))
+        return self._samples_at(supports.widen(inputs, scales))
+
     def _samples_at(self, inputs: Float[Tensor, "member batch module coordinate"]) -> Samples:
         return Samples(inputs.flatten(2), self.targets_at(inputs))
 

@@ -39,7 +39,7 @@ class PopulationResult:
     failures: dict[int, str]
     """Why members could not be measured, by their index."""
     skipped: list[dict[str, str]]
-    """Why each member lacks measures, by their keys under `probes.measures`."""
+    """Why each member lacks measures, or points of curves, by their keys under `probes.measures`."""
     diverged_at: list[int]
     """The step at which each member's loss or weights ceased to be finite, or -1."""
     stopped_at: list[int | None]
@@ -104,7 +104,7 @@ def fit_population(
             | steps_taken(members, recorder.stopped_at),
             stopped_at=recorder.stopped_at,
             failures=measured.failures,
-            skipped=measured.skipped,
+            skipped=measured.lacking(recorder.missing),
             diverged_at=diverged_at,
             curve_steps=recorder.steps,
             curves=recorder.curves,

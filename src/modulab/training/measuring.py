@@ -32,24 +32,16 @@ class Measured:
     failures: dict[int, str]
     """Why members have no measures at all, by their index."""
     skipped: list[dict[str, str]]
-    """Why a member lacks measures, by their keys under `probes.measures`."""
+    """Why a member lacks measures that its network or task cannot have, by their keys under `probes.measures`."""
+    failed: list[dict[str, str]]
+    """The errors of measures that a member lacks, by their keys under `probes.measures`."""
 
-
-def measure_members(
-    members: Sequence[Member],
-    networks: NetworkPopulation,
-    masks: Float[Tensor, "member parameter"],
-    settings: Probes,
-    threads: int = 1,
-    asked: Asked | None = None,
-    engines: Sequence[str] | None = None,
-) -> dict[str, list[float]]:
-    """Return every measure of every member, in member order; NaN where a member's task has no such measure."""
-    found = measure_each(
-        members, networks, masks, settings, threads, narrow=False, asked=asked, engines=engines
-    )
-    assert not found.failures
-    return found.measures
+    def lacking(self, missing: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Return why each member lacks measures or, where `missing` says so, points of their curves."""
+        return [
+            {**in_curves} | skipped | {key: f"{FAILED_WITH} {error}" for key, error in failed.items()}
+            for in_curves, skipped, failed in zip(missing, self.skipped, self.failed, strict=True)
+        ]
 
 
 def measure_each(
@@ -107,13 +99,13 @@ def measure_each(
                     measure(task, kernels, places, {error.key: taken[error.key]})
                 else:
                     for place in places:
-                        failed[place][error.key] = f"{FAILED_WITH} {error.reason}"
+                        failed[place][error.key] = error.reason
             elif len(places) > 1:
                 middle = len(places) // 2
                 measure(task, kernels, places[:middle], taken)
                 measure(task, kernels, places[middle:], taken)
             elif isinstance(error, MeasureFailed):
-                failed[places[0]][error.key] = f"{FAILED_WITH} {error.reason}"
+                failed[places[0]][error.key] = error.reason
             else:
                 failures[places[0]] = str(error)
             return
@@ -128,5 +120,10 @@ def measure_each(
         with suppress(ForeignError), foreign_code():  # a task that fails here has failed above, and said why
             reasons = skipped_measures(configured, networks.network, task)
             skipped.update(dict.fromkeys(places, reasons))
-    lacking = [skipped.get(place, {}) | failed[place] for place in range(len(members))]
-    return Measured(measures, failures, lacking)
+    everyone = range(len(members))
+    return Measured(
+        measures,
+        failures,
+        [skipped.get(place, {}) for place in everyone],
+        [failed[place] for place in everyone],
+    )

@@ -25,11 +25,12 @@ from modulab.metrics.measure import curve_measures
 from modulab.metrics.probe import Asked
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.progress import ProgressReport
+from modulab.results.tables import LACK_POINTS
 from modulab.schema import suggest_measure
 from modulab.signals import ending_signals
 from modulab.training.checkpoints import CHECKPOINT_FORMAT, member_engines, save_checkpoint
 from modulab.training.learner import PopulationLearner
-from modulab.training.measuring import measure_members
+from modulab.training.measuring import measure_each
 from modulab.training.stopping import plateau_factor, stopping_step
 
 Curves = dict[str, list[list[float]]]
@@ -105,6 +106,8 @@ class Recorder(Callback):
         self._asked = Asked(tuple(self._settings.curves))
         self.stopped_at: list[int | None] = [None] * len(members)
         """The step at which each member stopped before its last one, or None."""
+        self.missing: list[dict[str, str]] = [{} for _ in members]
+        """Why points are missing in curves of each member, by the measure's key under `probes.measures`."""
 
     @property
     def seconds(self) -> float:
@@ -115,6 +118,7 @@ class Recorder(Callback):
         """Restore the curves and the time of a checkpoint."""
         self.steps = list(saved["curve_steps"])
         self.curves = {current_measure(name): list(values) for name, values in saved["curves"].items()}
+        self.missing = [dict(each) for each in saved.get("missing", self.missing)]
         self._seconds_before = float(saved["seconds"])
         self.trained_by = member_engines(saved)
         self._progress.advance((self.steps or [0])[-1] * len(self._members), resumed=True)
@@ -174,7 +178,7 @@ class Recorder(Callback):
         places = [place for place, at in enumerate(self.stopped_at) if at is None]
         networks, engines = learner.member_networks(), learner.member_engines
         measured = self._measure(
-            [self._members[place] for place in places],
+            places,
             NetworkPopulation(networks.network, networks.parameters[places]),
             learner.member_masks()[places],
             learner.threads,
@@ -204,8 +208,13 @@ class Recorder(Callback):
         return any(monitored)
 
     def _monitored(self, place: int) -> list[float]:
-        """Return the monitored curve of a member. Raises: ForeignError if its measures give no such curve."""
+        """Return the monitored curve of a member. Raises: ForeignError if it has none, or lacks the last value."""
         name = self._members[place].training.monitor
+        reasons = "; ".join(f"probes.measures.{key}: {reason}" for key, reason in self.missing[place].items())
+        if reasons and (name not in self.curves or math.isnan(self.curves[name][-1][place])):
+            raise ForeignError(
+                f"training.monitor={name}: the value at step {self.steps[-1]} is missing. {reasons}"
+            )
         if name not in self.curves:
             raise ForeignError(
                 f"training.monitor={name}: no measure gives a curve of this name. {suggest_measure(name, self.curves)}"
@@ -229,22 +238,33 @@ class Recorder(Callback):
 
     def _measure(
         self,
-        members: Sequence[Member],
+        places: Sequence[int],
         networks: NetworkPopulation,
         masks: Float[Tensor, "member parameter"],
         threads: int = 1,
         engines: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
-        """Return those measures that are recorded along training, at its last point."""
+        """Return those measures that are recorded along training, of the members at some places, at the last point.
+
+        A member for which a measure fails has no value of it here; `missing` says why.
+
+        Raises: ForeignError where a member cannot be measured at all.
+        """
+        members = [self._members[place] for place in places]
         probes = self._members[0].probes
         is_last = self.steps[-1] >= self._members[0].training.steps
         takes_sparse = is_last or len(self.steps) % probes.sparse_every == 0
         settings = self._sparse_settings if takes_sparse else self._settings
         asked = replace(self._asked, values=tuple(settings.curves))  # which keeps the same evaluation points
-        found = measure_members(members, networks, masks, settings, threads, asked, engines)
+        found = measure_each(members, networks, masks, settings, threads, asked=asked, engines=engines)
+        for failure in found.failures.values():
+            raise ForeignError(failure)
+        for place, failed in zip(places, found.failed, strict=True):
+            for key, reason in failed.items():
+                self.missing[place].setdefault(key, f"{LACK_POINTS} from step {self.steps[-1]} on: {reason}")
         return {
             name: values
-            for name, values in found.items()
+            for name, values in found.measures.items()
             if any(stands_for(pattern, name) for pattern in settings.curves)
         }
 
@@ -289,6 +309,7 @@ class Recorder(Callback):
             ],
             "curve_steps": list(self.steps),
             "curves": {name: list(values) for name, values in self.curves.items()},
+            "missing": [dict(each) for each in self.missing],
             "seconds": self.seconds,
             "engines": list(engines),
         }

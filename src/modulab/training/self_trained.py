@@ -78,7 +78,7 @@ def fit_alone(
             measures=of_converging(measured.measures, [recorder.diverged_at])
             | {name: [value] for name, value in recorder.logged.items()},
             failures=measured.failures,
-            skipped=measured.skipped,
+            skipped=measured.lacking(recorder.missing),
             diverged_at=[recorder.diverged_at],
             stopped_at=[None],
             curve_steps=recorder.steps,
@@ -261,7 +261,7 @@ class _OwnRecorder(Recorder):
         values |= {
             name: points[0]
             for name, points in self._measure(
-                self._members, self._trained.member_networks(), self._trained.member_masks()
+                [0], self._trained.member_networks(), self._trained.member_masks()
             ).items()
         }
         for name in self.curves.keys() | values.keys():
