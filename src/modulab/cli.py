@@ -351,9 +351,9 @@ def _list(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from modulab.cleaning import clean
-    from modulab.text import printable
+    from modulab.results.showing import sentences
 
-    print("\n".join(map(printable, clean(options.path, remove=options.yes))))
+    print("\n".join(sentences(clean(options.path, remove=options.yes))))
     return 0
 
 
@@ -380,7 +380,7 @@ def _claims(options: argparse.Namespace) -> int:
     from modulab.claims.presets import PRESETS, banner, choose_preset
 
     choose_preset(options.preset, options.processes)
-    from modulab.results.showing import show
+    from modulab.results.showing import sentences, show
     from modulab.text import printable
 
     folder = options.folder or Path("outputs", "claims", options.preset)
@@ -395,7 +395,7 @@ def _claims(options: argparse.Namespace) -> int:
 
         headings, rows, note = (count_map_networks if options.map else count_networks)(options.preset, names)
         show(headings, rows)
-        print(note)
+        print("\n".join(sentences([note])))
         return 0
     try:
         if options.map:
@@ -413,9 +413,9 @@ def _claims(options: argparse.Namespace) -> int:
         to_stderr(f"Interrupted. Finished results are in {folder}. Repeat the command to resume.")
         return 130
     if warning := banner(options.preset, presets[options.preset]):
-        print(warning)
+        print("\n".join(sentences([warning])))
     show(headings, rows)
-    print(place)
+    print("\n".join(sentences(place.splitlines())))
     for reason in reasons:
         print(f"error: {printable(reason)}", file=sys.stderr)
     return 1 if reasons else 0

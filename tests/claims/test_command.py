@@ -111,8 +111,10 @@ def test_every_claim_has_a_verdict_its_criteria_and_commands_that_made_it(smoke)
 @pytest.mark.slow
 def test_a_table_that_two_claims_show_is_on_the_page_once(smoke) -> None:
     page = (smoke[0] / "report.html").read_text("utf-8")
-    assert page.count("all arms of contest, mean [95% interval]</summary>") == 2
-    assert "<p>The same table as C4a: all arms of contest, mean [95% interval].</p>" in page
+    assert page.count("all settings of the experiment contest, mean [95% interval]</summary>") == 2
+    assert (
+        "<p>The same table as C4a: all settings of the experiment contest, mean [95% interval].</p>" in page
+    )
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_verdicts_and_outcomes_stand_only_where_a_preset_decides(tmp_path: Path,
         assert [row[2] for row in rows] == badges == ["not decided (smoke)"]
         assert {"not decided"} <= set(outcomes) <= {"not decided", None}
         assert not set(cells) & set(OUTCOMES)
-        assert f"Verdict: {of_claim['verdict']}. Networks: " in page
+        assert "<dt>Verdict</dt><dd>Not decided (smoke).</dd>" in page
         assert "criteria hold." not in page
         assert "By that rule" not in page
     else:

@@ -18,7 +18,8 @@ from modulab.report.connectivity import SILENT, sort_units, trained_connectivity
 from modulab.report.figure import ReportFigure
 from modulab.report.page import Page, PageTable, Section, page_figures, render_page
 from modulab.report.panels import legend_below, panel_grid
-from modulab.report.style import arm_styles, arm_text, label
+from modulab.report.shared_settings import shared_settings
+from modulab.report.style import arm_styles, arm_text, drawing, label
 from modulab.report.sweep_report import describe, write_report
 from modulab.results.showing import show_results
 from modulab.results.summary import summarise
@@ -102,6 +103,13 @@ def test_every_number_in_the_tables_is_one_of_the_results(page: Path, trained: P
     }
     names = {column.removeprefix("config.") for column in results}
     names |= {words for name in names for words in (with_arrow(name, better(name)), label(name))} | {""}
+    shared = shared_settings(results)  # their defaults and meanings are not results
+    names |= {
+        cell
+        for rows in (shared.tables[0].rows, shared.sections[0].tables[0].rows)
+        for row in rows
+        for cell in row
+    }
     cells = [cell for cell in read(page).cells if cell not in names]
     assert len(cells) > 40
     for cell in cells:
@@ -410,6 +418,18 @@ def test_a_legend_names_every_arm_as_it_is() -> None:
     legend_below(figure, names, styles, "$title_{")
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def test_a_legend_has_few_rows_that_fit_into_its_figure() -> None:
+    long, short = "squared weights times activity", [f"noise {number}" for number in range(9)]
+    for panels, arms, columns in ((1, [long, *short], 3), (3, short[:5], 5), (1, [long * 3, short[0]], 1)):
+        with drawing():
+            figure, _ = panel_grid(panels)
+            legend_below(figure, arms, arm_styles(arms), None)
+            figure.draw_without_rendering()
+        (legend,) = figure.legends
+        assert legend._ncols == columns
+        assert columns == 1 or legend.get_window_extent().width < figure.bbox.width
 
 
 def test_a_label_with_braces_of_its_own_is_text() -> None:

@@ -1,4 +1,5 @@
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -241,3 +242,18 @@ def test_texts_of_a_table_are_neither_markup_nor_control_sequences(
         assert "[red]" in printed
         assert "\\x1b[2Jcleared" in printed
         assert "\x1b[2J" not in printed
+
+
+def test_a_drawn_table_breaks_no_word_where_the_longest_ones_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["a", "regulariser", "in", "classification:", "of", "weights"] * 4
+    rows = [["C2", " ".join(words), "not supported", "0.1 [0.05, 0.2]"]]
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    for width in (52, 60, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        show(["claim", "in words", "verdict", "effect"], rows)
+        printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert max(map(len, printed.splitlines())) <= width
+        cells = [line.split("│")[2].strip() for line in printed.splitlines() if "│" in line]
+        assert " ".join(cells).split() == words

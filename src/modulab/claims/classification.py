@@ -244,8 +244,8 @@ CLAIMS = (
         _of_digits(),
         (
             "Hidden activity is about 2, so noise below 1 is a small perturbation and cross-entropy has slack: "
-            "modules come at noise 1.5 and more, at a price in accuracy (structural modularity .16 at noise 2 and "
-            "error .155)."
+            "modules come at noise 1.5 and more, at a price in accuracy (structural modularity 0.16 at noise 2 and "
+            "error 0.155)."
         ),
         FirstRule(
             rule="Noise 0.5 gains 0.1 of structural modularity; the rest as here, at one clean error.",

@@ -14,8 +14,12 @@ from modulab.claims.run import Experiment, claims_command, run_on_this_machine
 from modulab.claims.spending import judge_in_looks
 from modulab.errors import ConfigError
 from modulab.measure_names import arrow_key
+from modulab.results.layout import terminal_width
 from modulab.results.store import check_folder
 from modulab.text import to_stderr
+
+_LEAST_WIDTH = 100
+"""The width of a terminal from which on the table of verdicts has room for the number of networks."""
 
 
 def run_claims(
@@ -58,7 +62,7 @@ def run_claims(
 
 def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], list[list[str]], str]:
     """Return headings and rows of the table of verdicts, and where the report is."""
-    headings = ["claim", "", "verdict", "first quantity", "effect", "networks"]
+    headings = ["claim", "in words", "verdict", "first quantity", "effect", "networks"]
     rows = [
         [
             each.claim.name,
@@ -70,6 +74,8 @@ def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], l
         ]
         for each in judgements
     ]
+    if (terminal_width() or _LEAST_WIDTH) < _LEAST_WIDTH:  # the report has that column
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
     where = [f"{each.claim.name} {verdict_words(each)}." for each in judgements if each.where]
     key = arrow_key(row[3] for row in rows)
     lines = [*([f"{key}."] if key else []), *where, f"Report: {folder / PAGE}"]

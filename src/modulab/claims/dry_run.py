@@ -43,7 +43,7 @@ def count_networks(preset: str, names: Sequence[str] | None) -> Counts:
     rows = [[claim.name, claim.title, *map(str, counts([claim]))] for claim in claims]
     least, most = counts(claims)
     return (
-        ["claim", "", "networks at least", "at most"],
+        ["claim", "in words", "networks at least", "at most"],
         rows,
         f"{least} to {most} networks in all, in up to {look.planned} looks. Claims share experiments.",
     )
@@ -57,7 +57,7 @@ def count_map_networks(preset: str, names: Sequence[str] | None) -> Counts:
     ]
     total = sum(number for _, _, number in counts)
     rows = [[claim, title, str(number)] for claim, title, number in counts]
-    return ["claim", "", "networks"], rows, f"{total} networks in all."
+    return ["claim", "in words", "networks"], rows, f"{total} networks in all."
 
 
 def _planned(overrides: Sequence[str]) -> tuple[Evidence, float]:

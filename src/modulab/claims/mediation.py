@@ -132,7 +132,7 @@ CLAIM = Claim(
     ),
     prediction=(
         "Noise shrinks readout weights and activity in separate modules as much as in dense networks: variances of "
-        ".996 and .387 in dense and .822 and .375 in premodular networks give a mediated share of 0.17."
+        "0.996 and 0.387 in dense and 0.822 and 0.375 in premodular networks give a mediated share of 0.17."
     ),
     tables=(("mediation", {}, (ERROR, UNDER_NOISE, MODULARITY, EXCESS, "activity/mean")),),
 )

@@ -154,7 +154,7 @@ CLAIM = Claim(
     ),
     prediction=(
         "Noise on nonlinear units modularises beyond alignment: in short training the excess at 0.2 gains 0.06 to 0.08 "
-        "and at 0.4 0.22; structural modularity at 0.2 goes on rising, from .51 after 1,500 steps to .81 after 4,000."
+        "and at 0.4 0.22; structural modularity at 0.2 goes on rising, from 0.51 after 1,500 steps to 0.81 after 4,000."
     ),
     first_rule=FirstRule(
         rule="The same with structural modularity in place of its excess, after 2,000 steps.",

@@ -217,7 +217,7 @@ def _networks(parts: Sequence[_Part], results: Mapping[str, pd.DataFrame]) -> Se
 
 def _page(parts: Sequence[_Part], facts: Mapping[str, Any], preset: str, networks: Section) -> Page:
     made_with = ", ".join(
-        f"{name.removeprefix('version.')} {text}" for name, text in facts["versions"].items()
+        f"{'commit' if name == 'git_commit' else name} {text}" for name, text in facts["versions"].items()
     )
     return Page(
         title="When and why neural networks become modular, and what they gain by it: claims and verdicts",
@@ -285,7 +285,7 @@ def _findings(findings: Sequence[Finding]) -> PageTable:
 
 def _arms(claim: str, table: TableOfArms, earlier: Sequence[_Part]) -> Section:
     """Return the table of an experiment's arms under a claim, or under which claim before the same table is."""
-    title = f"all arms of {table.experiment}, mean [95% interval]"
+    title = f"all settings of the experiment {table.experiment}, mean [95% interval]"
     for part in earlier:
         if table in part.tables:
             words = f"The same table as {part.judgement.claim.name}: {title}."
@@ -311,27 +311,33 @@ def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
     first = [] if claim.first_rule is None else [("First rule", claim.first_rule)]
     rules = [*first, *(("Later rule", rule) for rule in claim.later_rules)] if decided else []
     replaced = [
-        f"{name}: {rule.rule} By that rule the claim was {rule.verdict} ({rule.effect}). "
-        f"Why it was replaced: {rule.reason}"
+        (
+            name,
+            f"{rule.rule} By that rule the claim was {rule.verdict} ({rule.effect}). "
+            f"Why it was replaced: {rule.reason}",
+        )
         for name, rule in rules
     ]
+    words = verdict_words(part.judgement)
     return Section(
         _title(claim),
-        paragraphs=[
-            f"Hypothesis: {claim.hypothesis}",
-            f"Measure: {claim.measure}",
-            f"Comparison: {claim.comparison}",
-            *([f"Prediction: {claim.prediction}"] if claim.prediction else []),
-            f"Verdict: {verdict_words(part.judgement)}."
-            + (f" {held(part.judgement)} criteria hold." if decided else "")
-            + f" Networks: {spent(part.judgement)}.",
+        facts=[
+            ("Hypothesis", claim.hypothesis),
+            ("Measure", claim.measure),
+            ("Comparison", claim.comparison),
+            *([("Prediction", claim.prediction)] if claim.prediction else []),
+            (
+                "Verdict",
+                f"{words[:1].upper()}{words[1:]}."
+                + (f" {held(part.judgement)} criteria hold." if decided else ""),
+            ),
+            ("Networks", f"{spent(part.judgement)}."),
+            *(("Left out", lost) for lost in troubled),
             *replaced,
-            *troubled,
-            *(f"Caveat: {caveat}" for caveat in claim.caveats),
+            *(("Caveat", caveat) for caveat in claim.caveats),
         ],
         tables=[_findings(part.judgement.deciding)],
         figures=part.figures,
-        commands=[shlex.join(each.command) for each in part.experiments],
         sections=[
             *(
                 [Section(f"{claim.name}: other quantities", tables=[_findings(reported)], folded=True)]
@@ -339,6 +345,11 @@ def _section(part: _Part, decided: bool, earlier: Sequence[_Part]) -> Section:
                 else []
             ),
             *(_arms(claim.name, table, earlier) for table in part.tables),
+            Section(
+                f"{claim.name}: how to train these networks again",
+                commands=[shlex.join(each.command) for each in part.experiments],
+                folded=True,
+            ),
         ],
         badge=part.judgement.verdict,
     )

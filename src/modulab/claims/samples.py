@@ -239,7 +239,7 @@ CLAIM = Claim(
     ),
     prediction=(
         "There are of the order of d^k monomials of degree k in d coordinates, and features can be learned, so N "
-        "grows as d^b with 1 <= b <= k. A grid of g tuning curves per coordinate has g^d inputs, each a number to be "
+        "grows as d^b with 1 ≤ b ≤ k. A grid of g tuning curves per coordinate has g^d inputs, each a number to be "
         "learned: there N grows by a factor of about g per module."
     ),
     first_rule=FirstRule(

@@ -79,11 +79,16 @@ def families(group: str, places: Sequence[Path]) -> list[Family]:
     """Return the options of a group by their keys, beginning with the default option."""
     files = option_files(group, places)
     found: dict[tuple[str, ...], tuple[list[str], tuple[Key, ...]]] = {}
-    for name in sorted(files, key=lambda each: each != _default_option(group)):
+    for name in sorted(files, key=lambda each: each != default_option(group)):
         keys = tuple(_keys(group, read_option(files[name])))
         options, _ = found.setdefault(tuple(key.name for key in keys), ([], keys))
         options.append(name)
     return [Family(tuple(options), keys) for options, keys in found.values()]
+
+
+def option_keys(group: str, file: Path) -> list[Key]:
+    """Return the keys of one option of a group, from its config file, with the defaults of that option."""
+    return list(_keys(group, read_option(file)))
 
 
 def read_option(file: Path) -> dict[str, Any]:
@@ -129,8 +134,8 @@ def _is_group(path: Path) -> bool:
 
 
 @functools.cache
-def _default_option(group: str) -> str:
-    """Return the default option of a group."""
+def default_option(group: str) -> str:
+    """Return the option of a group that is used if a command names none."""
     defaults: list[Any] = yaml.safe_load((config_folder() / "train.yaml").read_text("utf-8"))["defaults"]
     chosen = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
     return str(chosen.get(group))

@@ -38,6 +38,7 @@ HOW_TO_READ = {
     "marks": "Lines join means over seeds, shading is their 95% interval, small marks are single networks.",
     "lines": "Thick lines are means over seeds, shading their 95% interval, thin lines are single networks.",
 }
+_OF_ONE = "The values of the one network."
 _MANY = 2000
 
 _MOST_BESIDE = 4
@@ -123,7 +124,8 @@ def lines_figure(
         columns=columns,
         block=len(measures) if columns else 0,
     )
-    caption = caption if caption is not None else HOW_TO_READ[members]
+    if caption is None:
+        caption = HOW_TO_READ[members] if data["run_id"].nunique() > 1 else _OF_ONE
     caption += f" {BEYOND}" if beyond else ""
     return ReportFigure(name, title, caption, figure, data, chart)
 

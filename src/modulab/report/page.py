@@ -30,7 +30,7 @@ _LARGEST_PRINT, _SMALLEST_PRINT = 7.0, 5.2
 _WORDY_LETTERS = 20
 """The number of letters of a line in a cell of several words."""
 _MOST_UNBROKEN = 24
-"""The largest number of rows of a table that is printed on one page."""
+"""The largest number of lines of a table that is printed on one page, so that it leaves little of another one empty."""
 _INTERVAL = re.compile(r" (\[[^\]]*\])")
 """The interval in the text of a cell, which may be below the number."""
 _DIVISIONS: dict[str, Callable[[str], Sequence[str]]] = {
@@ -108,14 +108,18 @@ class PageTable:
     @property
     def unbroken(self) -> bool:
         """Return whether the table is short enough to be printed on one page."""
-        return len(self.rows) <= _MOST_UNBROKEN
+        look, _ = self.print_look
+        lines = 1 if look == "level" or not any(self.numeric) else 2 if look == "stacked" else 3
+        return len(self.rows) * lines <= _MOST_UNBROKEN
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: paragraphs, figures, tables, commands and further sections, in this order."""
+    """A part of a page: facts, paragraphs, figures, tables, commands and further sections, in this order."""
 
     title: str
+    facts: Sequence[tuple[str, str]] = field(default=(), kw_only=True)
+    """Names with what is said of them."""
     paragraphs: Sequence[str] = ()
     figures: Sequence[ReportFigure] = ()
     tables: Sequence[PageTable] = ()

@@ -16,8 +16,10 @@ PANEL_HEIGHT = 2.5
 """The width of a panel in inches."""
 
 MOST_COLUMNS = 3
-_CHARACTER = 0.075
+_CHARACTER = 0.062
 """Width of a letter of the legend in inches, about."""
+_HANDLE = 0.65
+"""Width of a line and of the space between columns of the legend in inches, about."""
 
 
 def panel_grid(
@@ -57,8 +59,7 @@ def legend_below(
         )
         for arm in arms
     ]
-    widest = max(len(arm) for arm in arms) * _CHARACTER + 0.6
-    columns = max(1, min(len(arms), int(figure.get_figwidth() / widest)))
+    columns = _columns(arms, figure.get_figwidth())
     rows = -(-len(arms) // columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * rows + (0.2 if title else 0))
     legend = figure.legend(
@@ -73,6 +74,19 @@ def legend_below(
     # Only now: a legend leaves out labels that begin with an underscore.
     for text, arm in zip(legend.get_texts(), arms, strict=True):
         text.set_text(arm)
+
+
+def _columns(arms: Sequence[str], width: float) -> int:
+    """Return how many columns of a legend fit side by side: so many that the rows are few, but no more than those need.
+
+    A legend fills its columns from top to bottom, and each is as wide as its longest name.
+    """
+    for rows in range(1, len(arms)):
+        columns = -(-len(arms) // rows)
+        parts = np.array_split(np.array([len(arm) for arm in arms]), columns)
+        if sum(float(part.max()) * _CHARACTER + _HANDLE for part in parts) <= width:
+            return columns
+    return 1
 
 
 def share_ends(panels: Sequence[Axes], columns: int) -> None:

@@ -29,6 +29,7 @@ from modulab.report.networks import networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
+from modulab.report.shared_settings import shared_settings
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
 from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
@@ -37,7 +38,6 @@ from modulab.results.rounding import without_rounding
 from modulab.results.store import load_curves, load_sample
 from modulab.results.summary import (
     cells,
-    choose_settings,
     lost_measures,
     member_cells,
     metric_names,
@@ -108,7 +108,7 @@ def describe(
         _analyses_section(layout, path),
         _measures_section(results) if len(results) > 1 else None,
         networks_section(results, folder, choose_measures(results)) if len(results) > 1 else None,
-        _fixed_settings(results),
+        shared_settings(results),
         _repeating(results, folder),
     ]
     return Page(
@@ -187,9 +187,12 @@ def _not_measured(results: pd.DataFrame) -> list[str]:
 
 def _summary(results: pd.DataFrame) -> Section:
     if len(results) == 1:
-        headings, rows = member_cells(results)
+        _, rows = member_cells(results)
         key = arrow_key(row[0] for row in rows)
-        return Section("Measures", tables=[PageTable(headings, rows, f"{key}." if key else "")])
+        # A name with the arrow to its better values, what it is in words, and its value.
+        described = [[name, _in_words(name.rstrip(" ↓↑")), value] for name, value in rows]
+        table = PageTable(("measure", "in words", "value"), described, f"{key}." if key else "")
+        return Section("Measures", tables=[table])
     headings, rows = cells(summarise(results))
     shown = rows[:_MOST_ROWS]
     caption = "Mean over seeds and its 95% interval; n is the number of completed networks. "
@@ -197,6 +200,10 @@ def _summary(results: pd.DataFrame) -> Section:
     caption += f"{key}. " if key else ""
     caption += f"The first {len(shown)} of {len(rows)} rows. " if len(rows) > len(shown) else ""
     return Section("Summary", tables=[PageTable(headings, shown, f"{caption}All measures: {SUMMARY}.")])
+
+
+def _in_words(name: str) -> str:
+    return "" if label(name) == name else label(name)
 
 
 def _measures_section(results: pd.DataFrame) -> Section | None:
@@ -210,7 +217,7 @@ def _measures_section(results: pd.DataFrame) -> Section | None:
     groups = join_settings(summary.settings, columns).tolist() if columns else ["all networks"]
     # A name with the arrow to its better values, what it is in words, and its mean in each group.
     measures = [
-        [heading, "" if label(name) == name else label(name), *(row[place - len(chosen)] for row in rows)]
+        [heading, _in_words(name), *(row[place - len(chosen)] for row in rows)]
         for place, (name, heading) in enumerate(zip(chosen, headings[-len(chosen) :], strict=True))
     ]
     key = arrow_key(row[0] for row in measures)
@@ -438,18 +445,6 @@ def _analyses_section(layout: Layout, path: Path) -> Section | None:
 
 def _has_checkpoints(folder: Path) -> bool:
     return any(folder.rglob(f"{POPULATIONS}/*.ckpt"))
-
-
-def _fixed_settings(results: pd.DataFrame) -> Section:
-    varied = {"config.seed", *choose_settings(results, None)}
-    rows: list[list[str]] = []
-    for column in (str(name) for name in results if str(name).startswith("config.")):
-        values = list(dict.fromkeys(arm_text(value) for value in results[column].tolist()))
-        if column not in varied and len(values) == 1:
-            rows.append([column.removeprefix("config."), values[0]])
-    return Section(
-        "Settings that all networks share", tables=[PageTable(["setting", "value"], rows)], folded=True
-    )
 
 
 def _repeating(results: pd.DataFrame, folder: Path) -> Section:

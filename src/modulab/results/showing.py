@@ -38,11 +38,30 @@ def show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print(plain_text(headings, rows))
         return
     table = Table()
-    for heading in headings:
-        table.add_column(Text(heading), overflow="fold")
+    for heading, width in zip(headings, _column_widths(headings, rows, console.width), strict=True):
+        table.add_column(Text(heading), overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def _column_widths(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> list[int] | list[None]:
+    """Return widths with which a table with borders fits a line and breaks no word; None where there are none, or more.
+
+    Each column has room for its longest word. The rest goes to those whose cells would need the most lines.
+    """
+    columns = [[text for text in texts if text] for texts in zip(headings, *rows, strict=True)]
+    wanted = [max((len(text) for text in texts), default=1) for texts in columns]
+    widths = [max((len(word) for text in texts for word in text.split()), default=1) for texts in columns]
+    room = width - 3 * len(columns) - 1
+    if not sum(widths) <= room < sum(wanted):
+        return [None] * len(columns)
+    for _ in range(room - sum(widths)):
+        most = max(range(len(columns)), key=lambda column: wanted[column] / widths[column])
+        widths[most] += 1
+    return widths
 
 
 def _shown(text: str) -> str:

@@ -83,7 +83,7 @@ def read_axes(overrides: Sequence[str]) -> Mapping[str, Axis]:
 
 def summary(maps: Sequence[DrawnMap], folder: Path) -> tuple[list[str], list[list[str]], str]:
     """Return headings and rows of the table of boundaries, and where the page is."""
-    headings = ["claim", "", "holds, on average over the map", "predicted"]
+    headings = ["claim", "in words", "holds, on average over the map", "predicted"]
     rows = [
         [each.of.claim, each.of.title, boundary_words(each, None), predicted_words(each, None)]
         for each in maps
