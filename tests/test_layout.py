@@ -27,6 +27,7 @@ LEVELS = [
         "progress",
         "project",
         "python_words",
+        "random_state",
         "schema",
         "signals",
         "streams",

@@ -6,13 +6,13 @@ whether a sweep was resumed. Random numbers that results depend on come from `mo
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from modulab.errors import ForeignError
+from modulab.random_state import changed_generators, random_state
 
 _CHECKS_TYPES = "beartype"
 """A library that checks the types of arguments, and draws which items of a list it looks at from `random`."""
@@ -86,25 +86,3 @@ def own_draws_only(*items: object) -> Generator[None]:
             "would depend on packing and resuming. Draw from modulab.streams, with the keys that it is given, and "
             "constants from a generator of their own with a fixed seed (see docs/extending.md)."
         )
-
-
-def random_state() -> tuple[Any, ...]:
-    """Return the states of the global generators of torch, Python and NumPy."""
-    import numpy as np
-    import torch
-
-    numpy_state = dict(np.random.get_state(legacy=False))  # noqa: NPY002
-    return torch.get_rng_state(), random.getstate(), numpy_state | numpy_state.pop("state")
-
-
-def changed_generators(before: tuple[Any, ...], after: tuple[Any, ...]) -> list[str]:
-    """Return the names of the generators from which something was drawn between two states."""
-    import numpy as np
-
-    (torch_one, python_one, numpy_one), (torch_other, python_other, numpy_other) = before, after
-    same = {
-        "torch": bool((torch_one == torch_other).all()),
-        "random": python_one == python_other,
-        "numpy": all(np.array_equal(value, numpy_other[name]) for name, value in numpy_one.items()),
-    }
-    return [name for name, is_same in same.items() if not is_same]

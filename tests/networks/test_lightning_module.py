@@ -13,13 +13,13 @@ import modulab
 from modulab.config.settings import Run, read_run
 from modulab.errors import ConfigError
 from modulab.progress import ProgressReport
+from modulab.random_state import random_state, set_random_state
 from modulab.results.manifest import checkpoint_path
 from modulab.results.store import load_curves, load_results
 from modulab.sweep.rerun import rerun
 from modulab.sweep.run import plan_work
 from modulab.sweep.slurm_node import ShardTask
 from modulab.sweep.this_machine import run_work
-from modulab.training.random_state import random_state, set_random_state
 from modulab.training.recorder import Interrupted
 from modulab.training.self_trained import fit_alone, warnings_told
 from tests.members import EAGER, EAGERLY, member_config

@@ -435,3 +435,15 @@ def test_a_legend_has_few_rows_that_fit_into_its_figure() -> None:
 def test_a_label_with_braces_of_its_own_is_text() -> None:
     column = Column("my/{level}", "Set {0, 1} at {level}")
     assert column.label_of("my/{x}") == "Set {0, 1} at {x}"
+
+
+def test_a_page_says_that_curves_cannot_be_read_and_nothing_where_there_are_none(tmp_path: Path) -> None:
+    def words() -> list[str]:
+        sections = describe(sweep_results(), tmp_path).sections
+        return [word for each in sections if each.title == "During training" for word in each.paragraphs]
+
+    assert words() == []
+    (tmp_path / "curves.parquet").write_bytes(b"PAR1 cut off")
+    (told,) = words()
+    assert told.startswith("No figure can be made. ")
+    assert "curves.parquet is damaged" in told

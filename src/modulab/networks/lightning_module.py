@@ -13,10 +13,11 @@ from torch import nn
 from modulab.errors import ConfigError, ForeignError, foreign_code
 from modulab.lightning import LightningDataModule, LightningModule
 from modulab.networks.base import Network, Parameter
-from modulab.networks.module_recipe import checked_arguments, module_class, own_random_state
+from modulab.networks.module_recipe import checked_arguments, module_class
 from modulab.networks.self_trained import SelfTrained
 from modulab.networks.torch_module import TorchArchitecture, TorchNetwork
 from modulab.networks.unmeasured import UnmeasuredNetwork
+from modulab.random_state import own_random_state
 from modulab.schema import STRUCTURAL, suggest
 from modulab.tasks.base import Task
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import random
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from modulab.errors import ConfigError
+from modulab.random_state import own_random_state
 from modulab.schema import import_target, suggest
 
 KEY = "architecture.module"
@@ -86,18 +84,3 @@ def checked_arguments(
             f"{where}.{name}: the constructor of {kind.__qualname__} takes no such argument. {suggest(name, taken)}"
         )
     return {name: size for name, size in sizes.items() if name in taken} | dict(arguments)
-
-
-@contextmanager
-def own_random_state(seed: int) -> Generator[None]:
-    """Seed the generators that a constructor may draw from, and restore them afterwards."""
-    torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)  # and not that of CUDA, where nothing is constructed
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (what a user's constructor may draw from)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(torch_state)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from modulab.errors import ConfigError, describe
-from modulab.foreign import changed_generators, random_state
 from modulab.networks.base import Parameter, Site, split_parameters
 from modulab.networks.module_calls import parts_of, side_by_side
 from modulab.networks.module_recipe import (
     KEY,
     ModuleRecipe,
     construct,
-    own_random_state,
     row_of,
 )
+from modulab.random_state import changed_generators, own_random_state, random_state
 from modulab.schema import suggest
 
 _TRIAL_SAMPLES = 3

@@ -34,6 +34,7 @@ from modulab.report.style import ArmStyle, arm_styles, arm_text, label
 from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
 from modulab.results.manifest import POPULATIONS
+from modulab.results.parquet import CURVES
 from modulab.results.rounding import without_rounding
 from modulab.results.store import load_curves, load_sample
 from modulab.results.summary import (
@@ -349,8 +350,10 @@ def _curves_section(layout: Layout, path: Path) -> Section | None:
         return None
     try:
         curves = load_curves(path, members["run_id"].tolist())
-    except ConfigError:  # nothing was trained here
-        return None
+    except ConfigError as error:
+        if not (path / CURVES).exists():  # nothing was trained here
+            return None
+        return Section("During training", [f"No figure can be made. {error}"])
     curves, beyond = without_extremes(curves, ["value"])
     word = f"{word} {beyond}".strip()
     curves = curves.loc[curves["run_id"].isin(members["run_id"])].dropna(subset=["value"])

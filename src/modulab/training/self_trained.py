@@ -30,12 +30,12 @@ from modulab.lightning import Trainer as LightningTrainer
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
+from modulab.random_state import kept_random_state, random_state, set_random_state
 from modulab.training.checkpoints import check_layout, read_checkpoint, save_checkpoint
 from modulab.training.execution import Execution
 from modulab.training.fit import PopulationResult, device_name, of_converging, silent_trainer
 from modulab.training.fit_plugins import CannotSave, FitCheckpoints, FitLogger
 from modulab.training.measuring import measure_each
-from modulab.training.random_state import random_state, set_random_state
 from modulab.training.recorder import Interrupted, OnPoint, Recorder, handlers_kept, interruptions
 from modulab.training.task_batches import TaskBatches
 
@@ -258,12 +258,9 @@ class _OwnRecorder(Recorder):
         }
         self.logged |= {f"{_LOGGED}{name}": value for name, value in found.items()}
         values |= {f"{_LOGGED}{name}": value for name, value in found.items()}
-        values |= {
-            name: points[0]
-            for name, points in self._measure(
-                [0], self._trained.member_networks(), self._trained.member_masks()
-            ).items()
-        }
+        with kept_random_state():  # a measure that draws fails, and must not change what training draws
+            measured = self._measure([0], self._trained.member_networks(), self._trained.member_masks())
+        values |= {name: points[0] for name, points in measured.items()}
         for name in self.curves.keys() | values.keys():
             self._add_to_curve(name, [values.get(name, math.nan)])
         self._tell_point(-1)
