@@ -125,7 +125,7 @@ def lines_figure(
         block=len(measures) if columns else 0,
     )
     if caption is None:
-        caption = HOW_TO_READ[members] if data["run_id"].nunique() > 1 else _OF_ONE
+        caption = HOW_TO_READ[members] if len(set(data["run_id"].dropna())) > 1 else _OF_ONE
     caption += f" {BEYOND}" if beyond else ""
     return ReportFigure(name, title, caption, figure, data, chart)
 
