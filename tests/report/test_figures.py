@@ -326,7 +326,9 @@ def test_texts_that_are_too_long_are_broken_and_ticks_that_touch_are_left_out() 
         figure = Figure(figsize=(3, 2), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], "o")
-        axes.set_ylabel("Error on withheld combinations of inputs / error on those that were seen")
+        axes.set_ylabel(
+            "Error on withheld combinations of inputs / error on those that were seen \N{DOWNWARDS ARROW}"
+        )
         axes.set_xticks(np.linspace(0, 1, 21), [f"{place:.4f}" for place in np.linspace(0, 1, 21)])
     broken = broken_rules(figure)
     assert any("is cut off" in each for each in broken)
@@ -334,6 +336,7 @@ def test_texts_that_are_too_long_are_broken_and_ticks_that_touch_are_left_out() 
     ReportFigure("long", "Long", "", figure, pd.DataFrame()).svg()
     assert broken_rules(figure) == []
     assert axes.get_ylabel().replace("\n", " ").startswith("Error on withheld combinations of inputs / error")
+    assert axes.get_ylabel().endswith("seen \N{DOWNWARDS ARROW}")
 
 
 def test_marks_at_both_ends_of_a_bounded_measure_are_whole() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from modulab.report.style import wrapped
 
 _BETWEEN = 0.02
 """Inches between the labels of two ticks, at least."""
@@ -60,7 +61,7 @@ def _break(text: Text, room: float, vertical: bool = False) -> bool:
         return False
     lines = text.get_text().split("\n")
     most = max(8, math.floor(max(map(len, lines)) * room / length))
-    text.set_text("\n".join(part for line in lines for part in textwrap.wrap(line, most) or [""]))
+    text.set_text("\n".join(part for line in lines for part in wrapped(line, most) or [""]))
     return True
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -336,3 +338,9 @@ def keep_marks_in_view(axes: Axes, values: ArrayLike, axis: str = "y") -> bool:
     ends = [float(end) for end in transform.inverted().transform(kept)]
     axes.set_ylim(ends[0], ends[1]) if axis == "y" else axes.set_xlim(ends[0], ends[1])
     return True
+
+
+def wrapped(text: str, most: int) -> list[str]:
+    """Return the lines of a label, of at most so many letters: an arrow at the end stays beside the word before it."""
+    joined = re.sub(r" (\S)$", "\N{NO-BREAK SPACE}\\1", text)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(joined, most)]

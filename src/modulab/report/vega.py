@@ -8,14 +8,12 @@ variables of its style, because they differ on light and dark screens.
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modulab.report.style import ArmStyle
+from modulab.report.style import ArmStyle, wrapped
 
 if TYPE_CHECKING:
     from modulab.report.chart import ChartAxis, Panel
@@ -126,9 +124,7 @@ class _Plane:
         axis = self.axes[which]
         if self.panel.form == "graph":
             return {"field": field or which, "type": "quantitative", "scale": _scale(axis), "axis": None}
-        # An arrow at the end is on one line with the word before it.
-        title = re.sub(r" (\S)$", "\N{NO-BREAK SPACE}\\1", axis.title)
-        drawn: Spec = {"title": textwrap.wrap(title, _LONGEST_LINE), "labelOverlap": "greedy"}
+        drawn: Spec = {"title": wrapped(axis.title, _LONGEST_LINE), "labelOverlap": "greedy"}
         drawn["labelSeparation"] = _LEAST_GAP
         if axis.ticks:
             # Of more values than the count that Vega is told, it leaves out every second one.
