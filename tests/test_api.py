@@ -266,7 +266,7 @@ def test_verdicts_are_a_table_with_a_link_to_their_page(
     monkeypatch.setattr(command, "run_claims", lambda *arguments: ([], ["robustness: it failed"]))
     found = modulab.run_claims("smoke", folder=tmp_path)
     assert isinstance(found, Verdicts)
-    assert list(found.table) == ["claim", "title", "verdict", "first quantity", "effect", "networks"]
+    assert list(found.table) == ["claim", "in words", "verdict", "first quantity", "effect", "networks"]
     assert found.lines[0].startswith("The preset smoke only tests that everything runs.")
     assert found.lines[0].endswith("For verdicts, use preset=quick or full.")
     assert found.lines[-1] == "error: robustness: it failed"

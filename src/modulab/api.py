@@ -374,7 +374,7 @@ def run_claims(
         warning = in_python(banner(preset, PRESETS[preset]))
         page = WrittenPage(Path(last.removeprefix("Report: ")))
         words = (*([warning] if warning else []), *lines, *(f"error: {reason}" for reason in reasons))
-        table = pd.DataFrame(rows, columns=[name or "title" for name in headings])
+        table = pd.DataFrame(rows, columns=list(headings))
         return Verdicts(table, page, words)
 
 

@@ -31,9 +31,8 @@ class _Short(BaseException):
 class ConfigError(ValueError, _Short):
     """A setting or argument is invalid; the message says what is wrong, where, and how to fix it."""
 
-
-class UnknownKey(ConfigError):
-    """A key that no config has."""
+    is_of_unknown_key = False
+    """Whether a key does not exist: other values of it are invalid, too."""
 
 
 class Interrupted(KeyboardInterrupt, _Short):

@@ -33,7 +33,7 @@ from modulab.config.overrides import (
     plain_leaf,
 )
 from modulab.config.template import MEMBER_KEYS, Template, interpolates, look_in, resolved, unresolved
-from modulab.errors import ConfigError, UnknownKey
+from modulab.errors import ConfigError
 from modulab.memory import check_plan
 from modulab.schema import Settings, read_settings, suggest
 
@@ -100,8 +100,9 @@ def compose_checked(compose: Compose, overrides: Sequence[str]) -> DictConfig:
     try:
         return compose(overrides)
     except COMPOSING_ERRORS as error:
-        kind = UnknownKey if names_unknown_key(error) else ConfigError
-        raise kind(explain(error, overrides, compose)) from error
+        refusal = ConfigError(explain(error, overrides, compose))
+        refusal.is_of_unknown_key = names_unknown_key(error)
+        raise refusal from error
 
 
 def plan_run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> Plan:

@@ -29,7 +29,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from modulab.config.overrides import READING_ERRORS
-from modulab.errors import ConfigError, UnknownKey
+from modulab.errors import ConfigError
 from modulab.measure_names import current_measure
 from modulab.results.files import write_whole
 from modulab.sweep.archive import ARCHIVE, Cell, write_archive
@@ -251,7 +251,8 @@ class Search:
         try:
             returns = launch(jobs)
         except _REFUSALS as error:
-            if len(jobs) == 1 or (isinstance(error, UnknownKey) and self._keys_are_shared):
+            of_all = isinstance(error, ConfigError) and error.is_of_unknown_key and self._keys_are_shared
+            if len(jobs) == 1 or of_all:
                 return [error for _ in jobs]
             middle = len(jobs) // 2
             return [*self._outcomes(jobs[:middle], launch), *self._outcomes(jobs[middle:], launch)]
