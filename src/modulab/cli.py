@@ -405,10 +405,11 @@ def _claims(options: argparse.Namespace) -> int:
             drawn, reasons = maps.run_maps(options.preset, names, folder, options.processes, "auto")
             headings, rows, place = maps.summary(drawn, folder)
         else:
-            from modulab.claims.command import run_claims, summary
+            from modulab.claims.command import run_claims, summary, that_fit
 
             judgements, reasons = run_claims(options.preset, names, folder, options.processes, "auto")
             headings, rows, place = summary(judgements, folder)
+            headings, rows = that_fit(headings, rows)
     except KeyboardInterrupt:
         to_stderr(f"Interrupted. Finished results are in {folder}. Repeat the command to resume.")
         return 130

@@ -60,6 +60,13 @@ def run_claims(
     return judgements, reasons
 
 
+def that_fit(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of verdicts for this terminal: a narrow one lacks the last column, which the report has."""
+    narrow = (terminal_width() or _LEAST_WIDTH) < _LEAST_WIDTH
+    most = len(headings) - 1 if narrow else len(headings)
+    return list(headings[:most]), [list(row[:most]) for row in rows]
+
+
 def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], list[list[str]], str]:
     """Return headings and rows of the table of verdicts, and where the report is."""
     headings = ["claim", "in words", "verdict", "first quantity", "effect", "networks"]
@@ -74,8 +81,6 @@ def summary(judgements: Sequence[Judgement], folder: Path) -> tuple[list[str], l
         ]
         for each in judgements
     ]
-    if (terminal_width() or _LEAST_WIDTH) < _LEAST_WIDTH:  # the report has that column
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
     where = [f"{each.claim.name} {verdict_words(each)}." for each in judgements if each.where]
     key = arrow_key(row[3] for row in rows)
     lines = [*([f"{key}."] if key else []), *where, f"Report: {folder / PAGE}"]
