@@ -29,8 +29,8 @@ CHANGES: dict[str, Condition] = {
     "as it is": {},
     "noise on the first layer": {"noise.sites": "first"},
     "noise on the last layer": {"noise.sites": "last"},
-    "with l2 0.0001": {"regulariser.name": "l2", "regulariser.strength": 0.0001},
-    "with l2 0.001": {"regulariser.name": "l2", "regulariser.strength": 0.001},
+    "with L2 0.0001": {"regulariser.name": "l2", "regulariser.strength": 0.0001},
+    "with L2 0.001": {"regulariser.name": "l2", "regulariser.strength": 0.001},
     "half the initial weights": {"architecture.initial_scale": 0.5},
 }
 """What may determine the effect of noise with two layers: where it acts, what prevents rescaling, initial weights."""
