@@ -36,6 +36,9 @@ _COPIES_FOR_NOISE = 20
 _COPIES_FOR_PENALTY = 16
 _COPIES_OF_DRAWS = 7
 """Random bits, and the intermediate values from which points are computed."""
+_CURVES = 4
+_BYTES_OF_A_CURVE_VALUE = 120
+"""A number of Python in a list, and its row of the table that is written at the end."""
 _OF_MEASURING = 1.5
 """Times what measures count themselves: measured one after another, they leave gaps."""
 _LARGEST_ON_CPU = 1024
@@ -61,8 +64,8 @@ def _own_bytes(member: Member) -> int:
     """Return about how much memory one more member takes, besides its training points and the block being trained."""
     training = member.training
     parameters = network_of(member).num_parameters
-    curve_points = 4 * -(-training.steps // training.curve_every)
-    return _float_bytes(member) * _COPIES_OF_PARAMETERS * parameters + 32 * curve_points
+    curve_values = _CURVES * -(-training.steps // training.curve_every)
+    return _float_bytes(member) * _COPIES_OF_PARAMETERS * parameters + _BYTES_OF_A_CURVE_VALUE * curve_values
 
 
 def _float_bytes(member: Member) -> int:
