@@ -128,8 +128,9 @@ WRONG_TYPES = [
     ("~noise.scale", "noise.scale: a value is missing. It means: sigma"),
     ("~noise", "noise: a value is missing."),
     ("noise.scale=???", "noise.scale: a value is missing."),
-    ("noise.scale=${nois.scale}", "noise.scale: Interpolation key 'nois.scale' not found"),
-    ("noise.scale=${typo:1}", "noise.scale: Unsupported interpolation type typo"),
+    ("noise.scale=${nois.scale}", "noise.scale: ${nois.scale} names a key that does not exist."),
+    ("noise.scale=${typo:1}", "noise.scale: ${typo:...} names no resolver."),
+    ("noise.scale=${oc.env:NO_SUCH}", "noise.scale: the environment variable NO_SUCH is not set. Set it, or"),
     ("noise.scale=[", "noise.scale=[: cannot be read as KEY=VALUE."),
     ("noise.scale=0,0.1", "noise.scale=0,0.1 is a sweep. Add -m"),
     ("+noise.scale=0.1", "noise.scale exists already."),
@@ -159,6 +160,24 @@ IMPOSSIBLE = [
     ("regulariser=none regulariser.strength=1", "regulariser.strength=1.0 has no effect"),
     ("noise.scale=1 population.grid={noise.scale:[0]}", "has no effect, because population.grid sets"),
 ]
+
+
+OF_HYDRA = [
+    ("hydra.run.dir=${oc.env:NO_SUCH}", "hydra.run.dir: the environment variable NO_SUCH is not set."),
+    ("hydra.run.dir=null", "hydra.run.dir=null: this key cannot be null."),
+    ("hydra.run.dir=[a]", "hydra.run.dir=[a]: a text is needed here."),
+    ("hydra.run=3", "hydra.run=3: this is a group of keys."),
+    ("hydra.mode=X", "hydra.mode=X: it should be one of RUN, MULTIRUN."),
+    ("hydra.job.num=x", "hydra.job.num=x: a whole number is needed here."),
+    ("hydra.job.chdir=maybe", "hydra.job.chdir=maybe: it should be true or false."),
+    ("hydra.job.env_set=3", "hydra.job.env_set=3: a dictionary is needed here, as in {NAME: VALUE}."),
+    ("hydra.job.env_copy=3", "hydra.job.env_copy=3: a list is needed here, as in [VALUE]."),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), OF_HYDRA)
+def test_a_wrong_value_of_a_key_of_hydra_is_explained(fails: Fails, override: str, message: str) -> None:
+    assert fails("train", override).startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(("override", "message"), TYPOS + WRONG_TYPES)

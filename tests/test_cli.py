@@ -195,6 +195,16 @@ def test_train_prints_the_table_of_a_population_and_table_prints_it_again(comman
     code, out, err = command("table", "run", "--by", "architecture", "--metric", "error/*", "--csv", "x.csv")
     assert code == 0
     assert pd.read_csv("x.csv")["architecture.name"].tolist() == ["dense", "premodular"]
+    # A pipe and a link stay what they are; a file is replaced as a whole, or not at all.
+    Path("link.csv").symlink_to("x.csv")
+    Path("x.csv").write_text("earlier")
+    code, _, err = command("table", "run", "--csv", "link.csv")
+    assert code == 0
+    assert Path("link.csv").is_symlink()
+    assert "dense" in Path("x.csv").read_text()
+    code, _, err = command("table", "run", "--csv", "/dev/null")
+    assert code == 0
+    assert Path("/dev/null").is_char_device()
 
 
 def test_an_override_may_interpolate_what_a_grid_sets(command: Command) -> None:

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from modulab.analysis.analysis import Analysis, find_analysis
 from modulab.config.composing import config_folder
+from modulab.config.omegaconf_words import words_for
 from modulab.config.overrides import check_given_once
 from modulab.errors import ConfigError
 from modulab.metrics.measure import Column
@@ -101,7 +102,7 @@ def _content(file: Path) -> dict[str, Any]:
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = words_for(error)
         raise ConfigError(f"{file}: it cannot be read ({reason}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: it is not a group of settings. Write a _target_ and its fields in it.")
@@ -120,6 +121,6 @@ def _set(nodes: Mapping[str, dict[str, Any]], override: str) -> None:
             OmegaConf.merge(OmegaConf.create(nodes[name]), OmegaConf.from_dotlist([override])[name])
         )
     except (YAMLError, OmegaConfBaseException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = words_for(error)
         raise ConfigError(f"{override}: the value cannot be read ({reason}).") from error
     nodes[name].update(changed)

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from modulab.config.hydra_private import arguments_parser, group_options, hydra_schema
+from modulab.config.omegaconf_words import words_for
 from modulab.errors import ConfigError
 from modulab.schema import is_renamed, suggest, suggest_key
 
@@ -277,14 +278,28 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> str
                 each for each in overrides if "." not in override_key(each) and override_key(each) != "seed"
             ]
             return sentence.format(*match.groups(), overrides=" ".join(of_groups or overrides))
-    causes = [text]
+    return _explain_value(error, overrides) or _explain_others(error, overrides)
+
+
+def _explain_value(error: Exception, overrides: Sequence[str]) -> str:
+    """Return the message for a value that OmegaConf rejects, with its key; empty for any other error."""
+    cause = error.__cause__
+    if any(str(each).startswith("Unexpected type annotation") for each in (error, cause)):
+        return f"{' '.join(overrides)}: a sweep cannot stand inside a list or a dictionary. Write its values."
+    refused = re.match(r"Error merging override (.+)", str(error))
+    if refused and isinstance(cause, OmegaConfBaseException):
+        return f"{refused[1]}: {words_for(cause)}."
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {words_for(error)}."
+    return ""
+
+
+def _explain_others(error: Exception, overrides: Sequence[str]) -> str:
+    """Return the words of an error of no known kind, those of its cause included."""
+    causes = [str(error)]
     if isinstance(error.__cause__, OmegaConfBaseException):
         causes.append(str(error.__cause__))
-    if any(cause.startswith("Unexpected type annotation") for cause in causes):
-        causes = [
-            f"{' '.join(overrides)}: a sweep cannot stand inside a list or a dictionary. Write its values."
-        ]
-    elif not isinstance(error, (*READING_ERRORS, ValueError)):
+    if not isinstance(error, (*READING_ERRORS, ValueError)):
         causes.insert(0, f"{' '.join(overrides)}: cannot be composed ({type(error).__name__}):")
     lines = [line.strip() for cause in causes for line in cause.splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("object_type=", "full_key:")))

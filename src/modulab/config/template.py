@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modulab.config.omegaconf_words import words_for
 from modulab.config.overrides import GROUPS, leaf_keys
 from modulab.errors import ConfigError
 from modulab.schema import import_target, is_renamed, suggest_key
@@ -111,7 +112,7 @@ def resolved(config: DictConfig, key: str) -> Any:
         value = OmegaConf.select(config, key)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise ConfigError(f"{key}: {words_for(error)}.") from error
 
 
 def interpolates(value: Any) -> bool:

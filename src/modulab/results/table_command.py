@@ -116,9 +116,19 @@ def table(options: argparse.Namespace) -> bool:
     if options.json or options.csv == "-":
         _say(notes(results), options)
     elif options.csv is not None:
-        with naming(Path(options.csv)):
-            Path(options.csv).write_text(to_csv(summary(every)), "utf-8")
+        _write(Path(options.csv), to_csv(summary(every)).encode())
     return not (several or _is_for_programs(options))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, replacing an earlier one as a whole; pipes and links stay what they are."""
+    from modulab.results.files import write_whole
+
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with naming(path):
+            path.write_bytes(content)
+    else:
+        write_whole(path, content)
 
 
 def _needed(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from modulab.results.files import write_whole
 
@@ -70,12 +72,12 @@ class NoteFiles(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Record the files of a run's folder."""
         del kwargs
-        _note(Path(str(config.hydra.run.dir)), config)
+        _note("run.dir", config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Record the files of a sweep's folder."""
         del kwargs
-        _note(Path(str(config.hydra.sweep.dir)), config)
+        _note("sweep.dir", config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Remove the job's log if it is empty, and its folder if that is then empty."""
@@ -86,9 +88,13 @@ class NoteFiles(Callback):
             remove_empty(log.parent)
 
 
-def _note(folder: Path, config: DictConfig) -> None:
+def _note(key: str, config: DictConfig) -> None:
     files = _files.get()
-    if files is not None:
+    if files is None:
+        return
+    # Hydra itself then says why a folder has no name, and would also say so for what is raised here.
+    with suppress(OmegaConfBaseException):
+        folder = Path(str(OmegaConf.select(config.hydra, key)))
         files.note(folder, config.hydra.output_subdir)
 
 
