@@ -211,6 +211,8 @@ MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda run: modulab.load_results("nowhere"), "Give the folder of the results."),
     (lambda run: modulab.load_results(run, columns=["eror/test"]), "has no such column. Did you mean 'error/test'?"),
     (lambda run: modulab.load_curves(run, metrics="eror/test"), "has no curve of this name. Did you mean"),
+    (lambda run: modulab.summary([]), "path=[]: give a folder, or several in a list."),
+    (lambda run: modulab.figures([run, run]), "a folder is given twice. Name each once."),
     (lambda run: modulab.load_results(""), "path='': give a folder, as text or as a pathlib.Path."),
     (lambda run: modulab.train(folder=""), "folder='': give a folder, as text or as a pathlib.Path."),
     (lambda run: modulab.analyse(run, []), "with_=[]: name an analysis, such as 'cut', or several in a list."),

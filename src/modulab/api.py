@@ -157,6 +157,15 @@ def _path(source: str | Path | Results) -> Path:
     return source.folder if isinstance(source, Results) else _folder("path", source)
 
 
+def _paths(given: str | Path | Results | Sequence[str | Path | Results]) -> list[Path]:
+    """Return the folder or folders that an argument names. Raises: ConfigError for other values, and for none."""
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    paths = [_path(each) for each in given] if several else [_path(given)]
+    if not paths:
+        raise ConfigError("path=[]: give a folder, or several in a list.")
+    return paths
+
+
 def _folder(name: str, given: Any) -> Path:
     """Return the folder that an argument names. Raises: ConfigError for an empty text, and for other values."""
     if not isinstance(given, str | PathLike) or not str(given):
@@ -239,7 +248,7 @@ def summary(
         elif isinstance(results, str | Path | Results):
             table = load_results(results)
         else:
-            folders = [_path(each) for each in results]
+            folders = _paths(results)
             table = load_folders(folders)
         if ratio and baseline is None:
             raise ConfigError("ratio needs a baseline, as in baseline={'noise.scale': 0}.")
@@ -265,47 +274,51 @@ def _baseline(
     return {key: setting_text(value) for key, value in given.items()}
 
 
-def figures(path: str | Path | Results, *, modules: Collection[str] | None = None) -> Figures:
+def figures(
+    path: str | Path | Results | Sequence[str | Path | Results], *, modules: Collection[str] | None = None
+) -> Figures:
     """Return the figures of `modulab report` by name, each with its data; a notebook shows them.
 
-    `modules` are your own modules that may be imported if the results name them, by default those in modulab.toml.
+    `path` is a folder, or several to compare. `modules` are your own modules that may be imported if the results name
+    them, by default those in modulab.toml.
 
-    Raises: ConfigError if there are no results.
+    Raises: ConfigError if there are no results, and for a folder that is given twice.
     """
     from modulab.config.project_file import own_folders_added, own_modules
     from modulab.process import settings_kept
 
-    folder = _path(path)
+    paths = _paths(path)
     with python_errors(), settings_kept(), own_folders_added():
         from modulab.report.page import page_figures
-        from modulab.report.sweep_report import describe
-        from modulab.results.store import load_results
+        from modulab.report.sources import load_sources, sources_of
+        from modulab.report.sweep_report import MOST_IN_FIGURES, describe
 
-        results = load_results(folder, analyses=True)
-        found = page_figures(describe(results, folder, own_modules(modules, folder)))
+        results, count = load_sources(sources_of(paths), MOST_IN_FIGURES)
+        found = page_figures(describe(results, paths, own_modules(modules, *paths), count))
         return Figures({each.name: each for each in found})
 
 
 def write_report(
-    path: str | Path | Results,
+    path: str | Path | Results | Sequence[str | Path | Results],
     folder: str | Path | None = None,
     *,
     modules: Collection[str] | None = None,
 ) -> WrittenPage:
     """Write the page of `modulab report`, with its figures as PNG, SVG and CSV, and return its location.
 
-    `folder` is the folder to write to, by default `report` in the folder of results. `modules` is as in `figures`.
+    `path` and `modules` are as in `figures`. `folder` is the folder to write to, by default `report` in the folder of
+    results, or, if several are compared, in the working folder.
 
-    Raises: ConfigError if there are no results.
+    Raises: ConfigError if there are no results, and for a folder that is given twice.
     """
     from modulab.config.project_file import own_folders_added, own_modules
     from modulab.process import settings_kept
 
-    source = _path(path)
+    paths = _paths(path)
     with python_errors(), settings_kept(), own_folders_added():
         from modulab.report import sweep_report
 
-        return WrittenPage(sweep_report.write_report(source, folder, own_modules(modules, source)))
+        return WrittenPage(sweep_report.write_report(paths, folder, own_modules(modules, *paths)))
 
 
 def analyse(

@@ -149,11 +149,18 @@ def _other(given: Sequence[str]) -> int:
     add_options(table)
     report = commands.add_parser("report", help=COMMANDS["report"], description=COMMANDS["report"])
     report.add_argument(
-        "path", type=given_path, metavar="PATH", help="folder that modulab train wrote, or a file"
+        "paths",
+        type=given_path,
+        nargs="+",
+        metavar="PATH",
+        help="folder that modulab train wrote, or a file; several are compared",
     )
     report.add_argument("--import", dest="modules", metavar="MODULES", help=IMPORT_HELP)
     report.add_argument(
-        "--output", type=given_path, metavar="FOLDER", help="where to write; default: PATH/report"
+        "--output",
+        type=given_path,
+        metavar="FOLDER",
+        help="where to write; default: PATH/report, or report for several",
     )
     rerun = commands.add_parser("rerun", help=COMMANDS["rerun"], description=COMMANDS["rerun"])
     rerun.add_argument("path", type=given_path, metavar="PATH", help="folder that modulab train wrote")
@@ -447,20 +454,22 @@ def _write_report(options: argparse.Namespace) -> int:
     from modulab.progress import working
     from modulab.results.store import load_columns
 
-    modules = own_modules(options.modules, options.path)
-    if not options.path.exists():
-        load_columns(options.path, ["status"])  # which says so, before seconds of imports
+    modules = own_modules(options.modules, *options.paths)
+    for path in options.paths:
+        if not path.exists():
+            load_columns(path, ["status"])  # which says so, before seconds of imports
     with working("starting"):
         from modulab.report.sweep_report import write_report
     from modulab.results.summary import unfinished
     from modulab.text import printable
 
     with working("drawing figures"):
-        page = write_report(options.path, options.output, modules)
+        page = write_report(options.paths, options.output, modules)
     print(f"Report: {page}")
-    for line in unfinished(load_columns(options.path, ["status", "error"])):
-        print(printable(line))
-    _print_commands(options.path if options.path.is_dir() else options.path.parent)
+    for path in options.paths:
+        for line in unfinished(load_columns(path, ["status", "error"])):
+            print(printable(line if len(options.paths) == 1 else f"{path}: {line}"))
+        _print_commands(path if path.is_dir() else path.parent, named=len(options.paths) > 1)
     return 0
 
 
@@ -488,12 +497,12 @@ def _table(options: argparse.Namespace) -> int:
 
     if table(options):
         [path] = options.paths
-        _print_commands(path if path.is_dir() else path.parent)
+        _print_commands(path if path.is_dir() else path.parent, named=len(options.paths) > 1)
     return 0
 
 
-def _print_commands(folder: Path) -> None:
-    """Print the commands that gave a folder its rows."""
+def _print_commands(folder: Path, named: bool = False) -> None:
+    """Print the commands that gave a folder its rows; `named` says which folder it is."""
     from modulab.results.commands import COMMANDS, recorded_commands
     from modulab.text import printable
 
@@ -503,7 +512,7 @@ def _print_commands(folder: Path) -> None:
         print(printable(str(error)), file=sys.stderr)
         return
     if commands:
-        print("Trained by:")
+        print(f"{folder}, trained by:" if named else "Trained by:")
     for command in commands[:_MOST_COMMANDS]:
         print(f"  {printable(command)}")
     if len(commands) > _MOST_COMMANDS:

@@ -87,7 +87,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Figures(Mapping[str, "ReportFigure"]):
+class Figures(Mapping[str, ReportFigure]):
     """The figures of a report by name; a notebook displays all of them, or one: `figures["measures"]`.
 
     Each has a matplotlib `figure`, and `data`, a table of every number in it.

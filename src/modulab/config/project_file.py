@@ -156,13 +156,14 @@ def _check_modules(modules: Collection[str], option: str) -> None:
             )
 
 
-def own_modules(given: str | Collection[str] | None, results: Path) -> list[str]:
+def own_modules(given: str | Collection[str] | None, *results: Path) -> list[str]:
     """Return the modules that results may name: those given, as text with commas between, or those of the project.
 
     Raises: ConfigError for a module that is not there.
     """
     if given is None:
-        modules, place = list(modules_for(results)), f"{PROJECT_FILE}, import:"
+        found = [modules_for(each) for each in results]
+        modules, place = list(found[0]) if all(found) else [], f"{PROJECT_FILE}, import:"
     else:
         words = given.split(",") if isinstance(given, str) else given
         modules, place = [name.strip() for name in words if name.strip()], "--import"

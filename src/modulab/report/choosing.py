@@ -10,7 +10,8 @@ import pandas as pd
 
 from modulab.report.points import completed_members, in_order, join_settings
 from modulab.report.style import COLOURS, MOST_ARMS, arm_text
-from modulab.results.summary import DEFAULT_METRICS, choose_settings, metric_names
+from modulab.results.store import FOLDER
+from modulab.results.summary import DEFAULT_METRICS, choose_settings, determines, metric_names
 
 ARM = "arm"
 """The column that joins several settings in one text."""
@@ -49,11 +50,12 @@ class Layout:
 def choose_layout(results: pd.DataFrame) -> Layout:
     """Return a layout by the settings other than the seed that vary among the completed members.
 
-    The numeric setting of most values lies along the axis. All others are joined to one arm each; where
+    Of results of several folders, the folder is one of them unless the others determine it. The numeric setting of most
+    values lies along the axis. All others are joined to one arm each; where
     these are more than there are colours, the setting of fewest values gets a row of panels for each of them.
     """
     members = completed_members(results).copy()
-    varied = choose_settings(members, None) if len(members) else []
+    varied = _without_folder(members, choose_settings(members, None)) if len(members) else []
     counts: dict[str, int] = {name: len(set(members[name].astype(object).map(arm_text))) for name in varied}
     numeric = sorted((name for name in varied if _is_numeric(members, name)), key=lambda name: -counts[name])
     x = numeric[0] if numeric else None
@@ -68,6 +70,16 @@ def choose_layout(results: pd.DataFrame) -> Layout:
     spans = [name for name in numeric if _FEWEST_FOR_MAP <= counts[name] <= _MOST_FOR_MAP]
     plane = (spans[0], spans[1]) if len(spans) == 2 and len(varied) <= 3 else None
     return Layout(members, varied, x, arm, row, plane)
+
+
+def _without_folder(members: pd.DataFrame, varied: list[str]) -> list[str]:
+    """Return settings without the folder of several where the others tell it: figures then show what differs there."""
+    others = [name for name in varied if name != FOLDER]
+    if len(others) in (0, len(varied)):
+        return varied
+    of_others = members.groupby(others, dropna=False).ngroup().to_numpy()
+    of_folders = pd.factorize(members[FOLDER])[0]
+    return others if determines(of_others, of_folders) else varied
 
 
 def _is_numeric(members: pd.DataFrame, name: str) -> bool:

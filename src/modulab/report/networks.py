@@ -25,6 +25,7 @@ def networks_section(
     results: pd.DataFrame,
     folder: Path,
     measures: Sequence[str],
+    settings: Sequence[str] | None = None,
     *,
     title: str = "Networks",
     most: int = MOST_LISTED,
@@ -33,7 +34,8 @@ def networks_section(
 ) -> Section:
     """Return the table of the networks of a folder, of at most `most`, and a sentence on those left out.
 
-    On paper it is printed if there are no more than `most_printed`.
+    `settings` are the columns beside the seed, by default those that vary. On paper it is printed if there are no more
+    than `most_printed`.
 
     The networks listed are those of the least run_ids, which are hashes of settings: a random sample that is the
     same each time.
@@ -48,7 +50,7 @@ def networks_section(
             f"{most:,} of {len(results):,} networks, a random sample. Means and intervals in tables and figures are "
             "over all of them.",
         )
-    settings = choose_settings(results, None)
+    settings = choose_settings(results, None) if settings is None else settings
     with_reason = "error" in listed and bool(listed["error"].notna().any())
     columns = {
         "run_id": listed["run_id"].map(str),

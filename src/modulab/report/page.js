@@ -36,9 +36,10 @@
   // A run_id is a hash, but that of a folder from elsewhere may be anything, and the command is for copying.
   const quoted = (word) => (/^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
+  // Where several folders have a network, the name of its folder follows the run_id.
   function repeatCommand(network) {
     const row = rowOf.get(network);
-    return row ? `${row.closest("table").dataset.repeat} ${quoted(network)}` : "";
+    return row ? `${row.closest("table").dataset.repeat} ${quoted(network.split(" ")[0])}` : "";
   }
 
   function showSelection() {

@@ -1,11 +1,13 @@
-"""The report on the folder of a run or sweep: the settings that vary, the results, and how to repeat them."""
+"""The report on folders of runs and sweeps: the settings that vary, the results, and how to repeat them."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,20 +27,22 @@ from modulab.report.choosing import (
 )
 from modulab.report.figure import ReportFigure
 from modulab.report.lines import curves_figure, levels_figure, lines_figure
-from modulab.report.networks import networks_section
+from modulab.report.networks import MOST_LISTED, networks_section
 from modulab.report.page import Page, PageTable, Section, write_page
 from modulab.report.planes import front_figure, map_figure
 from modulab.report.points import in_order, join_settings
 from modulab.report.shared_settings import shared_settings
+from modulab.report.sources import Source, load_sources, names_in, rows_of, sources_of
 from modulab.report.style import ArmStyle, arm_styles, arm_text, label
 from modulab.results.commands import recorded_commands
 from modulab.results.files import check_links, write_whole
 from modulab.results.manifest import POPULATIONS
 from modulab.results.parquet import CURVES
 from modulab.results.rounding import without_rounding
-from modulab.results.store import load_curves, load_sample
+from modulab.results.store import FOLDER, load_curves
 from modulab.results.summary import (
     cells,
+    choose_settings,
     lost_measures,
     member_cells,
     metric_names,
@@ -47,6 +51,7 @@ from modulab.results.summary import (
     to_csv,
     unfinished,
 )
+from modulab.results.tables import read_reasons
 
 SUMMARY = "summary.csv"
 _MOST_ROWS = 60
@@ -56,37 +61,44 @@ _MOST_VALUES = 12
 """The largest number of values of a setting that the first lines of a page list one by one."""
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
-_MOST_IN_FIGURES = 20_000
+MOST_IN_FIGURES = 20_000
 """The number of networks in the report if there are more than a table can hold at once."""
 
 
-def write_report(path: str | Path, output: str | Path | None = None, modules: Collection[str] = ()) -> Path:
-    """Write the report on the results under a path to `output`, by default PATH/report, and return its page.
+def write_report(
+    paths: Path | Sequence[Path], output: str | Path | None = None, modules: Collection[str] = ()
+) -> Path:
+    """Write the report on the results under a path, or the comparison of several, to a folder, and return its page.
 
-    Its folder also contains the figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are
-    the user's own that the results may name.
+    The folder is `output`, by default PATH/report, or `report` in the working folder for several. It also contains the
+    figures as PNG, SVG and CSV, and all measures by setting as summary.csv. `modules` are the user's own that the
+    results may name.
 
     Raises: ConfigError if there are no results, or if links would lead it to write elsewhere.
     """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    results, count = load_sample(path, _MOST_IN_FIGURES, analyses=True)
+    sources = sources_of(paths)
+    results, count = load_sources(sources, MOST_IN_FIGURES)
+    own = sources[0].folder / "report" if len(sources) == 1 else Path("report")
     if output is None:
-        check_links(folder)
-    target = Path(output) if output is not None else folder / "report"
-    page = write_page(describe(results, path, modules, count), target)
+        check_links(own if len(sources) > 1 else sources[0].folder)
+    target = own if output is None else Path(output)
+    page = write_page(describe(results, paths, modules, count), target)
     write_whole(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
     return page
 
 
 def describe(
-    results: pd.DataFrame, path: Path, modules: Collection[str] = (), count: int | None = None
+    results: pd.DataFrame,
+    paths: Path | Sequence[Path],
+    modules: Collection[str] = (),
+    count: int | None = None,
 ) -> Page:
-    """Return the page on some results; curves and weights are read from the path that they came from.
+    """Return the page on some results; curves and weights are read from the paths that they came from.
 
-    If they are a sample, `count` is the number of networks from which it was drawn.
+    Results of several paths are those that `load_sources` returns. If they are a sample, `count` is the number of
+    networks from which it was drawn.
     """
-    folder = path if path.is_dir() else path.parent
+    sources = sources_of(paths)
     results, beyond = without_extremes(results, metric_names(results))
     results = results.assign(
         **{
@@ -100,24 +112,52 @@ def describe(
         _troubles(results),
         _beyond_section(beyond),
         _settings_section(layout),
-        archive_section(folder),
+        archive_section(sources[0].folder) if len(sources) == 1 else None,
         _front_section(layout),
         _levels_section(layout),
-        _curves_section(layout, path),
-        _connectivity_section(layout, folder, modules),
-        _modules_section(layout, folder, modules),
-        _analyses_section(layout, path),
+        _curves_section(layout, sources),
+        _connectivity_section(layout, sources, modules),
+        _modules_section(layout, sources, modules),
+        _analyses_section(layout, sources),
         _measures_section(results) if len(results) > 1 else None,
-        networks_section(results, folder, choose_measures(results)) if len(results) > 1 else None,
+        _networks(results, sources) if len(results) > 1 else None,
         shared_settings(results),
-        _repeating(results, folder),
+        _repeating(results, sources),
     ]
     return Page(
-        title=f"Report on {folder.resolve().name}",
+        title=_title(sources),
         lead=[*_sampled(results, count), _lead(results, layout)],
         facts=_facts(results),
         sections=[section for section in sections if section is not None],
     )
+
+
+def _title(sources: Sequence[Source]) -> str:
+    if len(sources) == 1:
+        return f"Report on {sources[0].folder.resolve().name}"
+    *others, last = [source.name for source in sources]
+    return f"Comparison of {', '.join(others)} and {last}"
+
+
+def _networks(results: pd.DataFrame, sources: Sequence[Source]) -> Section:
+    """Return the networks of a folder, or those of each of several, with the settings that vary among all."""
+    measures = choose_measures(results)
+    if len(sources) == 1:
+        return networks_section(results, sources[0].folder, measures)
+    settings = [name for name in choose_settings(results, None) if name != FOLDER]
+    most = MOST_LISTED // len(sources)
+    tables = [
+        networks_section(
+            rows_of(source, results),
+            source.folder,
+            measures,
+            settings,
+            title=f"Networks of {source.name}",
+            most=most,
+        )
+        for source in sources
+    ]
+    return Section("Networks", sections=tables)
 
 
 def _sampled(results: pd.DataFrame, count: int | None) -> list[str]:
@@ -180,9 +220,8 @@ def _not_measured(results: pd.DataFrame) -> list[str]:
     texts = results["skipped"].dropna().unique() if "skipped" in results else []
     measures: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for text in texts:
-        for each in str(text).split("; "):
-            name, _, reason = each.partition(": ")
-            measures[reason or name][name if reason else ""] = None
+        for name, reason in read_reasons(text):
+            measures[reason][name] = None
     return [f"{', '.join(filter(None, names))}: {reason}" for reason, names in measures.items()]
 
 
@@ -344,19 +383,17 @@ def _levels_section(layout: Layout) -> Section | None:
     return Section("Robustness and extrapolation", [word] if word else [], figures) if figures else None
 
 
-def _curves_section(layout: Layout, path: Path) -> Section | None:
+def _curves_section(layout: Layout, sources: Sequence[Source]) -> Section | None:
     members, arm, row, word = split_for_curves(layout)
-    if not len(members) or not layout.readable or path.is_file():
+    if not len(members) or not layout.readable:
         return None
     try:
-        curves = load_curves(path, members["run_id"].tolist())
+        curves = _load_curves(members, sources)
     except ConfigError as error:
-        if not (path / CURVES).exists():  # nothing was trained here
-            return None
         return Section("During training", [f"No figure can be made. {error}"])
     curves, beyond = without_extremes(curves, ["value"])
     word = f"{word} {beyond}".strip()
-    curves = curves.loc[curves["run_id"].isin(members["run_id"])].dropna(subset=["value"])
+    curves = curves.dropna(subset=["value"])
     if len(set(curves["step"])) < 2:
         return None
     figure = curves_figure(
@@ -366,19 +403,37 @@ def _curves_section(layout: Layout, path: Path) -> Section | None:
     return Section("During training", [word] if word else [], [figure])
 
 
-def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]) -> Section | None:
+def _load_curves(members: pd.DataFrame, sources: Sequence[Source]) -> pd.DataFrame:
+    """Return the curves of some networks, without those of single files and of folders in which none was trained."""
+    found = [pd.DataFrame({"run_id": [], "step": [], "measure": [], "value": []})]
+    for source, names in names_in(sources, members):
+        try:
+            curves = load_curves(source.path, list(names)) if source.path.is_dir() else found[0]
+        except ConfigError:
+            if (source.path / CURVES).exists():
+                raise
+            continue
+        found.append(curves.assign(run_id=[names[own] for own in curves["run_id"]]))
+    return pd.concat([each for each in found if len(each)] or found)
+
+
+def _connectivity_section(
+    layout: Layout, sources: Sequence[Source], modules: Collection[str]
+) -> Section | None:
     from modulab.report.connectivity import trained_connectivity
     from modulab.report.connectivity_figure import connectivity_figure
 
     pictures = choose_pictures(layout)
     try:
-        found = trained_connectivity(folder, list(pictures.values()), modules)
+        networks = _pictured(
+            layout, sources, pictures, lambda folder, own: trained_connectivity(folder, own, modules)
+        )
     except ConfigError as error:
         return Section("Connectivity", [f"No picture can be made. {error}"])
-    networks = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if not networks:
         words = "This figure could not be drawn; the output of the command says why."
-        return Section("Connectivity", [words]) if pictures and _has_checkpoints(folder) else None
+        drawable = pictures and any(_has_checkpoints(source.folder) for source in sources)
+        return Section("Connectivity", [words]) if drawable else None
     figure = connectivity_figure(
         networks,
         name="connectivity",
@@ -388,7 +443,25 @@ def _connectivity_section(layout: Layout, folder: Path, modules: Collection[str]
     return Section("Connectivity", figures=[figure])
 
 
-def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> Section | None:
+Picture = TypeVar("Picture")
+
+
+def _pictured(
+    layout: Layout,
+    sources: Sequence[Source],
+    pictures: Mapping[str, str],
+    read: Callable[[Path, list[str]], Mapping[str, Picture]],
+) -> dict[str, Picture]:
+    """Return what `read` returns of networks in their folders, by the names that pictures have, in their order."""
+    chosen = layout.results.loc[layout.results["run_id"].isin(list(pictures.values()))]
+    found: dict[str, Picture] = {}
+    for source, names in names_in(sources, chosen):
+        wanted = [own for own, name in names.items() if name in pictures.values()]
+        found |= {names[own]: picture for own, picture in read(source.folder, wanted).items()}
+    return {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
+
+
+def _modules_section(layout: Layout, sources: Sequence[Source], modules: Collection[str]) -> Section | None:
     """Return the modules that searches found, if they were run: values by setting, and pictures of some networks."""
     members = layout.results
     searches = found_searches(members)
@@ -420,10 +493,11 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
         )  # fmt: skip
     pictures = choose_pictures(layout, most=3)
     try:
-        found = pictured_modules(folder, list(pictures.values()), modules)
+        drawn = _pictured(
+            layout, sources, pictures, lambda folder, own: pictured_modules(folder, own, modules)
+        )
     except ConfigError as error:
         return Section("Modules found", [f"No picture can be made. {error}"], figures)
-    drawn = {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
     if drawn:
         figures.append(
             modules_figure(drawn, name="modules", title="Modules found in networks", run_ids=pictures)
@@ -431,12 +505,12 @@ def _modules_section(layout: Layout, folder: Path, modules: Collection[str]) -> 
     return Section("Modules found", figures=figures) if figures else None
 
 
-def _analyses_section(layout: Layout, path: Path) -> Section | None:
+def _analyses_section(layout: Layout, sources: Sequence[Source]) -> Section | None:
     """Return figures of the results of `modulab analyse`, by the settings that distinguish networks."""
     from modulab.report.analyses_figure import analysis_figures
     from modulab.results.analyses import analysis_names
 
-    names = analysis_names(path)
+    names = list(dict.fromkeys(name for source in sources for name in analysis_names(source.path)))
     if not names or not len(layout.results):
         return None
     members = layout.results
@@ -450,10 +524,32 @@ def _has_checkpoints(folder: Path) -> bool:
     return any(folder.rglob(f"{POPULATIONS}/*.ckpt"))
 
 
-def _repeating(results: pd.DataFrame, folder: Path) -> Section:
+def _repeating(results: pd.DataFrame, sources: Sequence[Source]) -> Section:
+    parts = [_commands_of(source) for source in sources]
+    done = [
+        (source.folder, row)
+        for source in sources
+        for row, status in enumerate(rows_of(source, results)["status"])
+        if status == "completed"
+    ]
+    one: list[Section] = []
+    if done:
+        folder, row = done[0]
+        single = (
+            "To verify a network, train it again, alone, and compare all measures. Rows are counted from 0:"
+        )
+        again = shlex.join(["modulab", "rerun", str(folder), "--member", str(row)])
+        one = [Section("One network", [single], commands=[again])]
+    if len(sources) == 1:
+        return replace(parts[0], title="How to repeat it", sections=one)
+    return Section("How to repeat it", sections=[*parts, *one])
+
+
+def _commands_of(source: Source) -> Section:
+    """Return the commands that gave a folder its rows, as a section with the name of the folder."""
     commands, words = [], ""
     try:
-        commands = recorded_commands(folder)
+        commands = recorded_commands(source.folder)
     except ConfigError as error:
         words = str(error)
     if commands:
@@ -462,10 +558,4 @@ def _repeating(results: pd.DataFrame, folder: Path) -> Section:
             words = "The commands that trained these networks. In empty folders, they train them again."
     elif not words:
         words = "The folder contains no command: it was written from Python, or copied without the command."
-    done = [row for row, status in enumerate(results["status"]) if status == "completed"]
-    if not done:
-        return Section("How to repeat it", [words], commands=commands)
-    single = "To verify a network, train it again, alone, and compare all measures. Rows are counted from 0:"
-    again = shlex.join(["modulab", "rerun", str(folder), "--member", str(done[0])])
-    one = Section("One network", [single], commands=[again])
-    return Section("How to repeat it", [words], commands=commands, sections=[one])
+    return Section(source.name, [words], commands=commands)

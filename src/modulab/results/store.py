@@ -274,12 +274,14 @@ def load_sample(path: str | Path, most: int, analyses: bool = False) -> tuple[pd
     Of more than `LARGE` it is a sample of about `most`: run_ids are hashes, and so those below a bound are a random
     share of all, the same on every occasion.
     """
-    path = Path(path)
+    table, count = _sample(Path(path), most, analyses)
+    return _as_frame(table), count
+
+
+def _sample(path: Path, most: int, analyses: bool) -> tuple[pa.Table, int]:
     count = count_results(path)
-    if count <= LARGE:
-        return load_results(path, analyses), count
-    below = f"{int(most / count * 16**16):016x}"
-    return _as_frame(_read(path, RESULTS, analyses, below=below)), count
+    below = f"{int(most / count * 16**16):016x}" if count > LARGE else None
+    return _read(path, RESULTS, analyses, below=below), count
 
 
 def count_results(path: Path) -> int:
@@ -314,17 +316,32 @@ def load_folders(paths: Sequence[Path]) -> pd.DataFrame:
 
     Raises: ConfigError as `load_results` does, and for a path that is given twice.
     """
+    _check_distinct(paths)
+    return _joined([_read(path, RESULTS, analyses=True) for path in paths], list(map(str, paths)))
+
+
+def sample_folders(paths: Sequence[Path], names: Sequence[str], most: int) -> tuple[pd.DataFrame, int]:
+    """Return the results under several paths as `load_sample` does, `most` of all; `FOLDER` has the names of the paths.
+
+    Raises: ConfigError as `load_folders` does.
+    """
+    _check_distinct(paths)
+    found = [_sample(path, most // len(paths), analyses=True) for path in paths]
+    return _joined([table for table, _ in found], names), sum(count for _, count in found)
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: a folder is given twice. Name each once.")
-    tables = [_read(path, RESULTS, analyses=True) for path in paths]
-    return _as_frame(
-        concatenate(
-            [
-                table.append_column(FOLDER, pa.array([str(path)] * table.num_rows, pa.string()))
-                for table, path in zip(tables, paths, strict=True)
-            ]
-        )
-    )
+
+
+def _joined(tables: Sequence[pa.Table], names: Sequence[str]) -> pd.DataFrame:
+    """Return tables below one another, with the name of each in the column `FOLDER`."""
+    named = [
+        table.append_column(FOLDER, pa.array([name] * table.num_rows, pa.string()))
+        for name, table in zip(names, tables, strict=True)
+    ]
+    return _as_frame(concatenate(named))
 
 
 def load_curves(

@@ -91,13 +91,22 @@ def broken_curves(skipped: str | None) -> list[str]:
 
 
 def _beginning_with(words: str, skipped: str | None) -> list[str]:
-    return [each for each in (skipped or "").split("; ") if f": {words}" in each]
+    return [f"{key}: {reason}" for key, reason in read_reasons(skipped) if reason.startswith(words)]
 
 
 def skipped_text(reasons: Mapping[str, str]) -> str | None:
     """Return why a member lacks measures, by their keys under probes.measures, in one line; None if it lacks none."""
     # What `; ` separates are reasons, also where an error has one in its words.
     return "; ".join(f"{key}: {reason.replace('; ', ', ')}" for key, reason in reasons.items()) or None
+
+
+def read_reasons(skipped: str | None) -> list[tuple[str, str]]:
+    """Return the keys and reasons that `skipped_text` wrote, and those that analyses have added in the same form.
+
+    The key of a text in another form is empty.
+    """
+    parted = [each.partition(": ") for each in (skipped or "").split("; ") if each]
+    return [(key, reason) if colon else ("", key) for key, colon, reason in parted]
 
 
 def curve_table(
