@@ -157,10 +157,11 @@ def _path(source: str | Path | Results) -> Path:
     return source.folder if isinstance(source, Results) else _folder("path", source)
 
 
-def _paths(given: str | Path | Results | Sequence[str | Path | Results]) -> list[Path]:
+def _paths(given: Any) -> list[Path]:
     """Return the folder or folders that an argument names. Raises: ConfigError for other values, and for none."""
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    paths = [_path(each) for each in given] if several else [_path(given)]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [_path(given)]
+    paths = [_path(each) for each in cast("Sequence[Any]", given)]
     if not paths:
         raise ConfigError("path=[]: give a folder, or several in a list.")
     return paths
