@@ -14,6 +14,7 @@ import pytest
 from modulab.cli import main
 from modulab.config.composing import config_folder
 from modulab.config.overrides import split_words
+from modulab.errors import ConfigError
 from modulab.results.store import load_curves, load_results
 from tests.command_line import MODULAB, SMALL, Command
 
@@ -418,6 +419,20 @@ def test_a_results_file_of_another_version_is_explained_before_training(fails: F
     assert f"run/{name} was written by another version of modulab (file format 7" in message
     if name == "results.parquet":
         assert "another version of modulab" in fails("table", str(folder))
+
+
+def test_a_folder_and_a_lost_link_in_place_of_a_file_are_named(fails: Fails) -> None:
+    folder = trained(fails)
+    Path("run/analyses").mkdir()
+    Path("run/analyses/cut.analysis.parquet").symlink_to("gone")
+    message = fails("table", str(folder))
+    assert "run/analyses/cut.analysis.parquet: it is a link that leads nowhere." in message
+    Path("run/analyses/cut.analysis.parquet").unlink()
+    Path("run/results.parquet").unlink()
+    Path("run/results.parquet").mkdir()
+    assert "run/results.parquet was not written by modulab." in fails("table", str(folder))
+    with pytest.raises(ConfigError, match="was not written by modulab"):
+        load_results(folder)
 
 
 def test_a_table_of_nothing_is_explained(fails: Fails) -> None:

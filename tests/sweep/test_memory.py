@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from modulab.memory import check_plan, free_bytes
+from modulab.sweep.pack import COMPILER_BYTES
 from tests.command_line import Command
 from tests.forked_calls import Calls, forked_calls
 
@@ -123,7 +124,9 @@ def test_peak_of_memory_is_within_what_populations_are_cut_by(
         *overrides.split(), f"trainer.engine={engine}", "trainer.threads=2", "probes.num_samples=256"
     )
     assert peak < 1.3 * estimate
-    assert estimate < 2.5 * peak  # nor are populations cut far too small
+    # Nor are populations cut far too small. Where an earlier command has compiled the step, no compiler runs.
+    without_compiler = estimate - (COMPILER_BYTES / 2**20 if engine == "compiled" else 0)
+    assert without_compiler < 2.5 * peak
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
+EQUAL_PRIORITY = {"RAY_worker_niceness": "0"}
+"""By default tasks have a lower priority: beside other tests, they would hardly ever run."""
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -36,7 +38,7 @@ class Cluster:
     """A cluster in a process of its own, which obeys."""
 
     def __init__(self, folder: str) -> None:
-        self.environment = os.environ | {"RAY_TMPDIR": folder}
+        self.environment = os.environ | EQUAL_PRIORITY | {"RAY_TMPDIR": folder}
         """With which commands find it without its address."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.ray_cluster"],
@@ -142,7 +144,7 @@ def test_a_shard_whose_node_dies_goes_on_elsewhere_and_a_members_own_error_fails
     assert re.search(
         r"^shard \w+_\d was lost \(.*node.*\); it resumes from its last checkpoint, retry 1 of 3$", err, re.M
     )
-    assert "shards: 2 running, 0 waiting, 0 ended" in err
+    assert re.search(r"runs: shards: [12] running, [01] waiting, [01] ended", err)
     assert "(raylet)" not in out + err
     assert len(list(Path("sweep/ray").glob("*/*.log"))) == 4  # of shards, a retry and Ray itself
     rows = load_results("sweep").set_index("config.task.function_seed").sort_index()
@@ -196,7 +198,7 @@ def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(t
             block,
             shell=True,
             cwd=tmp_path,
-            env=os.environ | {"PATH": path, "RAY_TMPDIR": folder},
+            env=os.environ | EQUAL_PRIORITY | {"PATH": path, "RAY_TMPDIR": folder},
             capture_output=True,
             text=True,
             check=False,

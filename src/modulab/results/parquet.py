@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +125,9 @@ _FOREIGN = "{} was not written by modulab. Give another path, or move the file a
 
 
 def _is_of_another_kind(path: Path) -> bool:
-    """Return whether a file does not begin as a Parquet file does; a truncated one still would."""
+    """Return whether a file does not begin as a Parquet file does; a truncated one still would. A folder does not."""
+    if path.is_dir():
+        return True
     with path.open("rb") as file:
         start = file.read(4)
     return len(start) == 4 and start != b"PAR1"
@@ -133,8 +137,8 @@ def _is_of_another_kind(path: Path) -> bool:
 def _in_words(path: Path) -> Generator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
     except Exception as error:  # Arrow raises a different kind for each way a file can be broken
         if _is_of_another_kind(path):
             raise ConfigError(_FOREIGN.format(path)) from error

@@ -14,7 +14,7 @@ import socket
 import traceback
 from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from modulab.config.settings import Run
 from modulab.errors import ConfigError
 from modulab.results.versions import versions
 from modulab.sweep.node_shard import NodeShard
+from modulab.sweep.ray_private import write_reports_to
 from modulab.sweep.run import Work
 from modulab.sweep.shards import Shard, check_settings, count_words, refresh_folders, tell
 
@@ -118,7 +119,6 @@ class RayTasks:
         self._nodes: dict[str, NodeShard] = {}
         self._references: dict[str, Any] = {}
         self._retries: Counter[str] = Counter()
-        self._waiting = ExitStack()
 
     def connect(self) -> None:
         """Connect to the cluster, or start one. Raises: ConfigError if that is impossible, or it never has room."""
@@ -142,9 +142,9 @@ class RayTasks:
             self._nodes[task.name] = NodeShard.of(runs, work, folder)
             self._start(task)
             tasks.append(task)
-        # Ray prints what its nodes report, such as the log of one that died, whatever it is asked.
-        printed = self._waiting.enter_context((self._logs / "ray.log").open("w", buffering=1))
-        self._waiting.enter_context(redirect_stdout(printed))
+        report = self._logs / "ray.log"
+        report.touch()
+        write_reports_to(report)
         tell(f"Ray ({self._where}) trains {count_words(tasks)}; logs: {folder / FOLDER / token}")
         if self._lack:
             tell(f"{self._lack} so far: shards wait for one")
@@ -168,9 +168,8 @@ class RayTasks:
 
     def leave(self, shards: Sequence[Shard]) -> None:
         """Tell the remaining shards to save and stop, and wait for them; Ctrl-C again stops them at once."""
-        with self._waiting:
-            if left := [task for task in shards if task.alive]:
-                self._stop(left)
+        if left := [task for task in shards if task.alive]:
+            self._stop(left)
 
     def _stop(self, left: Sequence[Shard]) -> None:
         import ray
