@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import socket
 import sys
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from modulab.config.settings import read_run
 from modulab.errors import ConfigError
@@ -70,6 +73,31 @@ def test_a_dry_run_tells_of_the_shards_and_starts_nothing(command: Command) -> N
     assert told["shards"] == "3 tasks of Ray, 3 at once, the largest of 3 networks"
     assert told["each"] == "4 CPUs, 0.5 GPUs and 1.5 GiB"
     assert not Path("sweep").exists()
+
+
+def test_the_manifest_of_the_page_on_sweeps_has_room_for_the_shards_of_its_command(command: Command) -> None:
+    page = (Path(__file__).parents[2] / "docs/sweeps.md").read_text()
+    (text,) = re.findall(r"```yaml\n(apiVersion: ray.*?)```", page, re.DOTALL)
+    job = yaml.safe_load(text)["spec"]
+    program, *words = shlex.split(job["entrypoint"])
+    assert program == "modulab"
+    code, out, err = command(*words, "sweep.dry_run=true")
+    assert code == 0, err
+    told = dict(line.split(maxsplit=1) for line in out.splitlines()[1:])
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    assert told["each"] == "2 CPUs, 0 GPUs and 4 GiB"
+    cluster = job["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert told["shards"].startswith(f"{workers['replicas']} tasks of Ray, {workers['replicas']} at once")
+    for node in (cluster["headGroupSpec"], workers):  # the command itself runs on the head
+        (container,) = node["template"]["spec"]["containers"]
+        (mount,) = container["volumeMounts"]
+        assert Path(given["hydra.sweep.dir"]).is_relative_to(mount["mountPath"])
+        assert [mount["name"]] == [each["name"] for each in node["template"]["spec"]["volumes"]]
+        limits = container["resources"]["limits"]
+        assert int(limits["cpu"]) >= 2
+        # Ray keeps three tenths of a node's memory for its own store of objects.
+        assert 0.7 * int(limits["memory"].removesuffix("Gi")) >= 4
 
 
 def test_where_ray_is_missing_the_message_names_the_extra(

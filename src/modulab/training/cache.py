@@ -14,6 +14,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from modulab.errors import FULL
 from modulab.text import say_once
 
 VARIABLES = ("MODULAB_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
@@ -132,7 +133,7 @@ def full_folder(error: BaseException, folder: Path) -> bool:
     """Return whether an error was caused by a full disk or quota in `folder`."""
     cause: BaseException | None = error
     while cause is not None:
-        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(cause, OSError) and cause.errno in FULL
         if full or "No space left on device" in str(cause):
             return True
         cause = cause.__cause__ or cause.__context__

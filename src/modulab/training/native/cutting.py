@@ -24,6 +24,21 @@ def cut(loop: Loop) -> list[Loop]:
     """Return loops that run one after another in place of a loop: itself, or several where its chains are long."""
     if loop.size < _LEAST_ITERATIONS or longest_chain(loop) < _WORTH_CUTTING:
         return [loop]
+    parts, _ = _divided(loop, LONGEST_CHAIN)
+    return parts
+
+
+def longest_chain(loop: Loop) -> int:
+    """Return the cycles from the inputs of an iteration to its last result."""
+    _, longest = _divided(loop, None)
+    return longest
+
+
+def _divided(loop: Loop, most: int | None) -> tuple[list[Loop], int]:
+    """Return a loop in parts, in which no chain but one of a single statement takes more cycles, and the longest chain.
+
+    Without `most` there is one part.
+    """
     inside = set(loop.statements)
     parts: list[Loop] = [Loop(loop.size)]
     place: dict[Statement, int] = {}
@@ -32,20 +47,10 @@ def cut(loop: Loop) -> list[Loop]:
         writers = [writer for _, writer in written_before(statement, inside)]
         number = max((place[writer] for writer in writers), default=0)
         start = max((ready[writer] for writer in writers if place[writer] == number), default=0)
-        if start and start + statement.latency > LONGEST_CHAIN:
+        if most is not None and start and start + statement.latency > most:
             number, start = number + 1, 0
         if number == len(parts):
             parts.append(Loop(loop.size))
         parts[number].statements.append(statement)
         place[statement], ready[statement] = number, start + statement.latency
-    return parts
-
-
-def longest_chain(loop: Loop) -> int:
-    """Return the cycles from the inputs of an iteration to its last result."""
-    inside = set(loop.statements)
-    ready: dict[Statement, int] = {}
-    for statement in loop.statements:
-        start = max((ready[writer] for _, writer in written_before(statement, inside)), default=0)
-        ready[statement] = start + statement.latency
-    return max(ready.values())
+    return parts, max(ready.values())
