@@ -33,8 +33,8 @@ ANSWERED = [
     ("table a --m x", "ambiguous option: --m could match --metric, --markdown."),
     ("table a --ascending --descending", "--descending and --ascending do not go together."),
     (
-        "report a b",
-        "b is one argument too many. It takes one PATH, in quotes if it holds spaces. Its options: --import",
+        "export a b",
+        "b is one argument too many. It takes one PATH, in quotes if it holds spaces. Its options: --to FOLDER",
     ),
     ("rerun a", "modulab rerun: --member is missing: the row's number, from 0"),
     ("rerun a 5", "Did you mean --member 5?"),
