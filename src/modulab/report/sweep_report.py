@@ -59,6 +59,7 @@ _MOST_BESIDE = 12
 """Settings side by side in the table of all measures."""
 _MOST_VALUES = 12
 """The largest number of values of a setting that the first lines of a page list one by one."""
+_MOST_IN_TITLE = 4
 _LARGEST_SHOWN = 1e100
 _FEWEST_FOR_EXCESS = 10
 MOST_IN_FIGURES = 20_000
@@ -135,6 +136,8 @@ def describe(
 def _title(sources: Sequence[Source]) -> str:
     if len(sources) == 1:
         return f"Report on {sources[0].folder.resolve().name}"
+    if len(sources) > _MOST_IN_TITLE:
+        return f"Comparison of {len(sources)} folders"
     *others, last = [source.name for source in sources]
     return f"Comparison of {', '.join(others)} and {last}"
 
@@ -456,8 +459,7 @@ def _pictured(
     chosen = layout.results.loc[layout.results["run_id"].isin(list(pictures.values()))]
     found: dict[str, Picture] = {}
     for source, names in names_in(sources, chosen):
-        wanted = [own for own, name in names.items() if name in pictures.values()]
-        found |= {names[own]: picture for own, picture in read(source.folder, wanted).items()}
+        found |= {names[own]: picture for own, picture in read(source.folder, list(names)).items()}
     return {name: found[run_id] for name, run_id in pictures.items() if run_id in found}
 
 
