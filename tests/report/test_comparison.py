@@ -81,9 +81,9 @@ def test_sources_are_named_by_what_their_paths_do_not_share() -> None:
     assert sources_of(Path("a")) == [Source(Path("a"))]
 
 
-def test_a_folder_that_is_given_twice_is_refused(folders: list[Path]) -> None:
+def test_a_folder_that_is_given_twice_is_refused(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="given twice"):
-        write_report([folders[0], folders[0].parent / "." / folders[0].name])
+        write_report([folders[0], folders[0].parent / "." / folders[0].name], tmp_path / "page")
 
 
 def test_every_number_is_of_its_own_folder(page: Page, folders: list[Path]) -> None:
@@ -132,9 +132,7 @@ def test_networks_that_only_one_folder_has_keep_their_names(folders: list[Path])
         assert {own: own for own in modulab.load_results(source.path)["run_id"]} == names
 
 
-def test_the_command_writes_a_comparison_in_the_working_folder(
-    command: Command, folders: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_a_comparison_in_the_working_folder(command: Command, folders: list[Path]) -> None:
     code, out, _ = command("report", str(folders[0]), str(folders[2]))
     assert code == 0
     assert f"Report: {Path('report', 'report.html')}" in out

@@ -14,7 +14,7 @@ _WORDS = (
         "${{{0}:...}} names no resolver. Environment variables are ${{oc.env:NAME}}, keys are ${{KEY}}",
     ),
     (r"Interpolation key '(.+)' not found", "${{{0}}} names a key that does not exist"),
-    (r"(?:child|field) '.+' is not Optional", "this key cannot be null. Give a value, or leave it out"),
+    (r"'.+' is not Optional", "this key cannot be null. Give a value, or leave it out"),
     (r"Cannot convert '(?:list|dict)' to string", "a text is needed here"),
     (r"Cannot assign \w+ to Dict", "a dictionary is needed here, as in {{NAME: VALUE}}"),
     (
@@ -27,7 +27,6 @@ _WORDS = (
     ),
     (r"Invalid value '.*', expected one of \[(.+)\]", "it should be one of {0}"),
     (r"Value '.*' .*could not be converted to Integer", "a whole number is needed here"),
-    (r"Value '.*' .*could not be converted to Float", "a number is needed here"),
     (r"Value '.*' is not a valid bool", "it should be true or false"),
 )
 

@@ -27,8 +27,7 @@ class Source:
 
 def sources_of(paths: Path | Sequence[Path]) -> list[Source]:
     """Return the sources of a report. The names of several are their paths without the folders that all share."""
-    if isinstance(paths, Path):
-        return [Source(paths)]
+    paths = [paths] if isinstance(paths, Path) else paths
     if len(paths) == 1:
         return [Source(paths[0])]
     parts = [path.parts for path in paths]

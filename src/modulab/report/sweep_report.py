@@ -79,10 +79,14 @@ def write_report(
     """
     sources = sources_of(paths)
     results, count = load_sources(sources, MOST_IN_FIGURES)
-    own = sources[0].folder / "report" if len(sources) == 1 else Path("report")
-    if output is None:
-        check_links(own if len(sources) > 1 else sources[0].folder)
-    target = own if output is None else Path(output)
+    if output is not None:
+        target = Path(output)
+    elif len(sources) == 1:
+        target = sources[0].folder / "report"
+        check_links(sources[0].folder)
+    else:
+        target = Path("report")
+        check_links(target)
     page = write_page(describe(results, paths, modules, count), target)
     write_whole(target / SUMMARY, to_csv(summarise(results, None, ["*"])).encode())
     return page
@@ -408,16 +412,18 @@ def _curves_section(layout: Layout, sources: Sequence[Source]) -> Section | None
 
 def _load_curves(members: pd.DataFrame, sources: Sequence[Source]) -> pd.DataFrame:
     """Return the curves of some networks, without those of single files and of folders in which none was trained."""
-    found = [pd.DataFrame({"run_id": [], "step": [], "measure": [], "value": []})]
+    found: list[pd.DataFrame] = []
     for source, names in names_in(sources, members):
+        if source.path.is_file():
+            continue
         try:
-            curves = load_curves(source.path, list(names)) if source.path.is_dir() else found[0]
+            curves = load_curves(source.path, list(names))
         except ConfigError:
             if (source.path / CURVES).exists():
                 raise
             continue
         found.append(curves.assign(run_id=[names[own] for own in curves["run_id"]]))
-    return pd.concat([each for each in found if len(each)] or found)
+    return pd.concat(found) if found else pd.DataFrame(columns=["run_id", "step", "measure", "value"])
 
 
 def _connectivity_section(
@@ -528,20 +534,20 @@ def _has_checkpoints(folder: Path) -> bool:
 
 def _repeating(results: pd.DataFrame, sources: Sequence[Source]) -> Section:
     parts = [_commands_of(source) for source in sources]
-    done = [
+    done = (
         (source.folder, row)
         for source in sources
         for row, status in enumerate(rows_of(source, results)["status"])
         if status == "completed"
-    ]
+    )
     one: list[Section] = []
-    if done:
-        folder, row = done[0]
+    if first := next(done, None):
+        folder, row = first
         single = (
             "To verify a network, train it again, alone, and compare all measures. Rows are counted from 0:"
         )
         again = shlex.join(["modulab", "rerun", str(folder), "--member", str(row)])
-        one = [Section("One network", [single], commands=[again])]
+        one.append(Section("One network", [single], commands=[again]))
     if len(sources) == 1:
         return replace(parts[0], title="How to repeat it", sections=one)
     return Section("How to repeat it", sections=[*parts, *one])

@@ -37,6 +37,7 @@ _COPIES_FOR_PENALTY = 16
 _COPIES_OF_DRAWS = 7
 """Random bits, and the intermediate values from which points are computed."""
 _CURVES = 4
+"""At least as many as the default probes record."""
 _BYTES_OF_A_CURVE_VALUE = 120
 """A number of Python in a list, and its row of the table that is written at the end."""
 _OF_MEASURING = 1.5
