@@ -16,8 +16,8 @@ from modulab.metrics.modularity import (
     ablation_selectivity,
     block_sums,
     chance_corrected,
-    clean_gates,
     diagonal_modularity,
+    gates_of,
     mean_absolute_jacobian,
     measure_ablation,
     measure_functional,
@@ -111,7 +111,7 @@ def test_gates_at_hand_give_what_passes_of_each_chunk_give(
     monkeypatch.setattr("modulab.metrics.modularity.BATCH_ELEMENTS", 150)  # chunks of a few points
     task = make_task()
     probe = probe_of(task, make_network(task, *hidden, activation="tanh"), num_samples=31)
-    network, inputs, gates = probe.network, probe.samples.inputs, clean_gates(probe)
+    network, inputs, gates = probe.network, probe.samples.inputs, gates_of(probe)
     for measured in (
         lambda given: path_strength(network, inputs, given),
         lambda given: mean_absolute_jacobian(network, inputs, gates=given),

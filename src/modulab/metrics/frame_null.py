@@ -26,10 +26,10 @@ from torch import Tensor
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.modularity import (
     ChunkSum,
-    Gates,
+    GatesAtHand,
     chance_corrected,
-    clean_gates,
     gate_chunks,
+    gates_of,
     native_sums,
     structural_modularity,
 )
@@ -86,7 +86,7 @@ class FrameNull(Measure):
         partition = probe.task.partition
         rotations = module_rotations(probe.keys, partition.modules, self.rotations)
         rotated = rotated_modularity(
-            probe.network, probe.samples.inputs, partition, rotations, probe.once(clean_gates), probe.kernels
+            probe.network, probe.samples.inputs, partition, rotations, gates_of(probe), probe.kernels
         )
         null, found = rotated.mean(dim=1), probe.once(structural_modularity)
         return {_NULL: null, _EXCESS: found - null, _SCALED: (found - null) / (1 - null)}
@@ -117,7 +117,7 @@ def rotated_modularity(
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
     rotations: Float64[Tensor, "member rotation module module"],
-    gates: Gates | None = None,
+    gates: GatesAtHand | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
@@ -146,16 +146,14 @@ def rotated_modularity(
 def hidden_path_strength(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
-    gates: Gates | None = None,
+    gates: GatesAtHand | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> Float[Tensor, "member last_unit first_unit"] | Float[Tensor, "member unit"]:
     """Return E_x[ D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x) ], D = diag |activation'(z)|: paths between hidden layers.
 
     With one hidden layer it is diagonal, and its diagonal is returned.
     """
-    sums = native_sums(
-        network, inputs, HiddenPathStrengths(network.network), kernels, network.network.widest**2
-    )
+    sums = native_sums(network, inputs, HiddenPathStrengths(network.network), kernels, between_layers=True)
     if sums is None:
         middle = [edges.weights.abs() for edges in network.edges()][1:-1]
         total = ChunkSum()
@@ -179,8 +177,10 @@ def _rotated_sums(
     """Return each unit's summed absolute weights to the features of each rotated module."""
     count, modules = rotations.shape[1:3]
     by_module = weights.transpose(1, 2).flatten(2)
-    rotated = torch.bmm(rotations.flatten(1, 2), by_module).abs_().unflatten(2, (-1, weights.shape[3]))
-    return rotated.sum(dim=3).unflatten(1, (count, modules))
+    rotated = torch.bmm(rotations.flatten(1, 2), by_module).abs_().unflatten(1, (count, modules))
+    if weights.shape[3] == 1:
+        return rotated  # torch takes half of all time to sum over one feature
+    return rotated.unflatten(3, (-1, weights.shape[3])).sum(dim=4)
 
 
 def _path_sums(reads: Tensor, writes: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:

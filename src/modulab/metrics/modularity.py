@@ -37,6 +37,8 @@ _CACHED_VALUES = 1 << 16
 """The number of elements at the points that native code sums at once: 256 KiB."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
+GatesAtHand = Callable[[], Gates]
+"""Returns gates on all points, made when they are first needed: native code needs none."""
 
 
 class ChunkSum:
@@ -77,7 +79,9 @@ class ChunkSum:
 
 
 def path_strength(
-    network: NetworkPopulation, inputs: Float[Tensor, "member batch in_features"], gates: Gates | None = None
+    network: NetworkPopulation,
+    inputs: Float[Tensor, "member batch in_features"],
+    gates: GatesAtHand | None = None,
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return P = E_x[ |W_L| D_(L-1)(x) |W_(L-1)| ... D_1(x) |W_1| ], D = diag |activation'(z)|.
 
@@ -94,7 +98,7 @@ def mean_absolute_jacobian(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     centred: Partition | None = None,
-    gates: Gates | None = None,
+    gates: GatesAtHand | None = None,
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies.
 
@@ -131,19 +135,13 @@ def without_module_means(
 
 
 def _general_jacobians(
-    network: NetworkPopulation,
-    inputs: Tensor,
-    partitions: Sequence[Partition | None],
-    kernels: Kernels = NO_KERNELS,
+    network: NetworkPopulation, inputs: Tensor, partitions: Sequence[Partition | None]
 ) -> list[Tensor]:
     """Return E_x |dy/dx| by backpropagation from each output, a chunk of points at a time, for each of `partitions`.
 
     With a partition, it is that of outputs less the mean over their module.
     """
     structure = network.network
-    native = _native_jacobians(network, inputs, partitions, kernels)
-    if native is not None:
-        return native
     size = max(1, BATCH_ELEMENTS // (structure.out_features * structure.step_units))
     totals = [ChunkSum() for _ in partitions]
     for chunk in inputs.split(size, dim=1):
@@ -194,14 +192,21 @@ def _in_pieces(
     return inputs.transpose(1, 2).unflatten(2, (pieces, -1)).transpose(1, 2).flatten(0, 1)
 
 
-def _general_jacobians_of_probe(probe: Probe) -> list[Tensor]:
-    """Return the Jacobian of a network without layers and, where outputs are logits, that of centred ones beside it."""
+def _general_jacobians_of_probe(probe: Probe) -> list[Tensor] | None:
+    """Return E_x |dy/dx| and, where outputs are logits, that of centred ones beside it.
+
+    None for networks with layers for which there is no native code: `mean_absolute_jacobian` is faster.
+    """
     centred = [probe.task.partition] if probe.task.loss_function.takes_logits else []
-    return _general_jacobians(probe.network, probe.samples.inputs, [None, *centred], probe.kernels)
+    partitions, network, inputs = [None, *centred], probe.network, probe.samples.inputs
+    found = _native_jacobians(network, inputs, partitions, probe.kernels)
+    if found is None and not network.network.is_layered:
+        return _general_jacobians(network, inputs, partitions)
+    return found
 
 
 def _one_hidden_layer_jacobian(
-    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor, gates: Gates | None
+    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor, gates: GatesAtHand | None
 ) -> Tensor:
     """Return E_x |dy/dx|: each derivative is a sum over hidden units of their gate times two weights."""
     total = torch.zeros_like(writes[:, :, :1] * reads[:, :1])
@@ -269,7 +274,7 @@ def unit_specialisation(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
-    gates: Gates | None = None,
+    gates: GatesAtHand | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
@@ -286,7 +291,7 @@ def unit_strengths(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
-    gates: Gates | None = None,
+    gates: GatesAtHand | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
     """Return each hidden unit's strength for each module and over all paths, layer after layer.
@@ -309,7 +314,7 @@ by the module of the outputs, (member, unit, module), and of gates, (member, uni
 
 
 def _unit_means(
-    network: NetworkPopulation, inputs: Tensor, partition: Partition, gates: Gates | None
+    network: NetworkPopulation, inputs: Tensor, partition: Partition, gates: GatesAtHand | None
 ) -> _UnitMeans:
     weights = [edges.weights.abs() for edges in network.edges()]
     sums = [tuple(ChunkSum() for _ in range(3)) for _ in weights[1:]]
@@ -336,15 +341,13 @@ def _written_by_module(strength: Tensor, partition: Partition) -> Float64[Tensor
 def _native_unit_means(
     network: NetworkPopulation, inputs: Tensor, partition: Partition, kernels: Kernels
 ) -> _UnitMeans | None:
-    """Return what `_unit_means` does by native code, if there is any and where points take products of their own."""
+    """Return what `_unit_means` does by native code, if there is any."""
     structure, batch = network.network, inputs.shape[1]
     last = structure.num_stages
-    if last <= 2:
-        return None
     means: list[tuple[Tensor, Tensor, Tensor]] = []
     for layer in range(1, last):
         found = [
-            native_sums(network, inputs, function, kernels, structure.widest**2)
+            native_sums(network, inputs, function, kernels, between_layers=True)
             for function in (
                 PathStrengths(structure, 0, layer), PathStrengths(structure, layer, last), Gating(structure, layer - 1)
             )
@@ -502,7 +505,7 @@ def structural_modularity(probe: Probe) -> Float64[Tensor, " member"]:
     """Return the chance-corrected share of path strength that lies within modules."""
     strength = _native_path_strength(probe)
     if strength is None:
-        strength = path_strength(probe.network, probe.samples.inputs, probe.once(clean_gates))
+        strength = path_strength(probe.network, probe.samples.inputs, gates_of(probe))
     return diagonal_modularity(strength, probe.task.partition)
 
 
@@ -511,13 +514,16 @@ def native_sums(
     inputs: Float[Tensor, "member batch in_features"],
     function: RowFunction,
     kernels: Kernels,
-    values: int = 1,
+    between_layers: bool = False,
 ) -> Float[Tensor, "member ..."] | None:
     """Return what a function of parameters and points adds up over points, by native code where there is any.
 
-    It makes up to so many `values` of each point, or as many as there are units, if that is more.
+    It makes as many values of each point as there are units. Where it is about paths `between_layers` and several
+    layers are hidden, it makes a matrix for each point.
     """
-    parts = _in_pieces(inputs, max(values, network.network.step_units))
+    structure = network.network
+    matrix = structure.widest**2 if between_layers and structure.num_stages > 2 else 1
+    parts = _in_pieces(inputs, max(matrix, structure.step_units))
     run = kernels.compiled(function, network.parameters, parts)
     return None if run is None else _summed_pieces(run(network.parameters, parts), len(inputs))
 
@@ -549,10 +555,11 @@ def measure_functional(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
 
 def _jacobian(probe: Probe, centred: bool = False) -> Tensor:
     """Return `mean_absolute_jacobian` of a probe."""
-    if not probe.network.network.is_layered:
-        return probe.once(_general_jacobians_of_probe)[int(centred)]
+    found = probe.once(_general_jacobians_of_probe)
+    if found is not None:
+        return found[int(centred)]
     partition = probe.task.partition if centred else None
-    return mean_absolute_jacobian(probe.network, probe.samples.inputs, partition, probe.once(clean_gates))
+    return mean_absolute_jacobian(probe.network, probe.samples.inputs, partition, gates_of(probe))
 
 
 @measure(
@@ -576,9 +583,8 @@ def measure_functional_centred(probe: Probe) -> dict[str, Float64[Tensor, " memb
 )
 def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/unit_specialisation`."""
-    gates = probe.once(clean_gates)
     inputs, partition = probe.samples.inputs, probe.task.partition
-    values = unit_specialisation(probe.network, inputs, partition, gates, probe.kernels)
+    values = unit_specialisation(probe.network, inputs, partition, gates_of(probe), probe.kernels)
     return {"modularity/unit_specialisation": values}
 
 
@@ -592,8 +598,12 @@ def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     return {"modularity/ablation": found}
 
 
-def clean_gates(probe: Probe) -> Gates:
-    """Return the gates of the clean pass of a probe, for `Probe.once`; none where a network has no layers."""
+def gates_of(probe: Probe) -> GatesAtHand:
+    """Return a function that returns the gates of the clean pass of a probe; none where a network has no layers."""
+    return lambda: probe.once(_clean_gates)
+
+
+def _clean_gates(probe: Probe) -> Gates:
     structure = probe.network.network
     return structure.gates(probe.clean) if structure.is_layered else {}
 
@@ -602,7 +612,7 @@ def gate_chunks(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     hidden_rows: bool = False,
-    gates: Gates | None = None,
+    gates: GatesAtHand | None = None,
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
@@ -611,12 +621,13 @@ def gate_chunks(
     With `gates` of all points at hand, no pass is made.
     """
     structure = network.network
+    at_hand = None if gates is None else gates()
     widths = [*(site.units for site in structure.sites), structure.out_features]
     rows = 1 if len(widths) == 2 else max(widths) if hidden_rows else widths[-1]
     size = max(1, BATCH_ELEMENTS // (rows * max(*widths, structure.in_features)))
     for start in range(0, inputs.shape[1], size):
         chunk = inputs[:, start : start + size]
         points = chunk.shape[1]
-        own = structure.gates(network.record(chunk)) if gates is None else gates
-        first = 0 if gates is None else start
+        own = structure.gates(network.record(chunk)) if at_hand is None else at_hand
+        first = 0 if at_hand is None else start
         yield [own[site.name][:, :, first : first + points] for site in structure.sites], points

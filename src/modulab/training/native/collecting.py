@@ -211,10 +211,22 @@ def _typed(operation: Operation, values: Sequence[Value], result: torch.dtype) -
     elif operation.takes == "condition":
         wanted[0] = torch.bool
     casts = [
-        f"{{{place}}}" if value.dtype == dtype else f"(({C_TYPES[dtype]}){{{place}}})"
+        _cast(f"{{{place}}}", value.dtype, dtype)
         for place, (value, dtype) in enumerate(zip(values, wanted, strict=True))
     ]
     return operation.expression.format(*casts)
+
+
+def _cast(expression: str, own: torch.dtype, wanted: torch.dtype) -> str:
+    """Return an expression of one type as one of another."""
+    if own == wanted:
+        return expression
+    # GCC puts truth values into numbers one by one, where it is to cast them, and by masks, where it is to choose.
+    return (
+        f"({expression} ? ({C_TYPES[wanted]})1 : ({C_TYPES[wanted]})0)"
+        if own == torch.bool
+        else f"(({C_TYPES[wanted]}){expression})"
+    )
 
 
 def _bounds_of(name: str, values: Sequence[Value]) -> tuple[float, float]:

@@ -1,13 +1,21 @@
 // Rates that Poisson counts give, as modulab/metrics/poisson.py and robustness.py compute them, to the same bits.
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 static constexpr float SEARCH_BELOW = 8;
 static constexpr int LARGEST_SEARCHED = 100;
+// Above this rate, logarithms of factorials lose too many digits.
+static constexpr double SUMMED_BELOW = 2000;
+// Up to this relative difference of two probabilities, it is left open which of them is larger.
+static constexpr double TOO_CLOSE = 1e-9;
+
+// Phi(score).
+static double probability_of(double score) { return 0.5 * std::erfc(-score * M_SQRT1_2); }
 
 // The smallest n with P(N <= n) >= Phi(score), by summing probabilities upwards.
 static double searched(double rate, double score) {
-  double term = std::exp(-rate), missing = 0.5 * std::erfc(-score * M_SQRT1_2) - term;
+  double term = std::exp(-rate), missing = probability_of(score) - term;
   int count = 0;
   while (missing > 0 && count < LARGEST_SEARCHED - 1) {
     count++;
@@ -17,14 +25,34 @@ static double searched(double rate, double score) {
   return count;
 }
 
-// By M. Giles's expansion, or -1 where it is nearer to an integer than its error.
+// The smallest n >= count with P(N <= n) >= Phi(score), where P(N <= count - 1) is below that. -1 where too close to tell.
+static double decided(double rate, double score, double count) {
+  const double wanted = probability_of(score), inverse = 1 / rate;
+  double term = std::exp(count * std::log(rate) - rate - std::lgamma(count + 1)), reached = term;
+  // Downwards from P(N = count); what is left out is a share of about 1e-11.
+  double below = term;
+  for (double n = count; n > 0 && below > 1e-12 * reached; n--) {
+    below *= n * inverse;
+    reached += below;
+  }
+  while (std::fabs(reached - wanted) > TOO_CLOSE * wanted) {
+    if (reached > wanted) return count;
+    count++;
+    term *= rate / count;
+    reached += term;
+  }
+  return -1;
+}
+
+// By M. Giles's expansion and, where that is nearer to an integer than its error, by probabilities. -1 in doubt.
 static double expanded(double rate, double score) {
   const double root = std::sqrt(rate), square = score * score;
   const double x = rate + root * score + (1.0 / 3 + square / 6) - score * (1.0 / 36 + square / 72) / root +
                    (-8.0 / 405 + square * (7.0 / 810 + square / 270)) / rate;
   const double error = 0.02 * (1 + std::fabs(score) * square * square) / (rate * root) + 1e-14 * rate;
-  const double lowest = std::floor(x - error), highest = std::floor(x + error);
-  return lowest == highest ? (lowest < 0 ? 0 : lowest) : -1;
+  const double lowest = std::fmax(std::floor(x - error), 0), highest = std::fmax(std::floor(x + error), 0);
+  if (lowest == highest) return lowest;
+  return rate < SUMMED_BELOW ? decided(rate, score, lowest) : -1;
 }
 
 // Of rates of 8 and more, or -1 in doubt.
@@ -60,6 +88,7 @@ extern "C" int64_t count_rates(int64_t number, const float *activity, const floa
   int64_t left = 0;
   int32_t places[PIECE];
   float rates[PIECE], counts[PIECE];
+  uint8_t doubt[PIECE];
   for (int64_t start = 0; start < number; start += PIECE) {
     const int size = (int)(number - start < PIECE ? number - start : PIECE);
     const float *own = activity + start, *drawn = scores + start;
@@ -82,14 +111,22 @@ extern "C" int64_t count_rates(int64_t number, const float *activity, const floa
       }
     }
 #pragma omp simd
-    for (int i = 0; i < size; i++) out[i] = rate_of(own[i], window, counts[i]);
     for (int i = 0; i < size; i++) {
-      if (rates[i] < INFINITY && counts[i] >= 0) continue;
-      const double count = rates[i] < SEARCH_BELOW  ? searched(rates[i], drawn[i])
-                           : rates[i] < INFINITY    ? expanded(rates[i], drawn[i])
-                                                    : NAN;
-      out[i] = rate_of(own[i], window, (float)count);
-      if (count < 0) doubtful[left++] = (int32_t)(start + i);
+      out[i] = rate_of(own[i], window, counts[i]);
+      doubt[i] = rates[i] < INFINITY && counts[i] >= 0 ? 0 : 1;
+    }
+    // Few are in doubt, so eight are passed over at once.
+    for (int first = 0; first < size; first += 8) {
+      uint64_t eight = 0;
+      memcpy(&eight, doubt + first, size - first < 8 ? size - first : 8);
+      for (; eight != 0; eight &= eight - 1) {
+        const int i = first + __builtin_ctzll(eight) / 8;
+        const double count = rates[i] < SEARCH_BELOW  ? searched(rates[i], drawn[i])
+                             : rates[i] < INFINITY    ? expanded(rates[i], drawn[i])
+                                                      : NAN;
+        out[i] = rate_of(own[i], window, (float)count);
+        if (count < 0) doubtful[left++] = (int32_t)(start + i);
+      }
     }
   }
   return left;
