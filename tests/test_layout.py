@@ -16,6 +16,8 @@ PACKAGE = ROOT / "src" / "modulab"
 LEVELS = [
     {
         "arguments",
+        "control_groups",
+        "cores",
         "errors",
         "extras",
         "foreign",

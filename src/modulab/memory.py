@@ -6,12 +6,18 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from modulab.control_groups import group_folders, lines_of, number_in
 from modulab.errors import ConfigError
 
 _BYTES_OF_A_PLANNED_MEMBER = 4_000
 """The memory per member if all members differ in more than the seed; a tenth of that with many seeds per setting."""
 _NOTICEABLE = 16 << 20
 """Less than this fits wherever the program has started: to ask what is free takes time, for each job of a sweep."""
+_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""The files of a memory limit and of what is used, and the statistic of what of that is only cached."""
 _UNLIMITED = 1 << 60
 """Limits from here on stand for none: cgroups of version 1 write the largest number of pages."""
 
@@ -41,7 +47,7 @@ def check_plan(members: int, what: str) -> None:
 
 
 def _machine_bytes(root: Path) -> float:
-    for line in _lines(root / "proc/meminfo"):
+    for line in lines_of(root / "proc/meminfo"):
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
@@ -49,36 +55,14 @@ def _machine_bytes(root: Path) -> float:
 
 
 def _container_bytes(root: Path) -> Iterator[float]:
-    """Yield what each memory limit that holds for this process leaves (control groups of version 2 and 1)."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount, limit, used, cached = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            mount, limit, used = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cached = "total_inactive_file"
-        else:
-            continue
-        # Limits of outer groups hold too. Within a container the path may be that of the host, and not be there.
-        for place in (Path(path.lstrip("/")), *Path(path.lstrip("/")).parents):
-            folder = root / mount / place
-            most, taken = _number(folder / limit), _number(folder / used)
-            if most is not None and taken is not None and most < _UNLIMITED:
-                yield max(0, most - taken + _statistic(folder / "memory.stat", cached))
+    """Yield what each memory limit that holds for this process leaves."""
+    for version, folder in group_folders("memory", root):
+        limit, used, cached = _FILES[version]
+        most, taken = number_in(folder / limit), number_in(folder / used)
+        if most is not None and taken is not None and most < _UNLIMITED:
+            yield max(0, most - taken + _statistic(folder / "memory.stat", cached))
 
 
 def _statistic(file: Path, name: str) -> int:
-    words = (line.split() for line in _lines(file))
+    words = (line.split() for line in lines_of(file))
     return next((int(value) for key, value in words if key == name), 0)
-
-
-def _number(file: Path) -> int | None:
-    lines = _lines(file)
-    return int(lines[0]) if lines and lines[0].isdigit() else None
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text("utf-8").splitlines()
-    except OSError:
-        return []

@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from modulab.cores import cpu_count
 from modulab.errors import ConfigError, describe
 from modulab.memory import free_bytes
 from modulab.notebook import CellText, in_notebook
@@ -52,7 +53,7 @@ def run_on_this_machine(
     experiments: Sequence[Experiment], processes: int | None, style: str
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Run experiments as `run_experiments` does, `processes` at once, or as many as suit this machine's cores."""
-    from modulab.training.execution import choose_device, cpu_count  # takes seconds to import
+    from modulab.training.execution import choose_device  # takes seconds to import
 
     # An accelerator takes populations one at a time; a processor's cores are shared out.
     cores = cpu_count() if choose_device("auto").type == "cpu" else 1

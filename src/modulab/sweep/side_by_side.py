@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modulab.config.settings import Member, Run, Trainer, read_run
+from modulab.cores import cpu_count
 from modulab.errors import ConfigError
 from modulab.networks.self_trained import SelfTrained
 from modulab.progress import ProgressReport
@@ -14,7 +15,7 @@ from modulab.results.manifest import checkpoint_path, write_manifest
 from modulab.signals import ended_by_signal
 from modulab.sweep.pack import available_bytes
 from modulab.training.cache import say_once
-from modulab.training.execution import Execution, cpu_count
+from modulab.training.execution import Execution
 from modulab.training.fit import PopulationResult
 from modulab.workers import Send, SentProgress, Workers, outcome_sent, show_sent
 

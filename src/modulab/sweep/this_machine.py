@@ -15,6 +15,7 @@ import torch
 
 from modulab.config.loggers import Loggers
 from modulab.config.settings import Run
+from modulab.cores import cpu_count
 from modulab.errors import ConfigError
 from modulab.logger.run_log import RunLog, say
 from modulab.progress import ProgressReport
@@ -33,7 +34,6 @@ from modulab.sweep.run import (
 )
 from modulab.sweep.shards import cut_shards
 from modulab.training.cost import RATES, compile_seconds, measure_seconds, step_seconds
-from modulab.training.execution import cpu_count
 from modulab.workers import Message, Send, SentProgress, Workers, outcome_sent, show_sent
 
 _PRELOAD = ("modulab.sweep.this_machine", "modulab.config.composing", "hydra")

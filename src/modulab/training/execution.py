@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from modulab.config.settings import Member, Trainer
+from modulab.cores import cpu_count
 from modulab.errors import ConfigError
 from modulab.text import say_once
 from modulab.training.cost import compiling_pays, native_measures_pay
@@ -56,11 +56,6 @@ class Execution:
                 "trainer.engine=compiled."
             )
         return _with_usable_engine(self)
-
-
-def cpu_count() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def choose_device(accelerator: str) -> torch.device:
