@@ -15,10 +15,12 @@ import yaml
 
 from modulab.config.settings import read_run
 from modulab.errors import ConfigError
+from modulab.extras import is_there
 from modulab.results.store import load_results
 from modulab.results.versions import versions
 from modulab.sweep.node_shard import NodeShard
-from modulab.sweep.ray_tasks import Ended, RaySettings, RayTask, _left_behind, train_shard
+from modulab.sweep.ray_connection import _left_behind, connect
+from modulab.sweep.ray_tasks import Ended, RaySettings, RayTask, train_shard
 from tests.command_line import SMALL, Command
 from tests.members import EAGER, EAGERLY, member_config
 
@@ -60,6 +62,41 @@ def test_an_address_that_a_crashed_cluster_left_is_told_from_that_of_one_that_an
         file.write_text(f"{address}\n")
         assert _left_behind() is None
     assert _left_behind() == address
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not is_there("ray"), reason="ray is not installed: pip install 'modulab[ray]'")
+@pytest.mark.parametrize(
+    ("failures", "last"), [(1, None), (3, "Proxy failed to Connect to backend! Check the logs")]
+)
+def test_a_server_that_ray_did_not_start_for_a_client_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], failures: int, last: str | None
+) -> None:
+    import ray
+
+    calls = 0
+
+    def init(**options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        print("what Ray says", flush=True)
+        if calls <= failures:
+            raise ConnectionAbortedError(
+                "Initialization failure from server:\nTraceback (most recent call last):\n  File ...\n"
+                "RuntimeError: Proxy failed to Connect to backend! Check the logs. They are elsewhere.\n"
+            )
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    if last is None:
+        assert connect("ray://localhost", None) == "ray://localhost"
+    else:
+        with pytest.raises(ConfigError, match=rf"Ray cannot be reached: RuntimeError: {last}\. Check hydra"):
+            connect("ray://localhost", None)
+    out, err = capfd.readouterr()
+    assert out == ""
+    attempts = [f"Ray did not start a server for this client: attempt {number} of 3" for number in (1, 2)]
+    assert err.splitlines() == ["connecting to Ray at ray://localhost", *attempts[:failures]]
 
 
 def test_a_dry_run_tells_of_the_shards_and_starts_nothing(command: Command) -> None:

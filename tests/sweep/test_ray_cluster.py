@@ -4,22 +4,24 @@ command that waits, the sweep ends in the table of one that was trained here.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from modulab.extras import is_there
 from modulab.results.store import load_results
-from tests.command_line import MODULAB
+from tests.command_line import MODULAB, SMALL, last_given
 from tests.sweep.switched_sweep import SWEEP, SWITCHED, assert_same_bits, drawn
 
 pytestmark = [
@@ -39,11 +41,12 @@ Start = Callable[..., subprocess.Popen[str]]
 class Cluster:
     """A cluster in a process of its own, which obeys."""
 
-    def __init__(self, folder: str) -> None:
-        self.environment = os.environ | EQUAL_PRIORITY | {"RAY_TMPDIR": folder}
+    def __init__(self, folder: str, own: Mapping[str, str] | None = None, **node: object) -> None:
+        """Start one, with environment variables of its `own` and settings of its first `node`."""
+        self.environment = os.environ | EQUAL_PRIORITY | {"RAY_TMPDIR": folder} | (own or {})
         """With which commands find it without its address."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray_cluster"],
+            [sys.executable, "-m", "tests.ray_cluster", json.dumps(node)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -241,3 +244,113 @@ def test_command_of_the_page_on_sweeps_for_ray_runs_as_written_on_this_machine(t
     assert told[0] == "Ray's last cluster on this machine, 127.0.0.1:1, does not answer: one is started here"
     assert told[1].startswith("Ray (started on this machine) trains 2 shards; logs: outputs/ray/ray/")
     assert load_results(tmp_path / "outputs/ray")["status"].tolist() == ["completed"] * 8
+
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-the-tests"}
+WITHOUT_TOKEN = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
+SMALL_SWEEP = last_given(
+    "train", "-m", *SMALL, "noise.scale=0,0.2", "hydra/launcher=population_ray", "hydra.launcher.cpus=1",
+    "hydra.launcher.memory_gib=0.5", "hydra.launcher.shards=2", "hydra.launcher.poll_seconds=0.2",
+)  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[tuple[Cluster, int, int]]:
+    """Give a cluster that asks for a token, and the ports for clients and for jobs."""
+    clients, jobs, agent = (free_port() for _ in range(3))
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        cluster = Cluster(  # beside others: each needs ports of its own
+            folder,
+            TOKEN,
+            ray_client_server_port=clients,
+            include_dashboard=True,
+            dashboard_port=jobs,
+            dashboard_agent_listen_port=agent,
+        )
+        yield cluster, clients, jobs
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def small_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the small sweep, trained without Ray."""
+    folder = tmp_path_factory.mktemp("small")
+    words = [word for word in SMALL_SWEEP if "hydra" not in word]
+    subprocess.run([*MODULAB, *words, f"hydra.sweep.dir={folder}"], check=True, capture_output=True)
+    return folder
+
+
+def test_a_cluster_that_asks_for_a_token_says_so_to_a_command_without_it(
+    guarded: tuple[Cluster, int, int], tmp_path: Path
+) -> None:
+    cluster, _, _ = guarded
+    words = [*MODULAB, *SMALL_SWEEP, f"hydra.launcher.address={cluster.address}", "hydra.sweep.dir=sweep"]
+    for own, reason in (
+        (WITHOUT_TOKEN, "the token for it is missing or wrong"),
+        (
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)},
+            "Token authentication is enabled but no authentication token was found",
+        ),
+    ):
+        environment = {name: value for name, value in (cluster.environment | own).items() if value}
+        ran = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 2
+        connecting, refused = ran.stderr.splitlines()
+        assert connecting == f"connecting to Ray at {cluster.address}"
+        assert refused.startswith(
+            f"error: hydra/launcher=population_ray: Ray cannot be reached: {reason}. Check "
+        )
+        assert "if the cluster asks for a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in refused
+        assert not (tmp_path / "sweep").exists()
+
+
+def test_a_client_from_elsewhere_trains_the_same_bits(
+    guarded: tuple[Cluster, int, int], small_here: Path, tmp_path: Path
+) -> None:
+    cluster, clients, _ = guarded
+    words = [f"hydra.launcher.address=ray://127.0.0.1:{clients}", "hydra.sweep.dir=sweep"]
+    ran = subprocess.run(
+        [*MODULAB, *SMALL_SWEEP, *words],
+        cwd=tmp_path, env=cluster.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "Warning" not in ran.stderr
+    assert_same_bits(tmp_path / "sweep", small_here)
+
+
+def test_a_job_that_is_submitted_to_the_cluster_trains_the_same_bits(
+    guarded: tuple[Cluster, int, int], small_here: Path, tmp_path: Path
+) -> None:
+    cluster, _, jobs = guarded
+    command = [*MODULAB, *SMALL_SWEEP, f"hydra.sweep.dir={tmp_path}/sweep"]
+    submit = [
+        str(Path(sys.executable).with_name("ray")),
+        "job",
+        "submit",
+        "--address",
+        f"http://127.0.0.1:{jobs}",
+        "--",
+    ]
+    for _ in range(60):
+        ran = subprocess.run(
+            [*submit, *command],
+            cwd=tmp_path,
+            env=cluster.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "No available agent to submit job" not in ran.stderr:  # as long as the cluster is starting
+            break
+        time.sleep(1)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "trains 2 shards" in ran.stdout
+    assert_same_bits(tmp_path / "sweep", small_here)

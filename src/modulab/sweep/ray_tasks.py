@@ -6,15 +6,13 @@ in the sweep's folder, which all nodes share, as do their logs.
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import signal
 import socket
 import traceback
 from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +22,13 @@ from modulab.config.settings import Run
 from modulab.errors import ConfigError
 from modulab.results.versions import versions
 from modulab.sweep.node_shard import NodeShard
+from modulab.sweep.output import output_to
+from modulab.sweep.ray_connection import STARTED, connect, first_sentence, lines_of
 from modulab.sweep.ray_private import write_reports_to
 from modulab.sweep.run import Work
 from modulab.sweep.shards import Shard, check_settings, count_words, refresh_folders, tell
 
 FOLDER = "ray"
-_OBJECT_STORE_BYTES = 80 << 20
-"""About the minimum memory of Ray; shards write their results to files."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class RayTasks:
 
     def connect(self) -> None:
         """Connect to the cluster, or start one. Raises: ConfigError if that is impossible, or it never has room."""
-        self._where = _connect(self._settings)
+        self._where = connect(self._settings.address, self._settings.runtime_env)
         self._lack = self._lack_of_room()
 
     def in_flight(self, run_ids: Collection[str], folder: Path) -> list[Shard]:
@@ -222,7 +220,7 @@ class RayTasks:
         except (RayTaskError, RuntimeEnvSetupError) as error:  # before or after our own code
             ended = Ended("refused", f"a node cannot run it: {_last_line(error)}")
         except RayError as error:
-            ended = Ended("interrupted", _first_sentence(error))
+            ended = Ended("interrupted", first_sentence(error))
         if ended.how == "refused":
             task.state = ""
             raise ConfigError(f"hydra/launcher=population_ray: {ended.reason}")
@@ -250,7 +248,7 @@ class RayTasks:
         largest = max(nodes, key=lambda node: [node.get(name, 0) for name in demand], default={})
         found = _amounts({name: largest.get(name, 0) for name in demand})
         lack = f"no node has {_amounts(demand)}; the largest has {found}"
-        if self._where == _STARTED:
+        if self._where == STARTED:
             raise ConfigError(
                 f"hydra/launcher=population_ray: {lack}. Lower hydra.launcher.cpus, memory_gib or gpus, or name a "
                 "cluster with hydra.launcher.address."
@@ -276,7 +274,7 @@ def train_shard(task: RayTask) -> Ended:
     with suppress(OSError):  # where it is not shared
         os.chdir(task.folder)
     try:
-        with _output_to(Path(task.log)), _signals_handled():
+        with output_to(Path(task.log)), _signals_handled():
             return _train(task.shard)
     except OSError as error:
         return Ended(
@@ -298,81 +296,6 @@ def _train(shard: NodeShard) -> Ended:
     return Ended("whole")
 
 
-_STARTED = "started on this machine"
-
-
-def _connect(settings: RaySettings) -> str:
-    """Connect to the cluster that the settings name, unless that is done, and return which it is, in words.
-
-    Without an address it is the one that Ray itself would take: that of RAY_ADDRESS, or of this machine; where there is
-    none, one is started that ends with this process.
-
-    Raises: ConfigError if it cannot be reached.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        return "connected"
-    options: dict[str, Any] = {
-        "log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": settings.runtime_env,
-    }  # fmt: skip
-    starting: dict[str, Any] = {
-        **options,
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    try:
-        if address == "local":
-            ray.init(address=address, **starting)
-            return _STARTED
-        if address is not None:
-            _check_answers(address)
-            ray.init(address=address, **options)
-            return address
-        if left := _left_behind():
-            tell(f"Ray's last cluster on this machine, {left}, does not answer: one is started here")
-            ray.init(address="local", **starting)
-            return _STARTED
-        try:
-            ray.init(**starting)
-            return _STARTED
-        except ValueError:  # settings of a new cluster, where `ray start` has begun one
-            ray.init(**options)
-            return "the cluster of this machine"
-    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
-        raise ConfigError(
-            f"hydra/launcher=population_ray: Ray cannot be reached: {_first_sentence(error)}. Check "
-            "hydra.launcher.address against `ray status`; with hydra.launcher.address=local one is started here."
-        ) from error
-
-
-def _left_behind() -> str | None:
-    """Return the address that a cluster of this machine left in Ray's file as it crashed, or None if it answers.
-
-    Ray itself would try it for many minutes.
-    """
-    temporary = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
-    file = Path(temporary, "ray", "ray_current_cluster")
-    try:
-        address = file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-    try:
-        _check_answers(address)
-    except OSError:
-        return address
-    return None
-
-
-def _check_answers(address: str) -> None:
-    """Raise OSError where nothing listens at an address; Ray itself takes minutes to find out."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
-
-
 def _programs() -> dict[str, str | None]:
     """Return the versions on which bits depend."""
     found = versions()
@@ -390,32 +313,8 @@ def _amounts(resources: Mapping[str, float]) -> str:
     )
 
 
-def _lines(error: BaseException) -> list[str]:
-    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-
-
-def _first_sentence(error: BaseException) -> str:
-    return re.split(r"\.(?:\s|$)", _lines(error)[0])[0]
-
-
 def _last_line(error: BaseException) -> str:
-    return _lines(error)[-1]
-
-
-@contextmanager
-def _output_to(path: Path) -> Generator[None]:
-    """Write what this process prints, its libraries and children too, to the end of a file."""
-    kept = [os.dup(number) for number in (1, 2)]
-    with path.open("a", buffering=1) as log:
-        try:
-            for number in (1, 2):
-                os.dup2(log.fileno(), number)
-            with redirect_stdout(log), redirect_stderr(log):
-                yield
-        finally:
-            for number, copy in zip((1, 2), kept, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
+    return lines_of(error)[-1]
 
 
 @contextmanager
