@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from modulab.training.measuring import measure_each
+
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 RECORDS = SCRIPTS.parent / "docs" / "benchmarks"
 COMPILING = {"modulab", "modulab_native", "vmap_compiled"}
@@ -193,15 +195,45 @@ def test_limit_benchmark_times_each_engine_beside_the_kernel(tmp_path: Path) -> 
         env=os.environ | {"PYTHON": sys.executable, "MODULAB_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    rows = json.loads(output.read_text())["results"]
+    found = json.loads(output.read_text())
+    *_, first_line, second_line, last_line = finished.stdout.splitlines()
+    measuring = found["measuring"]
+    assert last_line == (
+        f"measuring, milliseconds a network: limit {measuring['limit']:.2f}, native {measuring['native']:.2f}, "
+        f"ratio {measuring['native'] / measuring['limit']:.2f}"
+    )
+    rows = found["results"]
     assert [row["workload"] for row in rows] == ["no noise", "Poisson noise"]
-    for row, line in zip(rows, finished.stdout.splitlines()[-2:], strict=True):
+    for row, line in zip(rows, (first_line, second_line), strict=True):
         printed = [float(cell) for cell in line.removeprefix(row["workload"]).split()]
         assert all(row[name] > 0 for name in ("limit", "native", "eager"))
         assert printed[0] == pytest.approx(row["limit"], abs=0.051)
         for first, name in ((1, "native"), (4, "eager")):
             assert printed[first] == pytest.approx(row[name], abs=0.051)
             assert printed[first + 1] == pytest.approx(row[name] / row["limit"], abs=0.0051)
+
+
+@pytest.mark.slow
+def test_limit_of_measuring_takes_the_same_measures(contenders: Any) -> None:
+    limit = contenders("benchmark_contenders.limit")
+    members, networks, mask = limit._networks_to_measure()
+    by_hand = limit.LimitOfMeasuring(members, networks)
+    found = dict(zip(by_hand.names, by_hand().double().T, strict=True))
+    for factor in members[0].probes.ranges:
+        for name, others in (("own", (0, 1)), ("other", (1, 0))):
+            sides = [found[f"range@{factor:g} {side} {module}"] for side, module in enumerate(others)]
+            found[f"error_beyond/{name}_range@{factor:g}"] = torch.stack(sides).mean(dim=0)
+    measured = measure_each(members, networks, mask, members[0].probes).measures
+    for name, values in found.items():
+        if name.startswith("range@"):
+            continue
+        expected = torch.tensor(measured[name], dtype=torch.float64)
+        if name.startswith("error_under/"):  # under other draws
+            assert values.mean().item() == pytest.approx(expected.mean().item(), rel=0.06), name
+        else:
+            tolerance = 1e-3 if name == "modularity/structural_frame_null" else 2e-6  # whose angles are drawn
+            torch.testing.assert_close(values, expected, rtol=tolerance, atol=tolerance)
+    assert sum(name in measured for name in found) == 55
 
 
 def test_measuring_benchmark_prints_the_share_of_each_kind(

@@ -1,7 +1,8 @@
 """How near the engines come to what one core can do: scripts/benchmark limit.
 
-The limit is `limit_kernel.cpp`, the reference workload written by hand. All contenders take turns in one process, on
-one thread, and are timed by the processor's time, so that others at work on the machine count for little.
+The limit is the reference workload written by hand: training in `limit_kernel.cpp`, and the default measures in
+`limit_measuring.cpp`. All contenders take turns in one process, on one thread, and are timed by the processor's time,
+so that others at work on the machine count for little.
 """
 
 from __future__ import annotations
@@ -11,29 +12,41 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from benchmark_contenders.machine import describe_machine
 from benchmark_contenders.modulab_population import reference_members
 from benchmark_contenders.workload import BATCH_SIZE, LEARNING_RATE, SIGMA
 from modulab.arguments import ArgumentParser
+from modulab.config.settings import Member
+from modulab.metrics.poisson import count_table
+from modulab.metrics.probe import make_probe, widened_samples
+from modulab.networks.base import NetworkPopulation
+from modulab.streams import member_keys
+from modulab.tasks.base import Samples
 from modulab.training.data import PopulationData
 from modulab.training.engine import keep_freed_memory, run_chunk, step_function
 from modulab.training.learner import PopulationLearner
+from modulab.training.measuring import measure_each
 from modulab.training.native.building import VECTORS
 from modulab.training.native.emitting import PRELUDE
 from modulab.training.program import program_of
 
 _CPU = torch.device("cpu")
 _IN_ONE_BLOCK = 7
-_KERNEL = Path(__file__).with_name("limit_kernel.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp-simd", "-shared", "-fPIC", *VECTORS)
+_FOLDER = Path(__file__).parent
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-shared", "-fPIC", *VECTORS)
+_FAST = {
+    "limit_kernel": ("-ffast-math",),
+    "limit_measuring": ("-fno-math-errno", "-fno-trapping-math"),  # more would change Poisson counts
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     engines = options.engines.split(",")
     rows = [compare(noise, engines, options.steps, options.repeats) for noise in (False, True)]
+    measuring = compare_measuring(max(1, options.repeats // 3))
     machine = describe_machine()
     print(
         f"{machine['processor']}, commit {machine['commit']}; microseconds of CPU time a network-step, medians"
@@ -59,8 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{row[name]:12.1f}{row[name] / row['limit']:7.2f}{row['ready'][name]:12.1f}" for name in engines
         )
         print(f"{row['workload']:14}{row['limit']:8.1f}{cells}")
+    print(
+        f"measuring, milliseconds a network: limit {measuring['limit']:.2f}, native {measuring['native']:.2f}, "
+        f"ratio {measuring['native'] / measuring['limit']:.2f}"
+    )
     if options.output is not None:
-        options.output.write_text(json.dumps({"machine": machine, "results": rows}, indent=2) + "\n")
+        found = {"machine": machine, "results": rows, "measuring": measuring}
+        options.output.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 
@@ -86,6 +105,31 @@ def compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> di
         )
     networks, tables = learner.parameters_by_row.data, data.chunk(0).table
     turns["limit"] = _kernel(networks, tables, steps, SIGMA if noise else 0.0)
+    seconds = _in_turns(turns, repeats)
+    scale = 1e6 / (len(members) * steps)
+    return {
+        "workload": "Poisson noise" if noise else "no noise",
+        **{name: each * scale for name, each in seconds.items()},
+        "ready": ready,
+    }
+
+
+def compare_measuring(repeats: int) -> dict[str, float]:
+    """Return milliseconds of CPU time per network of the limit and of modulab, for all default measures."""
+    members, networks, mask = _networks_to_measure()
+    limit = LimitOfMeasuring(members, networks)
+
+    def native() -> None:
+        engines = ["native_measures"] * len(members)
+        found = measure_each(members, networks, mask, members[0].probes, engines=engines)
+        assert not found.failures
+
+    seconds = _in_turns({"limit": limit, "native": native}, repeats)
+    return {name: each * 1e3 / len(members) for name, each in seconds.items()}
+
+
+def _in_turns(turns: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median processor time of each turn, after one that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for repeat in range(repeats + 1):
         for name, turn in turns.items():
@@ -93,12 +137,87 @@ def compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> di
             turn()
             if repeat > 0:
                 seconds[name].append(time.process_time() - start)
-    scale = 1e6 / (len(members) * steps)
-    return {
-        "workload": "Poisson noise" if noise else "no noise",
-        **{name: median(each) * scale for name, each in seconds.items()},
-        "ready": ready,
-    }
+    return {name: median(each) for name, each in seconds.items()}
+
+
+def _networks_to_measure() -> tuple[list[Member], NetworkPopulation, Tensor]:
+    """Return 64 members of the reference workload, their networks after some steps, and their masks."""
+    members, _ = reference_members(64, 200, False, 1, "eager")
+    learner = PopulationLearner(members, "native", _CPU)
+    data = PopulationData(learner.row_members, 0, _CPU)
+    learner.read_data(data.offsets, data.counts)
+    learner.on_fit_start()
+    learner.training_step(data.chunk(0))
+    return members, learner.member_networks(), learner.member_masks()
+
+
+class LimitOfMeasuring:
+    """The default measures by `limit_measuring.cpp`, of networks of the reference workload."""
+
+    def __init__(self, members: Sequence[Member], networks: NetworkPopulation) -> None:
+        task, probes = members[0].task, members[0].probes
+        self._count = len(members)
+        self._parameters = networks.parameters.contiguous()
+        probe = make_probe(task, networks, member_keys([member.seed for member in members]), probes)
+        self._points = _side_by_side(probe.samples)
+        scales = [pair for factor in probes.ranges for pair in ((factor, 1.0), (1.0, factor))]
+        stretched = [_side_by_side(widened_samples(probe, torch.tensor(pair))) for pair in scales]
+        self._beyond = torch.stack(stretched, dim=1).contiguous()
+        self._ranges, self._levels, self._fractions = probes.ranges, probes.levels, probes.ablated_fractions
+        self._table = count_table(_CPU)
+        self._measure = _built("limit_measuring").measure
+
+    @property
+    def names(self) -> list[str]:
+        """Return what each result is; errors beyond the range are those of the first and of the second module."""
+        beyond = [
+            f"range@{factor:g} {side} {module}"
+            for factor in self._ranges
+            for side in (0, 1)
+            for module in (0, 1)
+        ]
+        modularity = [f"modularity/{each}" for each in (
+            "structural", "structural_frame_null", "functional", "unit_specialisation", "ablation"
+        )]  # fmt: skip
+        noise = [
+            f"error_under/{each}@{level:g}"
+            for kinds in (["gaussian"], ["poisson", "poisson_energy"], ["multiplicative"], ["poisson_counts"])
+            for level in self._levels
+            for each in kinds
+        ]
+        changes = [
+            f"error_under/{each}@{level:g}"
+            for level in self._levels
+            for each in ("weight_noise", "input_noise")
+        ]
+        lost = [f"error_under/ablation@{fraction:g}" for fraction in self._fractions]
+        return [
+            "error/test",
+            *beyond,
+            *modularity,
+            "activity/mean",
+            "activity/active_units",
+            *noise,
+            *changes,
+            *lost,
+        ]
+
+    def __call__(self) -> Float[Tensor, "member value"]:
+        """Return the results of all networks."""
+        results = torch.full((self._count, len(self.names)), torch.nan)
+        pointers = (
+            ctypes.c_void_p(each.data_ptr()) for each in (self._parameters, self._points, self._beyond)
+        )
+        parameters, points, beyond = pointers
+        self._measure(
+            parameters, self._count, points, beyond, self._beyond.shape[1], ctypes.c_void_p(self._table.data_ptr()),
+            *self._table.shape, ctypes.c_void_p(results.data_ptr()), results.shape[1],
+        )  # fmt: skip
+        return results
+
+
+def _side_by_side(samples: Samples) -> Float[Tensor, "member feature batch"]:
+    return torch.cat([samples.inputs, samples.targets], dim=2).transpose(1, 2).contiguous()
 
 
 def _use(losses: Tensor) -> None:
@@ -111,10 +230,7 @@ def _kernel(parameters: Tensor, tables: Tensor, steps: int, sigma: float) -> Cal
     networks = torch.zeros(count, 3 * size)
     networks[:, :size] = parameters
     tables = tables.contiguous()
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "limit.so"
-        subprocess.run(["g++", *_FLAGS, f"-I{PRELUDE.parent}", "-o", str(library), str(_KERNEL)], check=True)
-        train = ctypes.CDLL(str(library)).train
+    train = _built("limit_kernel").train
     train.restype = ctypes.c_float
 
     def turn() -> None:
@@ -125,3 +241,15 @@ def _kernel(parameters: Tensor, tables: Tensor, steps: int, sigma: float) -> Cal
         assert 0 <= loss < 10 * BATCH_SIZE
 
     return turn
+
+
+def _built(name: str) -> ctypes.CDLL:
+    """Return the library of a kernel, compiled now."""
+    include = [f"-I{folder}" for folder in (PRELUDE.parent, _FOLDER)]
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "limit.so"
+        subprocess.run(
+            ["g++", *_FLAGS, *_FAST[name], *include, "-o", str(library), str(_FOLDER / f"{name}.cpp")],
+            check=True,
+        )
+        return ctypes.CDLL(str(library))

@@ -2,35 +2,15 @@
 //
 // A network is trained through all of its steps before the next. A step passes over the hidden units twice, once forward
 // and once back; what a unit needs again is kept in a row of the batch. The functions are those of generated steps.
-#include <cmath>
-#include "prelude.hpp"
+#include "limit_network.hpp"
 
 namespace {
 
-constexpr int INPUTS = 2, UNITS = 48, OUTPUTS = 2, BATCH = 256, POINTS = 4096, FEATURES = INPUTS + OUTPUTS;
-constexpr int SIZE = UNITS * (INPUTS + 1 + OUTPUTS) + OUTPUTS;
+constexpr int BATCH = 256, POINTS = 4096;
 
 struct Network {
   float parameters[SIZE], means[SIZE], squares[SIZE];
 };
-
-INLINE uint32_t hash(uint32_t word) {
-  word = (word ^ word >> 16) * 0x7feb352du;
-  word = (word ^ word >> 15) * 0x846ca68bu;
-  return word ^ word >> 16;
-}
-
-// A row of normal draws by the transform of Box and Muller: a pair of draws from each pair of hashes.
-void draw_row(uint32_t key, float *__restrict row) {
-#pragma omp simd
-  for (int b = 0; b < BATCH / 2; b++) {
-    const uint32_t first = hash(key + b), second = hash(first + 0x9e3779b9u);
-    const float radius = __builtin_sqrtf(-2 * logarithm(((float)(int32_t)(first >> 8) + 1) * 0x1p-24f));
-    const float angle = (float)(int32_t)second * 1.46291808e-9f;
-    row[b] = radius * cosine(angle);
-    row[b + BATCH / 2] = radius * sine(angle);
-  }
-}
 
 template <bool NOISY>
 float step(Network &network, const float *table, uint32_t key, float sigma, float rate, int number) {
@@ -44,7 +24,7 @@ float step(Network &network, const float *table, uint32_t key, float sigma, floa
   for (int o = 0; o < OUTPUTS; o++)
     for (int b = 0; b < BATCH; b++) outputs[o][b] = readout[OUTPUTS * UNITS + o];
   for (int u = 0; u < UNITS; u++) {
-    if (NOISY) draw_row(hash(key ^ 0x5bd1e995u) + u * (BATCH / 2), draws[u]);
+    if (NOISY) draw_row<BATCH>(hash(key ^ 0x5bd1e995u) + u * (BATCH / 2), draws[u]);
 #pragma omp simd
     for (int b = 0; b < BATCH; b++) {
       float value = into[u * 2] * points[0][b] + into[u * 2 + 1] * points[1][b] + biases[u];

@@ -183,6 +183,7 @@ def test_a_service_that_is_killed_is_reported_once_and_all_can_be_logged_later(
     assert differences(members_of(runs), load_results(folder), load_curves(folder)) == []
 
 
+@pytest.mark.slow
 def test_the_command_of_a_wandb_agent_runs_and_reports_the_mean_as_its_trial(
     tmp_path: Path, environment: dict[str, str], whole_command: WholeCommand
 ) -> None:

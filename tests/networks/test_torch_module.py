@@ -287,6 +287,7 @@ def test_a_users_module_is_traced_anew_and_torchs_own_is_kept() -> None:
     assert is_own(program_of(read_run(member_config({"architecture": "torch"})).member))
 
 
+@pytest.mark.slow
 def test_commands_go_all_the_way_with_a_module_of_ones_own_and_name_what_breaks_later(
     tmp_path: Any, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

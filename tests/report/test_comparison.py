@@ -143,6 +143,7 @@ def test_the_command_writes_a_comparison_in_the_working_folder(command: Command,
     assert err.startswith("error: nowhere: there is no such path")
 
 
+@pytest.mark.slow
 def test_a_notebook_compares_folders(folders: list[Path], tmp_path: Path) -> None:
     found = modulab.figures(folders[:2])
     assert set(found["measures"].data["folder"].dropna()) == {"first", "twice"}

@@ -35,7 +35,7 @@ from modulab.metrics.modularity import (
 )
 from modulab.metrics.native import NO_KERNELS, Kernels
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe
-from modulab.metrics.row_functions import HiddenPathStrengths, hidden_path_sums
+from modulab.metrics.row_functions import Gating, HiddenPathStrengths, hidden_path_sums
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.partition import Partition
 from modulab.streams import Stream, fold_in, orthogonal_matrices, uniforms
@@ -153,7 +153,11 @@ def hidden_path_strength(
 
     With one hidden layer it is diagonal, and its diagonal is returned.
     """
-    sums = native_sums(network, inputs, HiddenPathStrengths(network.network), kernels, between_layers=True)
+    structure = network.network
+    if structure.num_stages == 2:
+        sums = native_sums(network, inputs, Gating(structure, 0), kernels)
+    else:
+        sums = native_sums(network, inputs, HiddenPathStrengths(structure), kernels, structure.widest**2)
     if sums is None:
         middle = [edges.weights.abs() for edges in network.edges()][1:-1]
         total = ChunkSum()

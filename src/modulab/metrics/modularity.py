@@ -346,13 +346,9 @@ def _native_unit_means(
     last = structure.num_stages
     means: list[tuple[Tensor, Tensor, Tensor]] = []
     for layer in range(1, last):
-        found = [
-            native_sums(network, inputs, function, kernels, between_layers=True)
-            for function in (
-                PathStrengths(structure, 0, layer), PathStrengths(structure, layer, last), Gating(structure, layer - 1)
-            )
-        ]  # fmt: skip
-        reads, writes, gates = found
+        reads = _native_path_sums(network, inputs, 0, layer, kernels)
+        writes = _native_path_sums(network, inputs, layer, last, kernels)
+        gates = native_sums(network, inputs, Gating(structure, layer - 1), kernels)
         if reads is None or writes is None or gates is None:
             return None
         means.append(
@@ -514,25 +510,41 @@ def native_sums(
     inputs: Float[Tensor, "member batch in_features"],
     function: RowFunction,
     kernels: Kernels,
-    between_layers: bool = False,
+    values: int = 1,
 ) -> Float[Tensor, "member ..."] | None:
     """Return what a function of parameters and points adds up over points, by native code where there is any.
 
-    It makes as many values of each point as there are units. Where it is about paths `between_layers` and several
-    layers are hidden, it makes a matrix for each point.
+    It makes up to so many `values` of each point, or as many as there are units, if that is more.
     """
-    structure = network.network
-    matrix = structure.widest**2 if between_layers and structure.num_stages > 2 else 1
-    parts = _in_pieces(inputs, max(matrix, structure.step_units))
+    parts = _in_pieces(inputs, max(values, network.network.step_units))
     run = kernels.compiled(function, network.parameters, parts)
     return None if run is None else _summed_pieces(run(network.parameters, parts), len(inputs))
 
 
+def _native_path_sums(
+    network: NetworkPopulation, inputs: Tensor, first: int, last: int, kernels: Kernels
+) -> Float[Tensor, "member last_unit first_unit"] | None:
+    """Return the strength of all paths from one layer to another, added up over points, by native code if there is any.
+
+    Only with two hidden layers between them, each point has a matrix; otherwise sums of gates are enough.
+    """
+    structure = network.network
+    weights = [edges.weights.abs() for edges in network.edges()[first:last]]
+    if len(weights) == 1:
+        return weights[0] * inputs.shape[1]
+    if len(weights) > 2:
+        return native_sums(
+            network, inputs, PathStrengths(structure, first, last), kernels, structure.widest**2
+        )
+    gates = native_sums(network, inputs, Gating(structure, first), kernels)
+    return None if gates is None else torch.bmm(weights[1] * gates[:, None, :], weights[0])
+
+
 def _native_path_strength(probe: Probe) -> Tensor | None:
-    """Return what `path_strength` does by native code, if there is any."""
-    function = PathStrengths(probe.network.network, 0, probe.network.network.num_stages)
-    sums = native_sums(probe.network, probe.samples.inputs, function, probe.kernels)
-    return None if sums is None else sums / probe.samples.inputs.shape[1]
+    """Return what `path_strength` does by native code, if there is any and where paths have gates."""
+    inputs, last = probe.samples.inputs, probe.network.network.num_stages
+    sums = None if last == 1 else _native_path_sums(probe.network, inputs, 0, last, probe.kernels)
+    return None if sums is None else sums / inputs.shape[1]
 
 
 @measure(
