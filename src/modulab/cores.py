@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -18,10 +19,15 @@ def cpu_count(root: Path = Path("/")) -> int:
     counts as one. `root` is the folder that holds proc and sys.
     """
     given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min([float(given), *_container_cores(root)])))
+    return max(1, math.ceil(min(given, _container_cores(root))))
 
 
-def _container_cores(root: Path) -> Iterator[float]:
+@functools.cache  # for it is asked for each population of a sweep
+def _container_cores(root: Path) -> float:
+    return min(_limits(root), default=math.inf)
+
+
+def _limits(root: Path) -> Iterator[float]:
     """Yield how many cores the CPU time of each limit is worth."""
     for version, folder in group_folders("cpu", root):
         if version == 2:
