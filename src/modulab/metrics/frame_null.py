@@ -26,7 +26,7 @@ from torch import Tensor
 from modulab.metrics.measure import Column, Measure
 from modulab.metrics.modularity import (
     ChunkSum,
-    GatesAtHand,
+    LazyGates,
     chance_corrected,
     gate_chunks,
     gates_of,
@@ -117,7 +117,7 @@ def rotated_modularity(
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
     rotations: Float64[Tensor, "member rotation module module"],
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, "member rotation"]:
     """Return structural modularity in each of the rotated frames.
@@ -146,7 +146,7 @@ def rotated_modularity(
 def hidden_path_strength(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> Float[Tensor, "member last_unit first_unit"] | Float[Tensor, "member unit"]:
     """Return E_x[ D_(L-1)(x) |W_(L-1)| ... |W_2| D_1(x) ], D = diag |activation'(z)|: paths between hidden layers.

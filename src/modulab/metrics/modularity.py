@@ -37,8 +37,8 @@ _CACHED_VALUES = 1 << 16
 """The number of elements at the points that native code sums at once: 256 KiB."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
-GatesAtHand = Callable[[], Gates]
-"""Returns gates on all points, made when they are first needed: native code needs none."""
+LazyGates = Callable[[], Gates]
+"""Returns gates on all points, which are computed on the first call: native code does not need them."""
 
 
 class ChunkSum:
@@ -81,7 +81,7 @@ class ChunkSum:
 def path_strength(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return P = E_x[ |W_L| D_(L-1)(x) |W_(L-1)| ... D_1(x) |W_1| ], D = diag |activation'(z)|.
 
@@ -98,7 +98,7 @@ def mean_absolute_jacobian(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     centred: Partition | None = None,
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
 ) -> Float[Tensor, "member out_features in_features"]:
     """Return E_x |dy/dx|, where paths that cancel do not count. Of logits, where the task classifies.
 
@@ -206,7 +206,7 @@ def _general_jacobians_of_probe(probe: Probe) -> list[Tensor] | None:
 
 
 def _one_hidden_layer_jacobian(
-    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor, gates: GatesAtHand | None
+    network: NetworkPopulation, inputs: Tensor, reads: Tensor, writes: Tensor, gates: LazyGates | None
 ) -> Tensor:
     """Return E_x |dy/dx|: each derivative is a sum over hidden units of their gate times two weights."""
     total = torch.zeros_like(writes[:, :, :1] * reads[:, :1])
@@ -274,7 +274,7 @@ def unit_specialisation(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> Float64[Tensor, " member"]:
     """Return how far each hidden unit carries one module's paths only, over all hidden layers.
@@ -291,7 +291,7 @@ def unit_strengths(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     partition: Partition,
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
     kernels: Kernels = NO_KERNELS,
 ) -> tuple[Float64[Tensor, "member unit module"], Float64[Tensor, "member unit"]]:
     """Return each hidden unit's strength for each module and over all paths, layer after layer.
@@ -314,7 +314,7 @@ by the module of the outputs, (member, unit, module), and of gates, (member, uni
 
 
 def _unit_means(
-    network: NetworkPopulation, inputs: Tensor, partition: Partition, gates: GatesAtHand | None
+    network: NetworkPopulation, inputs: Tensor, partition: Partition, gates: LazyGates | None
 ) -> _UnitMeans:
     weights = [edges.weights.abs() for edges in network.edges()]
     sums = [tuple(ChunkSum() for _ in range(3)) for _ in weights[1:]]
@@ -610,7 +610,7 @@ def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     return {"modularity/ablation": found}
 
 
-def gates_of(probe: Probe) -> GatesAtHand:
+def gates_of(probe: Probe) -> LazyGates:
     """Return a function that returns the gates of the clean pass of a probe; none where a network has no layers."""
     return lambda: probe.once(_clean_gates)
 
@@ -624,22 +624,22 @@ def gate_chunks(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
     hidden_rows: bool = False,
-    gates: GatesAtHand | None = None,
+    gates: LazyGates | None = None,
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
     A chunk is sized so that one matrix per point, from a hidden layer to the outputs (or to another hidden
     layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
-    With `gates` of all points at hand, no pass is made.
+    With `gates` of all points, no pass is made.
     """
     structure = network.network
-    at_hand = None if gates is None else gates()
+    on_all_points = None if gates is None else gates()
     widths = [*(site.units for site in structure.sites), structure.out_features]
     rows = 1 if len(widths) == 2 else max(widths) if hidden_rows else widths[-1]
     size = max(1, BATCH_ELEMENTS // (rows * max(*widths, structure.in_features)))
     for start in range(0, inputs.shape[1], size):
         chunk = inputs[:, start : start + size]
         points = chunk.shape[1]
-        own = structure.gates(network.record(chunk)) if at_hand is None else at_hand
-        first = 0 if at_hand is None else start
+        own = structure.gates(network.record(chunk)) if on_all_points is None else on_all_points
+        first = 0 if on_all_points is None else start
         yield [own[site.name][:, :, first : first + points] for site in structure.sites], points

@@ -36,11 +36,11 @@ def connect(address: str | None, runtime_env: Any) -> str:
 
     if ray.is_initialized():
         return "connected"
-    with tempfile.NamedTemporaryFile(prefix="modulab-ray-") as said:
+    with tempfile.NamedTemporaryFile(prefix="modulab-ray-") as output:
         try:
-            return _connected(address or os.environ.get("RAY_ADDRESS"), runtime_env, Path(said.name))
+            return _connected(address or os.environ.get("RAY_ADDRESS"), runtime_env, Path(output.name))
         except (ConnectionError, RuntimeError, ValueError, OSError, ImportError, RayError) as error:
-            wrong_token = b"InvalidAuthToken" in said.read()
+            wrong_token = b"InvalidAuthToken" in output.read()
             reason = "the token for it is missing or wrong" if wrong_token else _reason(error)
             raise ConfigError(
                 f"hydra/launcher=population_ray: Ray cannot be reached: {reason}. Check hydra.launcher.address against "
@@ -49,7 +49,7 @@ def connect(address: str | None, runtime_env: Any) -> str:
             ) from error
 
 
-def _connected(address: str | None, runtime_env: Any, said: Path) -> str:
+def _connected(address: str | None, runtime_env: Any, output: Path) -> str:
     """Return to which cluster this process has been connected; what Ray prints meanwhile is written to a file."""
     options: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": runtime_env,
@@ -60,31 +60,31 @@ def _connected(address: str | None, runtime_env: Any, said: Path) -> str:
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
     if address == "local":
-        _initialise(said, address=address, **starting)
+        _initialise(output, address=address, **starting)
         return STARTED
     if address is not None:
         _check_answers(address)
         tell(f"connecting to Ray at {address}")
-        _initialise(said, address=address, **options)
+        _initialise(output, address=address, **options)
         return address
     if left := _left_behind():
         tell(f"Ray's last cluster on this machine, {left}, does not answer: one is started here")
-        _initialise(said, address="local", **starting)
+        _initialise(output, address="local", **starting)
         return STARTED
     try:
-        _initialise(said, **starting)
+        _initialise(output, **starting)
         return STARTED
     except ValueError:  # settings of a new cluster, where `ray start` has begun one
-        _initialise(said, **options)
+        _initialise(output, **options)
         return "the cluster of this machine"
 
 
-def _initialise(said: Path, **options: Any) -> None:
+def _initialise(output: Path, **options: Any) -> None:
     import ray
 
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with output_to(said):
+            with output_to(output):
                 ray.init(**options)
             return
         except ConnectionAbortedError as error:
