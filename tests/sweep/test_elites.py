@@ -193,6 +193,7 @@ def test_archive_that_cannot_be_ends_in_one_message_and_leaves_nothing(
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_search_trains_generations_as_populations_and_ends_with_their_archive_and_its_figure(
     command: Command,
 ) -> None:

@@ -19,7 +19,10 @@ _OBJECT_STORE_BYTES = 80 << 20
 """About the minimum memory of Ray; shards write their results to files."""
 _ATTEMPTS = 3
 """How often to ask for a server for this client: Ray 2.60 fails to start it now and then, without a reason."""
-_NOT_STARTED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+_NOT_STARTED = (
+    "Starting Ray client server failed", "Proxy failed to Connect to backend",
+    "psutil.ZombieProcess", "psutil.NoSuchProcess",  # it has ended before Ray looks at it
+)  # fmt: skip
 
 
 def connect(address: str | None, runtime_env: Any) -> str:
