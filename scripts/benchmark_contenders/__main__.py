@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark_contenders.machine import commit, cores, describe_machine
+from benchmark_contenders.machine import commit, describe_machine
 from modulab.arguments import ArgumentParser
+from modulab.cores import cpu_count
 from modulab.errors import ConfigError
 from modulab.schema import suggest
 
@@ -418,7 +419,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.threads = [threads for threads in options.threads if threads <= cores()] or [1]
+    options.threads = [threads for threads in options.threads if threads <= cpu_count()] or [1]
     options.only = options.only.split(",") if options.only else names
     for name in options.only:
         if name not in names:

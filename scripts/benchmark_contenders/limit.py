@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmark_contenders.machine import describe_machine
-from benchmark_contenders.modulab_population import reference_members
+from benchmark_contenders.modulab_population import reference_members, watched_learner
 from benchmark_contenders.workload import BATCH_SIZE, LEARNING_RATE, SIGMA
 from modulab.arguments import ArgumentParser
 from modulab.config.settings import Member
@@ -31,9 +31,7 @@ from modulab.metrics.probe import make_probe, widened_samples
 from modulab.networks.base import NetworkPopulation
 from modulab.streams import member_keys
 from modulab.tasks.base import Samples
-from modulab.training.data import PopulationData
 from modulab.training.engine import keep_freed_memory, run_chunk, step_function
-from modulab.training.learner import PopulationLearner
 from modulab.training.measuring import measure_each
 from modulab.training.native.building import VECTORS
 from modulab.training.native.emitting import PRELUDE
@@ -91,9 +89,7 @@ def compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> di
     program = program_of(members[0])
     members = members[:_IN_ONE_BLOCK]
     for engine in engines:
-        learner = PopulationLearner(members, "eager", _CPU)
-        data = PopulationData(learner.row_members, 0, _CPU)
-        learner.read_data(data.offsets, data.counts)
+        learner, data = watched_learner(members, "eager")
         learner.on_fit_start()
         start = time.perf_counter()
         step = step_function(engine, program, _CPU)
@@ -143,9 +139,7 @@ def _in_turns(turns: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
 def _networks_to_measure() -> tuple[list[Member], NetworkPopulation, Tensor]:
     """Return 64 members of the reference workload, their networks after some steps, and their masks."""
     members, _ = reference_members(64, 200, False, 1, "eager")
-    learner = PopulationLearner(members, "native", _CPU)
-    data = PopulationData(learner.row_members, 0, _CPU)
-    learner.read_data(data.offsets, data.counts)
+    learner, data = watched_learner(members, "native")
     learner.on_fit_start()
     learner.training_step(data.chunk(0))
     return members, learner.member_networks(), learner.member_masks()

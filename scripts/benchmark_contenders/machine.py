@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from modulab.cores import cpu_count
+
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 
@@ -38,7 +40,7 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
         model = f"{torch.cuda.get_device_name()}, {model}"
     return {
         "processor": model,
-        "cores": cores(),
+        "cores": cpu_count(),
         "load_average": os.getloadavg()[0],
         "versions": versions,
         "commit": commit(),
@@ -63,7 +65,3 @@ def commit() -> str | None:
     except FileNotFoundError:
         return None
     return described.stdout.strip() or None
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -118,7 +118,7 @@ def modulab_engine(
     members, _ = reference_members(population, steps, noise, threads, engine, first_seed, device)
     torch.set_num_threads(1)
     keep_freed_memory()
-    learner, data = _learner(members, engine, threads, torch.device(device))
+    learner, data = watched_learner(members, engine, threads, torch.device(device))
     stopwatch = _Stopwatch(device)
     start = time.perf_counter()
     trainer = lightning.Trainer(
@@ -146,9 +146,10 @@ def modulab_engine(
     )
 
 
-def _learner(
+def watched_learner(
     members: list[Member], engine: str, threads: int = 1, device: torch.device = _CPU
 ) -> tuple[_WatchedLearner, PopulationData]:
+    """Return a learner of members, and their points, which it has read."""
     learner = _WatchedLearner(members, engine, threads, device)
     data = PopulationData(learner.row_members, 0, device)
     learner.read_data(data.offsets, data.counts)
@@ -209,7 +210,7 @@ def _block_run(
     members, _ = reference_members(64, steps, noise, threads, "compiled")
     program = program_of(members[0])
     members = members[: 2 * block_size(program, _CPU) if full else 2]
-    learner, data = _learner(members, "compiled")
+    learner, data = watched_learner(members, "compiled")
     learner.on_fit_start()
     block, chunk = learner.blocks[0], data.chunk(0)
     members = list(learner.row_members[: len(block.parameters)])

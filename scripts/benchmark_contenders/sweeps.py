@@ -18,8 +18,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmark_contenders.machine import cores, describe_machine
+from benchmark_contenders.machine import describe_machine
 from modulab.arguments import ArgumentParser
+from modulab.cores import cpu_count
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 NOISES, SAMPLES, ARCHITECTURES = (0, 0.1, 0.2, 0.4), (64, 256, 1024, 4096, 16384), ("dense", "premodular")
@@ -253,7 +254,12 @@ def main(arguments: list[str]) -> int:
         try:
             if options.only in (None, "grid"):
                 report["grid"] = time_grid(
-                    grid, options.repeats, options.sample, 1 if options.quick else cores(), folder, console
+                    grid,
+                    options.repeats,
+                    options.sample,
+                    1 if options.quick else cpu_count(),
+                    folder,
+                    console,
                 )
                 console.print(grid_table(report["grid"]))
             if options.only in (None, "plan"):

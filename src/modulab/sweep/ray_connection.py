@@ -123,9 +123,7 @@ def _check_answers(address: str) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return why connecting failed: what Ray's server for clients sends is a traceback, whose last line says it."""
-    return first_sentence(
-        ConnectionError(lines_of(error)[-1]) if isinstance(error, ConnectionAbortedError) else error
-    )
+    return first_sentence(lines_of(error)[-1 if isinstance(error, ConnectionAbortedError) else 0])
 
 
 def lines_of(error: BaseException) -> list[str]:
@@ -133,6 +131,6 @@ def lines_of(error: BaseException) -> list[str]:
     return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
-def first_sentence(error: BaseException) -> str:
-    """Return the first sentence of an error's text, without its full stop."""
-    return re.split(r"\.(?:\s|$)", lines_of(error)[0])[0].removesuffix(":")
+def first_sentence(line: str) -> str:
+    """Return the first sentence of a line, without its full stop."""
+    return re.split(r"\.(?:\s|$)", line)[0].removesuffix(":")

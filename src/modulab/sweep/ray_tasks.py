@@ -218,9 +218,9 @@ class RayTasks:
         try:
             ended: Ended = ray.get(self._references[task.name])
         except (RayTaskError, RuntimeEnvSetupError) as error:  # before or after our own code
-            ended = Ended("refused", f"a node cannot run it: {_last_line(error)}")
+            ended = Ended("refused", f"a node cannot run it: {lines_of(error)[-1]}")
         except RayError as error:
-            ended = Ended("interrupted", first_sentence(error))
+            ended = Ended("interrupted", first_sentence(lines_of(error)[0]))
         if ended.how == "refused":
             task.state = ""
             raise ConfigError(f"hydra/launcher=population_ray: {ended.reason}")
@@ -311,10 +311,6 @@ def _amounts(resources: Mapping[str, float]) -> str:
         f"{amount / 2**30:.1f} GiB" if name == "memory" else f"{amount:g} {name}"
         for name, amount in resources.items()
     )
-
-
-def _last_line(error: BaseException) -> str:
-    return lines_of(error)[-1]
 
 
 @contextmanager

@@ -221,12 +221,10 @@ def _cast(expression: str, own: torch.dtype, wanted: torch.dtype) -> str:
     """Return an expression of one type as one of another."""
     if own == wanted:
         return expression
-    # GCC puts truth values into numbers one by one, where it is to cast them, and by masks, where it is to choose.
-    return (
-        f"({expression} ? ({C_TYPES[wanted]})1 : ({C_TYPES[wanted]})0)"
-        if own == torch.bool
-        else f"(({C_TYPES[wanted]}){expression})"
-    )
+    name = C_TYPES[wanted]
+    if own == torch.bool:  # GCC casts truth values one by one, and chooses by masks.
+        return f"({expression} ? ({name})1 : ({name})0)"
+    return f"(({name}){expression})"
 
 
 def _bounds_of(name: str, values: Sequence[Value]) -> tuple[float, float]:
