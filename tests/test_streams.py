@@ -385,3 +385,14 @@ def test_a_word_for_each_member_is_folded_as_that_word_for_all():
 def test_order_of_folds_matters():
     keys = member_keys(range(100))
     assert (fold_in(fold_in(keys, 1), 2) != fold_in(fold_in(keys, 2), 1)).any(dim=1).all()
+
+
+@given(words=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=2, max_size=2))
+def test_keys_in_memory_are_folded_as_those_of_a_transform(words):
+    # torch.vmap and tracers take the way by torch, keys in memory that by NumPy.
+    keys = member_keys(SEEDS)
+    own = torch.tensor(words, dtype=torch.int32)
+    by_torch = torch.vmap(lambda word: fold_in(keys, word))(own)
+    for word, expected in zip(words, by_torch, strict=True):
+        assert torch.equal(fold_in(keys, word), expected)
+        assert torch.equal(fold_in(keys, torch.tensor(word, dtype=torch.int32)), expected)

@@ -287,7 +287,7 @@ def test_unit_specialisation_with_one_layer_equals_the_formula_unit_by_unit() ->
 def test_ablation_equals_a_forward_pass_with_the_unit_silenced(name: str, hidden: tuple[int, ...]) -> None:
     task = make_task(name)
     probe = probe_of(task, make_network(task, *hidden, activation="tanh"), num_samples=40)
-    rises = ablation_loss_rises(probe.network, probe.samples, probe.clean, task)
+    rises = ablation_loss_rises(probe)
     clean = task.loss_function.by_module(probe.clean.outputs, probe.samples.targets, task.partition)
     places = [(layer, unit) for layer, width in enumerate(hidden) for unit in range(width)]
     for place, (layer, unit) in enumerate(places):
@@ -315,7 +315,7 @@ def test_unit_measures_without_hidden_units_are_undefined() -> None:
     task = make_task()
     probe = probe_of(task, make_network(task))
     assert unit_specialisation(probe.network, probe.samples.inputs, PAIR).isnan().all()
-    assert ablation_selectivity(probe.network, probe.samples, probe.clean, task).isnan().all()
+    assert ablation_selectivity(probe).isnan().all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 255, 256, 257, 1024, 4113])

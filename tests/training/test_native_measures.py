@@ -110,7 +110,7 @@ def test_units_that_are_never_active_raise_no_loss_by_rounding(kind: str) -> Non
         members[0].task, silent, member_keys([0, 1]), members[0].probes, kernels=NativeKernels()
     )
     assert all(activity.abs().max() == 0 for activity in probe.activities())
-    rises = ablation_loss_rises(silent, probe.samples, probe.clean, probe.task, probe.kernels)
+    rises = ablation_loss_rises(probe)
     assert torch.equal(rises, torch.zeros_like(rises))
 
 

@@ -88,7 +88,7 @@ def served_modules(probe: Probe) -> Labels:
     if network.is_layered and set(range(task.modules)) <= set(task.partition.inputs):
         strengths, _ = unit_strengths(probe.network, probe.samples.inputs, task.partition)
     else:
-        strengths = ablation_loss_rises(probe.network, probe.samples, probe.clean, task).abs()
+        strengths = ablation_loss_rises(probe).abs()
     served = torch.where(strengths.amax(dim=2) > 0, strengths.argmax(dim=2), SHARED)
     sizes = [site.units for site in network.sites]
     return found | dict(zip((site.name for site in network.sites), served.split(sizes, dim=1), strict=True))

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.probe import Probe
+from modulab.metrics.row_functions import UnitActivity, activity_of_units
 
 ACTIVE_SHARE_OF_INPUTS = 0.01
 """A unit counts as active if it is so on at least this share of inputs."""
-
-_SPEAKS_ABOVE = 1e-3
-"""A unit is active on an input where |a| exceeds this share of its layer's mean |a|. Exactly zero activity, which
-would do for relu, never occurs in a softplus or sigmoid unit however silent; a share, not a level, because a relu
-layer's scale is arbitrary."""
 
 
 def finite_mean(values: Float[Tensor, "*values"], dim: int) -> Float[Tensor, "*means"]:
@@ -31,25 +25,27 @@ def finite_mean(values: Float[Tensor, "*values"], dim: int) -> Float[Tensor, "*m
     return torch.where(means.isfinite(), means, values.double().mean(dim=dim).to(means.dtype))
 
 
-def mean_activity(
-    activities: Sequence[Float[Tensor, "member _hidden _batch"]],
-) -> Float[Tensor, " member"]:
-    """Return mean |a| over all hidden units and inputs. Raises: IndexError without hidden layers."""
-    units = torch.cat([finite_mean(activity.abs(), dim=2) for activity in activities], dim=1)
-    return finite_mean(units, dim=1)
+def mean_activity(units: Float[Tensor, "member two unit"]) -> Float[Tensor, " member"]:
+    """Return mean |a| over all hidden units and inputs, of what `activity_of_units` returns."""
+    return finite_mean(units[:, 0], dim=1)
 
 
-def active_units(
-    activities: Sequence[Float[Tensor, "member _hidden _batch"]],
-) -> Float[Tensor, " member"]:
-    """Return how many hidden units, over all layers, are active on at least 1% of inputs."""
-    counts: list[Tensor] = []
-    for activity in activities:
-        magnitude = activity.abs()
-        threshold = _SPEAKS_ABOVE * finite_mean(finite_mean(magnitude, dim=2), dim=1)
-        share = (magnitude > threshold[:, None, None]).float().mean(dim=2)
-        counts.append((share >= ACTIVE_SHARE_OF_INPUTS).float().sum(dim=1))
-    return torch.stack(counts).sum(dim=0)
+def active_units(units: Float[Tensor, "member two unit"]) -> Float[Tensor, " member"]:
+    """Return how many hidden units are active on at least 1% of inputs, of what `activity_of_units` returns."""
+    return (units[:, 1] >= ACTIVE_SHARE_OF_INPUTS).float().sum(dim=1)
+
+
+def measured_units(probe: Probe) -> Float[Tensor, "member two unit"]:
+    """Return `activity_of_units` of all sites, by native code if there is any and no mean exceeds float32."""
+    given = probe.network.parameters, probe.samples.inputs.transpose(1, 2)
+    run = probe.kernels.compiled(UnitActivity(probe.network.network), *given)
+    if run is None:
+        return activity_of_units(probe.activities(), finite_mean)
+    units = run(*given)
+    is_usable = units[:, 0].sum(dim=1).isfinite()
+    if bool(is_usable.all()):
+        return units
+    return torch.where(is_usable[:, None, None], units, activity_of_units(probe.activities(), finite_mean))
 
 
 @measure(
@@ -59,8 +55,8 @@ def active_units(
 )
 def measure_activity(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `activity/mean` and `activity/active_units`; NaN and 0 in a network without hidden layers."""
-    activities = probe.activities()
-    if not activities:
+    if not probe.network.network.sites:
         nothing = torch.zeros(len(probe.keys), device=probe.keys.device)
         return {"activity/mean": nothing * torch.nan, "activity/active_units": nothing}
-    return {"activity/mean": mean_activity(activities), "activity/active_units": active_units(activities)}
+    units = probe.once(measured_units)
+    return {"activity/mean": mean_activity(units), "activity/active_units": active_units(units)}

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from modulab.losses import Loss
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.native import NO_KERNELS, Kernels, RowFunction, module_errors
 from modulab.metrics.probe import BATCH_ELEMENTS, Probe, outputs_in_parts
@@ -24,13 +25,14 @@ from modulab.metrics.row_functions import (
     AbsoluteDerivatives,
     Gating,
     PathStrengths,
+    RisesWithoutUnits,
     SilencedOutputs,
     products,
     summed_product,
 )
 from modulab.networks.base import Network, NetworkPopulation, Recording
 from modulab.partition import Partition
-from modulab.tasks.base import Samples, Task
+from modulab.tasks.base import Samples
 
 _GROUP = 16
 _CACHED_VALUES = 1 << 16
@@ -361,62 +363,75 @@ def _native_unit_means(
     return means
 
 
-def ablation_loss_rises(
-    network: NetworkPopulation,
-    samples: Samples,
-    recording: Recording,
-    task: Task,
-    kernels: Kernels = NO_KERNELS,
-) -> Float[Tensor, "member unit module"]:
+def ablation_loss_rises(probe: Probe) -> Float[Tensor, "member unit module"]:
     """Return how much each module's loss rises when one unit is silenced: unit after unit, site after site.
 
-    `recording` is the forward pass of `network` on `samples`. Units are taken a few at a time, about 4 MiB per member.
+    Units are taken a few at a time, about 4 MiB per member.
     """
-    loss, partition = task.loss_function, task.partition
-    structure = network.network
+    sites = probe.network.network.sites
+    # Allocated first: small results between temporary large ones would fragment memory.
+    rises = probe.network.parameters.new_empty(
+        len(probe.keys), sum(site.units for site in sites), probe.task.modules
+    )
+    by_site = rises.split([site.units for site in sites], dim=1)
+    closed = _closed_rises(probe)
+    if closed is not None:
+        by_site[-1].copy_(closed)
+    for layer, own in enumerate(by_site if closed is None else by_site[:-1]):
+        _write_rises(probe, layer, own)
+    return rises
+
+
+def _closed_rises(probe: Probe) -> Float[Tensor, "member unit module"] | None:
+    """Return the rises without units of the last site by the loss's closed form, if its readout has one."""
+    structure, parameters, inputs = probe.network.network, probe.network.parameters, probe.samples.inputs
+    loss, partition = probe.task.loss_function, probe.task.partition
+    if not structure.is_layered or not structure.sites:
+        return None
+    if type(loss).rises_without_units is Loss.rises_without_units:
+        return None
+    given = parameters, inputs.transpose(1, 2), probe.samples.targets.transpose(1, 2)
+    run = probe.kernels.compiled(RisesWithoutUnits(structure, loss, partition), *given)
+    if run is not None:
+        return run(*given)
+    return loss.rises_without_units(
+        structure.edges(parameters)[-1].weights,
+        probe.activities()[-1],
+        probe.clean.outputs,
+        probe.samples.targets,
+        partition,
+    )
+
+
+def _write_rises(probe: Probe, layer: int, rises: Float[Tensor, "member unit module"]) -> None:
+    """Write how much each module's loss rises without each unit of a site, by passes without it."""
+    network, samples, structure = probe.network, probe.samples, probe.network.network
+    site, members = structure.sites[layer], len(rises)
+    is_readout = structure.is_layered and layer + 1 == len(structure.sites)
+    by_kept = None if is_readout else _outputs_by_kept(network, samples, probe.kernels)
 
     def losses_of(outputs: Tensor) -> Tensor:
-        return module_errors(task, outputs, samples.targets, kernels, of_loss=True)
+        return module_errors(probe.task, outputs, samples.targets, probe.kernels, of_loss=True)
 
-    clean = losses_of(recording.outputs)
-    # Allocated first: small results between temporary large ones would fragment memory.
-    rises = clean.new_empty(len(clean), structure.total_units, clean.shape[1])
-    weights = [edges.weights for edges in network.edges()] if structure.is_layered else []
-    batch = samples.inputs.shape[1]
-    by_kept = _outputs_by_kept(network, samples, kernels)
-    # Of the same code as losses without a unit, so a unit that is never active raises no loss by rounding.
-    clean_by_kept = (
-        clean if by_kept is None else losses_of(by_kept(torch.ones(len(clean), structure.total_units)))
+    # By the same code as losses without a unit, so a unit that is never active raises no loss by rounding.
+    clean = losses_of(
+        probe.clean.outputs if by_kept is None else by_kept(torch.ones(members, structure.total_units))
     )
-    first = 0
-    for layer, site in enumerate(structure.sites):
-        own = rises[:, first : first + site.units]
-        first += site.units
-        activity = recording.values[site.name]
-        last = layer + 1 == len(structure.sites)
-        if weights and last:
-            closed = loss.rises_without_units(
-                weights[-1], activity, recording.outputs, samples.targets, partition
-            )
-            if closed is not None:
-                own.copy_(closed)
-                continue
-        run = None if weights and last else by_kept
-        base = clean if run is None else clean_by_kept
-        run_again = [] if run is not None else structure.sites[layer + 1 :] if weights else structure.sites
-        widest = max((*(other.values for other in run_again), structure.out_features))
-        size = max(1, BATCH_ELEMENTS // (widest * batch))
-        for start in range(0, site.units, size):
-            silenced = range(start, min(start + size, site.units))
-            if run is not None:
-                outputs = run(_all_but(structure, first - site.units, silenced, len(clean)))
-            elif weights:
-                outputs = _outputs_without(network, recording, layer, weights[layer + 1], silenced)
-            else:
-                outputs = _general_outputs_without(network, samples, site.name, silenced)
-            count = len(silenced)
-            own[:, start : start + count] = losses_of(outputs).unflatten(0, (-1, count)) - base[:, None]
-    return rises
+    first = sum(other.units for other in structure.sites[:layer])
+    behind = structure.sites[layer + 1 :] if structure.is_layered else structure.sites
+    run_again = [] if by_kept is not None else behind
+    widest = max((*(other.values for other in run_again), structure.out_features))
+    size = max(1, BATCH_ELEMENTS // (widest * samples.inputs.shape[1]))
+    for start in range(0, site.units, size):
+        silenced = range(start, min(start + size, site.units))
+        if by_kept is not None:
+            outputs = by_kept(_all_but(structure, first, silenced, members))
+        elif structure.is_layered:
+            outputs = _outputs_without(network, probe.clean, layer, silenced)
+        else:
+            outputs = _general_outputs_without(network, samples, site.name, silenced)
+        losses = losses_of(outputs).unflatten(0, (members, len(silenced)))
+        rises[:, start : start + size] = losses - clean[:, None]
 
 
 def _outputs_by_kept(
@@ -438,9 +453,7 @@ def _all_but(
     return kept.repeat(members, 1)
 
 
-def _outputs_without(
-    network: NetworkPopulation, recording: Recording, layer: int, weight: Tensor, silenced: range
-) -> Tensor:
+def _outputs_without(network: NetworkPopulation, recording: Recording, layer: int, silenced: range) -> Tensor:
     """Return outputs without each of some units of a hidden layer: several rows for each member, side by side."""
     structure = network.network
     activity = recording.values[structure.sites[layer].name]
@@ -452,6 +465,7 @@ def _outputs_without(
         else structure.stage_sums(network.parameters, stage, activity)
     )
     units = slice(silenced.start, silenced.stop)
+    weight = network.edges()[stage].weights
     lost = weight[:, :, units].transpose(1, 2)[:, :, :, None] * activity[:, units, None, :]
     sums = (read[:, None] - lost).flatten(0, 1)
     if last:
@@ -479,21 +493,14 @@ def _general_outputs_without(
     return outputs_in_parts(network.network, len(units), inputs.shape[1], outputs_of)
 
 
-def ablation_selectivity(
-    network: NetworkPopulation,
-    samples: Samples,
-    recording: Recording,
-    task: Task,
-    kernels: Kernels = NO_KERNELS,
-) -> Float64[Tensor, " member"]:
+def ablation_selectivity(probe: Probe) -> Float64[Tensor, " member"]:
     """Return how far silencing one unit hurts one module only, over all hidden units; NaN without any.
 
     A loss that falls counts as one that does not rise.
     """
-    if not network.network.sites:
-        members = len(samples.inputs)
-        return torch.full((members,), torch.nan, dtype=torch.float64, device=samples.inputs.device)
-    rises = ablation_loss_rises(network, samples, recording, task, kernels).double().clamp(min=0)
+    if not probe.network.network.sites:
+        return torch.full((len(probe.keys),), torch.nan, dtype=torch.float64, device=probe.keys.device)
+    rises = ablation_loss_rises(probe).double().clamp(min=0)
     return selectivity(rises, rises.sum(dim=2))
 
 
@@ -606,8 +613,7 @@ def measure_unit_specialisation(probe: Probe) -> dict[str, Float64[Tensor, " mem
 )
 def measure_ablation(probe: Probe) -> dict[str, Float64[Tensor, " member"]]:
     """Return `modularity/ablation`."""
-    found = ablation_selectivity(probe.network, probe.samples, probe.clean, probe.task, probe.kernels)
-    return {"modularity/ablation": found}
+    return {"modularity/ablation": ablation_selectivity(probe)}
 
 
 def gates_of(probe: Probe) -> LazyGates:

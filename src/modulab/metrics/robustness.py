@@ -13,12 +13,20 @@ import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
-from modulab.metrics.activity import finite_mean
+from modulab.metrics.activity import finite_mean, measured_units
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.native import module_errors
 from modulab.metrics.poisson import places_of, poisson_quantiles
 from modulab.metrics.probe import Probe, in_module_coordinates, native_pass, outputs_in_parts, outputs_on
-from modulab.metrics.row_functions import ActivityNoise, NoisyOutputs, Normals, SilencedOutputs, unit_noise
+from modulab.metrics.row_functions import (
+    ActivityNoise,
+    NoisyOutputs,
+    Normals,
+    OutputsFrom,
+    SilencedOutputs,
+    SiteActivity,
+    unit_noise,
+)
 from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_visit
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
@@ -178,8 +186,9 @@ def measure_poisson_energy(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 
     Draws are those of `error_under/poisson`, so the two differ by abar alone.
     """
-    sites = zip(probe.network.network.sites, probe.activities(), strict=True)
-    gains = {site.name: finite_mean(activity.abs().flatten(1), dim=1).sqrt() for site, activity in sites}
+    sites = probe.network.network.sites
+    means = probe.once(measured_units)[:, 0].split([site.units for site in sites], dim=1) if sites else ()
+    gains = {site.name: finite_mean(own, dim=1).sqrt() for site, own in zip(sites, means, strict=True)}
     return _under_law(probe, "poisson_energy", ActivityNoise.POISSON, gains)
 
 
@@ -192,8 +201,38 @@ def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 @measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
+    outputs_at = _counted_natively(probe) or _counted_at_sites(probe)
+    return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
+
+
+def _counted_natively(probe: Probe) -> Callable[[float], Tensor] | None:
+    """Return outputs under Poisson counts by the level, by native code if there is any: if one site is visited once."""
+    structure, parameters, inputs = probe.network.network, probe.network.parameters, probe.samples.inputs
+    if len(structure.sites) != 1 or structure.sites[0].visits != 1:
+        return None
+    [site] = structure.sites
+    given = parameters, inputs.transpose(1, 2)
+    like = parameters.new_empty(0, site.units, site.positions * inputs.shape[1])
+    record = probe.kernels.compiled(SiteActivity(structure, site.name), *given)
+    run = probe.kernels.compiled(OutputsFrom(structure, site.name), *given, like)
+    if record is None or run is None:
+        return None
+    activity = record(*given)
+    scores = _draws(probe, _noise_keys(probe, ActivityNoise.POISSON_COUNTS), 0, activity)
+
+    def outputs_at(level: float) -> Tensor:
+        counted = probe.kernels.count_rates(activity, 1 / (level * level), scores)
+        if counted is None:
+            counted = poisson_count_rates(activity, level, scores)
+        return run(*given, counted).transpose(1, 2)
+
+    return outputs_at
+
+
+def _counted_at_sites(probe: Probe) -> Callable[[float], Tensor]:
+    """Return outputs under Poisson counts by the level, of any network."""
     noise_keys = _noise_keys(probe, ActivityNoise.POISSON_COUNTS)
-    sites = probe.network.network.sites
+    structure, sites = probe.network.network, probe.network.network.sites
     scores = {
         site.name: _draws(probe, noise_keys, number, activity)
         for number, (site, activity) in enumerate(zip(sites, probe.activities(), strict=True))
@@ -217,15 +256,15 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
             return first[0](level)
 
         counted = None
-        if probe.network.network.num_stages > 1:
+        if structure.num_stages > 1:
             activity = probe.activities()[0]
             counted = probe.kernels.count_rates(activity, 1 / (level * level), scores[sites[0].name])
         if counted is None:
             return _run_from(probe, slice(None), 0, sums, by_visit(count))
-        behind = probe.network.network.stage_sums(probe.network.parameters, 1, counted)
+        behind = structure.stage_sums(probe.network.parameters, 1, counted)
         return _run_from(probe, slice(None), 1, behind, by_visit(count))
 
-    return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
+    return outputs_at
 
 
 @measure(*_columns("weight_noise", "weight noise"))
@@ -472,7 +511,7 @@ def _curve(
 
     errors = [error_of(outputs_at(level)) for level in levels]
     measures = {f"error_under/{name}@{level:g}": error for level, error in zip(levels, errors, strict=True)}
-    clean = error_of(probe.clean.outputs)
+    clean = error_of(probe.outputs)
     measures[f"robustness/{name}/tolerance"] = tolerance(
         levels, torch.stack(errors, dim=1), clean, probe.settings.error_floor, squared
     )

@@ -47,6 +47,27 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class OutputsFrom:
+    """The outputs of a pass in which one site, visited once, has other activity."""
+
+    network: Network
+    site: str
+
+    def __call__(
+        self,
+        parameters: Float[Tensor, "row parameter"],
+        inputs: Float[Tensor, "row in_features batch"],
+        activity: Float[Tensor, "row _unit _batch"],
+    ) -> Float[Tensor, "row out_features batch"]:
+        """Return outputs where the site's activity is `activity`."""
+
+        def replace(place: str, values: Tensor) -> Tensor:
+            return activity if place == self.site else values
+
+        return self.network.forward(parameters, inputs.transpose(1, 2), replace).transpose(1, 2)
+
+
+@dataclass(frozen=True)
 class SilencedOutputs:
     """The outputs of a pass in which some units are silent."""
 
@@ -67,6 +88,85 @@ class SilencedOutputs:
             return values * own[place][:, :, None] if place in own else values
 
         return self.network.forward(parameters, inputs.transpose(1, 2), silence).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class SiteActivity:
+    """The clean activity at one site."""
+
+    network: Network
+    site: str
+
+    def __call__(
+        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
+    ) -> Float[Tensor, "row _unit _batch"]:
+        """Return activity as `Network.record` keeps it."""
+        return self.network.record(parameters, inputs.transpose(1, 2)).values[self.site]
+
+
+@dataclass(frozen=True)
+class UnitActivity:
+    """How active each unit is, site after site."""
+
+    network: Network
+
+    def __call__(
+        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
+    ) -> Float[Tensor, "row two unit"]:
+        """Return `activity_of_units`."""
+        recording = self.network.record(parameters, inputs.transpose(1, 2))
+        activities = [recording.values[site.name] for site in self.network.sites]
+        return activity_of_units(activities, torch.Tensor.mean)
+
+
+SPEAKS_ABOVE = 1e-3
+"""A unit is active on an input where |a| exceeds this share of its layer's mean |a|. Exactly zero activity, which
+would do for relu, never occurs in a softplus or sigmoid unit however silent; a share, not a level, because a relu
+layer's scale is arbitrary."""
+
+
+def activity_of_units(
+    activities: Sequence[Float[Tensor, "member _unit _batch"]], mean: Callable[[Tensor, int], Tensor]
+) -> Float[Tensor, "member two unit"]:
+    """Return each unit's mean |a|, and the share of inputs on which it is active, site after site.
+
+    `mean` takes means along an axis.
+    """
+    means: list[Tensor] = []
+    shares: list[Tensor] = []
+    for activity in activities:
+        magnitude = activity.abs()
+        means.append(mean(magnitude, 2))
+        threshold = SPEAKS_ABOVE * mean(means[-1], 1)
+        shares.append((magnitude > threshold[:, None, None]).float().mean(dim=2))
+    return torch.stack([torch.cat(means, dim=1), torch.cat(shares, dim=1)], dim=1)
+
+
+@dataclass(frozen=True)
+class RisesWithoutUnits:
+    """How much each module's loss rises when one unit of the last site is silenced, by a loss's closed form."""
+
+    network: Network
+    loss: Loss
+    partition: Partition
+
+    def __call__(
+        self,
+        parameters: Float[Tensor, "row parameter"],
+        inputs: Float[Tensor, "row in_features batch"],
+        targets: Float[Tensor, "row target batch"],
+    ) -> Float[Tensor, "row _unit module"]:
+        """Return `Loss.rises_without_units`, only of losses that define it."""
+        recording = self.network.record(parameters, inputs.transpose(1, 2))
+        rises = self.loss.rises_without_units(
+            self.network.edges(parameters)[-1].weights,
+            recording.values[self.network.sites[-1].name],
+            recording.outputs,
+            targets.transpose(1, 2),
+            self.partition,
+        )
+        assert rises is not None
+        return rises
 
 
 @dataclass(frozen=True)
