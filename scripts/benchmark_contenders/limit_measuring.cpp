@@ -11,16 +11,11 @@
 namespace {
 
 constexpr int POINTS = 1024, REPEATS = 16, SHARE = POINTS / REPEATS, ROTATIONS = 64;
-constexpr float LEVELS[] = {0.1f, 0.2f, 0.3f, 0.5f, 1.0f}, FRACTIONS[] = {0.05f, 0.1f, 0.2f, 0.4f};
+constexpr int LEVEL_COUNT = 5;
+constexpr float LEVELS[LEVEL_COUNT] = {0.1f, 0.2f, 0.3f, 0.5f, 1.0f}, FRACTIONS[] = {0.05f, 0.1f, 0.2f, 0.4f};
 constexpr float SPEAKS_ABOVE = 0.01f, SHARE_OF_INPUTS = 0.01f;
 
 using Row = float[POINTS];
-
-// The table of Poisson counts.
-struct Table {
-  const int8_t *counts;
-  int32_t rows, columns;
-};
 
 struct Network {
   const float *into, *biases, *readout, *shifts;
@@ -162,14 +157,20 @@ void activities(const Row *activity, float *&found) {
 }
 
 // Errors under Gaussian noise, under Poisson noise and that of equal energy in turn, multiplicative noise and counts.
-void under_noise(const Network &network, const float *points, const Row *activity, uint32_t key, const Table &table,
+void under_noise(const Network &network, const float *points, const Row *activity, uint32_t key, const CountTable &table,
                  float *&found) {
-  alignas(64) static thread_local float draws[UNITS][POINTS], counted[UNITS][POINTS];
-  static thread_local int32_t doubtful[UNITS * POINTS];
+  alignas(64) static thread_local float draws[UNITS][POINTS], counted[LEVEL_COUNT][UNITS][POINTS];
+  static thread_local int64_t doubtful[LEVEL_COUNT * UNITS * POINTS];
+  double windows[LEVEL_COUNT];
+  for (int l = 0; l < LEVEL_COUNT; l++) windows[l] = 1 / ((double)LEVELS[l] * LEVELS[l]);
   const float gain = std::sqrt(found[-2]);  // the root of mean activity
   for (int kind = 0; kind < 4; kind++) {
     for (int u = 0; u < UNITS; u++) draw_row<POINTS>(hash(key + kind) + u * (POINTS / 2), draws[u]);
-    for (const float level : LEVELS) {
+    if (kind == 3)
+      count_rates(1, UNITS * POINTS, activity[0], draws[0], windows, LEVEL_COUNT, table.counts, table.rows, table.columns,
+                  table.cells, table.largest_score, counted[0][0], doubtful);
+    for (int l = 0; l < LEVEL_COUNT; l++) {
+      const float level = LEVELS[l];
       const auto poisson = [&](float scale) {
         const auto change = [&](int u, int i, float a) { return a + scale * __builtin_sqrtf(a) * draws[u][i]; };
         return error_of<POINTS>(network, points, change);
@@ -183,11 +184,8 @@ void under_noise(const Network &network, const float *points, const Row *activit
       if (kind == 2)
         *found++ =
             error_of<POINTS>(network, points, [&](int u, int i, float a) { return a + level * a * draws[u][i]; });
-      if (kind == 3) {
-        count_rates(UNITS * POINTS, activity[0], draws[0], 1 / ((double)level * level), table.counts, table.rows,
-                    table.columns, 64, 6, counted[0], doubtful);
-        *found++ = error_of<POINTS>(network, points, [&](int u, int i, float) { return counted[u][i]; });
-      }
+      if (kind == 3)
+        *found++ = error_of<POINTS>(network, points, [&](int u, int i, float) { return counted[l][u][i]; });
     }
   }
 }
@@ -251,7 +249,7 @@ extern "C" void measure(const float *parameters, int count, const float *points,
     }
     modularity(network, activity, errors, found);
     activities(activity, found);
-    under_noise(network, at, activity, key, {counts, rows, columns}, found);
+    under_noise(network, at, activity, key, {counts, rows, columns, 64, 6}, found);
     under_changes(network, own, at, key, found);
   }
 }

@@ -7,7 +7,7 @@ generated. The engine that trains the networks decides which of the two is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -37,10 +37,13 @@ class Kernels:
         return None
 
     def count_rates(
-        self, activity: Float[Tensor, "*draws"], window: float, scores: Float[Tensor, "*draws"]
-    ) -> Float[Tensor, "*draws"] | None:
-        """Return the same bits as `robustness.poisson_count_rates` for a window, or None if there is no native code."""
-        del activity, window, scores
+        self,
+        activity: Float[Tensor, "row *draws"],
+        windows: Sequence[float],
+        scores: Float[Tensor, "row *draws"],
+    ) -> Float[Tensor, "row window *draws"] | None:
+        """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code."""
+        del activity, windows, scores
         return None
 
     def is_ready(self, task: object) -> bool:

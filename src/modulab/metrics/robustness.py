@@ -31,6 +31,9 @@ from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
 
+_CACHED_VALUES = 1 << 21
+"""Elements of a tensor that native code writes and then reads: 8 MiB."""
+
 _MOST_ACTIVE = 0.8
 """Share of active units from which on leaving out the silent ones saves no time."""
 
@@ -212,21 +215,39 @@ def _counted_natively(probe: Probe) -> Callable[[float], Tensor] | None:
         return None
     [site] = structure.sites
     given = parameters, inputs.transpose(1, 2)
-    like = parameters.new_empty(0, site.units, site.positions * inputs.shape[1])
+    columns = site.positions * inputs.shape[1]
+    like = parameters.new_empty(0, site.units, columns)
     record = probe.kernels.compiled(SiteActivity(structure, site.name), *given)
     run = probe.kernels.compiled(OutputsFrom(structure, site.name), *given, like)
     if record is None or run is None:
         return None
-    activity = record(*given)
-    scores = _draws(probe, _noise_keys(probe, ActivityNoise.POISSON_COUNTS), 0, activity)
-
-    def outputs_at(level: float) -> Tensor:
-        counted = probe.kernels.count_rates(activity, 1 / (level * level), scores)
+    keys = site_keys(_noise_keys(probe, ActivityNoise.POISSON_COUNTS), 0)
+    levels = probe.settings.levels
+    windows = [1 / (level * level) for level in levels]
+    outputs: list[Tensor] = []
+    for rows in _few_members(len(parameters), site.units * columns * len(levels)):
+        some = [each[rows] for each in given]
+        counted = probe.kernels.count_rates(
+            record(*some), windows, _normals(probe, keys[rows], site.units, columns)
+        )
         if counted is None:
-            counted = poisson_count_rates(activity, level, scores)
-        return run(*given, counted).transpose(1, 2)
+            return None
+        outputs.append(run(*some, counted.flatten(0, 1)))
+    return _by_level(levels, torch.cat(outputs))
 
-    return outputs_at
+
+def _few_members(members: int, values: int) -> list[slice]:
+    """Return so many members at a time that tensors of so many values of each stay in a cache."""
+    count = max(1, _CACHED_VALUES // max(1, values))
+    return [slice(start, start + count) for start in range(0, members, count)]
+
+
+def _by_level(
+    levels: Sequence[float], outputs: Float[Tensor, "member_and_level out_features batch"]
+) -> Callable[[float], Float[Tensor, "member batch out_features"]]:
+    """Return the outputs of all members as a function of the level."""
+    each = outputs.unflatten(0, (-1, len(levels)))
+    return lambda level: each[:, levels.index(level)].transpose(1, 2)
 
 
 def _counted_at_sites(probe: Probe) -> Callable[[float], Tensor]:
@@ -246,9 +267,9 @@ def _counted_at_sites(probe: Probe) -> Callable[[float], Tensor]:
             if place not in scores:
                 return values
             own = of_visit(scores[place], values, visit)
-            counted = probe.kernels.count_rates(values, 1 / (level * level), own)
+            counted = probe.kernels.count_rates(values, [1 / (level * level)], own)
             if counted is not None:
-                return counted
+                return counted[:, 0]
             if place != sites[0].name or visit > 0:
                 return poisson_count_rates(values, level, own)
             if not first:  # At every level the first site has the same activity.
@@ -258,10 +279,10 @@ def _counted_at_sites(probe: Probe) -> Callable[[float], Tensor]:
         counted = None
         if structure.num_stages > 1:
             activity = probe.activities()[0]
-            counted = probe.kernels.count_rates(activity, 1 / (level * level), scores[sites[0].name])
+            counted = probe.kernels.count_rates(activity, [1 / (level * level)], scores[sites[0].name])
         if counted is None:
             return _run_from(probe, slice(None), 0, sums, by_visit(count))
-        behind = structure.stage_sums(probe.network.parameters, 1, counted)
+        behind = structure.stage_sums(probe.network.parameters, 1, counted[:, 0])
         return _run_from(probe, slice(None), 1, behind, by_visit(count))
 
     return outputs_at
@@ -412,8 +433,8 @@ def _noisy_outputs(
     like = [
         parameters.new_empty(0, site.visits, site.units, site.positions * inputs.shape[2]) for site in sites
     ]
-    levels = parameters.new_empty(0, len(sites))
-    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, levels, *like)
+    scales = parameters.new_empty(0, len(sites))
+    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, scales, *like)
     if run is None:
         return None
     draws = probe.once(_site_draws, kind)
@@ -423,14 +444,9 @@ def _noisy_outputs(
         else torch.stack([gains[site.name] for site in sites], dim=1)
     )
     # Of all levels of a member in succession, so its draws stay in a cache.
-    chosen = probe.settings.levels
-    every = (torch.tensor(chosen)[:, None] * of_sites[:, None]).flatten(0, 1)
-    outputs = run(parameters, inputs, every, *draws).unflatten(0, (len(parameters), len(chosen)))
-
-    def outputs_at(level: float) -> Tensor:
-        return outputs[:, chosen.index(level)].transpose(1, 2)
-
-    return outputs_at
+    levels = probe.settings.levels
+    every = (torch.tensor(levels)[:, None] * of_sites[:, None]).flatten(0, 1)
+    return _by_level(levels, run(parameters, inputs, every, *draws))
 
 
 def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:

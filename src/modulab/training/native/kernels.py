@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,15 +52,18 @@ class NativeKernels(Kernels):
             return _run_of(function, shapes)
 
     def count_rates(
-        self, activity: Float[Tensor, "*draws"], window: float, scores: Float[Tensor, "*draws"]
-    ) -> Float[Tensor, "*draws"] | None:
-        """Return the same bits as `robustness.poisson_count_rates` for a window, or None if there is no native code."""
+        self,
+        activity: Float[Tensor, "row *draws"],
+        windows: Sequence[float],
+        scores: Float[Tensor, "row *draws"],
+    ) -> Float[Tensor, "row window *draws"] | None:
+        """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code."""
         both = (activity, scores)
         if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in both):
             return None
         with _compiling:
             count = _count_function()
-        return None if count is None else count(activity.contiguous(), window, scores.contiguous())
+        return None if count is None else count(activity.contiguous(), windows, scores.contiguous())
 
     def is_ready(self, task: object) -> bool:
         """Return whether this was called with an equal `task` before. If not, measuring may compile code."""
@@ -142,24 +147,28 @@ class _Counting:
         self._run = _loaded(library).count_rates
         self._run.restype = ctypes.c_int64
 
-    def __call__(self, activity: Tensor, window: float, scores: Tensor) -> Tensor:
-        """Return sign(a) n / T of contiguous tensors."""
+    def __call__(self, activity: Tensor, windows: Sequence[float], scores: Tensor) -> Tensor:
+        """Return sign(a) n / T of contiguous tensors, for each row and window T."""
+        rows, *draws = activity.shape
         table = count_table(activity.device)
-        counted = torch.empty_like(activity)
-        doubtful = torch.empty(activity.numel(), dtype=torch.int32)
+        lengths = torch.tensor(windows, dtype=torch.float64)
+        counted = torch.empty(rows, len(windows), *draws)
+        doubtful = torch.empty(counted.numel(), dtype=torch.int64)
         left = self._run(
-            ctypes.c_int64(activity.numel()),
-            *(ctypes.c_void_p(each.data_ptr()) for each in (activity, scores)),
-            ctypes.c_double(window),
+            *map(ctypes.c_int64, (rows, math.prod(draws))),
+            *(ctypes.c_void_p(each.data_ptr()) for each in (activity, scores, lengths)),
+            ctypes.c_int64(len(windows)),
             ctypes.c_void_p(table.data_ptr()),
-            *(ctypes.c_int32(size) for size in table.shape),
-            *(ctypes.c_float(each) for each in (COUNT_CELLS, LARGEST_SCORE)),
+            *map(ctypes.c_int32, table.shape),
+            *map(ctypes.c_float, (COUNT_CELLS, LARGEST_SCORE)),
             *(ctypes.c_void_p(each.data_ptr()) for each in (counted, doubtful)),
         )
         if left:
-            places = doubtful[:left].long()
-            values, drawn = (each.flatten()[places] for each in (activity, scores))
-            counts = poisson_quantiles(values.abs() * window, drawn).div_(window)
+            places = doubtful[:left]
+            row, window, draw = torch.unravel_index(places, (rows, len(windows), math.prod(draws)))
+            values, drawn = (each.view(rows, -1)[row, draw] for each in (activity, scores))
+            rates = values.abs() * lengths[window].to(activity.dtype)
+            counts = poisson_quantiles(rates, drawn).div_(lengths[window])
             counted.view(-1)[places] = torch.sign(values) * counts.to(activity.dtype)
         return counted
 

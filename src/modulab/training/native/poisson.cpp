@@ -73,61 +73,116 @@ static inline float between(float value, float lowest, float highest) {
   return value < highest ? value : highest;
 }
 
-static inline float rate_of(float activity, double window, float count) {
+static inline float rate_of(float activity, double window, double count) {
   const float sign = activity > 0 ? 1.0f : (activity < 0 ? -1.0f : activity * 0.0f);
-  return sign * (float)((double)count / window);
+  return sign * (float)(count / window);
 }
 
-// Writes sign(a) n / window for counts n of mean |a| window. Returns the number of places left in doubt, which it lists.
-// The table has the one count possible in each cell of rates and scores, or -1.
-extern "C" int64_t count_rates(int64_t number, const float *activity, const float *scores, double window,
-                               const int8_t *table, int32_t rows, int32_t columns, float cells, float largest_score,
-                               float *counted, int32_t *doubtful) {
-  constexpr int64_t PIECE = 1024;  // so that what is computed on the way stays in the first cache
-  const float length = (float)window, last_row = (float)(rows - 1), last_column = (float)(columns - 1);
-  int64_t left = 0;
+// The one count possible in each cell of rates and scores, or -1.
+struct CountTable {
+  const int8_t *counts;
+  int32_t rows, columns;
+  float cells, largest_score;
+};
+
+static constexpr int PIECE = 1024;  // so that what is computed on the way stays in the first cache
+
+// The units of a piece that are not silent, with their places in it: often half of all, and others count nothing.
+struct Active {
+  int number;
+  float largest, values[PIECE], scores[PIECE];
   int32_t places[PIECE];
-  float rates[PIECE], counts[PIECE];
-  uint8_t doubt[PIECE];
-  for (int64_t start = 0; start < number; start += PIECE) {
-    const int size = (int)(number - start < PIECE ? number - start : PIECE);
-    const float *own = activity + start, *drawn = scores + start;
-    float *out = counted + start;
-    float largest = 0;
+};
+
+static void find_active(const float *activity, const float *scores, int size, Active &active) {
+  int number = 0;
+  for (int i = 0; i < size; i++) {
+    active.values[number] = activity[i];
+    active.scores[number] = scores[i];
+    active.places[number] = i;
+    number += !(activity[i] == 0);  // NaN is kept
+  }
+  float largest = 0;
 #pragma omp simd reduction(max : largest)
-    for (int i = 0; i < size; i++) {
-      rates[i] = std::fabs(own[i]) * length;
-      largest = rates[i] > largest ? rates[i] : largest;
-      // Comparisons with NaN are false, so that its place is the first.
-      const float row = between(std::ceil(rates[i] * cells), 0, last_row);
-      places[i] = (int32_t)row * columns + (int32_t)between(std::floor((drawn[i] + largest_score) * cells), 0, last_column);
-    }
-    for (int i = 0; i < size; i++) counts[i] = table[places[i]];
-    if (largest >= SEARCH_BELOW) {
+  for (int i = 0; i < number; i++) {
+    const float magnitude = std::fabs(active.values[i]);
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  active.number = number;
+  active.largest = largest;
+}
+
+// Writes sign(a) n / window of active units to their places. Returns how many are in doubt, and lists their places.
+static int count_active(const Active &active, double window, const CountTable &table, float *counted,
+                        int32_t *doubtful) {
+  const float length = (float)window, last_row = (float)(table.rows - 1), last_column = (float)(table.columns - 1);
+  const int number = active.number;
+  int32_t cells[PIECE];
+  int8_t tabulated[PIECE];
+  float rates[PIECE], counts[PIECE], found[PIECE];
+  uint8_t doubt[PIECE + 8];
 #pragma omp simd
-      for (int i = 0; i < size; i++) {
-        const float approximated = expanded_in_single(rates[i], drawn[i]);
-        counts[i] = rates[i] < SEARCH_BELOW ? counts[i] : approximated;
-      }
-    }
+  for (int i = 0; i < number; i++) {
+    rates[i] = std::fabs(active.values[i]) * length;
+    // Comparisons with NaN are false, so that its place is the first.
+    const float row = between(std::ceil(rates[i] * table.cells), 0, last_row);
+    const float column = std::floor((active.scores[i] + table.largest_score) * table.cells);
+    cells[i] = (int32_t)row * table.columns + (int32_t)between(column, 0, last_column);
+  }
+  for (int i = 0; i < number; i++) tabulated[i] = table.counts[cells[i]];
+  for (int i = 0; i < number; i++) counts[i] = tabulated[i];
+  if (active.largest * length >= SEARCH_BELOW) {
 #pragma omp simd
-    for (int i = 0; i < size; i++) {
-      out[i] = rate_of(own[i], window, counts[i]);
-      doubt[i] = rates[i] < INFINITY && counts[i] >= 0 ? 0 : 1;
-    }
-    // Few are in doubt, so eight are passed over at once.
-    for (int first = 0; first < size; first += 8) {
-      uint64_t eight = 0;
-      memcpy(&eight, doubt + first, size - first < 8 ? size - first : 8);
-      for (; eight != 0; eight &= eight - 1) {
-        const int i = first + __builtin_ctzll(eight) / 8;
-        const double count = rates[i] < SEARCH_BELOW  ? searched(rates[i], drawn[i])
-                             : rates[i] < INFINITY    ? expanded(rates[i], drawn[i])
-                                                      : NAN;
-        out[i] = rate_of(own[i], window, (float)count);
-        if (count < 0) doubtful[left++] = (int32_t)(start + i);
-      }
+    for (int i = 0; i < number; i++) {
+      const float approximated = expanded_in_single(rates[i], active.scores[i]);
+      counts[i] = rates[i] < SEARCH_BELOW ? counts[i] : approximated;
     }
   }
+#pragma omp simd
+  for (int i = 0; i < number; i++) {
+    found[i] = rate_of(active.values[i], window, counts[i]);
+    doubt[i] = rates[i] < INFINITY && counts[i] >= 0 ? 0 : 1;
+  }
+  for (int i = 0; i < number; i++) counted[active.places[i]] = found[i];
+  // Few are in doubt, so eight are passed over at once.
+  int left = 0;
+  memset(doubt + number, 0, 8);
+  for (int first = 0; first < number; first += 8) {
+    uint64_t eight;
+    memcpy(&eight, doubt + first, 8);
+    for (; eight != 0; eight &= eight - 1) {
+      const int i = first + __builtin_ctzll(eight) / 8;
+      const float score = active.scores[i];
+      const double count = rates[i] < SEARCH_BELOW ? searched(rates[i], score)
+                           : rates[i] < INFINITY   ? expanded(rates[i], score)
+                                                   : NAN;
+      counted[active.places[i]] = rate_of(active.values[i], window, count);
+      if (count < 0) doubtful[left++] = active.places[i];
+    }
+  }
+  return left;
+}
+
+// Writes sign(a) n / window for counts n of mean |a| window: each row of activity for each window. Returns how many are
+// left in doubt, and lists their places in what it writes.
+extern "C" int64_t count_rates(int64_t rows, int64_t number, const float *activity, const float *scores,
+                               const double *windows, int64_t window_count, const int8_t *counts, int32_t table_rows,
+                               int32_t table_columns, float cells, float largest_score, float *counted,
+                               int64_t *doubtful) {
+  const CountTable table = {counts, table_rows, table_columns, cells, largest_score};
+  int64_t left = 0;
+  Active active;
+  int32_t in_piece[PIECE];
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t start = 0; start < number; start += PIECE) {
+      const int size = (int)(number - start < PIECE ? number - start : PIECE);
+      find_active(activity + row * number + start, scores + row * number + start, size, active);
+      for (int64_t window = 0; window < window_count; window++) {
+        const int64_t place = (row * window_count + window) * number + start;
+        memset(counted + place, 0, size * sizeof(float));
+        const int some = count_active(active, windows[window], table, counted + place, in_piece);
+        for (int i = 0; i < some; i++) doubtful[left++] = place + in_piece[i];
+      }
+    }
   return left;
 }
