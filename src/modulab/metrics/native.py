@@ -38,10 +38,10 @@ class Kernels:
 
     def count_rates(
         self,
-        activity: Float[Tensor, "row *draws"],
+        activity: Float[Tensor, "row ..."],
         windows: Sequence[float],
-        scores: Float[Tensor, "row *draws"],
-    ) -> Float[Tensor, "row window *draws"] | None:
+        scores: Float[Tensor, "row ..."],
+    ) -> Float[Tensor, "row window ..."] | None:
         """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code."""
         del activity, windows, scores
         return None

@@ -16,23 +16,23 @@ from torch import Tensor
 from modulab.metrics.activity import finite_mean, measured_units
 from modulab.metrics.measure import Column, measure
 from modulab.metrics.native import module_errors
-from modulab.metrics.poisson import places_of, poisson_quantiles
-from modulab.metrics.probe import Probe, in_module_coordinates, native_pass, outputs_in_parts, outputs_on
-from modulab.metrics.row_functions import (
-    ActivityNoise,
-    NoisyOutputs,
-    Normals,
-    OutputsFrom,
-    SilencedOutputs,
-    SiteActivity,
-    unit_noise,
+from modulab.metrics.native_robustness import (
+    OutputsAt,
+    noise_keys,
+    normal_draws,
+    out_of_shares,
+    under_ablation,
+    under_counts,
+    under_input_noise,
+    under_law,
+    under_weight_noise,
 )
+from modulab.metrics.poisson import places_of, poisson_quantiles
+from modulab.metrics.probe import Probe, in_module_coordinates, outputs_in_parts, outputs_on
+from modulab.metrics.row_functions import ActivityNoise, unit_noise
 from modulab.networks.base import Network, NetworkPopulation, Tap, by_visit, of_visit
 from modulab.noise import site_keys, visit_keys
 from modulab.streams import Stream, drawn_normals, fold_in, uniforms
-
-_CACHED_VALUES = 1 << 21
-"""Elements of a tensor that native code writes and then reads: 8 MiB."""
 
 _MOST_ACTIVE = 0.8
 """Share of active units from which on leaving out the silent ones saves no time."""
@@ -133,7 +133,8 @@ def ablation_order(
     for number, site in enumerate(network.sites):
         counters = torch.arange(site.units, dtype=torch.int32, device=keys.device).view(1, site.units)
         order = torch.argsort(uniforms(site_keys(keys, number), counters), dim=1, stable=True)
-        places[site.name] = torch.argsort(order, dim=1, stable=True)
+        ranks = torch.arange(site.units, device=keys.device).expand_as(order)
+        places[site.name] = torch.empty_like(order).scatter_(1, order, ranks)
     return places
 
 
@@ -149,6 +150,11 @@ def ablate_units(fraction: float, order: Mapping[str, Int64[Tensor, "member _uni
         return values * _kept(order[place], fraction)[:, :, None]
 
     return silence
+
+
+def _all_kept(order: Mapping[str, Tensor], fraction: float) -> Float[Tensor, "member unit"]:
+    """Return 1 for each unit that is kept at a share lost, and 0 for others, site after site."""
+    return torch.cat([_kept(places, fraction) for places in order.values()], dim=1).float()
 
 
 def _kept(order: Tensor, fraction: float) -> Tensor:
@@ -204,58 +210,19 @@ def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 @measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
-    outputs_at = _counted_natively(probe) or _counted_at_sites(probe)
-    return _curve(probe, "poisson_counts", probe.settings.levels, outputs_at)
+    native = under_counts(probe)
+    errors_at = (
+        _one_by_one(probe, _outputs_by_counts(probe)) if native is None else _all_at_once(probe, native)
+    )
+    return _curve(probe, "poisson_counts", probe.settings.levels, errors_at)
 
 
-def _counted_natively(probe: Probe) -> Callable[[float], Tensor] | None:
-    """Return outputs under Poisson counts by the level, by native code if there is any: if one site is visited once."""
-    structure, parameters, inputs = probe.network.network, probe.network.parameters, probe.samples.inputs
-    if len(structure.sites) != 1 or structure.sites[0].visits != 1:
-        return None
-    [site] = structure.sites
-    given = parameters, inputs.transpose(1, 2)
-    columns = site.positions * inputs.shape[1]
-    like = parameters.new_empty(0, site.units, columns)
-    record = probe.kernels.compiled(SiteActivity(structure, site.name), *given)
-    run = probe.kernels.compiled(OutputsFrom(structure, site.name), *given, like)
-    if record is None or run is None:
-        return None
-    keys = site_keys(_noise_keys(probe, ActivityNoise.POISSON_COUNTS), 0)
-    levels = probe.settings.levels
-    windows = [1 / (level * level) for level in levels]
-    outputs: list[Tensor] = []
-    for rows in _few_members(len(parameters), site.units * columns * len(levels)):
-        some = [each[rows] for each in given]
-        counted = probe.kernels.count_rates(
-            record(*some), windows, _normals(probe, keys[rows], site.units, columns)
-        )
-        if counted is None:
-            return None
-        outputs.append(run(*some, counted.flatten(0, 1)))
-    return _by_level(levels, torch.cat(outputs))
-
-
-def _few_members(members: int, values: int) -> list[slice]:
-    """Return so many members at a time that tensors of so many values of each stay in a cache."""
-    count = max(1, _CACHED_VALUES // max(1, values))
-    return [slice(start, start + count) for start in range(0, members, count)]
-
-
-def _by_level(
-    levels: Sequence[float], outputs: Float[Tensor, "member_and_level out_features batch"]
-) -> Callable[[float], Float[Tensor, "member batch out_features"]]:
-    """Return the outputs of all members as a function of the level."""
-    each = outputs.unflatten(0, (-1, len(levels)))
-    return lambda level: each[:, levels.index(level)].transpose(1, 2)
-
-
-def _counted_at_sites(probe: Probe) -> Callable[[float], Tensor]:
-    """Return outputs under Poisson counts by the level, of any network."""
-    noise_keys = _noise_keys(probe, ActivityNoise.POISSON_COUNTS)
+def _outputs_by_counts(probe: Probe) -> Callable[[float], Tensor]:
+    """Return outputs under Poisson counts by the level."""
+    keys = noise_keys(probe, ActivityNoise.POISSON_COUNTS)
     structure, sites = probe.network.network, probe.network.network.sites
     scores = {
-        site.name: _draws(probe, noise_keys, number, activity)
+        site.name: _draws(probe, keys, number, activity)
         for number, (site, activity) in enumerate(zip(sites, probe.activities(), strict=True))
     }
 
@@ -298,13 +265,19 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     keys = _repeated_keys(fold_in(probe.keys, Stream.WEIGHT_NOISE), repeats)
     seen = probe.seen_network.repeated(repeats)
     draws = weight_draws(seen.network, keys)
-    inputs = _in_shares(probe.samples.inputs.transpose(1, 2), repeats).transpose(1, 2)
+    inputs = _in_shares(probe.samples.inputs.transpose(1, 2), repeats)
+
+    def networks_at(level: float) -> NetworkPopulation:
+        return in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
+
+    native = under_weight_noise(probe, networks_at, inputs)
 
     def outputs_at(level: float) -> Tensor:
-        network = in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
-        return _out_of_shares(probe, outputs_on(network, inputs, probe.kernels))
+        outputs = outputs_on(networks_at(level), inputs.transpose(1, 2))
+        return out_of_shares(probe, outputs.transpose(1, 2)).transpose(1, 2)
 
-    return _curve(probe, "weight_noise", probe.settings.levels, outputs_at)
+    errors_at = _one_by_one(probe, outputs_at) if native is None else _all_at_once(probe, native)
+    return _curve(probe, "weight_noise", probe.settings.levels, errors_at)
 
 
 @measure(*_columns("input_noise", "input noise"))
@@ -315,19 +288,18 @@ def measure_input_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     such noise.
     """
     inputs = probe.samples.inputs
-    draws = _normals(probe, fold_in(probe.keys, Stream.INPUT_NOISE), *inputs.shape[1:])
-    run = native_pass(probe.network, inputs, probe.kernels)
-    if run is not None:
-        return _curve(
-            probe, "input_noise", probe.settings.levels, lambda level: run(inputs.add(draws, alpha=level))
-        )
+    draws = normal_draws(probe, fold_in(probe.keys, Stream.INPUT_NOISE), *inputs.shape[1:])
+    native = under_input_noise(probe, draws)
+    if native is not None:
+        return _curve(probe, "input_noise", probe.settings.levels, _all_at_once(probe, native))
     added = _added_sums(probe, 0, draws.transpose(1, 2))
     clean = _clean_sums(probe, 0)
 
     def outputs_at(level: float, rows: slice) -> Tensor:
         return _run_from(probe, rows, 0, torch.add(clean[rows], added[rows], alpha=level))
 
-    return _curve(probe, "input_noise", probe.settings.levels, _in_parts(probe, outputs_at))
+    errors_at = _one_by_one(probe, _in_parts(probe, outputs_at))
+    return _curve(probe, "input_noise", probe.settings.levels, errors_at)
 
 
 @measure(*_columns("ablation", "ablation"), needs=("sites",))
@@ -342,9 +314,10 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     structure = network.network
     order = ablation_order(structure, keys)
     name, fractions = "ablation", probe.settings.ablated_fractions
-    native = _silenced_outputs(probe, network, order)
+    inputs = _in_shares(probe.samples.inputs.transpose(1, 2), repeats)
+    native = under_ablation(probe, network, lambda fraction: _all_kept(order, fraction), inputs)
     if native is not None:
-        return _curve(probe, name, fractions, native, squared=False)
+        return _curve(probe, name, fractions, _all_at_once(probe, native), squared=False)
     # Where a pass can be cut behind the first site, the activity there is the same at every share.
     begin = min(1, structure.num_stages - 1) if structure.sites else 0
     read = _in_shares(_read_by_stage(probe, begin), repeats)
@@ -355,26 +328,10 @@ def measure_ablation(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
         silence = ablate_units(fraction, order)
         values = silence(structure.sites[0].name, read) if begin == 1 else read
         sums = structure.stage_sums(network.parameters, begin, values)
-        return _out_of_shares(probe, structure.run_from(network.parameters, begin, sums, silence))
+        outputs = structure.run_from(network.parameters, begin, sums, silence)
+        return out_of_shares(probe, outputs.transpose(1, 2)).transpose(1, 2)
 
-    return _curve(probe, name, fractions, outputs_at, squared=False)
-
-
-def _silenced_outputs(
-    probe: Probe, repeated: NetworkPopulation, order: Mapping[str, Tensor]
-) -> Callable[[float], Tensor] | None:
-    """Return outputs by the share of units silenced, of networks as repeated, by native code where there is any."""
-    inputs = _in_shares(probe.samples.inputs.transpose(1, 2), probe.settings.repeats)
-    like = repeated.parameters.new_empty(0, repeated.network.total_units)
-    run = probe.kernels.compiled(SilencedOutputs(repeated.network), repeated.parameters, inputs, like)
-    if run is None:
-        return None
-
-    def outputs_at(fraction: float) -> Tensor:
-        kept = torch.cat([_kept(places, fraction) for places in order.values()], dim=1)
-        return _out_of_shares(probe, run(repeated.parameters, inputs, kept.to(like.dtype)).transpose(1, 2))
-
-    return outputs_at
+    return _curve(probe, name, fractions, _one_by_one(probe, outputs_at), squared=False)
 
 
 def _under_law(
@@ -383,17 +340,17 @@ def _under_law(
     """Return error under noise of one law; `gains` multiply its standard deviation, by site and member."""
     structure = probe.network.network
     if not structure.sites:
-        return _curve(probe, name, probe.settings.levels, lambda _: probe.clean.outputs)
-    native = _noisy_outputs(probe, kind, gains) if probe.settings.levels else None
+        return _curve(probe, name, probe.settings.levels, _one_by_one(probe, lambda _: probe.clean.outputs))
+    native = under_law(probe, kind, gains)
     if native is not None:
-        return _curve(probe, name, probe.settings.levels, native)
+        return _curve(probe, name, probe.settings.levels, _all_at_once(probe, native))
     numbers = {site.name: number for number, site in enumerate(structure.sites)}
     drawn: dict[tuple[str, int], Tensor] = {}
 
     def draws_at(place: str, values: Tensor, visit: int, rows: slice) -> Tensor:
         # The same at every level. Where they are asked for in parts, they are drawn for all members at the first.
         if (place, visit) not in drawn:
-            drawn[place, visit] = _draws(probe, _noise_keys(probe, kind), numbers[place], values, visit)
+            drawn[place, visit] = _draws(probe, noise_keys(probe, kind), numbers[place], values, visit)
         return drawn[place, visit][rows]
 
     def gained(place: str, values: Tensor, rows: slice) -> Tensor:
@@ -421,49 +378,13 @@ def _under_law(
         changed = sums[rows] if added is None else torch.add(sums[rows], added[rows], alpha=level)
         return _run_from(probe, rows, begin, changed, perturb(level, rows))
 
-    return _curve(probe, name, probe.settings.levels, _in_parts(probe, outputs_at))
-
-
-def _noisy_outputs(
-    probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | None
-) -> Callable[[float], Tensor] | None:
-    """Return outputs under noise of one law by its level, by native code where there is any."""
-    sites, parameters = probe.network.network.sites, probe.network.parameters
-    inputs = probe.samples.inputs.transpose(1, 2)
-    like = [
-        parameters.new_empty(0, site.visits, site.units, site.positions * inputs.shape[2]) for site in sites
-    ]
-    scales = parameters.new_empty(0, len(sites))
-    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, scales, *like)
-    if run is None:
-        return None
-    draws = probe.once(_site_draws, kind)
-    of_sites = (
-        torch.ones(len(parameters), len(sites))
-        if gains is None
-        else torch.stack([gains[site.name] for site in sites], dim=1)
-    )
-    # Of all levels of a member in succession, so its draws stay in a cache.
-    levels = probe.settings.levels
-    every = (torch.tensor(levels)[:, None] * of_sites[:, None]).flatten(0, 1)
-    return _by_level(levels, run(parameters, inputs, every, *draws))
-
-
-def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
-    """Return the draws of noise of one law at every site."""
-    keys, batch = _noise_keys(probe, kind), probe.samples.inputs.shape[1]
-    found: list[Tensor] = []
-    for number, site in enumerate(probe.network.network.sites):
-        visits = [visit_keys(site_keys(keys, number), visit) for visit in range(site.visits)]
-        drawn = _normals(probe, torch.stack(visits, dim=1).flatten(0, 1), site.units, site.positions * batch)
-        found.append(drawn.unflatten(0, (len(keys), site.visits)))
-    return found
+    return _curve(probe, name, probe.settings.levels, _one_by_one(probe, _in_parts(probe, outputs_at)))
 
 
 def _sums_of_first_noise(probe: Probe, kind: ActivityNoise) -> Tensor:
     """Return what noise of level 1 at the first site adds to the sums of the stage behind it."""
     structure, parameters, activity = probe.network.network, probe.network.parameters, probe.activities()[0]
-    keys = _noise_keys(probe, kind)
+    keys = noise_keys(probe, kind)
 
     def added_by(rows: slice) -> Tensor:
         noise = unit_noise(kind, activity[rows], _draws(probe, keys[rows], 0, activity))
@@ -501,41 +422,44 @@ def _in_parts(probe: Probe, outputs_at: Callable[[float, slice], Tensor]) -> Cal
     )
 
 
-def _draws(probe: Probe, noise_keys: Tensor, site: int, activity: Tensor, visit: int = 0) -> Tensor:
-    return _normals(probe, visit_keys(site_keys(noise_keys, site), visit), *activity.shape[1:])
+def _draws(probe: Probe, keys: Tensor, site: int, activity: Tensor, visit: int = 0) -> Tensor:
+    return normal_draws(probe, visit_keys(site_keys(keys, site), visit), *activity.shape[1:])
 
 
-def _normals(probe: Probe, keys: Tensor, rows: int, columns: int) -> Tensor:
-    """Return standard normal draws, a matrix for each key."""
-    run = probe.kernels.compiled(Normals(rows, columns), keys)
-    return drawn_normals(keys, rows, columns) if run is None else run(keys)
+_ErrorsAt = Callable[[Sequence[float]], Float[Tensor, "member level"]]
+
+
+def _one_by_one(probe: Probe, outputs_at: Callable[[float], Tensor]) -> _ErrorsAt:
+    """Return errors by levels, where outputs are held for one level at a time."""
+    return lambda levels: torch.stack([_mean_errors(probe, outputs_at(level)) for level in levels], dim=1)
+
+
+def _all_at_once(probe: Probe, outputs_at: OutputsAt) -> _ErrorsAt:
+    """Return errors by levels, where outputs are held for all of them."""
+
+    def errors_at(levels: Sequence[float]) -> Tensor:
+        errors: Tensor = _mean_errors(probe, outputs_at(levels).transpose(1, 2))
+        return errors.unflatten(0, (-1, len(levels)))
+
+    return errors_at
+
+
+def _mean_errors(probe: Probe, outputs: Float[Tensor, "row batch out_features"]) -> Float[Tensor, " row"]:
+    return module_errors(probe.task, outputs, probe.samples.targets, probe.kernels).mean(dim=1)
 
 
 def _curve(
-    probe: Probe,
-    name: str,
-    levels: Sequence[float],
-    outputs_at: Callable[[float], Tensor],
-    squared: bool = True,
+    probe: Probe, name: str, levels: Sequence[float], errors_at: _ErrorsAt, squared: bool = True
 ) -> dict[str, Tensor]:
     """Return error at each level, and the tolerance."""
     if not levels:
         return {}
-
-    def error_of(outputs: Tensor) -> Tensor:
-        return module_errors(probe.task, outputs, probe.samples.targets, probe.kernels).mean(dim=1)
-
-    errors = [error_of(outputs_at(level)) for level in levels]
-    measures = {f"error_under/{name}@{level:g}": error for level, error in zip(levels, errors, strict=True)}
-    clean = error_of(probe.outputs)
-    measures[f"robustness/{name}/tolerance"] = tolerance(
-        levels, torch.stack(errors, dim=1), clean, probe.settings.error_floor, squared
-    )
-    return measures
-
-
-def _noise_keys(probe: Probe, kind: ActivityNoise) -> Tensor:
-    return fold_in(fold_in(probe.keys, Stream.EVALUATION_NOISE), int(kind))
+    errors, clean = errors_at(levels), _mean_errors(probe, probe.outputs)
+    by_level = zip(levels, errors.unbind(dim=1), strict=True)
+    tolerated = tolerance(levels, errors, clean, probe.settings.error_floor, squared)
+    return {f"error_under/{name}@{level:g}": error for level, error in by_level} | {
+        f"robustness/{name}/tolerance": tolerated
+    }
 
 
 def _repeated_keys(keys: Tensor, repeats: int) -> Tensor:
@@ -555,9 +479,3 @@ def _in_shares(values: Tensor, repeats: int) -> Tensor:
         points = torch.arange(share * repeats, device=values.device).clamp(max=batch - 1)
         values = values[:, :, points]
     return values.unflatten(2, (repeats, share)).transpose(1, 2).flatten(0, 1)
-
-
-def _out_of_shares(probe: Probe, outputs: Tensor) -> Tensor:
-    """Return outputs of (member and repeat, share of the batch, feature) point by point, stand-ins dropped."""
-    batch = probe.samples.inputs.shape[1]
-    return outputs.unflatten(0, (-1, probe.settings.repeats)).flatten(1, 2)[:, :batch]

@@ -152,7 +152,7 @@ class RegressionTask(ContinuousTask):
     ) -> Float[Tensor, "member batch target"]:
         """Return each module's value."""
         values = [self.module_values(module, inputs[:, :, module, 0]) for module in range(self.modules)]
-        return torch.stack(values, dim=2)
+        return torch.stack(values, dim=1).transpose(1, 2)  # the order in memory in which networks read points
 
     def other_function(self, module: int = 0) -> Function:
         """Return a function that is uncorrelated, over the range, with what a module computes.

@@ -53,10 +53,10 @@ class NativeKernels(Kernels):
 
     def count_rates(
         self,
-        activity: Float[Tensor, "row *draws"],
+        activity: Float[Tensor, "row ..."],
         windows: Sequence[float],
-        scores: Float[Tensor, "row *draws"],
-    ) -> Float[Tensor, "row window *draws"] | None:
+        scores: Float[Tensor, "row ..."],
+    ) -> Float[Tensor, "row window ..."] | None:
         """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code."""
         both = (activity, scores)
         if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in both):
@@ -107,12 +107,13 @@ class _RowLibrary:
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Return the function's rows. Raises: MemoryError where memory is lacking."""
         given = [each.contiguous() for each in tensors]
-        rows = max(map(len, given))
+        sizes = [each.shape[0] for each in given]
+        rows = max(sizes)
         assert len(given) == self._arguments
-        assert all(rows % len(each) == 0 for each in given)
+        assert all(rows % size == 0 for size in sizes)
         output = torch.empty(rows, *self._shape)
         pointers = (ctypes.c_void_p * len(given))(*(each.data_ptr() for each in given))
-        served = (ctypes.c_int64 * len(given))(*(rows // len(each) for each in given))
+        served = (ctypes.c_int64 * len(given))(*(rows // size for size in sizes))
         if self._run(ctypes.c_int64(rows), pointers, served, ctypes.c_void_p(output.data_ptr())) != 0:
             raise MemoryError("There is too little memory to measure a network.")
         return output

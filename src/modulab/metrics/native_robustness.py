@@ -1,0 +1,176 @@
+"""Outputs of perturbed networks by native code, for the measures of `robustness`: all levels of a member in succession.
+
+Functions return None where there is no native code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from modulab.metrics.probe import Probe
+from modulab.metrics.row_functions import (
+    ActivityNoise,
+    NoisyOutputs,
+    Normals,
+    Outputs,
+    OutputsFrom,
+    SilencedOutputs,
+    SiteActivity,
+)
+from modulab.networks.base import NetworkPopulation
+from modulab.noise import site_keys, visit_keys
+from modulab.streams import Stream, drawn_normals, fold_in
+
+OutputsAt = Callable[[Sequence[float]], Float[Tensor, "member_and_level out_features batch"]]
+"""Returns the outputs of all members at all levels."""
+
+_CACHED_VALUES = 1 << 21
+"""Elements that are written and then read for some members: 8 MiB, which a processor's largest cache holds."""
+
+
+def noise_keys(probe: Probe, kind: ActivityNoise) -> Int32[Tensor, "member 2"]:
+    """Return the members' keys of perturbations of activity."""
+    return fold_in(fold_in(probe.keys, Stream.EVALUATION_NOISE), int(kind))
+
+
+def normal_draws(
+    probe: Probe, keys: Int32[Tensor, "key 2"], rows: int, columns: int
+) -> Float[Tensor, "key rows columns"]:
+    """Return standard normal draws, a matrix for each key, by native code if there is any."""
+    run = probe.kernels.compiled(Normals(rows, columns), keys)
+    return drawn_normals(keys, rows, columns) if run is None else run(keys)
+
+
+def under_law(probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | None) -> OutputsAt | None:
+    """Return outputs under noise of one law at every site; `gains` multiply its deviation, by site and member."""
+    sites, parameters = probe.network.network.sites, probe.network.parameters
+    inputs = probe.samples.inputs.transpose(1, 2)
+    like = [
+        parameters.new_empty(0, site.visits, site.units, site.positions * inputs.shape[2]) for site in sites
+    ]
+    scales = parameters.new_empty(0, len(sites))
+    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, scales, *like)
+    if run is None:
+        return None
+
+    def outputs_at(levels: Sequence[float]) -> Tensor:
+        ones = torch.ones(len(parameters))
+        of_sites = torch.stack([ones if gains is None else gains[site.name] for site in sites], dim=1)
+        every = (torch.tensor(levels)[:, None] * of_sites[:, None]).flatten(0, 1)
+        return run(parameters, inputs, every, *probe.once(_site_draws, kind))
+
+    return outputs_at
+
+
+def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
+    """Return the draws of noise of one law at every site."""
+    keys, batch = noise_keys(probe, kind), probe.samples.inputs.shape[1]
+    found: list[Tensor] = []
+    for number, site in enumerate(probe.network.network.sites):
+        visits = [visit_keys(site_keys(keys, number), visit) for visit in range(site.visits)]
+        drawn = normal_draws(
+            probe, torch.stack(visits, dim=1).flatten(0, 1), site.units, site.positions * batch
+        )
+        found.append(drawn.unflatten(0, (len(keys), site.visits)))
+    return found
+
+
+def under_counts(probe: Probe) -> OutputsAt | None:
+    """Return outputs under Poisson counts, of networks with one site that is visited once."""
+    structure, parameters, inputs = probe.network.network, probe.network.parameters, probe.samples.inputs
+    if len(structure.sites) != 1 or structure.sites[0].visits != 1:
+        return None
+    [site] = structure.sites
+    given = parameters, inputs.transpose(1, 2)
+    columns = site.positions * inputs.shape[1]
+    like = parameters.new_empty(0, site.units, columns)
+    record = probe.kernels.compiled(SiteActivity(structure, site.name), *given)
+    run = probe.kernels.compiled(OutputsFrom(structure, site.name), *given, like)
+    if record is None or run is None or probe.kernels.count_rates(like, [], like) is None:
+        return None
+    keys = site_keys(noise_keys(probe, ActivityNoise.POISSON_COUNTS), 0)
+
+    def outputs_at(levels: Sequence[float]) -> Tensor:
+        windows = [1 / (level * level) for level in levels]
+        outputs: list[Tensor] = []
+        for rows in _few_members(len(parameters), site.units * columns * len(levels)):
+            some = [each[rows] for each in given]
+            scores = normal_draws(probe, keys[rows], site.units, columns)
+            counted = probe.kernels.count_rates(record(*some), windows, scores)
+            assert counted is not None
+            outputs.append(run(*some, counted.flatten(0, 1)))
+        return torch.cat(outputs)
+
+    return outputs_at
+
+
+def _few_members(members: int, values: int) -> list[slice]:
+    """Return so many members at a time that a cache holds so many values of each."""
+    count = max(1, _CACHED_VALUES // max(1, values))
+    return [slice(start, start + count) for start in range(0, members, count)]
+
+
+def under_input_noise(probe: Probe, draws: Float[Tensor, "member batch in_features"]) -> OutputsAt | None:
+    """Return outputs where draws times the level are added to inputs."""
+    parameters, inputs = probe.network.parameters, probe.samples.inputs.transpose(1, 2)
+    run = probe.kernels.compiled(Outputs(probe.network.network), parameters, inputs)
+    if run is None:
+        return None
+    added = draws.transpose(1, 2)
+
+    def outputs_at(levels: Sequence[float]) -> Tensor:
+        noisy = [torch.add(inputs, added, alpha=level) for level in levels]
+        return run(parameters, torch.stack(noisy, dim=1).flatten(0, 1))
+
+    return outputs_at
+
+
+def under_weight_noise(
+    probe: Probe,
+    networks_at: Callable[[float], NetworkPopulation],
+    inputs: Float[Tensor, "member_and_repeat in_features share"],
+) -> OutputsAt | None:
+    """Return outputs of the networks of each level on shares of the points."""
+    like = probe.network.parameters.new_empty(0, probe.network.network.num_parameters)
+    run = probe.kernels.compiled(Outputs(probe.network.network), like, inputs)
+    if run is None:
+        return None
+
+    def outputs_at(levels: Sequence[float]) -> Tensor:
+        # One level at a time, because parameters may take more memory than outputs.
+        outputs = [run(networks_at(level).parameters, inputs) for level in levels]
+        return out_of_shares(probe, torch.stack(outputs, dim=1).flatten(0, 1), len(levels))
+
+    return outputs_at
+
+
+def under_ablation(
+    probe: Probe,
+    repeated: NetworkPopulation,
+    kept_at: Callable[[float], Float[Tensor, "member_and_repeat unit"]],
+    inputs: Float[Tensor, "member_and_repeat in_features share"],
+) -> OutputsAt | None:
+    """Return outputs on shares of the points where activity is multiplied by what `kept_at` gives, 1 or 0."""
+    like = repeated.parameters.new_empty(0, repeated.network.total_units)
+    run = probe.kernels.compiled(SilencedOutputs(repeated.network), repeated.parameters, inputs, like)
+    if run is None:
+        return None
+
+    def outputs_at(levels: Sequence[float]) -> Tensor:
+        kept = torch.stack([kept_at(level) for level in levels], dim=1).flatten(0, 1)
+        return out_of_shares(probe, run(repeated.parameters, inputs, kept), len(levels))
+
+    return outputs_at
+
+
+def out_of_shares(
+    probe: Probe, outputs: Float[Tensor, "member_repeat_and_level out_features share"], levels: int = 1
+) -> Float[Tensor, "member_and_level out_features batch"]:
+    """Return outputs of shares of the points one after another, without those that stood in for missing points."""
+    shares = outputs.unflatten(0, (-1, probe.settings.repeats, levels))
+    whole = shares.permute(0, 2, 3, 1, 4).flatten(3)
+    return whole[..., : probe.samples.inputs.shape[1]].flatten(0, 1)
