@@ -5,6 +5,7 @@ Functions return None where there is no native code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from modulab.metrics.row_functions import (
     OutputsFrom,
     SilencedOutputs,
     SiteActivity,
+    SumsOfNoise,
 )
 from modulab.networks.base import NetworkPopulation
 from modulab.noise import site_keys, visit_keys
@@ -47,23 +49,55 @@ def normal_draws(
 
 def under_law(probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | None) -> OutputsAt | None:
     """Return outputs under noise of one law at every site; `gains` multiply its deviation, by site and member."""
-    sites, parameters = probe.network.network.sites, probe.network.parameters
-    inputs = probe.samples.inputs.transpose(1, 2)
+    structure, members = probe.network.network, len(probe.keys)
+
+    def scales_at(levels: Sequence[float]) -> Float[Tensor, "member level site"]:
+        ones = torch.ones(members)
+        of_sites = [ones if gains is None else gains[site.name] for site in structure.sites]
+        return torch.tensor(levels)[:, None] * torch.stack(of_sites, dim=1)[:, None]
+
+    if len(structure.sites) == 1 and structure.num_stages == 2:
+        # What it adds to outputs is proportional to its level.
+        added = probe.once(_added_by_noise, kind)
+        if added is None:
+            return None
+
+        def shifted(levels: Sequence[float]) -> Tensor:
+            outputs = probe.outputs.transpose(1, 2)[:, None]
+            return (outputs + scales_at(levels)[..., None] * added[:, None]).flatten(0, 1)
+
+        return shifted
+
+    parameters, inputs = probe.network.parameters, probe.samples.inputs.transpose(1, 2)
+    batch = inputs.shape[2]
     like = [
-        parameters.new_empty(0, site.visits, site.units, site.positions * inputs.shape[2]) for site in sites
+        parameters.new_empty(0, site.visits, site.units, site.positions * batch) for site in structure.sites
     ]
-    scales = parameters.new_empty(0, len(sites))
-    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, scales, *like)
+    scales = parameters.new_empty(0, len(structure.sites))
+    run = probe.kernels.compiled(NoisyOutputs(structure, kind), parameters, inputs, scales, *like)
     if run is None:
         return None
+    return lambda levels: run(
+        parameters, inputs, scales_at(levels).flatten(0, 1), *probe.once(_site_draws, kind)
+    )
 
-    def outputs_at(levels: Sequence[float]) -> Tensor:
-        ones = torch.ones(len(parameters))
-        of_sites = torch.stack([ones if gains is None else gains[site.name] for site in sites], dim=1)
-        every = (torch.tensor(levels)[:, None] * of_sites[:, None]).flatten(0, 1)
-        return run(parameters, inputs, every, *probe.once(_site_draws, kind))
 
-    return outputs_at
+def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member out_features batch"] | None:
+    """Return what noise of one law and of level 1 adds to the outputs of networks of one hidden layer."""
+    parameters, inputs = probe.network.parameters, probe.samples.inputs.transpose(1, 2)
+    [site] = probe.network.network.sites
+    size = site.units, inputs.shape[2]
+    run = probe.kernels.compiled(
+        SumsOfNoise(probe.network.network, kind), parameters, inputs, parameters.new_empty(0, *size)
+    )
+    if run is None:
+        return None
+    keys = site_keys(noise_keys(probe, kind), 0)
+    added = [
+        run(parameters[rows], inputs[rows], normal_draws(probe, keys[rows], *size))
+        for rows in _few_members(len(parameters), math.prod(size))
+    ]
+    return torch.cat(added)
 
 
 def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
