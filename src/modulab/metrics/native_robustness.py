@@ -5,7 +5,6 @@ Functions return None where there is no native code.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -21,7 +20,6 @@ from modulab.metrics.row_functions import (
     OutputsFrom,
     SilencedOutputs,
     SiteActivity,
-    SumsOfNoise,
 )
 from modulab.networks.base import NetworkPopulation
 from modulab.noise import site_keys, visit_keys
@@ -49,60 +47,59 @@ def normal_draws(
 
 def under_law(probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | None) -> OutputsAt | None:
     """Return outputs under noise of one law at every site; `gains` multiply its deviation, by site and member."""
-    structure, members = probe.network.network, len(probe.keys)
+    structure = probe.network.network
+    run = _noisy_pass(probe, kind)
+    if run is None:
+        return None
 
     def scales_at(levels: Sequence[float]) -> Float[Tensor, "member level site"]:
-        ones = torch.ones(members)
+        ones = torch.ones(len(probe.keys))
         of_sites = [ones if gains is None else gains[site.name] for site in structure.sites]
         return torch.tensor(levels)[:, None] * torch.stack(of_sites, dim=1)[:, None]
 
-    if len(structure.sites) == 1 and structure.num_stages == 2:
-        # What it adds to outputs is proportional to its level.
-        added = probe.once(_added_by_noise, kind)
-        if added is None:
-            return None
+    def one_hidden_layer(levels: Sequence[float]) -> Tensor:
+        clean, added = probe.outputs.transpose(1, 2), probe.once(_added_by_noise, kind)
+        return (clean[:, None] + scales_at(levels)[..., None] * added[:, None]).flatten(0, 1)
 
-        def shifted(levels: Sequence[float]) -> Tensor:
-            outputs = probe.outputs.transpose(1, 2)[:, None]
-            return (outputs + scales_at(levels)[..., None] * added[:, None]).flatten(0, 1)
+    def any_network(levels: Sequence[float]) -> Tensor:
+        return run(slice(None), scales_at(levels).flatten(0, 1), probe.once(_site_draws, kind))
 
-        return shifted
+    return one_hidden_layer if structure.num_stages == 2 else any_network
 
+
+def _noisy_pass(
+    probe: Probe, kind: ActivityNoise
+) -> Callable[[slice, Tensor, Sequence[Tensor]], Float[Tensor, "row out_features batch"]] | None:
+    """Return outputs under noise of one law, of some members, by the scales and the draws at every site."""
     parameters, inputs = probe.network.parameters, probe.samples.inputs.transpose(1, 2)
-    batch = inputs.shape[2]
-    like = [
-        parameters.new_empty(0, site.visits, site.units, site.positions * batch) for site in structure.sites
-    ]
-    scales = parameters.new_empty(0, len(structure.sites))
-    run = probe.kernels.compiled(NoisyOutputs(structure, kind), parameters, inputs, scales, *like)
+    sites, batch = probe.network.network.sites, inputs.shape[2]
+    like = [parameters.new_empty(0, site.visits, site.units, site.positions * batch) for site in sites]
+    scales = parameters.new_empty(0, len(sites))
+    run = probe.kernels.compiled(NoisyOutputs(probe.network.network, kind), parameters, inputs, scales, *like)
     if run is None:
         return None
-    return lambda levels: run(
-        parameters, inputs, scales_at(levels).flatten(0, 1), *probe.once(_site_draws, kind)
-    )
+    return lambda rows, scales, draws: run(parameters[rows], inputs[rows], scales, *draws)
 
 
-def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member out_features batch"] | None:
-    """Return what noise of one law and of level 1 adds to the outputs of networks of one hidden layer."""
-    parameters, inputs = probe.network.parameters, probe.samples.inputs.transpose(1, 2)
-    [site] = probe.network.network.sites
-    size = site.units, inputs.shape[2]
-    run = probe.kernels.compiled(
-        SumsOfNoise(probe.network.network, kind), parameters, inputs, parameters.new_empty(0, *size)
-    )
-    if run is None:
-        return None
-    keys = site_keys(noise_keys(probe, kind), 0)
-    added = [
-        run(parameters[rows], inputs[rows], normal_draws(probe, keys[rows], *size))
-        for rows in _few_members(len(parameters), math.prod(size))
+def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member out_features batch"]:
+    """Return what noise of level 1 adds to outputs: with one hidden layer, all levels add in proportion."""
+    run = _noisy_pass(probe, kind)
+    assert run is not None
+    members, values = len(probe.keys), probe.network.network.total_units * probe.samples.inputs.shape[1]
+    noisy = [
+        run(rows, torch.ones(len(probe.keys[rows]), 1), _site_draws(probe, kind, rows))
+        for rows in _few_members(members, values)
     ]
-    return torch.cat(added)
+    clean = probe.outputs.transpose(1, 2)
+    # To an output that has overflowed nothing is added, so it stays infinite.
+    return torch.where(clean.isfinite(), torch.cat(noisy) - clean, 0.0)
 
 
-def _site_draws(probe: Probe, kind: ActivityNoise) -> list[Float[Tensor, "member _visit _unit _batch"]]:
-    """Return the draws of noise of one law at every site."""
-    keys, batch = noise_keys(probe, kind), probe.samples.inputs.shape[1]
+def _site_draws(
+    probe: Probe, kind: ActivityNoise, rows: slice = slice(None)
+) -> list[Float[Tensor, "member _visit _unit _batch"]]:
+    """Return the draws of noise of one law at every site, of some members or of all."""
+    keys, batch = probe.once(noise_keys, kind)[rows], probe.samples.inputs.shape[1]
     found: list[Tensor] = []
     for number, site in enumerate(probe.network.network.sites):
         visits = [visit_keys(site_keys(keys, number), visit) for visit in range(site.visits)]

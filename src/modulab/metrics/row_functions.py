@@ -267,26 +267,6 @@ class NoisyOutputs:
 
 
 @dataclass(frozen=True)
-class SumsOfNoise:
-    """What noise of one law and of level 1 at the only hidden layer adds to outputs, as a row function."""
-
-    network: Network
-    kind: ActivityNoise
-
-    def __call__(
-        self,
-        parameters: Float[Tensor, "row parameter"],
-        inputs: Float[Tensor, "row in_features batch"],
-        draws: Float[Tensor, "row _unit batch"],
-    ) -> Float[Tensor, "row out_features batch"]:
-        """Return W s(a) draw, W the weights of the readout and s the deviation of the law at level 1."""
-        [site] = self.network.sites
-        activity = self.network.record(parameters, inputs.transpose(1, 2)).values[site.name]
-        noise = unit_noise(self.kind, activity, draws)
-        return self.network.stage_sums(parameters, 1, noise, biased=False)
-
-
-@dataclass(frozen=True)
 class PathStrengths:
     """Sums over points of the strength of all paths from one layer to another, as a row function.
 

@@ -335,7 +335,7 @@ class _Writer:
         if block.adds_lanes:
             block.before.append(f"alignas(64) float {total}[LANES] = {{}};")
             block.inside.append(f"{total}[lane] += {value};")
-            total = f"sum_of(*(const Lanes *){total})"
+            total = f"sum_of((Vector *){total})"
         else:
             block.before.append(f"{buffer.dtype} {total} = {reduction.start};")
             block.inside.append(f"{total} = {reduction.expression.format(total, value)};")

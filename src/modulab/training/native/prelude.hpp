@@ -131,21 +131,30 @@ INLINE float cosine(float angle) {
 }
 
 // Matrix products with all sizes and strides known to the compiler. `product` has the columns of the right factor side
-// by side, and keeps a tile of the output in registers; `product_of_rows` has the terms of each sum side by side.
+// by side, and keeps a tile of the output in registers; `product_of_rows` has the terms of each sum side by side, and
+// adds them up in 16 parts on every processor. Vectors are those of the processor: GCC keeps wider ones in memory.
 constexpr int LANES = 16;
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+constexpr int PARTS = LANES / WIDTH;
+typedef float Vector __attribute__((vector_size(WIDTH * sizeof(float)), aligned(4)));
 
 template <int ROWS, int VECTORS, int TERMS, int LEFT_ROW, int LEFT_TERM, int RIGHT_TERM, int OUT_ROW>
 INLINE void tile(const float *left, const float *right, float *out) {
-  Lanes sums[ROWS][VECTORS] = {};
+  Vector sums[ROWS][VECTORS] = {};
   for (int k = 0; k < TERMS; k++) {
-    Lanes columns[VECTORS];
-    for (int v = 0; v < VECTORS; v++) columns[v] = *(const Lanes *)(right + k * RIGHT_TERM + v * LANES);
+    Vector columns[VECTORS];
+    for (int v = 0; v < VECTORS; v++) columns[v] = *(const Vector *)(right + k * RIGHT_TERM + v * WIDTH);
     for (int i = 0; i < ROWS; i++)
       for (int v = 0; v < VECTORS; v++) sums[i][v] += left[i * LEFT_ROW + k * LEFT_TERM] * columns[v];
   }
   for (int i = 0; i < ROWS; i++)
-    for (int v = 0; v < VECTORS; v++) *(Lanes *)(out + i * OUT_ROW + v * LANES) = sums[i][v];
+    for (int v = 0; v < VECTORS; v++) *(Vector *)(out + i * OUT_ROW + v * WIDTH) = sums[i][v];
 }
 
 template <int COLUMNS, int TERMS, int LEFT_TERM, int RIGHT_TERM>
@@ -158,19 +167,19 @@ INLINE void narrow_row(const float *left, const float *right, float *out) {
 
 template <int ROWS_AT_ONCE, int ROWS, int COLUMNS, int TERMS, int LEFT_ROW, int LEFT_TERM, int RIGHT_TERM, int OUT_ROW>
 INLINE void rows_of_product(const float *left, const float *right, float *out) {
-  constexpr int WIDE = 2 * LANES;
+  constexpr int WIDE = 2 * WIDTH;
   int j = 0;
   for (; j + WIDE <= COLUMNS; j += WIDE)
     for (int i = 0; i + ROWS_AT_ONCE <= ROWS; i += ROWS_AT_ONCE)
       tile<ROWS_AT_ONCE, 2, TERMS, LEFT_ROW, LEFT_TERM, RIGHT_TERM, OUT_ROW>(left + i * LEFT_ROW, right + j, out + i * OUT_ROW + j);
-  if constexpr (COLUMNS % WIDE >= LANES) {
+  if constexpr (COLUMNS % WIDE >= WIDTH) {
     for (int i = 0; i + ROWS_AT_ONCE <= ROWS; i += ROWS_AT_ONCE)
       tile<ROWS_AT_ONCE, 1, TERMS, LEFT_ROW, LEFT_TERM, RIGHT_TERM, OUT_ROW>(left + i * LEFT_ROW, right + j, out + i * OUT_ROW + j);
-    j += LANES;
+    j += WIDTH;
   }
-  if constexpr (COLUMNS % LANES != 0)
+  if constexpr (COLUMNS % WIDTH != 0)
     for (int i = 0; i < ROWS / ROWS_AT_ONCE * ROWS_AT_ONCE; i++)
-      narrow_row<COLUMNS % LANES, TERMS, LEFT_TERM, RIGHT_TERM>(left + i * LEFT_ROW, right + j, out + i * OUT_ROW + j);
+      narrow_row<COLUMNS % WIDTH, TERMS, LEFT_TERM, RIGHT_TERM>(left + i * LEFT_ROW, right + j, out + i * OUT_ROW + j);
 }
 
 template <int ROWS, int COLUMNS, int TERMS, int LEFT_ROW, int LEFT_TERM, int RIGHT_TERM, int OUT_ROW>
@@ -184,30 +193,44 @@ static __attribute__((noinline)) void product(const float *left, const float *ri
 }
 
 #ifdef __clang__
-#define SHUFFLED(lanes, ...) __builtin_shufflevector(lanes, lanes, __VA_ARGS__)
+#define SHUFFLED(vector, ...) __builtin_shufflevector(vector, vector, __VA_ARGS__)
 #else
-typedef int32_t Places __attribute__((vector_size(LANES * sizeof(int32_t))));
-#define SHUFFLED(lanes, ...) __builtin_shuffle(lanes, (Places){__VA_ARGS__})
+typedef int32_t Places __attribute__((vector_size(WIDTH * sizeof(int32_t))));
+#define SHUFFLED(vector, ...) __builtin_shuffle(vector, (Places){__VA_ARGS__})
 #endif
 
-// Each half is added to the other, then each quarter, and so on: loops that add up elements one after another would wait
-// for each sum.
-INLINE float sum_of(Lanes lanes) {
-  lanes += SHUFFLED(lanes, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  lanes += SHUFFLED(lanes, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-  lanes += SHUFFLED(lanes, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-  lanes += SHUFFLED(lanes, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-  return lanes[0];
+// Each half of the lanes is added to the other, then each quarter, and so on: loops that add up elements one after
+// another would wait for each sum.
+INLINE float sum_of(Vector *parts) {
+  for (int half = PARTS / 2; half > 0; half /= 2)
+    for (int p = 0; p < half; p++) parts[p] += parts[p + half];
+  Vector sums = parts[0];
+#if defined(__AVX512F__)
+  sums += SHUFFLED(sums, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+  sums += SHUFFLED(sums, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  sums += SHUFFLED(sums, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  sums += SHUFFLED(sums, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+#elif defined(__AVX__)
+  sums += SHUFFLED(sums, 4, 5, 6, 7, 0, 1, 2, 3);
+  sums += SHUFFLED(sums, 2, 3, 0, 1, 6, 7, 4, 5);
+  sums += SHUFFLED(sums, 1, 0, 3, 2, 5, 4, 7, 6);
+#else
+  sums += SHUFFLED(sums, 2, 3, 0, 1);
+  sums += SHUFFLED(sums, 1, 0, 3, 2);
+#endif
+  return sums[0];
 }
 
 template <int ROWS, int COLUMNS, int TERMS, int LEFT_ROW, int RIGHT_COLUMN, int OUT_ROW>
 INLINE void tile_of_rows(const float *left, const float *right, float *out) {
-  Lanes sums[ROWS][COLUMNS] = {};
+  Vector sums[ROWS][COLUMNS][PARTS] = {};
   int k = 0;
   for (; k + LANES <= TERMS; k += LANES)
-    for (int i = 0; i < ROWS; i++)
-      for (int j = 0; j < COLUMNS; j++)
-        sums[i][j] += *(const Lanes *)(left + i * LEFT_ROW + k) * *(const Lanes *)(right + j * RIGHT_COLUMN + k);
+    for (int p = 0; p < PARTS; p++)
+      for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < COLUMNS; j++)
+          sums[i][j][p] += *(const Vector *)(left + i * LEFT_ROW + k + p * WIDTH) *
+                           *(const Vector *)(right + j * RIGHT_COLUMN + k + p * WIDTH);
   for (int i = 0; i < ROWS; i++)
     for (int j = 0; j < COLUMNS; j++) {
       float sum = sum_of(sums[i][j]);
@@ -216,12 +239,15 @@ INLINE void tile_of_rows(const float *left, const float *right, float *out) {
     }
 }
 
+// So many sums as registers hold: a tile has ROWS_OF_TILE * COLUMNS_OF_TILE * PARTS of them.
+constexpr int ROWS_OF_TILE = PARTS == 1 ? 4 : PARTS == 2 ? 2 : 1, COLUMNS_OF_TILE = PARTS == 1 ? 4 : PARTS == 2 ? 3 : 2;
+
 template <int AT_ONCE, int ROWS, int COLUMNS, int TERMS, int LEFT_ROW, int RIGHT_COLUMN, int OUT_ROW>
 INLINE void strip_of_rows(const float *left, const float *right, float *out) {
   for (int i = 0; i + AT_ONCE <= ROWS; i += AT_ONCE) {
     int j = 0;
-    for (; j + 4 <= COLUMNS; j += 4)
-      tile_of_rows<AT_ONCE, 4, TERMS, LEFT_ROW, RIGHT_COLUMN, OUT_ROW>(left + i * LEFT_ROW, right + j * RIGHT_COLUMN, out + i * OUT_ROW + j);
+    for (; j + COLUMNS_OF_TILE <= COLUMNS; j += COLUMNS_OF_TILE)
+      tile_of_rows<AT_ONCE, COLUMNS_OF_TILE, TERMS, LEFT_ROW, RIGHT_COLUMN, OUT_ROW>(left + i * LEFT_ROW, right + j * RIGHT_COLUMN, out + i * OUT_ROW + j);
     for (; j < COLUMNS; j++)
       tile_of_rows<AT_ONCE, 1, TERMS, LEFT_ROW, RIGHT_COLUMN, OUT_ROW>(left + i * LEFT_ROW, right + j * RIGHT_COLUMN, out + i * OUT_ROW + j);
   }
@@ -229,8 +255,8 @@ INLINE void strip_of_rows(const float *left, const float *right, float *out) {
 
 template <int ROWS, int COLUMNS, int TERMS, int LEFT_ROW, int RIGHT_COLUMN, int OUT_ROW>
 static __attribute__((noinline)) void product_of_rows(const float *left, const float *right, float *out) {
-  constexpr int WHOLE = ROWS / 4 * 4;
-  if constexpr (WHOLE > 0) strip_of_rows<4, WHOLE, COLUMNS, TERMS, LEFT_ROW, RIGHT_COLUMN, OUT_ROW>(left, right, out);
+  constexpr int WHOLE = ROWS / ROWS_OF_TILE * ROWS_OF_TILE;
+  if constexpr (WHOLE > 0) strip_of_rows<ROWS_OF_TILE, WHOLE, COLUMNS, TERMS, LEFT_ROW, RIGHT_COLUMN, OUT_ROW>(left, right, out);
   if constexpr (ROWS > WHOLE)
     strip_of_rows<1, ROWS - WHOLE, COLUMNS, TERMS, LEFT_ROW, RIGHT_COLUMN, OUT_ROW>(
         left + WHOLE * LEFT_ROW, right, out + WHOLE * OUT_ROW);
