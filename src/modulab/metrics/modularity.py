@@ -37,6 +37,8 @@ from modulab.tasks.base import Samples
 _GROUP = 16
 _CACHED_VALUES = 1 << 16
 """The number of elements at the points that native code sums at once: 256 KiB."""
+_MEMBERS_TO_A_ROOM = 4
+"""The number of members that have `BATCH_ELEMENTS` each where units are silenced by native code."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
 LazyGates = Callable[[], Gates]
@@ -422,6 +424,10 @@ def _write_rises(probe: Probe, layer: int, rises: Float[Tensor, "member unit mod
     run_again = [] if by_kept is not None else behind
     widest = max((*(other.values for other in run_again), structure.out_features))
     size = max(1, BATCH_ELEMENTS // (widest * samples.inputs.shape[1]))
+    if (
+        by_kept is not None
+    ):  # Rows of native code do not depend on one another, so a block of members shares the room.
+        size = max(1, size // max(1, members // _MEMBERS_TO_A_ROOM))
     for start in range(0, site.units, size):
         silenced = range(start, min(start + size, site.units))
         if by_kept is not None:

@@ -6,6 +6,7 @@ Functions return None where there is no native code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int32
@@ -62,7 +63,10 @@ def under_law(probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | N
         return (clean[:, None] + scales_at(levels)[..., None] * added[:, None]).flatten(0, 1)
 
     def any_network(levels: Sequence[float]) -> Tensor:
-        return run(slice(None), scales_at(levels).flatten(0, 1), probe.once(_site_draws, kind))
+        scales = scales_at(levels)
+        return torch.cat(
+            [run(rows, scales[rows].flatten(0, 1), _site_draws(probe, kind, rows)) for rows in _few(probe)]
+        )
 
     return one_hidden_layer if structure.num_stages == 2 else any_network
 
@@ -85,10 +89,9 @@ def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member 
     """Return what noise of level 1 adds to outputs: with one hidden layer, all levels add in proportion."""
     run = _noisy_pass(probe, kind)
     assert run is not None
-    members, values = len(probe.keys), probe.network.network.total_units * probe.samples.inputs.shape[1]
     noisy = [
         run(rows, torch.ones(len(probe.keys[rows]), 1), _site_draws(probe, kind, rows))
-        for rows in _few_members(members, values)
+        for rows in _few(probe)
     ]
     clean = probe.outputs.transpose(1, 2)
     # To an output that has overflowed nothing is added, so it stays infinite.
@@ -96,9 +99,9 @@ def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member 
 
 
 def _site_draws(
-    probe: Probe, kind: ActivityNoise, rows: slice = slice(None)
+    probe: Probe, kind: ActivityNoise, rows: slice
 ) -> list[Float[Tensor, "member _visit _unit _batch"]]:
-    """Return the draws of noise of one law at every site, of some members or of all."""
+    """Return some members' draws of noise of one law at every site."""
     keys, batch = probe.once(noise_keys, kind)[rows], probe.samples.inputs.shape[1]
     found: list[Tensor] = []
     for number, site in enumerate(probe.network.network.sites):
@@ -128,7 +131,7 @@ def under_counts(probe: Probe) -> OutputsAt | None:
     def outputs_at(levels: Sequence[float]) -> Tensor:
         windows = [1 / (level * level) for level in levels]
         outputs: list[Tensor] = []
-        for rows in _few_members(len(parameters), site.units * columns * len(levels)):
+        for rows in _few(probe, len(levels)):
             some = [each[rows] for each in given]
             scores = normal_draws(probe, keys[rows], site.units, columns)
             counted = probe.kernels.count_rates(record(*some), windows, scores)
@@ -139,10 +142,33 @@ def under_counts(probe: Probe) -> OutputsAt | None:
     return outputs_at
 
 
-def _few_members(members: int, values: int) -> list[slice]:
-    """Return so many members at a time that a cache holds so many values of each."""
-    count = max(1, _CACHED_VALUES // max(1, values))
-    return [slice(start, start + count) for start in range(0, members, count)]
+def under_counts_at_sites(
+    probe: Probe,
+    outputs_by_level: Callable[[Probe], Callable[[float], Float[Tensor, "member batch out_features"]]],
+) -> OutputsAt | None:
+    """Return outputs under Poisson counts of any network: only counts are native code, passes are by torch."""
+    if probe.kernels.count_rates(probe.network.parameters[:0], [], probe.network.parameters[:0]) is None:
+        return None
+
+    def outputs_at(levels: Sequence[float]) -> Tensor:
+        parts: list[Tensor] = []
+        # Passes by torch hold activity several times, and products of one matrix round otherwise than those of many.
+        for rows in _few(probe, times=4, least=2):
+            outputs_of = outputs_by_level(probe.of(rows))
+            outputs = [outputs_of(level).transpose(1, 2) for level in levels]
+            parts.append(torch.stack(outputs, dim=1).flatten(0, 1))
+        return torch.cat(parts)
+
+    return outputs_at
+
+
+def _few(probe: Probe, times: int = 1, least: int = 1) -> list[slice]:
+    """Return so many members at a time, `least` or more, that a cache holds their activity so many times."""
+    values = times * probe.samples.inputs.shape[1] * sum(site.values for site in probe.network.network.sites)
+    members = len(probe.keys)
+    count = max(1, members // max(least, _CACHED_VALUES // max(1, values)))
+    ends = [members * part // count for part in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def under_input_noise(probe: Probe, draws: Float[Tensor, "member batch in_features"]) -> OutputsAt | None:

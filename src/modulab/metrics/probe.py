@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -107,6 +107,14 @@ class Probe:
         if key not in self._kept:
             self._kept[key] = compute(self, *arguments)
         return self._kept[key]
+
+    def of(self, rows: slice) -> Probe:
+        """Return a probe of some members, which shares nothing that was computed."""
+        samples = Samples(self.samples.inputs[rows], self.samples.targets[rows])
+        return replace(
+            self, keys=self.keys[rows], network=self.network.select(rows), samples=samples, mask=self.mask[rows],
+            seen_network=self.seen_network.select(rows), _kept={},
+        )  # fmt: skip
 
     @property
     def clean(self) -> Recording:

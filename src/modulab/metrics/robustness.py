@@ -23,6 +23,7 @@ from modulab.metrics.native_robustness import (
     out_of_shares,
     under_ablation,
     under_counts,
+    under_counts_at_sites,
     under_input_noise,
     under_law,
     under_weight_noise,
@@ -210,10 +211,10 @@ def measure_multiplicative(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 @measure(*_columns("poisson_counts", "Poisson counts"), needs=("sites",))
 def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     """Return `error_under/poisson_counts`: every hidden activity a Poisson count over a window 1 / level^2."""
-    native = under_counts(probe)
-    errors_at = (
-        _one_by_one(probe, _outputs_by_counts(probe)) if native is None else _all_at_once(probe, native)
-    )
+    native = under_counts(probe) or under_counts_at_sites(probe, _outputs_by_counts)
+    if native is not None:
+        return _curve(probe, "poisson_counts", probe.settings.levels, _all_at_once(probe, native))
+    errors_at = _one_by_one(probe, _outputs_by_counts(probe))
     return _curve(probe, "poisson_counts", probe.settings.levels, errors_at)
 
 
