@@ -101,7 +101,7 @@ def compare(noise: bool, engines: Sequence[str], steps: int, repeats: int) -> di
         )
     networks, tables = learner.parameters_by_row.data, data.chunk(0).table
     turns["limit"] = _kernel(networks, tables, steps, SIGMA if noise else 0.0)
-    seconds = _in_turns(turns, repeats)
+    seconds = in_turns(turns, repeats)
     scale = 1e6 / (len(members) * steps)
     return {
         "workload": "Poisson noise" if noise else "no noise",
@@ -120,11 +120,11 @@ def compare_measuring(repeats: int) -> dict[str, float]:
         found = measure_each(members, networks, mask, members[0].probes, engines=engines)
         assert not found.failures
 
-    seconds = _in_turns({"limit": limit, "native": native}, repeats)
+    seconds = in_turns({"limit": limit, "native": native}, repeats)
     return {name: each * 1e3 / len(members) for name, each in seconds.items()}
 
 
-def _in_turns(turns: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def in_turns(turns: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Return the median processor time of each turn, after one that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for repeat in range(repeats + 1):

@@ -171,7 +171,7 @@ def _seconds(turn: Callable[[], object], turns: int) -> float:
 def _by_measure(
     members: Sequence[Member], learner: PopulationLearner, masks: torch.Tensor
 ) -> dict[str, float]:
-    """Return the processor time of each final measure, and of the points and the pass that all of them share."""
+    """Return the processor time of each final measure, and of the points that all of them share."""
     task, settings, networks = members[0].task, members[0].probes, learner.member_networks()
     kernels = kernels_of(learner.member_engines[0])
     keys = member_keys([member.seed for member in members])
@@ -184,7 +184,7 @@ def _by_measure(
             probe = make_probe(
                 task, networks.select(rows), keys[rows], settings, masks[rows], kernels=kernels
             )
-            found["points and clean pass"] += time.process_time() - began
+            found["points"] += time.process_time() - began
             for name, measure in find_measures(settings).items():
                 began = time.process_time()
                 take_measures(probe, {name: measure})

@@ -85,10 +85,10 @@ def member_keys(seeds: Sequence[int], device: torch.device | str = "cpu") -> Int
     Equal seeds under different settings see the same data, initial weights, minibatches and noise, so
     settings can be compared in pairs.
     """
-    low = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int32, device=device)
-    high = torch.tensor([_signed(seed >> 32) for seed in seeds], dtype=torch.int32, device=device)
-    keys = torch.stack([_mix(low + _GOLDEN_1), _mix(high + _GOLDEN_2)], dim=1)
-    return fold_in(keys, 0)
+    words = np.array([[seed & _WORD, seed >> 32 & _WORD] for seed in seeds], dtype=np.uint32).reshape(-1, 2)
+    words += np.array([_GOLDEN_1 & _WORD, _GOLDEN_2 & _WORD], dtype=np.uint32)
+    _mix_words(words)
+    return fold_in(torch.from_numpy(words.view(np.int32)), 0).to(device)
 
 
 def fold_in(
