@@ -37,8 +37,9 @@ from modulab.tasks.base import Samples
 _GROUP = 16
 _CACHED_VALUES = 1 << 16
 """The number of elements at the points that native code sums at once: 256 KiB."""
-_MEMBERS_TO_A_ROOM = 4
-"""The number of members that have `BATCH_ELEMENTS` each where units are silenced by native code."""
+_NATIVE_OUTPUTS = 4 * BATCH_ELEMENTS
+"""Elements of the outputs of all members of a block without some units, by native code. Its rows do not depend on one
+another, so it does not matter how many there are."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
 LazyGates = Callable[[], Gates]
@@ -420,14 +421,13 @@ def _write_rises(probe: Probe, layer: int, rises: Float[Tensor, "member unit mod
         probe.clean.outputs if by_kept is None else by_kept(torch.ones(members, structure.total_units))
     )
     first = sum(other.units for other in structure.sites[:layer])
-    behind = structure.sites[layer + 1 :] if structure.is_layered else structure.sites
-    run_again = [] if by_kept is not None else behind
-    widest = max((*(other.values for other in run_again), structure.out_features))
-    size = max(1, BATCH_ELEMENTS // (widest * samples.inputs.shape[1]))
-    if (
-        by_kept is not None
-    ):  # Rows of native code do not depend on one another, so a block of members shares the room.
-        size = max(1, size // max(1, members // _MEMBERS_TO_A_ROOM))
+    if by_kept is not None:
+        size = _NATIVE_OUTPUTS // (members * structure.out_features * samples.inputs.shape[1])
+    else:
+        run_again = structure.sites[layer + 1 :] if structure.is_layered else structure.sites
+        widest = max((*(other.values for other in run_again), structure.out_features))
+        size = BATCH_ELEMENTS // (widest * samples.inputs.shape[1])
+    size = max(1, size)
     for start in range(0, site.units, size):
         silenced = range(start, min(start + size, site.units))
         if by_kept is not None:

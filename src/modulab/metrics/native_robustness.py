@@ -29,8 +29,8 @@ from modulab.streams import Stream, drawn_normals, fold_in
 OutputsAt = Callable[[Sequence[float]], Float[Tensor, "member_and_level out_features batch"]]
 """Returns the outputs of all members at all levels."""
 
-_CACHED_VALUES = 1 << 21
-"""Elements that are written and then read for some members: 8 MiB, which a processor's largest cache holds."""
+_CACHED_VALUES = 1 << 20
+"""Elements that are written and then read for some members: 4 MiB, which a processor's largest cache holds."""
 
 
 def noise_keys(probe: Probe, kind: ActivityNoise) -> Int32[Tensor, "member 2"]:
@@ -68,7 +68,7 @@ def under_law(probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | N
             [run(rows, scales[rows].flatten(0, 1), _site_draws(probe, kind, rows)) for rows in _few(probe)]
         )
 
-    return one_hidden_layer if structure.num_stages == 2 else any_network
+    return one_hidden_layer if structure.is_layered and structure.num_stages == 2 else any_network
 
 
 def _noisy_pass(
@@ -86,7 +86,10 @@ def _noisy_pass(
 
 
 def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member out_features batch"]:
-    """Return what noise of level 1 adds to outputs: with one hidden layer, all levels add in proportion."""
+    """Return what noise of level 1 adds to the outputs of a network of one hidden layer.
+
+    y = W (a + level n) + b, where the noise n of level 1 depends on a alone, so each level adds level W n.
+    """
     run = _noisy_pass(probe, kind)
     assert run is not None
     noisy = [
