@@ -13,7 +13,7 @@ namespace {
 constexpr int POINTS = 1024, REPEATS = 16, SHARE = POINTS / REPEATS, ROTATIONS = 64;
 constexpr int LEVEL_COUNT = 5;
 constexpr float LEVELS[LEVEL_COUNT] = {0.1f, 0.2f, 0.3f, 0.5f, 1.0f}, FRACTIONS[] = {0.05f, 0.1f, 0.2f, 0.4f};
-constexpr float SPEAKS_ABOVE = 0.01f, SHARE_OF_INPUTS = 0.01f;
+constexpr float SPEAKS_ABOVE = 0.001f, SHARE_OF_INPUTS = 0.01f;
 
 using Row = float[POINTS];
 

@@ -6,13 +6,12 @@ Functions return None where there is no native code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from modulab.metrics.probe import Probe
+from modulab.metrics.probe import Probe, few_members
 from modulab.metrics.row_functions import (
     ActivityNoise,
     NoisyOutputs,
@@ -168,10 +167,7 @@ def under_counts_at_sites(
 def _few(probe: Probe, times: int = 1, least: int = 1) -> list[slice]:
     """Return so many members at a time, `least` or more, that a cache holds their activity so many times."""
     values = times * probe.samples.inputs.shape[1] * sum(site.values for site in probe.network.network.sites)
-    members = len(probe.keys)
-    count = max(1, members // max(least, _CACHED_VALUES // max(1, values)))
-    ends = [members * part // count for part in range(count + 1)]
-    return [slice(start, end) for start, end in pairwise(ends)]
+    return few_members(len(probe.keys), _CACHED_VALUES // max(1, values), least)
 
 
 def under_input_noise(probe: Probe, draws: Float[Tensor, "member batch in_features"]) -> OutputsAt | None:

@@ -157,6 +157,13 @@ def _outputs(probe: Probe) -> Tensor:
     return probe.clean.outputs if run is None else run(inputs)
 
 
+def few_members(members: int, most: int, least: int = 1) -> list[slice]:
+    """Return all members in about equal parts of `most` members, or of `least` if that is more."""
+    count = max(1, members // max(least, most))
+    ends = [members * part // count for part in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
 def outputs_in_parts(
     network: Network, members: int, points: int, outputs_of: Callable[[slice], Tensor]
 ) -> Float[Tensor, "member batch out_features"]:
@@ -165,9 +172,9 @@ def outputs_in_parts(
     Never of one alone: a batched product of one matrix takes another kernel, which rounds otherwise, than one of many.
     """
     widest = max(network.in_features, network.out_features, *(site.values for site in network.sites))
-    count = max(1, members // max(2, _CACHED_ELEMENTS // (points * widest)))
-    ends = [members * part // count for part in range(count + 1)]
-    parts = [outputs_of(slice(start, end)) for start, end in pairwise(ends)]
+    parts = [
+        outputs_of(rows) for rows in few_members(members, _CACHED_ELEMENTS // (points * widest), least=2)
+    ]
     # Most networks lay out outputs like this, and sums over points keep their order.
     if parts[0].transpose(1, 2).is_contiguous():
         return torch.cat([part.transpose(1, 2) for part in parts]).transpose(1, 2)
