@@ -12,7 +12,6 @@ from modulab.metrics import probe as probe_module
 from modulab.metrics.frame_null import hidden_path_strength
 from modulab.metrics.modularity import (
     ChunkSum,
-    ablation_loss_rises,
     ablation_selectivity,
     block_sums,
     chance_corrected,
@@ -30,6 +29,7 @@ from modulab.metrics.modularity import (
     unit_strengths,
     without_module_means,
 )
+from modulab.metrics.without_units import ablation_loss_rises
 from modulab.networks.base import NetworkPopulation
 from modulab.networks.perceptron import ACTIVATIONS
 from modulab.partition import SHARED, Partition

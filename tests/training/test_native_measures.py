@@ -16,12 +16,12 @@ from torch import Tensor
 from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import Member
 from modulab.losses import SquaredLoss
-from modulab.metrics.modularity import ablation_loss_rises
 from modulab.metrics.native import NO_KERNELS
 from modulab.metrics.probe import make_probe
 from modulab.metrics.robustness import poisson_count_rates
 from modulab.metrics.row_functions import ModuleErrors, Normals
 from modulab.metrics.taking import measure_population
+from modulab.metrics.without_units import ablation_loss_rises
 from modulab.networks.base import NetworkPopulation
 from modulab.partition import Partition
 from modulab.streams import drawn_normals, member_keys

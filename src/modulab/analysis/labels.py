@@ -19,8 +19,9 @@ from torch import Tensor
 from modulab.errors import ConfigError
 from modulab.metrics.communities.found import FoundModules, found_modules
 from modulab.metrics.measure import find_measure
-from modulab.metrics.modularity import ablation_loss_rises, unit_strengths
+from modulab.metrics.modularity import unit_strengths
 from modulab.metrics.probe import Probe
+from modulab.metrics.without_units import ablation_loss_rises
 from modulab.networks.base import INPUT, OUTPUT, Network
 from modulab.partition import SHARED, Partition
 from modulab.schema import Settings, find_function

@@ -161,7 +161,8 @@ def hidden_path_strength(
     if sums is None:
         middle = [edges.weights.abs() for edges in network.edges()][1:-1]
         total = ChunkSum()
-        for own, _ in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+        widest = max(site.units for site in structure.sites)
+        for own, _ in gate_chunks(network, inputs, widest, gates):
             total.add(hidden_path_sums(middle, own))
         sums = total.value()
     return sums / inputs.shape[1]

@@ -24,6 +24,7 @@ from modulab.metrics.measure import Column, Measure
 from modulab.metrics.modularity import (
     ChunkSum,
     gate_chunks,
+    rows_between_hidden_and_ends,
     selectivity,
     summed_product,
     sums_by_module,
@@ -99,7 +100,7 @@ def reading_strengths(
     hidden = range(1, len(weights))
     reads, writes, gates = ([ChunkSum() for _ in hidden] for _ in range(3))
     batch = inputs.shape[1]
-    for chunk, points in gate_chunks(network, inputs, hidden_rows=True):
+    for chunk, points in gate_chunks(network, inputs, rows_between_hidden_and_ends(network.network)):
         magnitudes = [gate.abs() for gate in chunk]
         for index, layer in enumerate(hidden):
             read = summed_product(weights[:layer], magnitudes[: layer - 1], points)

@@ -17,29 +17,23 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from modulab.losses import Loss
 from modulab.metrics.measure import Column, measure
-from modulab.metrics.native import NO_KERNELS, Kernels, RowFunction, module_errors
-from modulab.metrics.probe import BATCH_ELEMENTS, Probe, outputs_in_parts
+from modulab.metrics.native import NO_KERNELS, Kernels, RowFunction
+from modulab.metrics.probe import BATCH_ELEMENTS, Probe
 from modulab.metrics.row_functions import (
     AbsoluteDerivatives,
     Gating,
     PathStrengths,
-    RisesWithoutUnits,
-    SilencedOutputs,
     products,
     summed_product,
 )
-from modulab.networks.base import Network, NetworkPopulation, Recording
+from modulab.metrics.without_units import ablation_loss_rises
+from modulab.networks.base import Network, NetworkPopulation
 from modulab.partition import Partition
-from modulab.tasks.base import Samples
 
 _GROUP = 16
 _CACHED_VALUES = 1 << 16
 """The number of elements at the points that native code sums at once: 256 KiB."""
-_NATIVE_OUTPUTS = 4 * BATCH_ELEMENTS
-"""Elements of the outputs of all members of a block without some units, by native code. Its rows do not depend on one
-another, so it does not matter how many there are."""
 Gates = Mapping[str, Float[Tensor, "member _unit batch"]]
 """activation'(z) of each hidden layer on all points, by site."""
 LazyGates = Callable[[], Gates]
@@ -324,7 +318,7 @@ def _unit_means(
     weights = [edges.weights.abs() for edges in network.edges()]
     sums = [tuple(ChunkSum() for _ in range(3)) for _ in weights[1:]]
     batch = inputs.shape[1]
-    for own, points in gate_chunks(network, inputs, hidden_rows=True, gates=gates):
+    for own, points in gate_chunks(network, inputs, rows_between_hidden_and_ends(network.network), gates):
         magnitudes = [gate.abs() for gate in own]
         for layer, (incoming, outgoing, mean_gate) in enumerate(sums, start=1):
             reads = summed_product(weights[:layer], magnitudes[: layer - 1], points)
@@ -364,139 +358,6 @@ def _native_unit_means(
             )
         )
     return means
-
-
-def ablation_loss_rises(probe: Probe) -> Float[Tensor, "member unit module"]:
-    """Return how much each module's loss rises when one unit is silenced: unit after unit, site after site.
-
-    Units are taken a few at a time, about 4 MiB per member.
-    """
-    sites = probe.network.network.sites
-    # Allocated first: small results between temporary large ones would fragment memory.
-    rises = probe.network.parameters.new_empty(
-        len(probe.keys), sum(site.units for site in sites), probe.task.modules
-    )
-    by_site = rises.split([site.units for site in sites], dim=1)
-    closed = _closed_rises(probe)
-    if closed is not None:
-        by_site[-1].copy_(closed)
-    for layer, own in enumerate(by_site if closed is None else by_site[:-1]):
-        _write_rises(probe, layer, own)
-    return rises
-
-
-def _closed_rises(probe: Probe) -> Float[Tensor, "member unit module"] | None:
-    """Return the rises without units of the last site by the loss's closed form, if its readout has one."""
-    structure, parameters, inputs = probe.network.network, probe.network.parameters, probe.samples.inputs
-    loss, partition = probe.task.loss_function, probe.task.partition
-    if not structure.is_layered or not structure.sites:
-        return None
-    if type(loss).rises_without_units is Loss.rises_without_units:
-        return None
-    given = parameters, inputs.transpose(1, 2), probe.samples.targets.transpose(1, 2)
-    run = probe.kernels.compiled(RisesWithoutUnits(structure, loss, partition), *given)
-    if run is not None:
-        return run(*given)
-    return loss.rises_without_units(
-        structure.edges(parameters)[-1].weights,
-        probe.activities()[-1],
-        probe.clean.outputs,
-        probe.samples.targets,
-        partition,
-    )
-
-
-def _write_rises(probe: Probe, layer: int, rises: Float[Tensor, "member unit module"]) -> None:
-    """Write how much each module's loss rises without each unit of a site, by passes without it."""
-    network, samples, structure = probe.network, probe.samples, probe.network.network
-    site, members = structure.sites[layer], len(rises)
-    is_readout = structure.is_layered and layer + 1 == len(structure.sites)
-    by_kept = None if is_readout else _outputs_by_kept(network, samples, probe.kernels)
-
-    def losses_of(outputs: Tensor) -> Tensor:
-        return module_errors(probe.task, outputs, samples.targets, probe.kernels, of_loss=True)
-
-    # By the same code as losses without a unit, so a unit that is never active raises no loss by rounding.
-    clean = losses_of(
-        probe.clean.outputs if by_kept is None else by_kept(torch.ones(members, structure.total_units))
-    )
-    first = sum(other.units for other in structure.sites[:layer])
-    if by_kept is not None:
-        size = _NATIVE_OUTPUTS // (members * structure.out_features * samples.inputs.shape[1])
-    else:
-        run_again = structure.sites[layer + 1 :] if structure.is_layered else structure.sites
-        widest = max((*(other.values for other in run_again), structure.out_features))
-        size = BATCH_ELEMENTS // (widest * samples.inputs.shape[1])
-    size = max(1, size)
-    for start in range(0, site.units, size):
-        silenced = range(start, min(start + size, site.units))
-        if by_kept is not None:
-            outputs = by_kept(_all_but(structure, first, silenced, members))
-        elif structure.is_layered:
-            outputs = _outputs_without(network, probe.clean, layer, silenced)
-        else:
-            outputs = _general_outputs_without(network, samples, site.name, silenced)
-        losses = losses_of(outputs).unflatten(0, (members, len(silenced)))
-        rises[:, start : start + size] = losses - clean[:, None]
-
-
-def _outputs_by_kept(
-    network: NetworkPopulation, samples: Samples, kernels: Kernels
-) -> Callable[[Tensor], Tensor] | None:
-    """Return outputs by the units that are kept, by native code where there is any."""
-    parameters, inputs = network.parameters, samples.inputs.transpose(1, 2)
-    like = parameters.new_empty(0, network.network.total_units)
-    run = kernels.compiled(SilencedOutputs(network.network), parameters, inputs, like)
-    return None if run is None else lambda kept: run(parameters, inputs, kept).transpose(1, 2)
-
-
-def _all_but(
-    structure: Network, first: int, silenced: range, members: int
-) -> Float[Tensor, "member_and_silenced unit"]:
-    """Return which units are kept when each of some is silenced, whose site begins at `first`, for each member."""
-    kept = torch.ones(len(silenced), structure.total_units)
-    kept[torch.arange(len(silenced)), first + torch.tensor(silenced)] = 0
-    return kept.repeat(members, 1)
-
-
-def _outputs_without(network: NetworkPopulation, recording: Recording, layer: int, silenced: range) -> Tensor:
-    """Return outputs without each of some units of a hidden layer: several rows for each member, side by side."""
-    structure = network.network
-    activity = recording.values[structure.sites[layer].name]
-    stage = layer + 1
-    last = stage == structure.num_stages - 1
-    read = (
-        recording.outputs.transpose(1, 2)
-        if last
-        else structure.stage_sums(network.parameters, stage, activity)
-    )
-    units = slice(silenced.start, silenced.stop)
-    weight = network.edges()[stage].weights
-    lost = weight[:, :, units].transpose(1, 2)[:, :, :, None] * activity[:, units, None, :]
-    sums = (read[:, None] - lost).flatten(0, 1)
-    if last:
-        return sums.transpose(1, 2)
-    return structure.run_from(network.repeated(len(silenced)).parameters, stage, sums)
-
-
-def _general_outputs_without(
-    network: NetworkPopulation, samples: Samples, site: str, silenced: range
-) -> Tensor:
-    """Return the same for any network, by a whole pass for each unit."""
-    count = len(silenced)
-    many, inputs = network.repeated(count), samples.inputs.repeat_interleave(count, dim=0)
-    units = torch.tensor(silenced, device=inputs.device).repeat(network.num_members)
-
-    def outputs_of(rows: slice) -> Tensor:
-        def silence(place: str, values: Tensor) -> Tensor:
-            if place != site:
-                return values
-            kept = torch.arange(values.shape[1], device=values.device) != units[rows, None]
-            return values * kept[:, :, None]
-
-        return many.select(rows).forward(inputs[rows], silence)
-
-    return outputs_in_parts(network.network, len(units), inputs.shape[1], outputs_of)
 
 
 def ablation_selectivity(probe: Probe) -> Float64[Tensor, " member"]:
@@ -546,9 +407,8 @@ def _native_path_sums(
     if len(weights) == 1:
         return weights[0] * inputs.shape[1]
     if len(weights) > 2:
-        return native_sums(
-            network, inputs, PathStrengths(structure, first, last), kernels, structure.widest**2
-        )
+        values = min(weights[0].shape[2], weights[-1].shape[1]) * structure.widest
+        return native_sums(network, inputs, PathStrengths(structure, first, last), kernels, values)
     gates = native_sums(network, inputs, Gating(structure, first), kernels)
     return None if gates is None else torch.bmm(weights[1] * gates[:, None, :], weights[0])
 
@@ -632,23 +492,30 @@ def _clean_gates(probe: Probe) -> Gates:
     return structure.gates(probe.clean) if structure.is_layered else {}
 
 
+def rows_between_hidden_and_ends(structure: Network) -> int:
+    """Return how many rows the matrix of a point has at most in `summed_product` to or from a hidden layer."""
+    widest = max(site.units for site in structure.sites)
+    return max(structure.out_features, min(structure.in_features, widest))
+
+
 def gate_chunks(
     network: NetworkPopulation,
     inputs: Float[Tensor, "member batch in_features"],
-    hidden_rows: bool = False,
+    rows: int | None = None,
     gates: LazyGates | None = None,
 ) -> Iterator[tuple[list[Tensor], int]]:
     """Yield each hidden layer's activation'(z) and the number of points, a chunk of points at a time.
 
-    A chunk is sized so that one matrix per point, from a hidden layer to the outputs (or to another hidden
-    layer, if `hidden_rows`), keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
+    A chunk is sized so that one matrix per point, of `rows` rows, or of one for each output, and of as many columns as
+    the widest layer has units, keeps to `BATCH_ELEMENTS`. With one hidden layer there is no such matrix.
     With `gates` of all points, no pass is made.
     """
     structure = network.network
     on_all_points = None if gates is None else gates()
     widths = [*(site.units for site in structure.sites), structure.out_features]
-    rows = 1 if len(widths) == 2 else max(widths) if hidden_rows else widths[-1]
-    size = max(1, BATCH_ELEMENTS // (rows * max(*widths, structure.in_features)))
+    if len(structure.sites) == 1:
+        rows = 1
+    size = max(1, BATCH_ELEMENTS // ((rows or structure.out_features) * max(*widths, structure.in_features)))
     for start in range(0, inputs.shape[1], size):
         chunk = inputs[:, start : start + size]
         points = chunk.shape[1]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from modulab.metrics.probe import Probe, few_members
+from modulab.metrics.probe import Probe, rows_in_cache
 from modulab.metrics.row_functions import (
     ActivityNoise,
     NoisyOutputs,
@@ -27,9 +27,6 @@ from modulab.streams import Stream, drawn_normals, fold_in
 
 OutputsAt = Callable[[Sequence[float]], Float[Tensor, "member_and_level out_features batch"]]
 """Returns the outputs of all members at all levels."""
-
-_CACHED_VALUES = 1 << 20
-"""Elements that are written and then read for some members: 4 MiB, which a processor's largest cache holds."""
 
 
 def noise_keys(probe: Probe, kind: ActivityNoise) -> Int32[Tensor, "member 2"]:
@@ -64,7 +61,10 @@ def under_law(probe: Probe, kind: ActivityNoise, gains: Mapping[str, Tensor] | N
     def any_network(levels: Sequence[float]) -> Tensor:
         scales = scales_at(levels)
         return torch.cat(
-            [run(rows, scales[rows].flatten(0, 1), _site_draws(probe, kind, rows)) for rows in _few(probe)]
+            [
+                run(rows, scales[rows].flatten(0, 1), _site_draws(probe, kind, rows))
+                for rows in rows_in_cache(probe)
+            ]
         )
 
     return one_hidden_layer if structure.is_layered and structure.num_stages == 2 else any_network
@@ -93,7 +93,7 @@ def _added_by_noise(probe: Probe, kind: ActivityNoise) -> Float[Tensor, "member 
     assert run is not None
     noisy = [
         run(rows, torch.ones(len(probe.keys[rows]), 1), _site_draws(probe, kind, rows))
-        for rows in _few(probe)
+        for rows in rows_in_cache(probe)
     ]
     clean = probe.outputs.transpose(1, 2)
     # To an output that has overflowed nothing is added, so it stays infinite.
@@ -133,7 +133,7 @@ def under_counts(probe: Probe) -> OutputsAt | None:
     def outputs_at(levels: Sequence[float]) -> Tensor:
         windows = [1 / (level * level) for level in levels]
         outputs: list[Tensor] = []
-        for rows in _few(probe, len(levels)):
+        for rows in rows_in_cache(probe, len(levels)):
             some = [each[rows] for each in given]
             scores = normal_draws(probe, keys[rows], site.units, columns)
             counted = probe.kernels.count_rates(record(*some), windows, scores)
@@ -155,19 +155,13 @@ def under_counts_at_sites(
     def outputs_at(levels: Sequence[float]) -> Tensor:
         parts: list[Tensor] = []
         # Passes by torch hold activity several times, and products of one matrix round otherwise than those of many.
-        for rows in _few(probe, times=4, least=2):
+        for rows in rows_in_cache(probe, times=4, least=2):
             outputs_of = outputs_by_level(probe.of(rows))
             outputs = [outputs_of(level).transpose(1, 2) for level in levels]
             parts.append(torch.stack(outputs, dim=1).flatten(0, 1))
         return torch.cat(parts)
 
     return outputs_at
-
-
-def _few(probe: Probe, times: int = 1, least: int = 1) -> list[slice]:
-    """Return so many members at a time, `least` or more, that a cache holds their activity so many times."""
-    values = times * probe.samples.inputs.shape[1] * sum(site.values for site in probe.network.network.sites)
-    return few_members(len(probe.keys), _CACHED_VALUES // max(1, values), least)
 
 
 def under_input_noise(probe: Probe, draws: Float[Tensor, "member batch in_features"]) -> OutputsAt | None:

@@ -41,6 +41,9 @@ _CACHED_ELEMENTS = 1 << 16
 """Elements of a tensor over the evaluation points of a few members that stays in a processor's cache from one operation
 to the next: 256 KiB."""
 
+_LARGEST_CACHE = 1 << 20
+"""Elements that are written and then read for some members: 4 MiB, which a processor's largest cache holds."""
+
 Kept = TypeVar("Kept")
 Tell = Callable[[str], None]
 """Receives the progress of a long measure."""
@@ -162,6 +165,12 @@ def few_members(members: int, most: int, least: int = 1) -> list[slice]:
     count = max(1, members // max(least, most))
     ends = [members * part // count for part in range(count + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def rows_in_cache(probe: Probe, times: int = 1, least: int = 1) -> list[slice]:
+    """Return so many members at a time, `least` or more, that a cache holds their activity so many times."""
+    values = times * probe.samples.inputs.shape[1] * sum(site.values for site in probe.network.network.sites)
+    return few_members(len(probe.keys), _LARGEST_CACHE // max(1, values), least)
 
 
 def outputs_in_parts(

@@ -90,6 +90,34 @@ class SilencedOutputs:
         return self.network.forward(parameters, inputs.transpose(1, 2), silence).transpose(1, 2)
 
 
+def sums_less_unit(
+    sums: Float[Tensor, "... target_unit batch"],
+    weights: Float[Tensor, "... target_unit"],
+    activity: Float[Tensor, "... batch"],
+) -> Float[Tensor, "... target_unit batch"]:
+    """Return sums without what one unit adds to them: its activity times the weights by which it is read."""
+    return sums - weights[..., :, None] * activity[..., None, :]
+
+
+@dataclass(frozen=True)
+class OutputsLessUnit:
+    """The outputs of a layered network from the sums of one stage, less what one unit of the layer before adds."""
+
+    network: Network
+    stage: int
+
+    def __call__(
+        self,
+        parameters: Float[Tensor, "row parameter"],
+        sums: Float[Tensor, "row _unit batch"],
+        weights: Float[Tensor, "row _unit"],
+        activity: Float[Tensor, "row batch"],
+    ) -> Float[Tensor, "row out_features batch"]:
+        """Return outputs; `weights` are those by which the stage reads the unit."""
+        left = sums_less_unit(sums, weights, activity)
+        return self.network.run_from(parameters, self.stage, left).transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class SiteActivity:
     """The clean activity at one site."""
@@ -341,7 +369,13 @@ def products(weights: Sequence[Tensor], gates: Sequence[Tensor]) -> Float[Tensor
 
 
 def summed_product(weights: Sequence[Tensor], gates: Sequence[Tensor], points: int) -> Tensor:
-    """Return the sum over points of W_L |D_(L-1)| ... |D_1| W_1; points are summed before the last product."""
+    """Return the sum over points of W_L |D_(L-1)| ... |D_1| W_1; points are summed before the last product.
+
+    Each point has a matrix if there are two hidden layers or more. Its rows are the units of that end which has fewer.
+    """
+    if len(gates) > 1 and weights[0].shape[2] < weights[-1].shape[1]:
+        turned = [weight.transpose(1, 2) for weight in reversed(weights)]
+        return summed_product(turned, gates[::-1], points).transpose(1, 2)
     if not gates:
         return weights[0] * points
     first = gates[0].abs()
