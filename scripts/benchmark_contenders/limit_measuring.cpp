@@ -167,7 +167,7 @@ void under_noise(const Network &network, const float *points, const Row *activit
   for (int kind = 0; kind < 4; kind++) {
     for (int u = 0; u < UNITS; u++) draw_row<POINTS>(hash(key + kind) + u * (POINTS / 2), draws[u]);
     if (kind == 3)
-      count_rates(1, UNITS * POINTS, activity[0], draws[0], windows, LEVEL_COUNT, table.counts, table.rows, table.columns,
+      count_rates(1, UNITS * POINTS, activity[0], draws[0], 1, windows, LEVEL_COUNT, table.counts, table.rows, table.columns,
                   table.cells, table.largest_score, counted[0][0], doubtful);
     for (int l = 0; l < LEVEL_COUNT; l++) {
       const float level = LEVELS[l];

@@ -17,6 +17,7 @@ from modulab.config.composing import compose_checked, hydra_composer, plan_run
 from modulab.config.settings import Member
 from modulab.losses import SquaredLoss
 from modulab.metrics.native import NO_KERNELS
+from modulab.metrics.native_robustness import count_windows
 from modulab.metrics.probe import make_probe
 from modulab.metrics.robustness import poisson_count_rates
 from modulab.metrics.row_functions import ModuleErrors, Normals
@@ -142,8 +143,13 @@ def test_native_poisson_counts_are_the_same_bits(silent: int) -> None:
     scores[6:8] = torch.tensor([5.77, -5.77])
     levels = [0.02, 0.1, 0.35, 1.0, 4.0]
     rows = [each.view(5, 16, 500) for each in (activity, scores)]
-    native = NativeKernels().count_rates(rows[0], [1 / level**2 for level in levels], rows[1])
+    windows = count_windows(levels)
+    native = NativeKernels().count_rates(rows[0], windows[None], rows[1])
     assert native is not None
+    many, own = rows[0].repeat_interleave(len(levels), dim=0), windows.repeat(len(rows[0]))[:, None]
+    by_row = NativeKernels().count_rates(many, own, rows[1])
+    assert by_row is not None
+    assert torch.equal(by_row.view_as(native).nan_to_num(-7), native.nan_to_num(-7))
     for place, level in enumerate(levels):
         expected = poisson_count_rates(rows[0], level, rows[1])
         assert torch.equal(native[:, place].nan_to_num(-7), expected.nan_to_num(-7))

@@ -7,9 +7,9 @@ generated. The engine that trains the networks decides which of the two is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from modulab.metrics.row_functions import ModuleErrors
@@ -39,10 +39,13 @@ class Kernels:
     def count_rates(
         self,
         activity: Float[Tensor, "row ..."],
-        windows: Sequence[float],
-        scores: Float[Tensor, "row ..."],
+        windows: Float64[Tensor, "row_or_one window"],
+        scores: Float[Tensor, "row_or_fewer ..."],
     ) -> Float[Tensor, "row window ..."] | None:
-        """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code."""
+        """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code.
+
+        A row of scores can serve several consecutive rows of activity.
+        """
         del activity, windows, scores
         return None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float64, Int32
 from torch import Tensor
 
+from modulab.metrics.native import Run
 from modulab.metrics.probe import Probe, rows_in_cache
 from modulab.metrics.row_functions import (
     ActivityNoise,
@@ -116,32 +117,56 @@ def _site_draws(
 
 
 def under_counts(probe: Probe) -> OutputsAt | None:
-    """Return outputs under Poisson counts, of networks with one site that is visited once."""
+    """Return outputs under Poisson counts, of networks whose sites are visited once, one site after another."""
     structure, parameters, inputs = probe.network.network, probe.network.parameters, probe.samples.inputs
-    if len(structure.sites) != 1 or structure.sites[0].visits != 1:
+    sites, given = structure.sites, (parameters, inputs.transpose(1, 2))
+    if not sites or any(site.visits != 1 for site in sites):
         return None
-    [site] = structure.sites
-    given = parameters, inputs.transpose(1, 2)
-    columns = site.positions * inputs.shape[1]
-    like = parameters.new_empty(0, site.units, columns)
-    record = probe.kernels.compiled(SiteActivity(structure, site.name), *given)
-    run = probe.kernels.compiled(OutputsFrom(structure, site.name), *given, like)
-    if record is None or run is None or probe.kernels.count_rates(like, [], like) is None:
+    shapes = [(site.units, site.positions * inputs.shape[1]) for site in sites]
+    like = [parameters.new_empty(0, *shape) for shape in shapes]
+    if not counts_natively(probe):
         return None
-    keys = site_keys(noise_keys(probe, ActivityNoise.POISSON_COUNTS), 0)
+    names = tuple(site.name for site in sites)
+    records: list[Run] = []
+    for number, name in enumerate(names):
+        activity = SiteActivity(structure, name, names[:number])
+        record = probe.kernels.compiled(activity, *given, *like[:number])
+        if record is None:
+            return None
+        records.append(record)
+    run = probe.kernels.compiled(OutputsFrom(structure, names), *given, *like)
+    if run is None:
+        return None
+    keys = noise_keys(probe, ActivityNoise.POISSON_COUNTS)
+
+    def outputs_of(rows: slice, windows: Float64[Tensor, " level"]) -> Tensor:
+        some, counted = [each[rows] for each in given], list[Tensor]()
+        for number, (record, shape) in enumerate(zip(records, shapes, strict=True)):
+            scores = normal_draws(probe, site_keys(keys[rows], number), *shape)
+            activity = record(*some, *counted)
+            # At the first site, activity is the same at all levels.
+            own = windows[None] if number == 0 else windows.repeat(len(scores))[:, None]
+            found = probe.kernels.count_rates(activity, own, scores)
+            assert found is not None
+            counted.append(found.flatten(0, 1))
+        return run(*some, *counted)
 
     def outputs_at(levels: Sequence[float]) -> Tensor:
-        windows = [1 / (level * level) for level in levels]
-        outputs: list[Tensor] = []
-        for rows in rows_in_cache(probe, len(levels)):
-            some = [each[rows] for each in given]
-            scores = normal_draws(probe, keys[rows], site.units, columns)
-            counted = probe.kernels.count_rates(record(*some), windows, scores)
-            assert counted is not None
-            outputs.append(run(*some, counted.flatten(0, 1)))
-        return torch.cat(outputs)
+        windows = count_windows(levels)
+        return torch.cat([outputs_of(rows, windows) for rows in rows_in_cache(probe, len(levels))])
 
     return outputs_at
+
+
+def counts_natively(probe: Probe) -> bool:
+    """Return whether Poisson counts are native code."""
+    none = probe.network.parameters[:0]
+    return probe.kernels.count_rates(none, count_windows([])[None], none) is not None
+
+
+def count_windows(levels: Sequence[float]) -> Float64[Tensor, " level"]:
+    """Return the window of Poisson counts at each level, 1 / level^2."""
+    return torch.tensor([1 / (level * level) for level in levels], dtype=torch.float64)
 
 
 def under_counts_at_sites(
@@ -149,7 +174,7 @@ def under_counts_at_sites(
     outputs_by_level: Callable[[Probe], Callable[[float], Float[Tensor, "member batch out_features"]]],
 ) -> OutputsAt | None:
     """Return outputs under Poisson counts of any network: only counts are native code, passes are by torch."""
-    if probe.kernels.count_rates(probe.network.parameters[:0], [], probe.network.parameters[:0]) is None:
+    if not counts_natively(probe):
         return None
 
     def outputs_at(levels: Sequence[float]) -> Tensor:

@@ -18,6 +18,7 @@ from modulab.metrics.measure import Column, measure
 from modulab.metrics.native import module_errors
 from modulab.metrics.native_robustness import (
     OutputsAt,
+    count_windows,
     noise_keys,
     normal_draws,
     out_of_shares,
@@ -235,7 +236,7 @@ def _outputs_by_counts(probe: Probe) -> Callable[[float], Tensor]:
             if place not in scores:
                 return values
             own = of_visit(scores[place], values, visit)
-            counted = probe.kernels.count_rates(values, [1 / (level * level)], own)
+            counted = probe.kernels.count_rates(values, count_windows([level])[None], own)
             if counted is not None:
                 return counted[:, 0]
             if place != sites[0].name or visit > 0:
@@ -247,7 +248,8 @@ def _outputs_by_counts(probe: Probe) -> Callable[[float], Tensor]:
         counted = None
         if structure.num_stages > 1:
             activity = probe.activities()[0]
-            counted = probe.kernels.count_rates(activity, [1 / (level * level)], scores[sites[0].name])
+            windows = count_windows([level])[None]
+            counted = probe.kernels.count_rates(activity, windows, scores[sites[0].name])
         if counted is None:
             return _run_from(probe, slice(None), 0, sums, by_visit(count))
         behind = structure.stage_sums(probe.network.parameters, 1, counted[:, 0])

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from modulab.losses import Loss
-from modulab.networks.base import Network, by_visit
+from modulab.networks.base import Network, Tap, by_visit
 from modulab.partition import Partition
 from modulab.streams import normals
 
@@ -48,23 +48,45 @@ class Outputs:
 
 @dataclass(frozen=True)
 class OutputsFrom:
-    """The outputs of a pass in which one site, visited once, has other activity."""
+    """The outputs of a pass in which sites, each visited once, have other activity."""
 
     network: Network
-    site: str
+    sites: tuple[str, ...]
 
     def __call__(
         self,
         parameters: Float[Tensor, "row parameter"],
         inputs: Float[Tensor, "row in_features batch"],
-        activity: Float[Tensor, "row _unit _batch"],
+        *activities: Float[Tensor, "row _unit _batch"],
     ) -> Float[Tensor, "row out_features batch"]:
-        """Return outputs where the site's activity is `activity`."""
+        """Return outputs where the sites have these activities."""
+        given = _given(self.sites, activities)
+        return self.network.forward(parameters, inputs.transpose(1, 2), given).transpose(1, 2)
 
-        def replace(place: str, values: Tensor) -> Tensor:
-            return activity if place == self.site else values
 
-        return self.network.forward(parameters, inputs.transpose(1, 2), replace).transpose(1, 2)
+@dataclass(frozen=True)
+class SiteActivity:
+    """The activity at one site of a pass in which other sites, each visited once, have other activity."""
+
+    network: Network
+    site: str
+    others: tuple[str, ...] = ()
+
+    def __call__(
+        self,
+        parameters: Float[Tensor, "row parameter"],
+        inputs: Float[Tensor, "row in_features batch"],
+        *activities: Float[Tensor, "row _unit _batch"],
+    ) -> Float[Tensor, "row _unit _batch"]:
+        """Return activity as `Network.record` keeps it, where the other sites have these activities."""
+        given = _given(self.others, activities)
+        return self.network.record(parameters, inputs.transpose(1, 2), given).values[self.site]
+
+
+def _given(sites: Sequence[str], activities: Sequence[Tensor]) -> Tap:
+    """Return a tap that gives activities to sites, so what would compute them is left out of native code."""
+    own = dict(zip(sites, activities, strict=True))
+    return own.get
 
 
 @dataclass(frozen=True)
@@ -116,20 +138,6 @@ class OutputsLessUnit:
         """Return outputs; `weights` are those by which the stage reads the unit."""
         left = sums_less_unit(sums, weights, activity)
         return self.network.run_from(parameters, self.stage, left).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class SiteActivity:
-    """The clean activity at one site."""
-
-    network: Network
-    site: str
-
-    def __call__(
-        self, parameters: Float[Tensor, "row parameter"], inputs: Float[Tensor, "row in_features batch"]
-    ) -> Float[Tensor, "row _unit _batch"]:
-        """Return activity as `Network.record` keeps it."""
-        return self.network.record(parameters, inputs.transpose(1, 2)).values[self.site]
 
 
 @dataclass(frozen=True)

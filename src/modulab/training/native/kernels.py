@@ -6,11 +6,10 @@ import ctypes
 import functools
 import math
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -54,8 +53,8 @@ class NativeKernels(Kernels):
     def count_rates(
         self,
         activity: Float[Tensor, "row ..."],
-        windows: Sequence[float],
-        scores: Float[Tensor, "row ..."],
+        windows: Float64[Tensor, "row_or_one window"],
+        scores: Float[Tensor, "row_or_fewer ..."],
     ) -> Float[Tensor, "row window ..."] | None:
         """Return the same bits as `robustness.poisson_count_rates` for windows, or None if there is no native code."""
         both = (activity, scores)
@@ -148,17 +147,21 @@ class _Counting:
         self._run = _loaded(library).count_rates
         self._run.restype = ctypes.c_int64
 
-    def __call__(self, activity: Tensor, windows: Sequence[float], scores: Tensor) -> Tensor:
+    def __call__(self, activity: Tensor, windows: Tensor, scores: Tensor) -> Tensor:
         """Return sign(a) n / T of contiguous tensors, for each row and window T."""
-        rows, *draws = activity.shape
+        (rows, *draws), count = activity.shape, windows.shape[1]
+        served = rows // max(1, len(scores))
+        assert served * len(scores) == rows
         table = count_table(activity.device)
-        lengths = torch.tensor(windows, dtype=torch.float64)
-        counted = torch.empty(rows, len(windows), *draws)
+        lengths = windows.expand(rows, count).contiguous()
+        counted = torch.empty(rows, count, *draws)
         doubtful = torch.empty(counted.numel(), dtype=torch.int64)
         left = self._run(
             *map(ctypes.c_int64, (rows, math.prod(draws))),
-            *(ctypes.c_void_p(each.data_ptr()) for each in (activity, scores, lengths)),
-            ctypes.c_int64(len(windows)),
+            *(ctypes.c_void_p(each.data_ptr()) for each in (activity, scores)),
+            ctypes.c_int64(served),
+            ctypes.c_void_p(lengths.data_ptr()),
+            ctypes.c_int64(count),
             ctypes.c_void_p(table.data_ptr()),
             *map(ctypes.c_int32, table.shape),
             *map(ctypes.c_float, (COUNT_CELLS, LARGEST_SCORE)),
@@ -166,10 +169,13 @@ class _Counting:
         )
         if left:
             places = doubtful[:left]
-            row, window, draw = torch.unravel_index(places, (rows, len(windows), math.prod(draws)))
-            values, drawn = (each.view(rows, -1)[row, draw] for each in (activity, scores))
-            rates = values.abs() * lengths[window].to(activity.dtype)
-            counts = poisson_quantiles(rates, drawn).div_(lengths[window])
+            row, window, draw = torch.unravel_index(places, (rows, count, math.prod(draws)))
+            values, drawn = (
+                activity.view(rows, -1)[row, draw],
+                scores.view(len(scores), -1)[row // served, draw],
+            )
+            own = lengths[row, window]
+            counts = poisson_quantiles(values.abs() * own.to(activity.dtype), drawn).div_(own)
             counted.view(-1)[places] = torch.sign(values) * counts.to(activity.dtype)
         return counted
 

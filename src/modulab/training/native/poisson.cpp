@@ -163,10 +163,10 @@ static int count_active(const Active &active, double window, const CountTable &t
   return left;
 }
 
-// Writes sign(a) n / window for counts n of mean |a| window: each row of activity for each window. Returns how many are
-// left in doubt, and lists their places in what it writes.
+// Writes sign(a) n / window for counts n of mean |a| window: each row of activity for each of its own windows, by a row
+// of scores that serves several in succession. Returns how many are left in doubt, and lists their places.
 extern "C" int64_t count_rates(int64_t rows, int64_t number, const float *activity, const float *scores,
-                               const double *windows, int64_t window_count, const int8_t *counts, int32_t table_rows,
+                               int64_t served, const double *windows, int64_t window_count, const int8_t *counts, int32_t table_rows,
                                int32_t table_columns, float cells, float largest_score, float *counted,
                                int64_t *doubtful) {
   const CountTable table = {counts, table_rows, table_columns, cells, largest_score};
@@ -176,11 +176,11 @@ extern "C" int64_t count_rates(int64_t rows, int64_t number, const float *activi
   for (int64_t row = 0; row < rows; row++)
     for (int64_t start = 0; start < number; start += PIECE) {
       const int size = (int)(number - start < PIECE ? number - start : PIECE);
-      find_active(activity + row * number + start, scores + row * number + start, size, active);
+      find_active(activity + row * number + start, scores + row / served * number + start, size, active);
       for (int64_t window = 0; window < window_count; window++) {
         const int64_t place = (row * window_count + window) * number + start;
         memset(counted + place, 0, size * sizeof(float));
-        const int some = count_active(active, windows[window], table, counted + place, in_piece);
+        const int some = count_active(active, windows[row * window_count + window], table, counted + place, in_piece);
         for (int i = 0; i < some; i++) doubtful[left++] = place + in_piece[i];
       }
     }
