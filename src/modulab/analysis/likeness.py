@@ -22,8 +22,8 @@ from modulab.metrics.measure import Column
 from modulab.metrics.probe import in_module_coordinates
 from modulab.networks.base import Network, NetworkPopulation
 from modulab.results.manifest import manifest_of, read_manifest
+from modulab.results.named_rows import row_number
 from modulab.results.store import load_results
-from modulab.sweep.rerun import row_number
 from modulab.sweep.trained import load_members
 from modulab.training.program import initialise
 

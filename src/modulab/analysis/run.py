@@ -21,10 +21,10 @@ from modulab.results.analyses import Analysed, analysed, save_analysed
 from modulab.results.files import check_links
 from modulab.results.lock import FolderLock
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
+from modulab.results.named_rows import row_numbers
 from modulab.results.store import load_columns, load_results, statuses
 from modulab.results.summary import metric_names
 from modulab.sweep.estimate import duration
-from modulab.sweep.rerun import row_numbers
 from modulab.sweep.trained import TrainedMembers, read_members
 from modulab.training.program import network_of
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import yaml
+
 from modulab.config.grids import check_conflicts, expand, read_grids, without
 from modulab.config.hydra_private import callers_hydra_aside, compatibility
 from modulab.config.loggers import Loggers, read_loggers
@@ -50,6 +52,7 @@ else:
 
 OTHER_GROUPS = ("analysis",)
 """Folders of configs that are not groups of a run: `modulab analyse` reads them."""
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RUN_KEYS = ("logger", "population", "sweep", "trainer")
 
 
@@ -79,6 +82,11 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def plain_yaml(file: Path) -> Any:
+    """Return what a config file holds, unresolved, by YAML's parser in C, which takes a tenth of the time of others."""
+    return yaml.load(file.read_bytes(), Loader=_LOADER)
 
 
 @contextmanager

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
-from modulab.config.composing import OTHER_GROUPS, config_folder
+from modulab.config.composing import OTHER_GROUPS, config_folder, plain_yaml
 
 NOTHING = object()
 """The default of a key that has none."""
@@ -93,7 +91,7 @@ def option_keys(group: str, file: Path) -> list[Key]:
 
 def read_option(file: Path) -> dict[str, Any]:
     """Return a config file joined with its defaults; empty for an experiment, whose keys are those of groups."""
-    own: dict[str, Any] = yaml.safe_load(file.read_text("utf-8")) or {}
+    own: dict[str, Any] = plain_yaml(file) or {}
     if "_global_" in file.read_text("utf-8").partition("\n")[0]:
         return {}
     found: dict[str, Any] = {}
@@ -136,7 +134,7 @@ def _is_group(path: Path) -> bool:
 @functools.cache
 def default_option(group: str) -> str:
     """Return the option of a group that is used if a command names none."""
-    defaults: list[Any] = yaml.safe_load((config_folder() / "train.yaml").read_text("utf-8"))["defaults"]
+    defaults: list[Any] = plain_yaml(config_folder() / "train.yaml")["defaults"]
     chosen = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
     return str(chosen.get(group))
 

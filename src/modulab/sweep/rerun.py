@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,17 +17,17 @@ from modulab.config.settings import Trainer, read_run
 from modulab.config.trust import check_named_code
 from modulab.errors import ConfigError
 from modulab.results.manifest import POPULATIONS, read_manifests
+from modulab.results.named_rows import row_number
 from modulab.results.store import load_curves, load_results
 from modulab.results.summary import metric_names
 from modulab.results.versions import versions
-from modulab.schema import read_settings, suggest
+from modulab.schema import read_settings
 from modulab.sweep.run import plan_work
 from modulab.sweep.this_machine import run_work
 from modulab.training.execution import Engine
 from modulab.training.fit import device_name
 
 _RESULTS_OF = ("completed", "diverged")
-_RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -94,42 +93,6 @@ def rerun(path: Path, member: str, trainer: Mapping[str, Any], modules: Collecti
         curves=_pairs(_points(load_curves(path), name), _points(curves_again, name)),
         differences=_differences(row, fresh),
     )
-
-
-def row_number(results: pd.DataFrame, member: str, option: str = "--member") -> int:
-    """Return the place of a row that is given by its number or by the beginning of its run_id.
-
-    Raises: ConfigError, which names the option, where there is none or are several.
-    """
-    if member.isdecimal() and int(member) < len(results):
-        return int(member)
-    found = [
-        row for row, name in enumerate(results["run_id"]) if len(member) >= 4 and name.startswith(member)
-    ]
-    if len(found) != 1:
-        reason = "several rows have" if found else "no row has"
-        hint = "" if found else suggest(member, results["run_id"]) if len(member) > 6 else ""
-        raise ConfigError(
-            f"{option} {member}: {reason} that number or run_id. Give a number from 0 to {len(results) - 1}, "
-            f"or the first letters of a run_id. {hint}".rstrip()
-        )
-    return found[0]
-
-
-def row_numbers(results: pd.DataFrame, members: Iterable[str], option: str) -> dict[int, str]:
-    """Return the places of rows, each with what named it: rows as `row_number` takes them, or ranges such as 0-9.
-
-    Raises: ConfigError, which names the option, for rows that are not there and a range that begins after its end.
-    """
-    found: dict[int, str] = {}
-    for each in members:
-        ends = _RANGE.fullmatch(each)
-        first, last = (each, each) if ends is None else ends.groups()
-        rows = [row_number(results, end, option) for end in (first, last)]
-        if rows[0] > rows[1]:
-            raise ConfigError(f"{option} {each}: it begins after its end. Write {last}-{first}.")
-        found |= dict.fromkeys(range(rows[0], rows[1] + 1), each)
-    return found
 
 
 def _config_of(path: Path, name: str, modules: Collection[str]) -> dict[str, Any]:

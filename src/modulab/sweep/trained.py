@@ -19,9 +19,9 @@ from modulab.errors import ConfigError, foreign_code
 from modulab.metrics.probe import drawn_samples
 from modulab.networks.base import NetworkPopulation, Parameter, split_parameters
 from modulab.results.manifest import POPULATIONS, manifest_of, read_manifest
+from modulab.results.named_rows import row_numbers
 from modulab.results.store import load_results
 from modulab.streams import member_keys
-from modulab.sweep.rerun import row_numbers
 from modulab.tasks.base import Region, as_seen
 from modulab.training.checkpoints import layout_of, read_checkpoint
 from modulab.training.measuring import measure_each
