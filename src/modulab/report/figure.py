@@ -78,17 +78,18 @@ def _lay_out(figure: Figure) -> None:
     if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
         return  # for another file
     _show_as_text(figure)
-    if figure.get_layout_engine() is None:
+    engine = figure.get_layout_engine()
+    if engine is None:
         return
     FigureCanvasAgg(
         figure
     )  # It keeps its renderer; the plain canvas makes one for each text that is measured.
-    figure.draw_without_rendering()
+    engine.execute(figure)
     for _ in range(_MOST_FITTINGS):
         if not fit_texts(figure):
             break
         _show_as_text(figure)
-        figure.draw_without_rendering()
+        engine.execute(figure)
     figure.set_layout_engine("none")
 
 
