@@ -105,15 +105,23 @@ def _site_draws(
     probe: Probe, kind: ActivityNoise, rows: slice
 ) -> list[Float[Tensor, "member _visit _unit _batch"]]:
     """Return some members' draws of noise of one law at every site."""
-    keys, batch = probe.once(noise_keys, kind)[rows], probe.samples.inputs.shape[1]
+    sites, batch = probe.network.network.sites, probe.samples.inputs.shape[1]
     found: list[Tensor] = []
-    for number, site in enumerate(probe.network.network.sites):
-        visits = [visit_keys(site_keys(keys, number), visit) for visit in range(site.visits)]
-        drawn = normal_draws(
-            probe, torch.stack(visits, dim=1).flatten(0, 1), site.units, site.positions * batch
-        )
-        found.append(drawn.unflatten(0, (len(keys), site.visits)))
+    for site, keys in zip(sites, probe.once(_keys_at_sites, kind), strict=True):
+        own = keys[rows].flatten(0, 1)
+        drawn = normal_draws(probe, own, site.units, site.positions * batch)
+        found.append(drawn.unflatten(0, (-1, site.visits)))
     return found
+
+
+def _keys_at_sites(probe: Probe, kind: ActivityNoise) -> list[Int32[Tensor, "member _visit 2"]]:
+    """Return the keys of perturbations of activity at each visit to each site."""
+    keys = probe.once(noise_keys, kind)
+    own = [site_keys(keys, number) for number in range(len(probe.network.network.sites))]
+    return [
+        torch.stack([visit_keys(each, visit) for visit in range(site.visits)], dim=1)
+        for each, site in zip(own, probe.network.network.sites, strict=True)
+    ]
 
 
 def under_counts(probe: Probe) -> OutputsAt | None:
@@ -122,8 +130,7 @@ def under_counts(probe: Probe) -> OutputsAt | None:
     sites, given = structure.sites, (parameters, inputs.transpose(1, 2))
     if not sites or any(site.visits != 1 for site in sites):
         return None
-    shapes = [(site.units, site.positions * inputs.shape[1]) for site in sites]
-    like = [parameters.new_empty(0, *shape) for shape in shapes]
+    like = [parameters.new_empty(0, site.units, site.positions * inputs.shape[1]) for site in sites]
     if not counts_natively(probe):
         return None
     names = tuple(site.name for site in sites)
@@ -137,16 +144,15 @@ def under_counts(probe: Probe) -> OutputsAt | None:
     run = probe.kernels.compiled(OutputsFrom(structure, names), *given, *like)
     if run is None:
         return None
-    keys = noise_keys(probe, ActivityNoise.POISSON_COUNTS)
 
     def outputs_of(rows: slice, windows: Float64[Tensor, " level"]) -> Tensor:
         some, counted = [each[rows] for each in given], list[Tensor]()
-        for number, (record, shape) in enumerate(zip(records, shapes, strict=True)):
-            scores = normal_draws(probe, site_keys(keys[rows], number), *shape)
+        draws = _site_draws(probe, ActivityNoise.POISSON_COUNTS, rows)
+        for record, scores in zip(records, draws, strict=True):
             activity = record(*some, *counted)
             # At the first site, activity is the same at all levels.
-            own = windows[None] if number == 0 else windows.repeat(len(scores))[:, None]
-            found = probe.kernels.count_rates(activity, own, scores)
+            own = windows.repeat(len(scores))[:, None] if counted else windows[None]
+            found = probe.kernels.count_rates(activity, own, scores[:, 0])
             assert found is not None
             counted.append(found.flatten(0, 1))
         return run(*some, *counted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
@@ -56,19 +57,19 @@ def tolerance(
     A member that tolerates all levels is given the last one: read that as "at least". NaN where the clean
     error is not finite.
     """
-    places = torch.tensor([0.0, *levels], dtype=torch.float64, device=errors.device)
-    places = places.square() if squared else places
-    curve = torch.cat([clean[:, None], errors], dim=1).double()
-    threshold = 2 * curve[:, :1].clamp(min=floor)
-    tolerated = (curve[:, 1:] < threshold).int()
-    before = tolerated.cumprod(dim=1).sum(dim=1)
-    after = (before + 1).clamp(max=len(levels))[:, None]
-    lower, upper = curve.gather(1, before[:, None]), curve.gather(1, after)
-    share = ((threshold - lower) / (upper - lower))[:, 0]
-    left, right = places[before], places[after[:, 0]]
-    crossing = torch.where(before == len(levels), places[-1], left + share * (right - left))
-    crossing = crossing.sqrt() if squared else crossing
-    return torch.where(torch.isfinite(clean), crossing, torch.nan)
+    # By NumPy, because torch takes as long to begin these operations as the perturbed passes take.
+    places = np.array([0.0, *levels])
+    places = places**2 if squared else places
+    curve = torch.cat([clean[:, None], errors], dim=1).double().cpu().numpy()
+    threshold = 2 * np.maximum(curve[:, 0], floor)
+    before = (curve[:, 1:] < threshold[:, None]).cumprod(axis=1).sum(axis=1)
+    after, rows = np.minimum(before + 1, len(levels)), np.arange(len(curve))
+    with np.errstate(all="ignore"):  # of members whose errors are not finite, or that tolerate all levels
+        share = (threshold - curve[rows, before]) / (curve[rows, after] - curve[rows, before])
+        crossing = places[before] + share * (places[after] - places[before])
+    crossing[before == len(levels)] = places[-1]
+    crossing[~np.isfinite(curve[:, 0])] = np.nan
+    return torch.from_numpy(np.sqrt(crossing) if squared else crossing).to(errors.device)
 
 
 def poisson_count_rates(
@@ -451,13 +452,17 @@ def _mean_errors(probe: Probe, outputs: Float[Tensor, "row batch out_features"])
     return module_errors(probe.task, outputs, probe.samples.targets, probe.kernels).mean(dim=1)
 
 
+def _clean_errors(probe: Probe) -> Float[Tensor, " member"]:
+    return _mean_errors(probe, probe.outputs)
+
+
 def _curve(
     probe: Probe, name: str, levels: Sequence[float], errors_at: _ErrorsAt, squared: bool = True
 ) -> dict[str, Tensor]:
     """Return error at each level, and the tolerance."""
     if not levels:
         return {}
-    errors, clean = errors_at(levels), _mean_errors(probe, probe.outputs)
+    errors, clean = errors_at(levels), probe.once(_clean_errors)
     by_level = zip(levels, errors.unbind(dim=1), strict=True)
     tolerated = tolerance(levels, errors, clean, probe.settings.error_floor, squared)
     return {f"error_under/{name}@{level:g}": error for level, error in by_level} | {
