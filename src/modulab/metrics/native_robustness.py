@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64, Int32
 from torch import Tensor
 
 from modulab.metrics.native import Run
-from modulab.metrics.probe import Probe, rows_in_cache
+from modulab.metrics.probe import Probe, few_in_cache, rows_in_cache
 from modulab.metrics.row_functions import (
     ActivityNoise,
     NoisyOutputs,
@@ -203,28 +203,37 @@ def under_input_noise(probe: Probe, draws: Float[Tensor, "member batch in_featur
         return None
     added = draws.transpose(1, 2)
 
+    def outputs_of(rows: slice, levels: Sequence[float]) -> Tensor:
+        noisy = [torch.add(inputs[rows], added[rows], alpha=level) for level in levels]
+        return run(parameters[rows], torch.stack(noisy, dim=1).flatten(0, 1))
+
     def outputs_at(levels: Sequence[float]) -> Tensor:
-        noisy = [torch.add(inputs, added, alpha=level) for level in levels]
-        return run(parameters, torch.stack(noisy, dim=1).flatten(0, 1))
+        parts = few_in_cache(len(inputs), len(levels) * inputs[0].numel())
+        return torch.cat([outputs_of(rows, levels) for rows in parts])
 
     return outputs_at
 
 
 def under_weight_noise(
     probe: Probe,
-    networks_at: Callable[[float], NetworkPopulation],
+    networks_at: Callable[[float, slice], NetworkPopulation],
     inputs: Float[Tensor, "member_and_repeat in_features share"],
 ) -> OutputsAt | None:
-    """Return outputs of the networks of each level on shares of the points."""
+    """Return outputs of the networks of each level on shares of the points; networks are made for some rows."""
     like = probe.network.parameters.new_empty(0, probe.network.network.num_parameters)
     run = probe.kernels.compiled(Outputs(probe.network.network), like, inputs)
     if run is None:
         return None
 
     def outputs_at(levels: Sequence[float]) -> Tensor:
-        # One level at a time, because parameters may take more memory than outputs.
-        outputs = [run(networks_at(level).parameters, inputs) for level in levels]
-        return out_of_shares(probe, torch.stack(outputs, dim=1).flatten(0, 1), len(levels))
+        # A few members and one level at a time, because parameters may take more memory than outputs.
+        repeats, members = probe.settings.repeats, len(probe.keys)
+        outputs: list[Tensor] = []
+        for some in few_in_cache(members, 3 * repeats * probe.network.network.num_parameters):
+            rows = slice(some.start * repeats, some.stop * repeats)
+            own = [run(networks_at(level, rows).parameters, inputs[rows]) for level in levels]
+            outputs.append(out_of_shares(probe, torch.stack(own, dim=1).flatten(0, 1), len(levels)))
+        return torch.cat(outputs)
 
     return outputs_at
 

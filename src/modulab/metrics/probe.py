@@ -169,8 +169,13 @@ def few_members(members: int, most: int, least: int = 1) -> list[slice]:
 
 def rows_in_cache(probe: Probe, times: int = 1, least: int = 1) -> list[slice]:
     """Return so many members at a time, `least` or more, that a cache holds their activity so many times."""
-    values = times * probe.samples.inputs.shape[1] * sum(site.values for site in probe.network.network.sites)
-    return few_members(len(probe.keys), _LARGEST_CACHE // max(1, values), least)
+    values = probe.samples.inputs.shape[1] * sum(site.values for site in probe.network.network.sites)
+    return few_in_cache(len(probe.keys), times * values, least)
+
+
+def few_in_cache(members: int, values: int, least: int = 1) -> list[slice]:
+    """Return so many members at a time, `least` or more, that a cache holds so many values of each."""
+    return few_members(members, _LARGEST_CACHE // max(1, values), least)
 
 
 def outputs_in_parts(

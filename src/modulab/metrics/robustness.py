@@ -271,13 +271,13 @@ def measure_weight_noise(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
     draws = weight_draws(seen.network, keys)
     inputs = _in_shares(probe.samples.inputs.transpose(1, 2), repeats)
 
-    def networks_at(level: float) -> NetworkPopulation:
-        return in_module_coordinates(scale_weights(seen, level, draws), probe.rotation)
+    def networks_at(level: float, rows: slice) -> NetworkPopulation:
+        return in_module_coordinates(scale_weights(seen.select(rows), level, draws[rows]), probe.rotation)
 
     native = under_weight_noise(probe, networks_at, inputs)
 
     def outputs_at(level: float) -> Tensor:
-        outputs = outputs_on(networks_at(level), inputs.transpose(1, 2))
+        outputs = outputs_on(networks_at(level, slice(None)), inputs.transpose(1, 2))
         return out_of_shares(probe, outputs.transpose(1, 2)).transpose(1, 2)
 
     errors_at = _one_by_one(probe, outputs_at) if native is None else _all_at_once(probe, native)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,18 +67,19 @@ def _closed_rises(probe: Probe) -> Float[Tensor, "member unit module"] | None:
     )
 
 
-def _parts(probe: Probe) -> list[tuple[slice, Probe]]:
-    """Return the members whose passes are taken together, and their probe.
+def _parts(probe: Probe) -> Iterator[tuple[slice, Probe]]:
+    """Yield the members whose passes are taken together, and their probe.
 
     Native code of layered networks needs the recorded passes of a few members only; by torch, measures share those of
     all.
     """
-    if not probe.network.network.is_layered:
-        return [(slice(None), probe)]
-    if native_pass(probe.network, probe.samples.inputs, probe.kernels) is None:
-        return [(slice(None), probe)]
+    is_layered = probe.network.network.is_layered
+    if not is_layered or native_pass(probe.network, probe.samples.inputs, probe.kernels) is None:
+        yield slice(None), probe
+        return
     # Recorded passes hold pre-activations as well. Products of one matrix round otherwise than those of many.
-    return [(rows, probe.of(rows)) for rows in rows_in_cache(probe, times=2, least=2)]
+    for rows in rows_in_cache(probe, times=2, least=2):
+        yield rows, probe.of(rows)
 
 
 @dataclass(frozen=True)

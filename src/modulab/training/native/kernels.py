@@ -36,7 +36,7 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 class NativeKernels(Kernels):
     """Row functions as native code where it can be made, compiled once for a machine."""
 
-    members_to_torchs = 3.0  # for what torch computes between its operations is not in memory
+    members_to_torchs = 4.5  # for what torch computes between its operations is not in memory
 
     def __init__(self) -> None:
         """Begin with nothing measured."""
