@@ -207,13 +207,17 @@ class CausalTask(Task):
         coefficients, log_variances = conditionals(self.shown(self.mechanisms(after=False).moments()))
         before = torch.cat([coefficients, log_variances[:, None]], dim=1).flatten()
         after = self.mechanisms(after=True)
-        exact = after.moments()
-        rows = [
-            torch.cat([self.shown(moments).flatten(), before])
-            for key, own in zip(keys.cpu(), counters.cpu(), strict=True)
-            for moments in ([exact] * len(own) if split == "test" else self._observed(after, key, own))
-        ]
-        inputs = torch.stack(rows).unflatten(0, tuple(counters.shape)).float().to(keys.device)
+
+        def row_of(moments: Float64[Tensor, "coordinate coordinate"]) -> Float[Tensor, " in_features"]:
+            return torch.cat([self.shown(moments).flatten(), before]).float()
+
+        if split == "test":
+            inputs = row_of(after.moments()).expand(*counters.shape, -1)
+        else:
+            by_member = zip(keys.cpu(), counters.cpu(), strict=True)
+            rows = [row_of(moments) for key, own in by_member for moments in self._observed(after, key, own)]
+            inputs = torch.stack(rows).unflatten(0, tuple(counters.shape))
+        inputs = inputs.to(keys.device)
         entropy = float(after.log_deviations.mean()) + (1 + math.log(2 * math.pi)) / 2
         targets = torch.full((*counters.shape, self.modules), entropy, device=keys.device)
         return Samples(inputs, targets)
