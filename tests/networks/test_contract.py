@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +11,12 @@ import torch
 import yaml
 
 import modulab
-from modulab.errors import ConfigError
+from modulab.errors import ConfigError, ForeignError
 from modulab.metrics.measure import find_measures, skipped_measures
 from modulab.metrics.taking import measure_population
-from modulab.networks.base import NetworkPopulation
+from modulab.networks.base import NetworkPopulation, Site
 from modulab.streams import member_keys
+from modulab.training.program import initialise, network_of
 from tests.command_line import Command
 from tests.members import CONFIGS, make_member
 from tests.networks.opaque import Opaque
@@ -98,6 +100,43 @@ def test_commands_go_all_the_way_with_a_network_of_ones_own(
     assert code == 0, out + errors
     page = next(Path(folder).rglob("*.html")).read_text()
     assert "structural, frame_null, unit_specialisation: the network is not a sequence of layers" in page
+
+
+@dataclass(frozen=True)
+class WrongSites(Opaque):
+    """A network whose sites are not as a pass calls `tap`."""
+
+    stated: str
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        sites = self.inside.sites
+        wrong = {
+            "backwards": sites[::-1],
+            "one too many": (*sites, Site("nowhere", 3)),
+            "a unit too many": (replace(sites[0], units=sites[0].units + 1), *sites[1:]),
+        }
+        return wrong[self.stated]
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        (
+            "backwards",
+            r"WrongSites.sites: it states \['hidden.1', 'hidden.0'\], and a pass calls tap at \['hidden.0'",
+        ),
+        ("one too many", r"WrongSites.sites: it states \['hidden.0', 'hidden.1', 'nowhere'\]"),
+        ("a unit too many", r"WrongSites.forward: the activity at hidden.0 is .* shape \(1, 6, 2\)"),
+    ],
+)
+def test_sites_that_are_not_those_of_a_pass_are_refused_before_training(stated: str, words: str) -> None:
+    member = make_member(architecture__width=6, architecture__depth=2, **OPAQUE)
+    right = network_of(member)
+    assert isinstance(right, Opaque)
+    wrong = WrongSites(right.in_features, right.out_features, right.inside, stated)
+    with pytest.raises(ForeignError, match=words):
+        initialise([member], wrong)
 
 
 def test_mixing_is_refused_before_training_where_a_network_cannot_take_it_up() -> None:

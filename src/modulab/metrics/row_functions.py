@@ -66,11 +66,11 @@ class OutputsFrom:
 
 @dataclass(frozen=True)
 class SiteActivity:
-    """The activity at one site of a pass in which other sites, each visited once, have other activity."""
+    """The activity at one site of a pass in which sites before it, each visited once, have other activity."""
 
     network: Network
     site: str
-    others: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
     def __call__(
         self,
@@ -78,8 +78,8 @@ class SiteActivity:
         inputs: Float[Tensor, "row in_features batch"],
         *activities: Float[Tensor, "row _unit _batch"],
     ) -> Float[Tensor, "row _unit _batch"]:
-        """Return activity as `Network.record` keeps it, where the other sites have these activities."""
-        given = _given(self.others, activities)
+        """Return activity as `Network.record` keeps it, where the sites before have these activities."""
+        given = _given(self.before, activities)
         return self.network.record(parameters, inputs.transpose(1, 2), given).values[self.site]
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modulab.config.settings import Member
-from modulab.foreign import check_tensor, dotted_name, kind_of, own_draws_only, wrong_result
+from modulab.foreign import check_tensor, dotted_name, is_foreign, kind_of, own_draws_only, wrong_result
 from modulab.losses import Loss
 from modulab.networks.base import Architecture, Network
 from modulab.noise import Distribution
@@ -88,7 +88,30 @@ def initialise(
     for part, values in (("mask", mask), ("parameters", parameters)):
         shape = (len(members), network.num_parameters)
         check_tensor(values, shape, f"{dotted_name(network)}.initialise", part)
+    if is_foreign(network):
+        _check_sites(network, parameters[:1])
     return mask, informed(members, network, parameters)
+
+
+def _check_sites(network: Network, parameters: Float[Tensor, "one parameter"]) -> None:
+    """Check that a pass calls `tap` at the sites that a network states, in their order, which measures follow.
+
+    Raises: ForeignError.
+    """
+    points, name = 2, dotted_name(network)
+    with own_draws_only(network):
+        recording = network.record(parameters, torch.zeros(1, points, network.in_features))
+    stated = [site.name for site in network.sites]
+    visited = [place for place in recording.values if place in stated]
+    if visited != stated:
+        raise wrong_result(
+            f"it states {stated}, and a pass calls tap at {visited}",
+            "the sites at which a pass calls tap, in its order",
+            f"{name}.sites",
+        )
+    for site in network.sites:
+        shape = (1, site.units, site.visits * site.positions * points)
+        check_tensor(recording.values[site.name], shape, f"{name}.forward", f"the activity at {site.name}")
 
 
 def informed(

@@ -166,9 +166,9 @@ static int count_active(const Active &active, double window, const CountTable &t
 // Writes sign(a) n / window for counts n of mean |a| window: each row of activity for each of its own windows, by a row
 // of scores that serves several in succession. Returns how many are left in doubt, and lists their places.
 extern "C" int64_t count_rates(int64_t rows, int64_t number, const float *activity, const float *scores,
-                               int64_t served, const double *windows, int64_t window_count, const int8_t *counts, int32_t table_rows,
-                               int32_t table_columns, float cells, float largest_score, float *counted,
-                               int64_t *doubtful) {
+                               int64_t served, const double *windows, int64_t window_count, const int8_t *counts,
+                               int32_t table_rows, int32_t table_columns, float cells, float largest_score,
+                               float *counted, int64_t *doubtful) {
   const CountTable table = {counts, table_rows, table_columns, cells, largest_score};
   int64_t left = 0;
   Active active;
