@@ -126,6 +126,8 @@ def _passes_behind(probe: Probe, layer: int) -> _OutputsWithout:
 
     def by_torch(units: slice) -> Tensor:
         left = sums_less_unit(sums[:, None], weights[:, units], activity[:, units])
+        if stage == structure.num_stages - 1:  # whose sums are the outputs: parameters need not be repeated
+            return left.flatten(0, 1).transpose(1, 2)
         many = network.repeated(left.shape[1])
         return structure.run_from(many.parameters, stage, left.flatten(0, 1))
 
