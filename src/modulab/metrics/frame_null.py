@@ -131,6 +131,7 @@ def rotated_modularity(
     assert writing is not None
     first, last = weights[0][:, :, reading], weights[-1].transpose(1, 2)[:, :, writing]
     middle = None if len(weights) == 1 else hidden_path_strength(network, inputs, gates, kernels).double()
+    # A fourth of the elements, because these are doubles, and two such tensors exist at once.
     size = max(1, BATCH_ELEMENTS // (4 * max(first[0].numel(), last[0].numel())))
     pieces: list[Tensor] = []
     for some in rotations.split(size, dim=1):

@@ -223,7 +223,7 @@ def measure_poisson_counts(probe: Probe) -> dict[str, Float[Tensor, " member"]]:
 def _outputs_by_counts(probe: Probe) -> Callable[[float], Tensor]:
     """Return outputs under Poisson counts by the level."""
     keys = noise_keys(probe, ActivityNoise.POISSON_COUNTS)
-    structure, sites = probe.network.network, probe.network.network.sites
+    sites = probe.network.network.sites
     scores = {
         site.name: _draws(probe, keys, number, activity)
         for number, (site, activity) in enumerate(zip(sites, probe.activities(), strict=True))
@@ -246,15 +246,7 @@ def _outputs_by_counts(probe: Probe) -> Callable[[float], Tensor]:
                 first.append(_count_rates(values, own))
             return first[0](level)
 
-        counted = None
-        if structure.num_stages > 1:
-            activity = probe.activities()[0]
-            windows = count_windows([level])[None]
-            counted = probe.kernels.count_rates(activity, windows, scores[sites[0].name])
-        if counted is None:
-            return _run_from(probe, slice(None), 0, sums, by_visit(count))
-        behind = structure.stage_sums(probe.network.parameters, 1, counted[:, 0])
-        return _run_from(probe, slice(None), 1, behind, by_visit(count))
+        return _run_from(probe, slice(None), 0, sums, by_visit(count))
 
     return outputs_at
 

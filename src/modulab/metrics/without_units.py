@@ -29,12 +29,10 @@ def ablation_loss_rises(probe: Probe) -> Float[Tensor, "member unit module"]:
 
     Units are taken a few at a time, about 4 MiB per member.
     """
-    sites = probe.network.network.sites
+    structure = probe.network.network
     # Allocated first: small results between temporary large ones would fragment memory.
-    rises = probe.network.parameters.new_empty(
-        len(probe.keys), sum(site.units for site in sites), probe.task.modules
-    )
-    by_site = rises.split([site.units for site in sites], dim=1)
+    rises = probe.network.parameters.new_empty(len(probe.keys), structure.total_units, probe.task.modules)
+    by_site = rises.split([site.units for site in structure.sites], dim=1)
     closed = _closed_rises(probe)
     if closed is not None:
         by_site[-1].copy_(closed)
